@@ -1,0 +1,49 @@
+# Two commands on a fresh machine: `make demo` and `make test`.  The environment is .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check lint lock clean bench
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo   a customer's consents become rows in a database, kept fresh, on this machine alone"
+	@echo "make test   the whole test suite; brings its own PostgreSQL and Valkey"
+	@echo "make check  what CI runs: format, lint, types, import contracts, tests"
+	@echo "make bench  the measurements behind the choices"
+	@echo "make lock   renew requirements.lock from pyproject.toml"
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "syncworker needs Python 3.11 or newer; name one with: make PYTHON=python3.12 demo" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (pinned, with hashes) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv: $(VENV)/.installed
+
+demo: $(VENV)/.installed
+	@exec $(BIN)/syncworker demo
+
+test: $(VENV)/.installed
+	@exec $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test
+
+bench: $(VENV)/.installed
+	$(BIN)/python bench/transport.py
+
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet \
+		--extra embedded --extra postgres --extra dev pyproject.toml --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) .syncworker build dist

@@ -1,0 +1,150 @@
+"""Every error of syncworker, arranged by who has to act.
+
+SyncWorkerError
+├── TransientError                 time mends it: try again after `retry_after`
+│   ├── LFIUnavailableError            5xx, timeout, connection lost
+│   ├── LFIRateLimitedError            429; the wait comes from Retry-After
+│   ├── TokenBusyError                 another worker is refreshing this consent's token
+│   └── LeaseLostError                 a newer claim owns this work; its writes stand, ours do not
+├── ConsentError                   the user must act: stop this consent
+│   ├── ConsentNotUsableError          not Authorized, or past its ExpirationDateTime
+│   ├── GrantLostError                 the refresh token is gone for good: consent must be given again
+│   └── AuthorizationFailedError       a redirect that declined, expired, or does not belong to us
+├── RequestError                   our caller must act: what was asked for cannot be asked of an LFI
+├── RefusedError                   the LFI refuses this request of this consent; other requests may pass
+├── StandardViolationError         the LFI must act: keep the payload, raise an alert
+└── SetupError                     our operator must act: key, certificate, registration, settings
+    ├── SettingsError                  a value in the settings: names the field and the fix
+    ├── ClientRejectedError            invalid_client, unauthorized_client: the LFI does not know us (yet)
+    └── SealError                      a sealed column does not open: wrong key ring, or tampered
+
+Each class has a stable `code` for metrics, alerts and `--json`.  Facts are attributes.  A message carries ids,
+codes and field names, never a token, a key, a payload or anything personal.
+"""
+
+from typing import ClassVar
+
+
+class SyncWorkerError(Exception):
+    """Anything syncworker raises on purpose."""
+
+    code: ClassVar[str] = "error"
+
+
+class TransientError(SyncWorkerError):
+    """Time mends it.
+
+    Attributes:
+        retry_after: seconds to wait as the other side asked; `None` when it did not say.
+    """
+
+    code = "transient"
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class LFIUnavailableError(TransientError):
+    """The LFI did not give a usable answer: 5xx, timeout, connection lost."""
+
+    code = "lfi_unavailable"
+
+
+class LFIRateLimitedError(TransientError):
+    """429.  The whole LFI waits, not one request (`domain.md` trap: thundering herd)."""
+
+    code = "lfi_rate_limited"
+
+
+class TokenBusyError(TransientError):
+    """Another worker is refreshing this token and did not finish within our patience."""
+
+    code = "token_busy"
+
+
+class LeaseLostError(TransientError):
+    """The work was claimed again: the newer generation's writes stand and ours change nothing."""
+
+    code = "lease_lost"
+
+
+class ConsentError(SyncWorkerError):
+    """Only the user can mend it: calls for this consent stop."""
+
+    code = "consent"
+
+    def __init__(self, message: str, *, consent_id: str | None = None, cause: str | None = None) -> None:
+        super().__init__(message)
+        self.consent_id = consent_id
+        self.cause = cause
+
+
+class ConsentNotUsableError(ConsentError):
+    """The consent is not Authorized, or its ExpirationDateTime has passed."""
+
+    code = "consent_not_usable"
+
+
+class GrantLostError(ConsentError):
+    """The refresh token no longer works; `cause` names why.  The user has to give consent again."""
+
+    code = "grant_lost"
+
+
+class AuthorizationFailedError(ConsentError):
+    """A redirect back from the LFI that brings no consent: declined, too old, used, or not ours."""
+
+    code = "authorization_failed"
+
+
+class RequestError(SyncWorkerError):
+    """Our caller asked for something no LFI would take; the message names the field and the fix."""
+
+    code = "bad_request"
+
+
+class RefusedError(SyncWorkerError):
+    """A definite refusal of one request: 403, 404 or another 4xx of the Data API.
+
+    Attributes:
+        status: HTTP status.
+        error_code: `Errors[0].Code` of the body, or the OAuth `error`; empty when there was none.
+    """
+
+    code = "refused"
+
+    def __init__(self, message: str, *, status: int, error_code: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.error_code = error_code
+
+
+class StandardViolationError(SyncWorkerError):
+    """The LFI sent what the standard forbids, or what no reader can take."""
+
+    code = "standard_violation"
+
+
+class SetupError(SyncWorkerError):
+    """Our operator must act.  The message names the field and the fix."""
+
+    code = "setup"
+
+
+class SettingsError(SetupError):
+    """A setting is missing or wrong."""
+
+    code = "settings"
+
+
+class ClientRejectedError(SetupError):
+    """The LFI does not accept us as a client: key, `kid`, certificate, clock, or registration not activated."""
+
+    code = "client_rejected"
+
+
+class SealError(SetupError):
+    """A sealed value does not open: the key ring lacks its key, or the value was tampered with."""
+
+    code = "seal"
