@@ -1,0 +1,8 @@
+"""`python -m syncworker.simulator`: the sandbox bank as a program of its own."""
+
+import sys
+
+from syncworker.simulator.process import main
+
+if __name__ == "__main__":
+    sys.exit(main())

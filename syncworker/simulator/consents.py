@@ -1,0 +1,168 @@
+"""The consents the Hub keeps: staged by a pushed request, moved by users, the TPP, the LFI and the clock.
+
+Source: Consent, "Consent States"; Account Information API v2.1-errata2, `AEBankDataSharingConsentPropertiesV21`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from syncworker.simulator.clock import BankClock
+from syncworker.simulator.render import instant
+from syncworker.standard.consents import ARROWS, Status
+
+REVOKERS = ("LFI", "TPP", "LFI.InitiatedByUser", "TPP.InitiatedByUser")
+
+
+class MoveError(Exception):
+    """A consent cannot go from its status to the one asked for."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Consent:
+    """One consent.
+
+    Attributes:
+        asked: the RAR's `consent` object as pushed; immutable.
+        user: who agreed; `None` until someone did.
+        account_ids: what they agreed to show.
+    """
+
+    consent_id: str
+    base_consent_id: str | None
+    asked: Mapping[str, Any]
+    subscription: Mapping[str, Any] | None
+    permissions: frozenset[str]
+    expires_at: datetime
+    from_date: date | None
+    to_date: date | None
+    created_at: datetime
+    status: Status
+    status_updated_at: datetime
+    revoked_by: str | None = None
+    user: str | None = None
+    account_ids: tuple[str, ...] = ()
+
+    def shows(self, local_day: date) -> bool:
+        """Whether a transaction booked on this UAE date lies within FromDate and ToDate, both inclusive."""
+        return (self.from_date is None or self.from_date <= local_day) and (
+            self.to_date is None or local_day <= self.to_date
+        )
+
+
+class Consents:
+    """All consents of the Hub, by ConsentId."""
+
+    def __init__(self, clock: BankClock) -> None:
+        self._clock = clock
+        self._consents: dict[str, Consent] = {}
+
+    def __iter__(self) -> Iterator[Consent]:
+        return iter([self.get(consent_id) for consent_id in self._consents])
+
+    def __contains__(self, consent_id: object) -> bool:
+        return consent_id in self._consents
+
+    def get(self, consent_id: str) -> Consent:
+        """A consent, Expired if its end has come.
+
+        Raises:
+            KeyError: no such consent.
+        """
+        consent = self._consents[consent_id]
+        if consent.status in ARROWS and consent.expires_at <= self._clock.now():
+            self._set(consent, Status.Expired)
+        return consent
+
+    def stage(
+        self, asked: Mapping[str, Any], subscription: Mapping[str, Any] | None, *, expires_at: datetime
+    ) -> Consent:
+        """File a new consent as AwaitingAuthorization.
+
+        Raises:
+            MoveError: the ConsentId is taken.
+        """
+        if asked["ConsentId"] in self._consents:
+            raise MoveError("ConsentId is taken")
+        now = self._clock.now()
+        days = {name: date.fromisoformat(asked[name]) for name in ("FromDate", "ToDate") if name in asked}
+        consent = self._consents[asked["ConsentId"]] = Consent(
+            consent_id=asked["ConsentId"],
+            base_consent_id=asked.get("BaseConsentId"),
+            asked=asked,
+            subscription=subscription,
+            permissions=frozenset(asked["Permissions"]),
+            expires_at=expires_at,
+            from_date=days.get("FromDate"),
+            to_date=days.get("ToDate"),
+            created_at=now,
+            status=Status.AwaitingAuthorization,
+            status_updated_at=now,
+        )
+        return consent
+
+    def authorize(self, consent_id: str, *, user: str, account_ids: tuple[str, ...]) -> Consent:
+        """The user agreed, showing these accounts.
+
+        Raises:
+            MoveError: not AwaitingAuthorization, or the chain belongs to another user.
+        """
+        consent = self.get(consent_id)
+        root = self._consents.get(consent.base_consent_id or "")
+        if root is not None and root.user not in (None, user):
+            raise MoveError("the BaseConsentId was authorised by another user")
+        self._move(consent, Status.Authorized, frozenset({Status.AwaitingAuthorization}))
+        consent.user, consent.account_ids = user, account_ids
+        return consent
+
+    def reject(self, consent_id: str) -> Consent:
+        """The user declined, or the LFI refused."""
+        return self._move(self.get(consent_id), Status.Rejected)
+
+    def revoke(self, consent_id: str, *, by: str = "LFI.InitiatedByUser") -> Consent:
+        """End the consent for good."""
+        consent = self._move(self.get(consent_id), Status.Revoked)
+        consent.revoked_by = by
+        return consent
+
+    def suspend(self, consent_id: str) -> Consent:
+        """Block the consent; the LFI may lift it again."""
+        return self._move(self.get(consent_id), Status.Suspended)
+
+    def lift(self, consent_id: str) -> Consent:
+        """Authorized again after Suspended."""
+        return self._move(self.get(consent_id), Status.Authorized, frozenset({Status.Suspended}))
+
+    def expire(self, consent_id: str) -> Consent:
+        """Expired at once, as if ExpirationDateTime had come."""
+        return self._move(self.get(consent_id), Status.Expired)
+
+    def chain(self, base_consent_id: str) -> list[Consent]:
+        """The root and every consent that names it."""
+        return [one for one in self if base_consent_id in (one.consent_id, one.base_consent_id)]
+
+    def body(self, consent: Consent, *, self_link: str) -> dict[str, Any]:
+        """The consent resource: `{Data, Subscription?, Links}`."""
+        data = {
+            **consent.asked,
+            "Status": consent.status.value,
+            "CreationDateTime": instant(consent.created_at),
+            "StatusUpdateDateTime": instant(consent.status_updated_at),
+        }
+        if consent.revoked_by:
+            data["RevokedBy"] = consent.revoked_by
+        body: dict[str, Any] = {"Data": data, "Links": {"Self": self_link}}
+        if consent.subscription:
+            body["Subscription"] = consent.subscription
+        return body
+
+    def _move(self, consent: Consent, to: Status, origins: frozenset[Status] | None = None) -> Consent:
+        allowed = ARROWS.get(consent.status, frozenset())
+        if to not in allowed or (origins is not None and consent.status not in origins):
+            raise MoveError(f"{consent.status} does not become {to}")
+        return self._set(consent, to)
+
+    def _set(self, consent: Consent, status: Status) -> Consent:
+        consent.status, consent.status_updated_at = status, self._clock.now()
+        return consent

@@ -1,0 +1,122 @@
+"""Troubles to order: latency, refusals, lost answers, silence, nonsense.
+
+A fault names the operations it strikes (`*` for all), how many times it strikes (for ever when not said) and, if it
+should spare the others, one consent.  Faults strike in the order they were ordered, one to a request; latency is apart.
+
+Operations: discovery, jwks, authorize, par, token (and token.authorization_code, token.refresh_token,
+token.client_credentials), consent, consents, consent_patch, accounts, account, balances, transactions,
+account_parties, parties.
+
+Source: Fault scenarios, `reliability.md` §9.
+"""
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Kind(StrEnum):
+    """What goes wrong."""
+
+    ANSWERS = "answers"
+    """`status` (with `retry_after`, `code`) instead of an answer; nothing is processed."""
+    DROP = "drop"
+    """The connection is cut; the request is processed first unless `after_processing` is false."""
+    HANG = "hang"
+    """No answer until the fault is cleared or the bank stops; nothing is processed."""
+    HTML = "html"
+    """A web page with status 200; nothing is processed."""
+    TRUNCATED = "truncated"
+    """Half of the body, then the connection is cut."""
+    FOREIGN_LINK = "foreign_link"
+    """`Links.Next` leads to another host."""
+    LOOP_LINK = "loop_link"
+    """`Links.Next` leads to the page itself."""
+
+
+AFTER = frozenset({Kind.TRUNCATED, Kind.FOREIGN_LINK, Kind.LOOP_LINK})
+
+
+@dataclass(slots=True, kw_only=True)
+class Fault:
+    """One order.
+
+    Attributes:
+        times: strikes left; `None` is for ever.
+        struck: strikes so far.
+    """
+
+    kind: Kind
+    operation: str = "*"
+    times: int | None = None
+    consent_id: str | None = None
+    status: int = 503
+    retry_after: int | None = None
+    code: str = "GenericRecoverableError"
+    after_processing: bool = True
+    struck: int = 0
+
+    def __post_init__(self) -> None:
+        self.kind = Kind(self.kind)
+
+    @property
+    def spent(self) -> bool:
+        """Whether it has struck as often as it was to."""
+        return self.times is not None and self.struck >= self.times
+
+    @property
+    def late(self) -> bool:
+        """Whether the request is processed before it strikes."""
+        return self.kind in AFTER or (self.kind is Kind.DROP and self.after_processing)
+
+    def facts(self) -> dict[str, Any]:
+        """The order as JSON."""
+        return asdict(self)
+
+
+class Faults:
+    """The orders in force."""
+
+    def __init__(self) -> None:
+        self.latency: dict[str, float] = {}
+        self._orders: list[Fault] = []
+
+    def order(self, fault: Fault) -> Fault:
+        """Put a fault in force."""
+        self._orders.append(fault)
+        return fault
+
+    def clear(self) -> None:
+        """Take all faults and latencies back; hanging requests end."""
+        self._orders.clear()
+        self.latency.clear()
+
+    def delay(self, operation: str) -> float:
+        """Seconds to wait before an operation is answered."""
+        if not self.latency:
+            return 0.0
+        names = _names(operation)
+        return max((seconds for name, seconds in self.latency.items() if name in names), default=0.0)
+
+    def strike(self, operation: str, consent_id: str | None) -> Fault | None:
+        """The fault that strikes this request, counted; `None` when all is well."""
+        if not self._orders:
+            return None
+        names = _names(operation)
+        for fault in self._orders:
+            if fault.operation in names and fault.consent_id in (None, consent_id) and not fault.spent:
+                fault.struck += 1
+                return fault
+        return None
+
+    def in_force(self, fault: Fault) -> bool:
+        """Whether the order still stands."""
+        return any(known is fault for known in self._orders)
+
+    def facts(self) -> dict[str, Any]:
+        """All orders as JSON."""
+        return {"latency": dict(self.latency), "faults": [fault.facts() for fault in self._orders]}
+
+
+def _names(operation: str) -> frozenset[str]:
+    return frozenset({"*", operation, operation.partition(".")[0]})

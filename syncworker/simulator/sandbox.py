@@ -1,0 +1,225 @@
+"""One sandbox bank, put together and listening on four loopback ports inside the running event loop."""
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Collection
+from datetime import date, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from syncworker.simulator.asgi import Door, Host
+from syncworker.simulator.authorization import Addresses, Issuer, TokenServer
+from syncworker.simulator.bank import Bank
+from syncworker.simulator.browser import Browser
+from syncworker.simulator.clock import BankClock
+from syncworker.simulator.consents import Consents
+from syncworker.simulator.door import BooksDoor
+from syncworker.simulator.faults import Faults
+from syncworker.simulator.grants import Grants, Reuse, Rotation
+from syncworker.simulator.identity import Client, Identity, load_or_create, write_secret
+from syncworker.simulator.ledger import Ledger
+from syncworker.simulator.people import People
+from syncworker.simulator.requests import AssertionIds, Reader
+from syncworker.simulator.resources import BASE_PATH, Resources
+from syncworker.simulator.served import Log
+from syncworker.simulator.servers import HOST, Listener, bind, tls
+from syncworker.standard.values import local_date
+
+REDIRECT_URI: Final = "https://tpp.example/callback"
+FACTS: Final = "sandbox.json"
+
+
+class Sandbox:
+    """A bank that lives as long as the `async with` around it.
+
+    Args:
+        data_dir: keys, certificates and used assertion ids; made when missing, used again when there.
+        customers: how many people have accounts.
+        seed: chooses their lives.
+        anchor: the last day of their history, a UAE date; today's when not given.
+        page_size: transactions on a page.
+        access_token_seconds: life of an access token.
+        rotation: `always`, `never` or `omit`.
+        reuse: `revoke_grant` or `grace:SECONDS`.
+        base_port: auth1 listens there, as1, rs1 and the books on the next three; 0 lets the system choose.
+        redirect_uri: the one the TPP has registered.
+        client_id: the TPP's; made once and kept unless given.
+        strays: serve three items that break the standard as real LFIs do.
+        now: where the bank's clock gets its time; the computer's unless given.
+
+    Raises:
+        OSError: a fixed port is taken.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        customers: int = 8,
+        seed: int = 1,
+        anchor: date | None = None,
+        page_size: int = 100,
+        access_token_seconds: float = 600,
+        rotation: str = "always",
+        reuse: str = "revoke_grant",
+        base_port: int = 0,
+        redirect_uri: str = REDIRECT_URI,
+        client_id: str | None = None,
+        strays: bool = True,
+        now: Callable[[], datetime] | None = None,
+    ) -> None:
+        self.data_dir = data_dir
+        self.identity: Identity = load_or_create(data_dir, redirect_uri=redirect_uri, client_id=client_id)
+        clock = BankClock(now) if now else BankClock()
+        people = People(customers=customers, seed=seed, anchor=anchor or local_date(clock.now()), strays=strays)
+        self.bank = Bank(
+            clock=clock,
+            ledger=Ledger(people.users, people.make),
+            consents=Consents(clock),
+            grants=Grants(
+                clock,
+                access_token_seconds=access_token_seconds,
+                rotation=Rotation(rotation),
+                reuse=Reuse.read(reuse),
+            ),
+            faults=Faults(),
+            log=Log(),
+        )
+        self.page_size = page_size
+        self.base_port = base_port
+        self.books_key = data_dir / "books.key"
+        self.addresses = Addresses("", "", "")
+        self.books_url = ""
+        self._open = contextlib.AsyncExitStack()
+        self._browser: Browser | None = None
+
+    @property
+    def client(self) -> Client:
+        """The registered TPP: client id, redirect URI, paths of its keys."""
+        return self.identity.client
+
+    @property
+    def ca_bundle(self) -> Path:
+        """The authority that certified the bank's server."""
+        return self.identity.ca_bundle
+
+    @property
+    def issuer(self) -> str:
+        """auth1: `https://127.0.0.1:port`."""
+        return self.addresses.issuer
+
+    @property
+    def discovery_url(self) -> str:
+        """The OpenID configuration of the issuer."""
+        return f"{self.issuer}/.well-known/openid-configuration"
+
+    @property
+    def resource_base_url(self) -> str:
+        """rs1 with the base path of the Account Information API v2.1."""
+        return self.addresses.resources + BASE_PATH
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """Login names of the customers."""
+        return self.bank.ledger.users
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            sockets = [bind(self.base_port and self.base_port + number) for number in range(4)]
+            for one in sockets:
+                stack.callback(one.close)
+            ports = [one.getsockname()[1] for one in sockets]
+            self.addresses = Addresses(*(f"https://{HOST}:{port}" for port in ports[:3]))
+            self.books_url = f"http://{HOST}:{ports[3]}"
+            key = secrets.token_urlsafe(32)
+            write_secret(self.books_key, key)
+            contexts = (tls(self.identity, clients=False), *(tls(self.identity, clients=True) for _ in range(2)), None)
+            for door, bound, context in zip(self._doors(stack, key), sockets, contexts, strict=True):
+                listener = Listener(door, bound, context)
+                await listener.start()
+                stack.push_async_callback(listener.stop)
+            stack.callback(self.bank.faults.clear)
+            self._open = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Close all ports; takes a few tenths of a second at most."""
+        if self._browser is not None:
+            await self._browser.close()
+            self._browser = None
+        await self._open.aclose()
+
+    async def decide(
+        self, authorization_url: str, *, user: str, approve: bool = True, accounts: Collection[str] | None = None
+    ) -> str:
+        """Play the user's browser through the consent page over HTTPS and give the redirect URL."""
+        if self._browser is None:
+            self._browser = Browser(self.ca_bundle)
+        return await self._browser.decide(authorization_url, user=user, approve=approve, accounts=accounts)
+
+    async def approve(self, authorization_url: str, *, user: str) -> str:
+        """`decide`, with Approve for all accounts."""
+        return await self.decide(authorization_url, user=user)
+
+    def facts(self) -> dict[str, Any]:
+        """What others need to reach the bank: URLs, ids and paths, no secret."""
+        client = self.client
+        return {
+            "issuer": self.issuer,
+            "discovery_url": self.discovery_url,
+            "resource_base_url": self.resource_base_url,
+            "ca_bundle": str(self.ca_bundle),
+            "client": {
+                "client_id": client.client_id,
+                "redirect_uri": client.redirect_uri,
+                "signing_key": str(client.signing_key),
+                "signing_kid": client.signing_kid,
+                "transport_certificate": str(client.transport_certificate),
+                "transport_key": str(client.transport_key),
+            },
+            "books_url": self.books_url,
+            "books_key": str(self.books_key),
+            "users": list(self.users),
+            "pid": os.getpid(),
+        }
+
+    def write_facts(self) -> Path:
+        """Write `facts()` to `sandbox.json` in the data directory, as one step."""
+        return write_secret(self.data_dir / FACTS, json.dumps(self.facts(), indent=2) + "\n")
+
+    def forget_facts(self) -> None:
+        """Remove `sandbox.json`: nobody shall look for a bank that is not there."""
+        (self.data_dir / FACTS).unlink(missing_ok=True)
+
+    def _doors(self, stack: contextlib.AsyncExitStack, key: str) -> tuple[Any, ...]:
+        bank = self.bank
+        ids = AssertionIds(self.data_dir / "assertion-ids", now=bank.clock.now())
+        stack.callback(ids.close)
+        reader = Reader(self.identity, issuer=self.issuer, clock=bank.clock, assertion_ids=ids)
+        resources = bank.resources = Resources(
+            base_url=self.addresses.resources,
+            page_size=self.page_size,
+            ledger=bank.ledger,
+            consents=bank.consents,
+            grants=bank.grants,
+            clock=bank.clock,
+        )
+        issuer = Issuer(
+            addresses=self.addresses, identity=self.identity, ledger=bank.ledger, consents=bank.consents,
+            grants=bank.grants, clock=bank.clock,
+        )  # fmt: skip
+        tokens = TokenServer(
+            addresses=self.addresses, identity=self.identity, reader=reader, ledger=bank.ledger,
+            consents=bank.consents, grants=bank.grants, resources=resources, clock=bank.clock, log=bank.log,
+        )  # fmt: skip
+        hosts: tuple[Host, ...] = (issuer, tokens, resources)
+        doors = (Door(host, clock=bank.clock, log=bank.log, faults=bank.faults) for host in hosts)
+        return (*doors, BooksDoor(bank, key=key))

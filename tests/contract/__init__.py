@@ -1,0 +1,1 @@
+"""What the published OpenAPI files say, held against the simulator and the tables of the standard."""

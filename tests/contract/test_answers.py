@@ -1,0 +1,213 @@
+"""Every answer of the simulator is one the published files allow."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from syncworker.simulator.sandbox import Sandbox
+from syncworker.standard.permissions import Permission
+from tests.contract.conftest import VALIDATED
+from tests.contract.official import Official
+from tests.simulator.tpp import TPP, Tokens
+
+pytestmark = pytest.mark.contract
+
+PAR = "CreatePushedAuthorizationRequestV21"
+TOKEN = "CreateAccessTokenRequestV21"
+TOKEN_SCHEMAS = {
+    "authorization_code": "AEAuthorizationCodeGrantTokenResponseProperties",
+    "refresh_token": "AERefreshTokenGrantTokenResponseProperties",
+    "client_credentials": "AEClientCredentialsGrantTokenResponseProperties",
+}
+DATA = {
+    "GetAccounts": "/accounts",
+    "GetAccountsAccountId": "/accounts/{AccountId}",
+    "GetAccountsAccountIdBalances": "/accounts/{AccountId}/balances",
+    "GetAccountsAccountIdTransactions": "/accounts/{AccountId}/transactions",
+    "PartiesByAccountId_read": "/accounts/{AccountId}/parties",
+    "Parties_read": "/parties",
+}
+CONSENTS = {
+    "GetAccountAccessConsentsConsentId": ("GET", "/account-access-consents/{ConsentId}"),
+    "GetAccountAccessConsentsByBaseConsentId": ("GET", "/account-access-consents?baseConsentId={ConsentId}"),
+    "PatchAccountAccessConsentsConsentId": ("PATCH", "/account-access-consents/{ConsentId}"),
+}
+REFUSALS = (400, 401, 403, 405, 406, 429, 500)
+
+
+class Judge:
+    """Holds answers against a file, and counts them in the test's report."""
+
+    def __init__(self, official: Official, record: Any) -> None:
+        self._official = official
+        self._record = record
+        self.seen: set[tuple[str, int]] = set()
+
+    def __call__(self, operation: str, answer: httpx.Response) -> None:
+        value = answer.json() if answer.content else None
+        assert self._official.faults_of_answer(operation, answer.status_code, value) == [], operation
+        self.note(operation, answer.status_code)
+
+    def note(self, operation: str, status: int) -> None:
+        self.seen.add((operation, status))
+        self._record(VALIDATED, f"{operation} {status}")
+
+
+@pytest.fixture
+async def bank(bank_dir: Path) -> AsyncIterator[Sandbox]:
+    async with Sandbox(bank_dir, customers=4, strays=False, page_size=50) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def tpp(bank: Sandbox) -> AsyncIterator[TPP]:
+    async with TPP(bank) as client:
+        yield client
+
+
+@pytest.fixture
+def judge(account_information: Official, record_property: Any) -> Judge:
+    return Judge(account_information, record_property)
+
+
+async def test_all_data_of_all_customers_fits_the_schemas(tpp: TPP, bank: Sandbox, judge: Judge) -> None:
+    """Each page of each resource of each account, awkward values included."""
+    for user in bank.users:
+        tokens = await tpp.consent(tuple(Permission), user=user)
+        for operation, path in DATA.items():
+            for account in bank.bank.ledger.customer(user).accounts:
+                following: str | None = path.format(AccountId=account.account_id)
+                while following:
+                    answer = await tpp.get(following, tokens.access)
+                    judge(operation, answer)
+                    assert answer.status_code == 200
+                    following = answer.json()["Links"].get("Next")
+    assert judge.seen == {(operation, 200) for operation in DATA}
+
+
+@pytest.mark.parametrize("status", REFUSALS)
+async def test_refusals_of_data_have_the_published_shape(tpp: TPP, bank: Sandbox, judge: Judge, status: int) -> None:
+    """400, 403 and 500 bring `Errors`; the others have no body."""
+    tokens = await tpp.consent((Permission.ReadAccountsBasic, Permission.ReadParty))
+    account = bank.bank.account_of(bank.users[0]).account_id
+    for operation, path in DATA.items():
+        judge(operation, await _refused(tpp, bank, tokens, path.format(AccountId=account), status))
+    assert judge.seen == {(operation, status) for operation in DATA}
+
+
+async def _refused(tpp: TPP, bank: Sandbox, tokens: Tokens, path: str, status: int) -> httpx.Response:
+    if status == 400:
+        return await tpp.get(path, tokens.access, headers={"x-fapi-interaction-id": "not a UUID"})
+    if status == 401:
+        return await tpp.get(path, None)
+    if status == 403:
+        return await tpp.get(path, await tpp.own_token())
+    if status == 405:
+        return await tpp.call("DELETE", path, tokens.access)
+    if status == 406:
+        return await tpp.get(path, tokens.access, headers={"accept": "text/csv"})
+    bank.bank.answers(status, retry_after=1, times=1)
+    return await tpp.get(path, tokens.access)
+
+
+async def test_the_consent_operations_fit_the_schemas(tpp: TPP, bank: Sandbox, judge: Judge) -> None:
+    """Reading one consent, a chain, and revoking, with each refusal the file publishes."""
+    own = await tpp.own_token()
+    tokens = await tpp.consent()
+    await tpp.consent(base_consent_id=tokens.consent_id)
+    revoke = {"Data": {"Status": "Revoked", "RevokedBy": "TPP.InitiatedByUser"}}
+    for operation, (method, template) in CONSENTS.items():
+        path = template.format(ConsentId=tokens.consent_id)
+        body = {"json": revoke} if method == "PATCH" else {}
+        judge(operation, await tpp.call(method, path, None, **body))
+        judge(operation, await tpp.call(method, path, tokens.access, **body))
+        judge(operation, await tpp.call(method, path, own, headers={"accept": "text/csv"}, **body))
+        judge(operation, await tpp.call(method, path, own, headers={"x-fapi-interaction-id": "no"}, **body))
+        for status in (429, 500):
+            bank.bank.answers(status, retry_after=1, times=1)
+            judge(operation, await tpp.call(method, path, own, **body))
+        judge(operation, await tpp.call("PUT", path, own))
+        answer = await tpp.call(method, path, own, **body)
+        assert answer.status_code in (200, 204)
+        judge(operation, answer)
+    judge("GetAccountAccessConsentsByBaseConsentId", await tpp.get("/account-access-consents?baseConsentId=x", own))
+    text = await tpp.call(
+        "PATCH", f"/account-access-consents/{tokens.consent_id}", own, content=b"{}", headers={"content-type": "text/x"}
+    )
+    judge("PatchAccountAccessConsentsConsentId", text)
+    common = (400, 401, 403, 405, 406, 429, 500)
+    expected = {(operation, status) for operation in CONSENTS for status in common}
+    expected |= {
+        ("GetAccountAccessConsentsConsentId", 200),
+        ("GetAccountAccessConsentsByBaseConsentId", 200),
+        ("GetAccountAccessConsentsByBaseConsentId", 404),
+        ("PatchAccountAccessConsentsConsentId", 204),
+        ("PatchAccountAccessConsentsConsentId", 415),
+    }
+    assert judge.seen == expected
+
+
+@pytest.mark.parametrize("rotation", ["always", "never", "omit"])
+async def test_pushed_requests_and_tokens_fit_the_schemas(
+    tpp: TPP, bank: Sandbox, authorization_endpoints: Official, record_property: Any, rotation: str
+) -> None:
+    """PAR, the three grants and their refusals.
+
+    A refresh answer with a new refresh token (D-5) fits the code grant's schema, one without it the refresh grant's:
+    the published `oneOf` of the three cannot tell them apart, so each is held against its own.
+    """
+    official, judge = authorization_endpoints, Judge(authorization_endpoints, record_property)
+    bank.bank.configure(rotation=rotation)
+    draft = tpp.draft()
+    judge(PAR, await tpp.push(draft))
+    judge(PAR, await tpp.push(draft))
+    judge(PAR, await tpp.http.get(f"{bank.addresses.tokens}/par"))
+    bank.bank.answers(429, retry_after=1, times=1)
+    judge(PAR, await tpp.push(draft))
+    tokens = await tpp.consent()
+    refreshed = (await tpp.refresh(tokens.refresh)).json()
+    own = await tpp.token(grant_type="client_credentials", scope="accounts")
+    named = "refresh_token" if rotation == "omit" else "authorization_code"
+    assert official.faults(TOKEN_SCHEMAS["authorization_code"], tokens.body) == []
+    assert official.faults(TOKEN_SCHEMAS[named], refreshed) == []
+    assert official.faults(TOKEN_SCHEMAS["client_credentials"], own.json()) == []
+    for grant in TOKEN_SCHEMAS:
+        judge.note(f"{TOKEN} {grant}", 200)
+    judge(TOKEN, await tpp.refresh("no such token"))
+    assert judge.seen >= {(PAR, 200), (PAR, 400), (PAR, 405), (PAR, 429), (TOKEN, 400)}
+
+
+async def test_a_request_too_large_is_refused_as_published(
+    tpp: TPP, authorization_endpoints: Official, record_property: Any
+) -> None:
+    """413 has no body."""
+    judge = Judge(authorization_endpoints, record_property)
+    judge(PAR, await tpp.push(tpp.draft(), request="x" * 70_000))
+    assert judge.seen == {(PAR, 413)}
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        pytest.param(200, {"Data": {"Account": [{"AccountId": ""}]}, "Links": {}, "Meta": {}}, id="a member missing"),
+        pytest.param(200, None, id="no body where one is due"),
+        pytest.param(401, {"Errors": []}, id="a body where none is"),
+        pytest.param(409, None, id="an unpublished status"),
+    ],
+)
+def test_the_judge_refuses_what_is_not_published(account_information: Official, status: int, body: Any) -> None:
+    """Else the tests above could not fail."""
+    assert account_information.faults_of_answer("GetAccounts", status, body) != []
+
+
+async def test_strays_are_the_only_items_that_break_the_standard(bank_dir: Path, account_information: Official) -> None:
+    """With `strays` three transactions of a customer break it, each in the way it says of itself."""
+    async with Sandbox(bank_dir, customers=1, strays=True) as sandbox, TPP(sandbox) as tpp:
+        tokens = await tpp.consent()
+        path = f"/accounts/{sandbox.bank.account_of(sandbox.users[0]).account_id}/transactions"
+        rows = [row for page in await tpp.walk(path, tokens.access) for row in page["Data"]["Transaction"]]
+    broken = {row["TransactionInformation"] for row in rows if account_information.faults("AETransaction", row)}
+    assert broken == {"Unknown enum value", "Unknown member", "No offset"}

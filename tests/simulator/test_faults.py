@@ -1,0 +1,145 @@
+"""Troubles come when ordered, as often as ordered, and to nobody else."""
+
+import asyncio
+import time
+
+import httpx
+import pytest
+
+from syncworker.simulator.books import Books, BooksError
+from syncworker.simulator.sandbox import Sandbox
+from tests.simulator.conftest import until
+from tests.simulator.tpp import TPP, Tokens
+
+pytestmark = pytest.mark.flow
+
+
+async def test_an_ordered_status_comes_so_many_times(tpp: TPP, sandbox: Sandbox, tokens: Tokens) -> None:
+    """429 with Retry-After twice, then all is well; other operations never notice."""
+    sandbox.bank.answers(429, retry_after=7, times=2, operation="accounts")
+    answers = [await tpp.get("/accounts", tokens.access) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [429, 429, 200]
+    assert [answer.headers.get("retry-after") for answer in answers] == ["7", "7", None]
+
+
+async def test_a_fault_for_one_operation_spares_the_others(tpp: TPP, sandbox: Sandbox, tokens: Tokens) -> None:
+    """And one for a consent spares other consents."""
+    other = await tpp.consent(user=sandbox.users[1])
+    sandbox.bank.answers(500, operation="accounts", consent_id=tokens.consent_id)
+    statuses = [
+        (await tpp.get("/accounts", tokens.access)).status_code,
+        (await tpp.get("/parties", tokens.access)).status_code,
+        (await tpp.get("/accounts", other.access)).status_code,
+    ]
+    assert statuses == [500, 200, 200]
+
+
+async def test_a_lost_answer_was_processed(tpp: TPP, sandbox: Sandbox, tokens: Tokens) -> None:
+    """The token has rotated, the line was cut, and the strict bank knows no pardon."""
+    sandbox.bank.drop_response(operation="token", times=1)
+    with pytest.raises(httpx.TransportError):
+        await tpp.refresh(tokens.refresh)
+    assert sandbox.bank.log.tokens()[-1].outcome == "issued"
+    assert (await tpp.refresh(tokens.refresh)).json()["error"] == "invalid_grant"
+    assert sandbox.bank.log.served()[-2].status == 0
+
+
+async def test_within_grace_a_lost_answer_can_be_asked_for_again(tpp: TPP, sandbox: Sandbox, tokens: Tokens) -> None:
+    """The repeated answer holds the server's current tokens."""
+    sandbox.bank.configure(reuse="grace:30")
+    sandbox.bank.drop_response(operation="token.refresh_token", times=1)
+    with pytest.raises(httpx.TransportError):
+        await tpp.refresh(tokens.refresh)
+    again = (await tpp.refresh(tokens.refresh)).json()
+    assert (await tpp.get("/accounts", again["access_token"])).status_code == 200
+    assert (await tpp.refresh(again["refresh_token"])).status_code == 200
+
+
+async def test_a_request_cut_before_processing_changed_nothing(tpp: TPP, sandbox: Sandbox, tokens: Tokens) -> None:
+    """The old token still works."""
+    sandbox.bank.drop_response(operation="token", after_processing=False, times=1)
+    with pytest.raises(httpx.TransportError):
+        await tpp.refresh(tokens.refresh)
+    assert (await tpp.refresh(tokens.refresh)).status_code == 200
+
+
+async def test_latency_delays_one_operation_and_requests_overlap(
+    tpp: TPP, sandbox: Sandbox, tokens: Tokens, books: Books
+) -> None:
+    """Eight delayed requests take little longer than one, and the log saw eight in flight."""
+    await books.do("latency", seconds=0.2, operation="accounts")
+    await books.do("forget_peaks")
+    started = time.perf_counter()
+    await asyncio.gather(*(tpp.get("/accounts", tokens.access) for _ in range(8)))
+    took = time.perf_counter() - started
+    assert 0.2 <= took < 8 * 0.2
+    assert (await books.log())["max_data_in_flight"] == 8
+
+
+async def test_a_hanging_request_ends_when_the_fault_is_cleared(tpp: TPP, sandbox: Sandbox, tokens: Tokens) -> None:
+    """Until then nothing comes."""
+    sandbox.bank.hang("accounts")
+    hanging = asyncio.create_task(tpp.get("/accounts", tokens.access))
+    await until(lambda: sandbox.bank.log.in_flight)
+    sandbox.bank.clear_faults()
+    with pytest.raises(httpx.TransportError):
+        await hanging
+
+
+async def test_a_bank_with_hanging_requests_stops_within_a_second(tpp: TPP, sandbox: Sandbox) -> None:
+    """Whatever its clients wait for."""
+    tokens = await tpp.consent()
+    sandbox.bank.hang("*", times=None)
+    hanging = [asyncio.create_task(tpp.get("/accounts", tokens.access)) for _ in range(5)]
+    await until(lambda: sandbox.bank.log.in_flight == 5)
+    started = time.perf_counter()
+    await sandbox.stop()
+    took = time.perf_counter() - started
+    outcomes = await asyncio.gather(*hanging, return_exceptions=True)
+    assert took < 1
+    assert all(isinstance(outcome, httpx.TransportError) for outcome in outcomes)
+
+
+async def test_a_web_page_with_status_200(tpp: TPP, sandbox: Sandbox, tokens: Tokens) -> None:
+    """As a bank's maintenance page."""
+    sandbox.bank.html("accounts")
+    answer = await tpp.get("/accounts", tokens.access)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+
+
+async def test_a_truncated_body_breaks_off(tpp: TPP, sandbox: Sandbox, tokens: Tokens) -> None:
+    """Fewer bytes than announced."""
+    sandbox.bank.truncated("accounts")
+    with pytest.raises(httpx.RemoteProtocolError):
+        await tpp.get("/accounts", tokens.access)
+
+
+async def test_links_astray(tpp: TPP, sandbox: Sandbox, tokens: Tokens) -> None:
+    """To another host once, then to the page itself; the data is what it was."""
+    path = f"/accounts/{sandbox.bank.account_of(sandbox.users[0]).account_id}/transactions"
+    plain = (await tpp.get(path, tokens.access)).json()
+    sandbox.bank.foreign_link()
+    foreign = (await tpp.get(path, tokens.access)).json()
+    sandbox.bank.loop_link(times=1)
+    loop = (await tpp.get(path, tokens.access)).json()
+    assert foreign["Links"]["Next"].startswith("https://elsewhere.example/")
+    assert loop["Links"]["Next"] == loop["Links"]["Self"]
+    assert plain["Data"] == foreign["Data"] == loop["Data"]
+
+
+async def test_orders_in_force_can_be_read_and_taken_back(books: Books) -> None:
+    """Through the door, like everything."""
+    await books.do("answers", status=503, operation="balances")
+    await books.do("latency", seconds=0.5)
+    facts = await books.faults()
+    await books.do("clear_faults")
+    assert (facts["latency"], [one["operation"] for one in facts["faults"]]) == ({"*": 0.5}, ["balances"])
+    assert await books.faults() == {"latency": {}, "faults": []}
+
+
+async def test_a_verb_that_does_not_exist_is_refused(books: Books) -> None:
+    """404; unknown arguments are 400."""
+    with pytest.raises(BooksError, match="404"):
+        await books.do("rob")
+    with pytest.raises(BooksError, match="400"):
+        await books.do("latency", seconds=1, colour="red")
