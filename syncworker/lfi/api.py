@@ -1,0 +1,741 @@
+"""One LFI, ready to be called: authorisations, tokens, consents, and the pages of a resource.
+
+An `LFIClient` belongs to one event loop and one LFI; its connections are the bulkhead between banks.  Token calls and
+PAR are made exactly once per call of the method, because of a token call that got no answer nobody knows whether it
+arrived.  GETs are repeated a few times within seconds, each attempt with a fresh interaction id; longer waits belong to
+the row that asked (`style.md` §5).
+
+Sources: `domain.md` §2, §4.2, §5.1, §6; `reliability.md` rules 12, 14, 20, 31 – 35; Account Information API
+v2.1-errata2.
+"""
+
+import asyncio
+import ipaddress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any, Final, Protocol, TypeVar, cast
+from urllib.parse import quote, urlencode
+
+import msgspec
+import structlog
+from joserfc.jwk import RSAKey
+from pydantic import SecretStr
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_before_delay
+from tenacity.wait import wait_random_exponential
+
+from syncworker.clock import Clock
+from syncworker.errors import (
+    LFIRateLimitedError,
+    LFIUnavailableError,
+    RefusedError,
+    StandardViolationError,
+    SyncWorkerError,
+    TransientError,
+)
+from syncworker.lfi import jose, oauth
+from syncworker.lfi.bounds import check_json, home_link
+from syncworker.lfi.directory import DISCOVERY_AGE_MAX, JWKS_AGE_MAX, Discovery, LFIConfig, fresh_for, read_discovery
+from syncworker.lfi.oauth import PushedAuthorization, Redirect, TokenAnswer, read_redirect
+from syncworker.lfi.transport import (
+    AiohttpTransport,
+    Answer,
+    Attempts,
+    Call,
+    CallLog,
+    ControlTransport,
+    DataTransport,
+    UnfitAnswerError,
+    UntrustedServerError,
+    mtls_context,
+    no_log,
+)
+from syncworker.standard.consents import ConsentView, read_consent
+from syncworker.standard.resources import Resource
+from syncworker.standard.values import AccountId, ConsentId, read_instant
+from syncworker.standard.versions import Version
+
+__all__ = [
+    "Attendance",
+    "Call",
+    "CallLog",
+    "LFIClient",
+    "Page",
+    "PushedAuthorization",
+    "Redirect",
+    "TokenAnswer",
+    "TokenSource",
+    "read_redirect",
+]
+
+ATTEMPTS_MAX: Final = 3
+RETRY_WITHIN_S: Final = 20.0
+RETRY_AFTER_PATIENCE_S: Final = 5.0
+"""A wait the LFI asks for that is longer than this is the row's business, not a short retry's."""
+
+PAGES_MAX: Final = 500
+CONSENT_SCOPE: Final = "openid accounts"
+MARGIN_MAX: Final = timedelta(seconds=60)
+MARGIN_SHARE: Final = 0.15
+JWKS_FORCED_EVERY: Final = timedelta(minutes=1)
+DISCOVERY_STALE_MAX: Final = timedelta(days=1)
+DISCOVERY_RETRY_EVERY: Final = timedelta(minutes=1)
+
+T = TypeVar("T")
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class TokenSource(Protocol):
+    """Gives a live access token for one consent."""
+
+    async def __call__(self, *, rejected: SecretStr | None = None) -> SecretStr:
+        """A token that is good now; `rejected` is one that just got a 401, so a newer one is wanted.
+
+        Raises:
+            ConsentError, TransientError: there is none.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attendance:
+    """The customer is present: what the headers say about their session.  Never used by background work (trap 13).
+
+    Attributes:
+        ip: the customer's address.
+        auth_date: when they last logged in at the TPP, aware.
+        user_agent: the customer's agent, not ours.
+    """
+
+    ip: str = field(repr=False)
+    auth_date: datetime
+    user_agent: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        ipaddress.ip_address(self.ip)
+        if self.auth_date.tzinfo is None:
+            raise ValueError("auth_date: has no time zone")
+        if self.user_agent is not None and not (self.user_agent.isascii() and self.user_agent.isprintable()):
+            raise ValueError("user_agent: not printable ASCII")
+
+    def headers(self) -> dict[str, str]:
+        """The three customer headers, the agent's only when known."""
+        headers = {
+            "x-fapi-customer-ip-address": self.ip,
+            "x-fapi-auth-date": format_datetime(self.auth_date.astimezone(UTC), usegmt=True),
+        }
+        return headers | {"x-customer-user-agent": self.user_agent} if self.user_agent else headers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page of a listing.
+
+    Attributes:
+        number: from 1.
+        data: the JSON bytes of `Data`, exactly as sent: their digest says whether anything changed.
+        next_url: where the walk goes on; `None` at its end.
+        first_available, last_available: limits of what the LFI holds, when it says so.
+        received_at: when the page was complete.
+    """
+
+    number: int
+    data: bytes = field(repr=False)
+    next_url: str | None = field(repr=False)
+    total_pages: int | None
+    first_available: datetime | None
+    last_available: datetime | None
+    interaction_id: str
+    received_at: datetime
+
+
+class _Links(msgspec.Struct):
+    Next: str | None = None
+
+
+class _Meta(msgspec.Struct):
+    TotalPages: int | None = None
+    FirstAvailableDateTime: str | None = None
+    LastAvailableDateTime: str | None = None
+
+
+class _Envelope(msgspec.Struct):
+    Data: msgspec.Raw
+    Links: _Links | None = None
+    Meta: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+_ENVELOPE: Final = msgspec.json.Decoder(_Envelope)
+_META: Final = msgspec.json.Decoder(_Meta, strict=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    by_kid: Mapping[str, RSAKey]
+    fetched_at: datetime
+    good_until: datetime
+
+
+class LFIClient:
+    """One LFI ready to be called.  Lives on one event loop; `close()` it there.
+
+    Args:
+        clock: tells when answers were received and what has expired.
+        log: receives the calls that belong to no single consent: discovery, JWKS, client-credentials tokens.
+        admit: awaited before each data or consent GET; the schedule's limiter.  Token calls and PAR pass without it,
+            since a wait there would eat the lease that protects the token.
+        sleep: waits between the attempts of a GET.
+        data_transport: the hot path; aiohttp unless a measurement wants another.
+
+    Raises:
+        SettingsError: from the constructor: certificate or CA bundle cannot be used.
+    """
+
+    def __init__(
+        self,
+        config: LFIConfig,
+        *,
+        clock: Clock,
+        log: CallLog = no_log,
+        admit: Callable[[], Awaitable[None]] | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        data_transport: DataTransport | None = None,
+    ) -> None:
+        self.config = config
+        self._clock = clock
+        self._log = log
+        self._admit = admit
+        self._sleep = sleep
+        context = mtls_context(config)
+        self._data: DataTransport = data_transport or AiohttpTransport(
+            context, connections=config.connections, connect_timeout=config.connect_timeout
+        )
+        self._control = ControlTransport(
+            context, connections=config.connections, connect_timeout=config.connect_timeout
+        )
+        self._attempts = Attempts(config.slug, clock=clock)
+        self._discovery: Discovery | None = None
+        self._keys: _Keys | None = None
+        self._own_tokens: dict[str, TokenAnswer] = {}
+        self._in_flight: dict[str, asyncio.Future[Any]] = {}
+
+    async def close(self) -> None:
+        """Close every connection; the client cannot be used afterwards."""
+        for task in list(self._in_flight.values()):
+            task.cancel()
+        await asyncio.gather(*self._in_flight.values(), return_exceptions=True)
+        await self._data.close()
+        await self._control.close()
+
+    # discovery and keys
+
+    async def discovery(self) -> Discovery:
+        """The LFI's checked discovery document, cached for its `max-age`, at most 15 minutes.
+
+        When the LFI does not answer, the last one serves on for at most a day, and is asked for again every minute.
+
+        Raises:
+            SetupError, StandardViolationError: the document is not what was declared, or lacks an endpoint.
+            LFIUnavailableError, RefusedError: it could not be read.
+        """
+        held = self._discovery
+        if held is not None and self._clock.now() < held.fetched_at + held.fresh_for:
+            return held
+        return await self._shared("discovery", self._fetch_discovery)
+
+    async def _fetch_discovery(self) -> Discovery:
+        held = self._discovery
+        try:
+            answer = await self._get_control("GetOpenIdConfiguration", self.config.discovery_url, calls=self._log)
+        except TransientError:
+            if held is None or self._clock.now() >= held.fetched_at + DISCOVERY_STALE_MAX:
+                raise
+            log.warning("discovery document kept beyond its age", lfi=self.config.slug)
+            self._discovery = replace(held, fresh_for=self._clock.now() - held.fetched_at + DISCOVERY_RETRY_EVERY)
+            return self._discovery
+        self._discovery = read_discovery(
+            _document(answer),
+            config=self.config,
+            fetched_at=self._clock.now(),
+            fresh_for=fresh_for(answer.headers.get("cache-control", ""), at_most=DISCOVERY_AGE_MAX),
+        )
+        return self._discovery
+
+    async def _published_keys(self, *, forced: bool = False) -> Mapping[str, RSAKey]:
+        """The LFI's signature keys, cached for at most 300 s; a forced fetch happens at most once a minute."""
+        held, now = self._keys, self._clock.now()
+        if held is not None and now < held.good_until and not (forced and now - held.fetched_at >= JWKS_FORCED_EVERY):
+            return held.by_kid
+        return (await self._shared("jwks", self._fetch_keys)).by_kid
+
+    async def _fetch_keys(self) -> _Keys:
+        url = (await self.discovery()).jwks_uri
+        answer = await self._get_control("GetJwks", url, calls=self._log)
+        keep = fresh_for(answer.headers.get("cache-control", ""), at_most=JWKS_AGE_MAX)
+        fetched_at = self._clock.now()
+        self._keys = _Keys(jose.read_keys(_document(answer)), fetched_at, fetched_at + keep)
+        return self._keys
+
+    async def _shared(self, name: str, fetch: Callable[[], Awaitable[T]]) -> T:
+        """Run one fetch at a time under a name; all who ask meanwhile share its outcome, also its failure.
+
+        The fetch outlives a caller that is cancelled, for the others' sake; it has deadlines of its own.
+        """
+        task = self._in_flight.get(name)
+        if task is None:
+            task = self._in_flight[name] = asyncio.ensure_future(fetch())
+            task.add_done_callback(lambda done: self._landed(name, done))
+        return cast("T", await asyncio.shield(task))
+
+    def _landed(self, name: str, task: asyncio.Future[Any]) -> None:
+        self._in_flight.pop(name, None)
+        if not task.cancelled():
+            task.exception()  # looked at, in case every caller has left
+
+    # authorisation and tokens
+
+    async def push_authorization(
+        self, details: list[dict[str, Any]], *, state: str, nonce: str, code_challenge: str, calls: CallLog
+    ) -> PushedAuthorization:
+        """Push one authorisation request; never repeated here.
+
+        Args:
+            details: exactly one RAR, from `standard.consents.authorization_details`.
+
+        Raises:
+            ClientRejectedError, RefusedError, LFIRateLimitedError, LFIUnavailableError, StandardViolationError,
+            SetupError: see `oauth.read_pushed` and `discovery`.
+        """
+        discovery = await self.discovery()
+        request = jose.request_object(
+            details,
+            key=self.config.signing_key,
+            client_id=self.config.client_id,
+            issuer=discovery.issuer,
+            redirect_uri=self.config.redirect_uri,
+            state=state,
+            nonce=nonce,
+            code_challenge=code_challenge,
+            now=self._clock.now(),
+        )
+        form = {"request": request}
+        if self.config.par_client_id:
+            form["client_id"] = self.config.client_id
+        answer = await self._post(
+            "CreatePushedAuthorizationRequest",
+            discovery.pushed_authorization_request_endpoint,
+            form,
+            discovery=discovery,
+            calls=calls,
+        )
+        return oauth.read_pushed(answer, received_at=self._clock.now())
+
+    async def authorization_url(self, request_uri: str) -> str:
+        """The address the user opens to decide about a pushed request.
+
+        Raises:
+            as `discovery`.
+        """
+        endpoint = (await self.discovery()).authorization_endpoint
+        return oauth.authorization_url(endpoint, client_id=self.config.client_id, request_uri=request_uri)
+
+    async def exchange_code(
+        self, code: SecretStr, *, code_verifier: SecretStr, nonce: str, calls: CallLog
+    ) -> TokenAnswer:
+        """Trade an authorisation code for tokens, once; an ID token in the answer is verified.
+
+        Raises:
+            GrantLostError: `invalid_grant`: code too old, used, or not ours; the authorisation starts again.
+            StandardViolationError: the ID token does not hold.
+            and those of `refresh`.
+        """
+        await self._published_keys()  # fetched first: their absence must not cost us the answer
+        answer = await self._token_call(
+            {
+                "grant_type": "authorization_code",
+                "code": code.get_secret_value(),
+                "redirect_uri": self.config.redirect_uri,
+                "code_verifier": code_verifier.get_secret_value(),
+            },
+            calls=calls,
+        )
+        if answer.id_token is not None:
+            await self._check_id_token(answer.id_token, nonce=nonce)
+        return answer
+
+    async def refresh(self, refresh_token: SecretStr, *, calls: CallLog) -> TokenAnswer:
+        """Trade a refresh token for new tokens: one attempt, never repeated here (rule 20).
+
+        Raises:
+            GrantLostError: `invalid_grant`, with that as `cause`.
+            ClientRejectedError: the LFI does not accept us as a client.
+            RefusedError: another definite refusal, such as `invalid_request`.
+            LFIRateLimitedError: 429.
+            LFIUnavailableError: no definite answer; the token is in doubt.
+            SetupError, StandardViolationError: discovery failed before anything was sent.
+        """
+        form = {"grant_type": "refresh_token", "refresh_token": refresh_token.get_secret_value()}
+        return await self._token_call(form, calls=calls)
+
+    async def _token_call(self, form: Mapping[str, str], *, calls: CallLog) -> TokenAnswer:
+        discovery = await self.discovery()
+        answer = await self._post(
+            "CreateAccessTokenRequest",
+            discovery.token_endpoint,
+            {**form, "client_id": self.config.client_id},
+            discovery=discovery,
+            calls=calls,
+        )
+        return oauth.read_tokens(answer, received_at=self._clock.now())
+
+    async def _post(
+        self, operation: str, url: str, form: Mapping[str, str], *, discovery: Discovery, calls: CallLog
+    ) -> Answer:
+        """POST a form with a fresh client assertion, exactly once.
+
+        Raises:
+            LFIUnavailableError: no definite answer, whatever the reason.
+        """
+        assertion = jose.client_assertion(
+            key=self.config.signing_key,
+            client_id=self.config.client_id,
+            issuer=discovery.issuer,
+            now=self._clock.now(),
+        )
+        whole = {
+            **form,
+            "client_assertion_type": oauth.ASSERTION_TYPE,
+            "client_assertion": assertion.get_secret_value(),
+        }
+        try:
+            answer, _ = await self._attempts.make(
+                lambda headers: self._control.send("POST", url, headers, self.config.token_timeout, form=whole),
+                operation=operation,
+                method="POST",
+                url=url,
+                calls=calls,
+                headers={},
+                code_of=oauth.oauth_error_code,
+            )
+        except (UnfitAnswerError, UntrustedServerError) as error:
+            raise LFIUnavailableError(f"{operation}: no answer that can be read: {error}") from error
+        return answer
+
+    async def _check_id_token(self, id_token: SecretStr, *, nonce: str) -> None:
+        try:
+            claims = jose.verify(id_token, await self._published_keys())
+        except jose.UnknownKeyError:
+            claims = jose.verify(id_token, await self._published_keys(forced=True))
+        jose.check_id_token(
+            claims, issuer=self.config.issuer, client_id=self.config.client_id, nonce=nonce, now=self._clock.now()
+        )
+
+    # consents
+
+    async def read_consent(
+        self, consent_id: ConsentId, *, version: Version | None = None, calls: CallLog
+    ) -> ConsentView:
+        """Ask the Hub for one consent, with a client-credentials token of our own.
+
+        Args:
+            version: whose base URL to ask at; the newest declared one when not given.
+
+        Raises:
+            RefusedError: 400, 403 or 404: perhaps unknown there; or 401 twice.
+            LFIRateLimitedError, LFIUnavailableError, StandardViolationError, ClientRejectedError, SetupError.
+        """
+        version = version or max(self.config.base_urls, key=lambda known: known.rank)
+        url = f"{self.config.base_url(version)}/account-access-consents/{_segment(consent_id)}"
+
+        async def token(*, rejected: SecretStr | None = None) -> SecretStr:
+            return await self._own_token(CONSENT_SCOPE, rejected=rejected)
+
+        async def once(headers: Mapping[str, str]) -> tuple[Answer, str]:
+            return await self._attempts.make(
+                lambda whole: self._control.send("GET", url, whole, self.config.call_timeout),
+                operation="GetAccountAccessConsentsConsentId",
+                method="GET",
+                url=url,
+                calls=calls,
+                headers=headers,
+                code_of=oauth.data_error_code,
+            )
+
+        answer, _ = await self._authorised(once, token=token, what="GetAccountAccessConsentsConsentId")
+        try:
+            view = read_consent(_mapping(answer))
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
+            raise StandardViolationError("GetAccountAccessConsentsConsentId: the consent cannot be read") from error
+        if view.consent_id != consent_id:
+            raise StandardViolationError("GetAccountAccessConsentsConsentId: the answer is about another consent")
+        return view
+
+    async def _own_token(self, scope: str, *, rejected: SecretStr | None) -> SecretStr:
+        """Our client-credentials token of a scope, fetched once for all who wait and kept until its margin."""
+        held = self._own_tokens.get(scope)
+        if held is not None and held.access_token != rejected:
+            margin = min(MARGIN_MAX, timedelta(seconds=held.expires_in * MARGIN_SHARE))
+            if self._clock.now() < held.expires_at - margin:
+                return held.access_token
+
+        async def fetch() -> SecretStr:
+            form = {"grant_type": "client_credentials", "scope": scope}
+            answer = self._own_tokens[scope] = await self._token_call(form, calls=self._log)
+            return answer.access_token
+
+        return await self._shared(f"token {scope}", fetch)
+
+    # data
+
+    async def pages(
+        self,
+        resource: Resource,
+        account_id: AccountId | None,
+        *,
+        version: Version,
+        params: Mapping[str, str],
+        token: TokenSource,
+        calls: CallLog,
+        pages_max: int = PAGES_MAX,
+        attendance: Attendance | None = None,
+    ) -> AsyncIterator[Page]:
+        """Yield the pages of one listing, first to last, as the LFI sent them.
+
+        Follows `Links.Next` verbatim until it is absent, and only within the LFI's own base URL.  The token is asked
+        for before each page, since a long walk outlives one; a 401 asks once for a newer one.
+
+        Args:
+            account_id: for resources below an account, otherwise `None`.
+            params: query of the first page, e.g. the window's two instants.
+            attendance: only when the customer is present.
+
+        Raises:
+            LFIUnavailableError, LFIRateLimitedError: worth another try later; pages already yielded stay valid.
+            RefusedError: 400, 403, 404 and other 4xx; 401 twice.
+            StandardViolationError: a page nobody can read, a link to another host, a loop, more than `pages_max`.
+            ConsentError, TransientError: from the token source.
+
+        Source: Account Information API v2.1-errata2, `Links`, `Meta`; `domain.md` §5.1.
+        """
+        base_url = self.config.base_url(version)
+        url: str | None = first_url(base_url, resource, account_id, params)
+        seen: set[str] = set()
+        number = 0
+        while url is not None:
+            if number == pages_max:
+                raise StandardViolationError(f"{resource.operation}: more than {pages_max} pages")
+            if url in seen:
+                raise StandardViolationError(f"{resource.operation}: Links.Next leads round in a circle")
+            seen.add(url)
+            number += 1
+            page = await self._page(url, number, resource, base_url, token=token, calls=calls, attendance=attendance)
+            yield page
+            url = page.next_url
+
+    async def _page(
+        self,
+        url: str,
+        number: int,
+        resource: Resource,
+        base_url: str,
+        *,
+        token: TokenSource,
+        calls: CallLog,
+        attendance: Attendance | None,
+    ) -> Page:
+        customer = attendance.headers() if attendance else {}
+
+        async def once(headers: Mapping[str, str]) -> tuple[Answer, str]:
+            return await self._attempts.make(
+                lambda whole: self._data.get(url, whole, self.config.call_timeout),
+                operation=resource.operation,
+                method="GET",
+                url=url,
+                calls=calls,
+                headers={**headers, **customer},
+                data=True,
+                attended=attendance is not None,
+                code_of=oauth.data_error_code,
+            )
+
+        answer, interaction_id = await self._authorised(once, token=token, what=resource.operation)
+        received_at = self._clock.now()
+        try:
+            return read_page(
+                answer, number=number, base_url=base_url, interaction_id=interaction_id, received_at=received_at
+            )
+        except StandardViolationError as error:
+            raise StandardViolationError(f"{resource.operation}, page {number}: {error}") from error
+
+    async def _authorised(
+        self,
+        once: Callable[[Mapping[str, str]], Awaitable[tuple[Answer, str]]],
+        *,
+        token: TokenSource,
+        what: str,
+    ) -> tuple[Answer, str]:
+        """GET with a bearer token, short retries inside; after a 401 once more with a newer token (trap 14)."""
+        bearer = await token()
+        answer, interaction_id = await self._repeated(once, bearer, what=what)
+        if answer.status == 401:
+            bearer = await token(rejected=bearer)
+            answer, interaction_id = await self._repeated(once, bearer, what=what)
+        if answer.status != 200:
+            raise self._fault(answer, what=what)
+        return answer, interaction_id
+
+    async def _repeated(
+        self, once: Callable[[Mapping[str, str]], Awaitable[tuple[Answer, str]]], bearer: SecretStr | None, *, what: str
+    ) -> tuple[Answer, str]:
+        """Make a GET up to three times within 20 s while the LFI is unavailable; each attempt is built afresh."""
+        headers = {"Authorization": f"Bearer {bearer.get_secret_value()}"} if bearer else {}
+
+        async def attempt() -> tuple[Answer, str]:
+            if self._admit is not None:
+                await self._admit()
+            answer, interaction_id = await once(headers)
+            if answer.status >= 500:
+                raise self._fault(answer, what=what)
+            return answer, interaction_id
+
+        async for trial in self._retrying():
+            with trial:
+                result = await attempt()
+        return result
+
+    def _retrying(self) -> AsyncRetrying:
+        return AsyncRetrying(
+            retry=retry_if_exception(_is_worth_a_short_retry),
+            stop=stop_after_attempt(ATTEMPTS_MAX) | stop_before_delay(RETRY_WITHIN_S),
+            wait=wait_random_exponential(multiplier=0.5, max=5),
+            sleep=self._sleep,
+            reraise=True,
+        )
+
+    async def _get_control(self, operation: str, url: str, *, calls: CallLog) -> Answer:
+        """GET a public document of the LFI, with short retries."""
+
+        async def once(headers: Mapping[str, str]) -> tuple[Answer, str]:
+            return await self._attempts.make(
+                lambda whole: self._control.send("GET", url, whole, self.config.token_timeout),
+                operation=operation,
+                method="GET",
+                url=url,
+                calls=calls,
+                headers=headers,
+                code_of=oauth.oauth_error_code,
+            )
+
+        answer, _ = await self._repeated(once, None, what=operation)
+        if answer.status != 200:
+            raise self._fault(answer, what=operation)
+        return answer
+
+    def _fault(self, answer: Answer, *, what: str) -> SyncWorkerError:
+        return fault_of_get(answer, what=what, now=self._clock.now())
+
+
+def first_url(base_url: str, resource: Resource, account_id: AccountId | None, params: Mapping[str, str]) -> str:
+    """The URL of a listing's first page; the account id is encoded, never pasted (rule 34).
+
+    Raises:
+        ValueError: the resource lies below an account and none is given, or the other way round.
+        StandardViolationError: an AccountId that cannot stand in a path.
+    """
+    if resource.per_account != (account_id is not None):
+        raise ValueError(f"{resource.name}: account_id is for resources below an account, and only for them")
+    path = resource.path if account_id is None else resource.path.replace("{AccountId}", _segment(account_id))
+    return f"{base_url}{path}" + (f"?{urlencode(params, quote_via=quote)}" if params else "")
+
+
+def read_page(answer: Answer, *, number: int, base_url: str, interaction_id: str, received_at: datetime) -> Page:
+    """Take the envelope off a page of the data API and leave `Data` as it is.
+
+    Unknown members are ignored, and a `Meta` nobody can read counts as none: only `Data` and `Links.Next` matter.
+
+    Raises:
+        StandardViolationError: not JSON within bounds, no `Data` object, or a link that leads away.
+    """
+    check_json(answer.body, answer.headers.get("content-type", ""))
+    try:
+        envelope = _ENVELOPE.decode(answer.body)
+    except (msgspec.MsgspecError, RecursionError):
+        raise StandardViolationError("body: no JSON object with Data and Links") from None  # the cause may quote it
+    data = bytes(envelope.Data)
+    if not data.startswith(b"{"):
+        raise StandardViolationError("Data: not an object")
+    link = envelope.Links.Next if envelope.Links else None
+    meta = _read_meta(envelope.Meta)
+    return Page(
+        number=number,
+        data=data,
+        next_url=home_link(link, base_url=base_url) if link else None,
+        total_pages=meta.TotalPages,
+        first_available=_instant(meta.FirstAvailableDateTime),
+        last_available=_instant(meta.LastAvailableDateTime),
+        interaction_id=interaction_id,
+        received_at=received_at,
+    )
+
+
+def fault_of_get(answer: Answer, *, what: str, now: datetime) -> SyncWorkerError:
+    """The error that says who has to act after a GET whose answer is not 200.
+
+    Source: `domain.md` §6.2.
+    """
+    status, code = answer.status, oauth.data_error_code(answer)
+    wait = oauth.retry_after(answer.headers, now=now)
+    if status == 429:
+        return LFIRateLimitedError(f"{what}: 429", retry_after=wait)
+    if status >= 500:
+        return LFIUnavailableError(f"{what}: status {status}", retry_after=wait)
+    if 400 <= status < 500:
+        return RefusedError(f"{what}: status {status}{f', {code}' if code else ''}", status=status, error_code=code)
+    return StandardViolationError(f"{what}: status {status} where the standard has 200; redirects are not followed")
+
+
+def _is_worth_a_short_retry(error: BaseException) -> bool:
+    return isinstance(error, LFIUnavailableError) and (error.retry_after or 0) <= RETRY_AFTER_PATIENCE_S
+
+
+def _document(answer: Answer) -> object:
+    """Any JSON document, within bounds.
+
+    Raises:
+        StandardViolationError: it is none.
+    """
+    check_json(answer.body, answer.headers.get("content-type", ""))
+    try:
+        return msgspec.json.decode(answer.body)
+    except (msgspec.MsgspecError, RecursionError):
+        raise StandardViolationError("body: not JSON") from None
+
+
+def _mapping(answer: Answer) -> Mapping[str, Any]:
+    document = _document(answer)
+    if not isinstance(document, dict):
+        raise StandardViolationError("body: not a JSON object")
+    return document
+
+
+def _segment(identifier: str) -> str:
+    """An id as one path segment.  Dots are no characters to encode, so the two special names are refused."""
+    if not identifier or identifier in (".", ".."):
+        raise StandardViolationError("id: cannot stand in a path")
+    return quote(identifier, safe="")
+
+
+def _read_meta(raw: msgspec.Raw) -> _Meta:
+    try:
+        return _META.decode(raw)
+    except (msgspec.MsgspecError, RecursionError):
+        return _Meta()
+
+
+def _instant(text: str | None) -> datetime | None:
+    try:
+        return read_instant(text)[0] if text else None
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,173 @@
+"""Where an LFI is: what the operator declared, and what the LFI's discovery document says about itself.
+
+Token and PAR addresses come from the discovery document alone, never from the issuer's name (trap 6); the base URL of
+the data API comes from the declaration, because no published document contains it (D-1).
+
+Source: OpenID Connect Discovery 1.0 §3 and §4.3; `domain.md` §1.2 – §1.4; `reliability.md` rule 34.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from syncworker.errors import SettingsError, SetupError, StandardViolationError
+from syncworker.lfi.bounds import fault_of_url, is_private_host
+from syncworker.lfi.keys import SigningKey, TransportCertificate
+from syncworker.standard.values import Slug
+from syncworker.standard.versions import Version
+
+DISCOVERY_AGE_MAX: Final = timedelta(minutes=15)
+JWKS_AGE_MAX: Final = timedelta(seconds=300)
+_MAX_AGE: Final = re.compile(r"(?:^|,)\s*max-age\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
+_NEVER: Final = re.compile(r"(?:^|,)\s*no-(?:store|cache)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LFIConfig:
+    """One LFI as declared by the operator.
+
+    Attributes:
+        issuer: must equal the document's `issuer` to the letter.
+        base_urls: base URL of the Account Information API per version, e.g.
+            `https://rs1…/open-finance/account-information/v2.1`.
+        ca_bundle: PEM file of roots trusted *beside* the system's own; `None` for public hosts.
+        allow_private_hosts: whether addresses of this machine or a private network may be called (sandbox).
+        connections: data connections kept by one process.
+        calls_per_second: the LFI's limit over all workers; the schedule enforces it.
+        published: path templates the LFI publishes; `None` when it publishes no list.
+        connect_timeout, call_timeout, token_timeout: seconds; the last two are totals for one attempt.
+        par_client_id: whether PAR carries a `client_id` form field beside the assertion (D-9: the schema has none).
+
+    Raises:
+        SettingsError: a URL that is none, a private host without leave, or a number out of range.
+    """
+
+    slug: Slug
+    issuer: str
+    discovery_url: str
+    base_urls: Mapping[Version, str]
+    client_id: str
+    redirect_uri: str
+    signing_key: SigningKey
+    transport: TransportCertificate
+    ca_bundle: Path | None = None
+    allow_private_hosts: bool = False
+    connections: int = 8
+    calls_per_second: float = 10.0
+    published: frozenset[str] | None = None
+    connect_timeout: float = 5
+    call_timeout: float = 30
+    token_timeout: float = 15
+    par_client_id: bool = False
+
+    def __post_init__(self) -> None:
+        at = f"lfis.{self.slug}"
+        urls = {"issuer": self.issuer, "discovery_url": self.discovery_url}
+        urls |= {f"base_urls.{version}": url for version, url in self.base_urls.items()}
+        for name, url in urls.items():
+            if fault := fault_of_url(url):
+                raise SettingsError(f"{at}.{name}: {fault}; give the https address the directory shows")
+            if not self.allow_private_hosts and is_private_host(url):
+                raise SettingsError(
+                    f"{at}.{name}: points to this machine or a private network; "
+                    "set allow_private_hosts = true if it is a sandbox"
+                )
+        if not self.base_urls:
+            raise SettingsError(f"{at}.base_urls: is empty; add the base URL the directory shows for each version")
+        for name in ("client_id", "redirect_uri"):
+            if not getattr(self, name):
+                raise SettingsError(f"{at}.{name}: is empty; give the value of the directory's application")
+        for name in ("connections", "calls_per_second", "connect_timeout", "call_timeout", "token_timeout"):
+            if not getattr(self, name) > 0:
+                raise SettingsError(f"{at}.{name}: must be greater than zero")
+
+    def base_url(self, version: Version) -> str:
+        """The data API's base URL of a version, without a slash at its end.
+
+        Raises:
+            SettingsError: the LFI is not declared for this version.
+        """
+        try:
+            return self.base_urls[version].rstrip("/")
+        except KeyError:
+            raise SettingsError(
+                f"lfis.{self.slug}.base_urls: has none for {version.value}; add the base URL the directory shows"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discovery:
+    """The checked discovery document of one LFI.
+
+    Attributes:
+        raw: the document as sent.
+        fetched_at: when it was read; `fresh_for` after that it is read again.
+    """
+
+    issuer: str
+    authorization_endpoint: str
+    token_endpoint: str
+    pushed_authorization_request_endpoint: str
+    jwks_uri: str
+    revocation_endpoint: str | None = None
+    registration_endpoint: str | None = None
+    raw: Mapping[str, Any] = field(repr=False)
+    fetched_at: datetime
+    fresh_for: timedelta = DISCOVERY_AGE_MAX
+
+
+_ENDPOINTS: Final = (
+    "authorization_endpoint",
+    "token_endpoint",
+    "pushed_authorization_request_endpoint",
+    "jwks_uri",
+    "revocation_endpoint",
+    "registration_endpoint",
+)
+_OPTIONAL: Final = frozenset(f.name for f in fields(Discovery) if f.default is None)
+
+
+def read_discovery(
+    document: object, *, config: LFIConfig, fetched_at: datetime, fresh_for: timedelta = DISCOVERY_AGE_MAX
+) -> Discovery:
+    """Check a discovery document against the declaration and take the endpoints out of it.
+
+    Raises:
+        SetupError: its `issuer` is not the declared one, or an endpoint lies in a private network without leave.
+        StandardViolationError: an endpoint is missing or not https.
+    """
+    at = f"lfis.{config.slug}"
+    if not isinstance(document, Mapping):
+        raise StandardViolationError(f"{at}: the discovery document is not a JSON object")
+    if document.get("issuer") != config.issuer:
+        raise SetupError(
+            f"{at}.issuer: the discovery document at discovery_url names another issuer; "
+            "compare both with the directory and correct the one that differs"
+        )
+    found: dict[str, str] = {}
+    for name in _ENDPOINTS:
+        url = document.get(name)
+        if url is None and name in _OPTIONAL:
+            continue
+        if not isinstance(url, str):
+            raise StandardViolationError(f"{at}: the discovery document has no {name}")
+        if fault := fault_of_url(url):
+            raise StandardViolationError(f"{at}: {name} of the discovery document {fault}")
+        if not config.allow_private_hosts and is_private_host(url):
+            raise SetupError(
+                f"{at}.allow_private_hosts: {name} of the discovery document points to this machine or a private "
+                "network; set allow_private_hosts = true if it is a sandbox"
+            )
+        found[name] = url
+    return Discovery(issuer=config.issuer, raw=dict(document), fetched_at=fetched_at, fresh_for=fresh_for, **found)
+
+
+def fresh_for(cache_control: str, *, at_most: timedelta) -> timedelta:
+    """How long an answer may be kept: its `max-age`, never beyond `at_most`; `at_most` when it says nothing."""
+    if _NEVER.search(cache_control):
+        return timedelta(0)
+    found = _MAX_AGE.search(cache_control)
+    return min(timedelta(seconds=int(found[1])), at_most) if found else at_most

@@ -1,0 +1,194 @@
+"""Sign and verify JWTs: PS256 in both directions and nothing else.
+
+Out: the request object of a PAR and the client assertion of a token call, each made for one HTTP attempt.
+In: ID tokens, verified against the keys the LFI publishes.  Keys come from the discovery document alone; `jku`,
+`jwk` and `x5u` of a token's header are never followed.
+
+Sources: RFC 7515, 7519, 7523, 7636, 9101; FAPI 2.0 Security Profile §5.3; `domain.md` §2.1, §2.2, §2.6, traps 3 and 4.
+"""
+
+import contextlib
+import math
+import secrets
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from authlib.oauth2.rfc7523 import private_key_jwt_sign  # type: ignore[import-untyped]  # Authlib ships no types
+from authlib.oauth2.rfc7636 import create_s256_code_challenge  # type: ignore[import-untyped]  # the same
+from joserfc import jws, jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import RSAKey
+from joserfc.util import urlsafe_b64decode
+from pydantic import SecretStr
+
+from syncworker.errors import StandardViolationError
+from syncworker.lfi.keys import KEY_BITS_MIN, SigningKey
+
+ALGORITHM: Final = "PS256"
+SCOPE: Final = "accounts openid"
+BACKDATING: Final = timedelta(seconds=10)
+REQUEST_LIFETIME: Final = timedelta(seconds=300)
+ASSERTION_LIFETIME: Final = timedelta(seconds=120)
+SKEW: Final = timedelta(seconds=30)
+KEY_BITS_MAX: Final = 8192
+TOKEN_CHARACTERS_MAX: Final = 64 * 1024
+
+
+class _Registry(jws.JWSRegistry):
+    """PS256 alone, with room for the certificate members some servers put into the header."""
+
+    max_header_length = 8 * 1024
+    max_payload_length = TOKEN_CHARACTERS_MAX
+
+
+_REGISTRY: Final = _Registry(algorithms=[ALGORITHM], strict_check_header=False)
+
+
+class UnknownKeyError(StandardViolationError):
+    """A token names a `kid` the LFI's published keys do not hold (yet): worth one fresh look at them."""
+
+
+def new_code_verifier() -> SecretStr:
+    """A PKCE code verifier: 64 characters of 384 random bits."""
+    return SecretStr(secrets.token_urlsafe(48))
+
+
+def code_challenge(code_verifier: SecretStr) -> str:
+    """The S256 code challenge: base64url of the verifier's SHA-256, without padding.  Source: RFC 7636 §4.2."""
+    challenge: str = create_s256_code_challenge(code_verifier.get_secret_value())
+    return challenge
+
+
+def request_object(
+    details: Sequence[Mapping[str, Any]],
+    *,
+    key: SigningKey,
+    client_id: str,
+    issuer: str,
+    redirect_uri: str,
+    state: str,
+    nonce: str,
+    code_challenge: str,
+    now: datetime,
+) -> str:
+    """Sign the request object of a PAR: exactly the claims the published schema lists, so no `iat`, `jti` or `sub`."""
+    not_before = int((now - BACKDATING).timestamp())
+    claims = {
+        "aud": issuer,
+        "iss": client_id,
+        "client_id": client_id,
+        "nbf": not_before,
+        "exp": not_before + int(REQUEST_LIFETIME.total_seconds()),
+        "response_type": "code",
+        "scope": SCOPE,
+        "redirect_uri": redirect_uri,
+        "state": state,
+        "nonce": nonce,
+        "code_challenge": code_challenge,
+        "code_challenge_method": "S256",
+        "authorization_details": [dict(detail) for detail in details],
+    }
+    header = {"alg": ALGORITHM, "kid": key.kid, "typ": "JWT"}
+    return jwt.encode(header, claims, key.jwk, algorithms=[ALGORITHM])
+
+
+def client_assertion(*, key: SigningKey, client_id: str, issuer: str, now: datetime) -> SecretStr:
+    """Sign a `private_key_jwt` client assertion with a `jti` of its own: one for each HTTP attempt, never sent twice.
+
+    The audience is the issuer, as a single string, never an endpoint.
+    """
+    issued_at = int(now.timestamp())
+    assertion: str = private_key_jwt_sign(
+        key.jwk,
+        client_id,
+        issuer,  # Authlib calls this argument the token endpoint; it becomes `aud`
+        alg=ALGORITHM,
+        claims={"jti": str(uuid.uuid4()), "nbf": issued_at - int(BACKDATING.total_seconds())},
+        header={"kid": key.kid},
+        issued_at=issued_at,
+        expires_in=int(ASSERTION_LIFETIME.total_seconds()),
+    )
+    return SecretStr(assertion)
+
+
+def read_keys(document: object) -> dict[str, RSAKey]:
+    """The signature keys of a JWKS by `kid`; entries of other kinds or uses, weak or broken ones are left out.
+
+    Raises:
+        StandardViolationError: the document is not a JWKS.
+    """
+    entries = document.get("keys") if isinstance(document, Mapping) else None
+    if not isinstance(entries, list):
+        raise StandardViolationError("jwks_uri: the document is not a JWKS")
+    keys: dict[str, RSAKey] = {}
+    for entry in entries:
+        if not isinstance(entry, Mapping) or entry.get("kty") != "RSA" or entry.get("use", "sig") != "sig":
+            continue
+        kid = entry.get("kid")
+        if not isinstance(kid, str) or not KEY_BITS_MIN <= _modulus_bits(entry.get("n")) <= KEY_BITS_MAX:
+            continue
+        with contextlib.suppress(JoseError, ValueError, TypeError):
+            keys[kid] = RSAKey.import_key({"kty": "RSA", "n": entry["n"], "e": entry["e"]})
+    return keys
+
+
+def verify(token: SecretStr, keys: Mapping[str, RSAKey]) -> dict[str, Any]:
+    """The claims of a PS256 JWT whose signature holds; the claims themselves are not judged here.
+
+    Raises:
+        UnknownKeyError: its `kid` is not among `keys`.
+        StandardViolationError: not a JWT, another algorithm, or a signature that does not hold.
+    """
+    text = token.get_secret_value()
+    if len(text) > TOKEN_CHARACTERS_MAX:
+        raise StandardViolationError(f"JWT: longer than {TOKEN_CHARACTERS_MAX} characters")
+    try:
+        kid = jws.extract_compact(text.encode(), registry=_REGISTRY).headers().get("kid")
+        if not isinstance(kid, str) or kid not in keys:
+            raise UnknownKeyError("JWT: its kid is not among the LFI's published keys")
+        claims = jwt.decode(text, keys[kid], algorithms=[ALGORITHM], registry=_REGISTRY).claims
+    except (JoseError, ValueError, RecursionError):
+        raise StandardViolationError("JWT: not signed with PS256 by the LFI") from None  # the cause may quote claims
+    return dict(claims)
+
+
+def check_id_token(claims: Mapping[str, Any], *, issuer: str, client_id: str, nonce: str | None, now: datetime) -> None:
+    """Judge the claims of an ID token whose signature holds.
+
+    Args:
+        nonce: the one sent with the request; `None` after a refresh, where it need not be present.
+
+    Raises:
+        StandardViolationError: names the claim that is wrong.
+
+    Source: OpenID Connect Core 1.0 §3.1.3.7; `domain.md` §2.6.
+    """
+    audience = claims.get("aud")
+    audiences = [audience] if isinstance(audience, str) else audience
+    if claims.get("iss") != issuer:
+        raise StandardViolationError("id_token: iss is not the LFI's issuer")
+    if not isinstance(audiences, list) or client_id not in audiences:
+        raise StandardViolationError("id_token: aud does not contain our client id")
+    if (len(audiences) > 1 or "azp" in claims) and claims.get("azp") != client_id:
+        raise StandardViolationError("id_token: azp is not our client id")
+    if nonce is not None and claims.get("nonce") != nonce:
+        raise StandardViolationError("id_token: nonce is not the one we sent")
+    moment, skew = now.timestamp(), SKEW.total_seconds()
+    if not _is_number(claims.get("exp")) or moment >= claims["exp"] + skew:
+        raise StandardViolationError("id_token: exp has passed")
+    if not _is_number(claims.get("iat")) or claims["iat"] > moment + skew:
+        raise StandardViolationError("id_token: iat lies in the future")
+
+
+def _modulus_bits(encoded: object) -> int:
+    """Size of a published modulus; 0 when it cannot be read."""
+    try:
+        return int.from_bytes(urlsafe_b64decode(str(encoded).encode())).bit_length()
+    except ValueError:
+        return 0
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,302 @@
+"""Read what the token side of an LFI answers: pushed authorisations, tokens, redirects and refusals.
+
+Pure functions over answers; `api` does the calling.  The distinction that matters is between a refusal and no definite
+answer: only a refusal may end a grant, everything else leaves the token in doubt.
+
+Sources: RFC 6749 §5, 9126, 9207; `domain.md` §2.3 – §2.7; `reliability.md` rules 19 – 21.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import msgspec
+import structlog
+from pydantic import SecretStr
+
+from syncworker.errors import (
+    AuthorizationFailedError,
+    ClientRejectedError,
+    GrantLostError,
+    LFIRateLimitedError,
+    LFIUnavailableError,
+    RefusedError,
+    StandardViolationError,
+    SyncWorkerError,
+)
+from syncworker.lfi.bounds import check_json
+from syncworker.lfi.transport import Answer
+from syncworker.standard.consents import ConsentView, read_consent
+
+RETRY_AFTER_MAX_S: Final = 3600.0
+ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_EXPIRES_IN_MAX_S: Final = 366 * 86_400
+_REDIRECT_CHARACTERS_MAX: Final = 8 * 1024
+_DESCRIPTION_CHARACTERS_MAX: Final = 500
+_CLIENT_FAULTS: Final = frozenset({"invalid_client", "unauthorized_client", "invalid_scope", "unsupported_grant_type"})
+_CODE: Final = re.compile(r"[A-Za-z0-9_.\-]{1,100}")
+_HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]+")
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenAnswer:
+    """What a token call brought.
+
+    Attributes:
+        refresh_token: `None` when the answer has none: then the old one stays valid (D-5).
+        expires_in: seconds, as sent; 0 when the answer does not say, so nobody trusts the token for longer.
+        expires_at: `received_at + expires_in`.
+        consent: the consent's state, free with each answer; `None` when absent or unreadable.
+        received_at: when the answer was complete.
+    """
+
+    access_token: SecretStr
+    refresh_token: SecretStr | None
+    expires_in: int
+    expires_at: datetime
+    id_token: SecretStr | None
+    consent: ConsentView | None
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PushedAuthorization:
+    """A pushed request, good for one visit of the authorisation page before `expires_at`."""
+
+    request_uri: str
+    expires_at: datetime
+
+    def __repr__(self) -> str:
+        return f"PushedAuthorization(expires_at={self.expires_at.isoformat()})"
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """What came back with the user: either `code`, or `error` with what the LFI said about it."""
+
+    state: str
+    code: SecretStr | None
+    issuer: str | None
+    error: str | None
+    error_description: str | None
+
+
+class _PushedBody(msgspec.Struct):
+    request_uri: str
+    expires_in: float = 0
+
+
+class _TokenBody(msgspec.Struct):
+    access_token: str
+    refresh_token: str | None = None
+    id_token: str | None = None
+    expires_in: Any = None
+    authorization_details: Any = None
+
+
+class _OAuthErrorBody(msgspec.Struct):
+    error: str
+
+
+class _DataError(msgspec.Struct):
+    Code: str
+
+
+class _DataErrorsBody(msgspec.Struct):
+    Errors: list[_DataError]
+
+
+def read_redirect(url_or_query: str) -> Redirect:
+    """Read the redirect a user came back with: a whole URL, or its query with or without `?`.
+
+    State and issuer are not judged here: the authorisation they belong to is in the store.
+
+    Raises:
+        AuthorizationFailedError: too long, not a query, a parameter twice, no `state`, or not exactly one of `code`
+            and `error`.
+
+    Source: `domain.md` §2.4; RFC 6749 §3.1 (a parameter must not be repeated).
+    """
+    text = url_or_query.strip()
+    if len(text) > _REDIRECT_CHARACTERS_MAX:
+        raise _failed_redirect("longer than any redirect")
+    try:
+        query = (
+            urlsplit(text).query
+            if text.startswith(("https://", "http://"))
+            else text.partition("#")[0].removeprefix("?")
+        )
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True, max_num_fields=20, errors="strict")
+    except ValueError:
+        raise _failed_redirect("not the query of a redirect") from None  # the cause would quote the code
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _failed_redirect("carries a parameter twice")
+    state, code, error = found.get("state"), found.get("code"), found.get("error")
+    if not state:
+        raise _failed_redirect("has no state")
+    if bool(code) == bool(error):
+        raise _failed_redirect("must carry either a code or an error")
+    return Redirect(
+        state=state,
+        code=SecretStr(code) if code else None,
+        issuer=found.get("iss") or None,
+        error=_code(error) if error else None,
+        error_description=_described(found.get("error_description")),
+    )
+
+
+def authorization_url(endpoint: str, *, client_id: str, request_uri: str) -> str:
+    """The address a user opens to give consent: the four parameters of the API guide, appended to any there are."""
+    query = {"client_id": client_id, "response_type": "code", "scope": "openid", "request_uri": request_uri}
+    return f"{endpoint}{'&' if urlsplit(endpoint).query else '?'}{urlencode(query)}"
+
+
+def read_pushed(answer: Answer, *, received_at: datetime) -> PushedAuthorization:
+    """Read the answer to a PAR; any 2xx is success (D-7), `expires_in` is obeyed.
+
+    Raises:
+        ClientRejectedError, RefusedError, LFIRateLimitedError, LFIUnavailableError: the LFI's refusal.
+        StandardViolationError: success without a usable `request_uri`.
+    """
+    if not _is_success(answer):
+        raise refusal(answer, what="pushed authorisation", now=received_at)
+    try:
+        check_json(answer.body, answer.headers.get("content-type", ""))
+        body = msgspec.json.decode(answer.body, type=_PushedBody, strict=False)
+    except (msgspec.MsgspecError, RecursionError):
+        raise StandardViolationError("pushed authorisation: the answer holds no request_uri") from None
+    seconds = _seconds(body.expires_in)
+    if not body.request_uri:
+        raise StandardViolationError("pushed authorisation: the answer holds no request_uri")
+    return PushedAuthorization(request_uri=body.request_uri, expires_at=received_at + timedelta(seconds=seconds))
+
+
+def read_tokens(answer: Answer, *, received_at: datetime) -> TokenAnswer:
+    """Read the answer to a token call.
+
+    Raises:
+        GrantLostError: `invalid_grant`.
+        ClientRejectedError: the LFI does not accept us as a client.
+        RefusedError: another refusal in OAuth's words, such as `invalid_request`.
+        LFIRateLimitedError: 429.
+        LFIUnavailableError: no definite answer: 5xx, or a body nobody can read.  The token is in doubt.
+    """
+    if not _is_success(answer):
+        raise refusal(answer, what="token call", now=received_at)
+    try:
+        check_json(answer.body, answer.headers.get("content-type", ""))
+        body = msgspec.json.decode(answer.body, type=_TokenBody, strict=False)
+    except (msgspec.MsgspecError, RecursionError, StandardViolationError):
+        raise LFIUnavailableError("token call: the answer cannot be read; the token is in doubt") from None
+    if not _HEADER_SAFE.fullmatch(body.access_token):
+        raise LFIUnavailableError("token call: the answer holds no usable access token; the token is in doubt")
+    seconds = _seconds(body.expires_in)
+    return TokenAnswer(
+        access_token=SecretStr(body.access_token),
+        refresh_token=SecretStr(body.refresh_token) if body.refresh_token else None,
+        expires_in=seconds,
+        expires_at=received_at + timedelta(seconds=seconds),
+        id_token=SecretStr(body.id_token) if body.id_token else None,
+        consent=_harvest(body.authorization_details),
+        received_at=received_at,
+    )
+
+
+def refusal(answer: Answer, *, what: str, now: datetime) -> SyncWorkerError:
+    """The error that says who has to act after an answer of the token side that is no success."""
+    code = oauth_error_code(answer)
+    if answer.status == 429:
+        return LFIRateLimitedError(f"{what}: 429", retry_after=retry_after(answer.headers, now=now))
+    if not 400 <= answer.status < 500:
+        wait = retry_after(answer.headers, now=now)
+        return LFIUnavailableError(f"{what}: status {answer.status}", retry_after=wait)
+    if code == "invalid_grant":
+        return GrantLostError(f"{what}: invalid_grant", cause="invalid_grant")
+    if code in _CLIENT_FAULTS or (answer.status in (401, 403) and not code):
+        return ClientRejectedError(
+            f"{what}: {code or f'status {answer.status}'}; check client id, signing key and its kid, transport "
+            "certificate, this machine's clock, and whether the LFI has activated the registration"
+        )
+    if code:
+        return RefusedError(f"{what}: {code}", status=answer.status, error_code=code)
+    return LFIUnavailableError(f"{what}: status {answer.status} without an OAuth error")
+
+
+def oauth_error_code(answer: Answer) -> str:
+    """The `error` member of an OAuth error body; empty when there is none to read."""
+    try:
+        return _code(msgspec.json.decode(answer.body, type=_OAuthErrorBody).error)
+    except (msgspec.MsgspecError, RecursionError):
+        return ""
+
+
+def data_error_code(answer: Answer) -> str:
+    """`Errors[0].Code` of a data API's error body; empty when there is none to read."""
+    try:
+        errors = msgspec.json.decode(answer.body, type=_DataErrorsBody).Errors
+    except (msgspec.MsgspecError, RecursionError):
+        return ""
+    return _code(errors[0].Code) if errors else ""
+
+
+def retry_after(headers: Mapping[str, str], *, now: datetime) -> float | None:
+    """Seconds to wait by `Retry-After`, a number or a date, at most an hour; `None` when absent or unreadable."""
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text[:10]), RETRY_AFTER_MAX_S)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return min(max(0.0, (moment - now).total_seconds()), RETRY_AFTER_MAX_S)
+
+
+def _is_success(answer: Answer) -> bool:
+    return 200 <= answer.status < 300
+
+
+def _seconds(value: object) -> int:
+    """`expires_in` as whole seconds, tolerating text; 0 when it says nothing usable."""
+    try:
+        seconds = int(str(value)) if not isinstance(value, float) else int(value)
+    except (ValueError, OverflowError):
+        log.warning("answer without a usable expires_in")
+        return 0
+    return max(0, min(seconds, _EXPIRES_IN_MAX_S))
+
+
+def _harvest(details: object) -> ConsentView | None:
+    """The consent inside `authorization_details[0]`; nothing odd about it may cost us the tokens beside it."""
+    first = details[0] if isinstance(details, list) and details else None
+    consent = first.get("consent") if isinstance(first, dict) else None
+    if not isinstance(consent, dict):
+        return None
+    try:
+        return read_consent(consent)
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        log.warning("consent of a token answer cannot be read")
+        return None
+
+
+def _code(text: str) -> str:
+    """An error code fit for logs and metrics; anything else becomes `unreadable`."""
+    return text if _CODE.fullmatch(text) else "unreadable"
+
+
+def _described(text: str | None) -> str | None:
+    """The LFI's words for an operator: printable, and not too many of them."""
+    if not text:
+        return None
+    return "".join(character if character.isprintable() else " " for character in text)[:_DESCRIPTION_CHARACTERS_MAX]
+
+
+def _failed_redirect(why: str) -> AuthorizationFailedError:
+    return AuthorizationFailedError(f"redirect: {why}", cause="redirect_unreadable")
