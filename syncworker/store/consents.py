@@ -1,0 +1,406 @@
+"""Connections and consents: what the Hub told us about each, and what is ours alone (paused, needs consent).
+
+The Hub is the system of record: a surprising move of a status is written down in `audit` and followed, never refused
+(`domain.md` §4).  A view older than the one we hold changes nothing, since answers overtake each other.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+
+from syncworker.standard.consents import ARROWS, TERMINAL, ConsentView, Status, usable
+from syncworker.standard.values import ConsentId, Slug
+from syncworker.standard.versions import Version
+from syncworker.store.tables import audit, connection, consent
+
+if TYPE_CHECKING:
+    from syncworker.store.unit_of_work import UnitOfWork
+
+STATUS_LENGTH: Final = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """One chain of consents of one user at one LFI.
+
+    Attributes:
+        connection_id: root ConsentId of the chain.
+        user_ref: the product's opaque id of its customer; the root ConsentId when it gave none.
+        last_data_at: when data was last received; `None` before the first.
+    """
+
+    connection_id: ConsentId
+    lfi: Slug
+    user_ref: str
+    created_at: datetime
+    last_data_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredConsent:
+    """One consent as we hold it.
+
+    Attributes:
+        status: the Hub's word; a value outside `Status` is kept as text.
+        status_updated_at: when the Hub says that it moved; `None` when the Hub did not say.
+        status_seen_at: when we last heard from the Hub.
+        paused_at: ours alone: no calls while set.
+        needs_consent: why the user has to consent again; `None` while the grant lives.
+        raw: `Data` of the consent as last seen.
+    """
+
+    consent_id: ConsentId
+    connection_id: ConsentId
+    lfi: Slug
+    user_ref: str
+    version: Version
+    status: str
+    status_updated_at: datetime | None
+    status_seen_at: datetime
+    permissions: tuple[str, ...]
+    expires_at: datetime
+    user_type: str
+    purpose: str
+    created_at: datetime
+    from_date: date | None = None
+    to_date: date | None = None
+    base_consent_id: ConsentId | None = None
+    revoked_by: str | None = None
+    paused_at: datetime | None = None
+    needs_consent: str | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the Hub will never move it again."""
+        return self.status in TERMINAL
+
+    def callable_at(self, now: datetime) -> bool:
+        """Whether data and tokens may be asked for: Authorized, not past its end, not paused, grant alive."""
+        return usable(self.status, self.expires_at, now=now) and self.paused_at is None and self.needs_consent is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """What one look at the Hub changed.
+
+    Attributes:
+        surprising: the standard draws no such arrow, or does not know the status.
+    """
+
+    consent_id: ConsentId
+    connection_id: ConsentId
+    lfi: Slug
+    before: str
+    after: str
+    surprising: bool
+
+    @property
+    def ended(self) -> bool:
+        """Whether the consent reached a terminal status with this move."""
+        return self.after in TERMINAL and self.before not in TERMINAL
+
+
+class Consents:
+    """The tables `connection`, `consent` and `audit`.  Nothing here commits."""
+
+    def __init__(self, unit: "UnitOfWork") -> None:
+        self._unit = unit
+
+    async def add_connection(self, row: Connection) -> bool:
+        """File a connection; `False` when it is already there, in which case nothing changes."""
+        fresh = self._unit.dialect.upsert(connection, ("tenant", "connection_id"), ())
+        values = {
+            "tenant": self._unit.tenant,
+            "connection_id": row.connection_id,
+            "lfi": row.lfi,
+            "user_ref": row.user_ref,
+            "created_at": row.created_at,
+            "last_data_at": row.last_data_at,
+        }
+        return bool((await self._unit.connection.execute(fresh.values(values))).rowcount)
+
+    async def add(self, row: StoredConsent) -> bool:
+        """File a consent whose connection is there; `False` when it is already there: then nothing changes."""
+        fresh = self._unit.dialect.upsert(consent, ("tenant", "consent_id"), ())
+        values = {
+            "tenant": self._unit.tenant,
+            "consent_id": row.consent_id,
+            "connection_id": row.connection_id,
+            "lfi": row.lfi,
+            "version": row.version.value,
+            "status": _text(row.status, STATUS_LENGTH),
+            "status_updated_at": row.status_updated_at,
+            "status_seen_at": row.status_seen_at,
+            "permissions": list(row.permissions),
+            "expires_at": row.expires_at,
+            "from_date": row.from_date,
+            "to_date": row.to_date,
+            "base_consent_id": row.base_consent_id,
+            "revoked_by": row.revoked_by and _text(row.revoked_by, STATUS_LENGTH),
+            "paused_at": row.paused_at,
+            "needs_consent": row.needs_consent,
+            "user_type": row.user_type,
+            "purpose": row.purpose,
+            "created_at": row.created_at,
+            "raw": _storable(row.raw),
+        }
+        return bool((await self._unit.connection.execute(fresh.values(values))).rowcount)
+
+    async def get(self, consent_id: ConsentId, *, lock: bool = False) -> StoredConsent | None:
+        """One consent; `lock=True` keeps other writers of the row out until the end of this transaction."""
+        query = self._select().where(consent.c.consent_id == consent_id)
+        if lock:
+            query = query.with_for_update(of=consent)
+        row = (await self._unit.connection.execute(query)).mappings().first()
+        return None if row is None else _stored(row)
+
+    async def connection(self, connection_id: ConsentId) -> Connection | None:
+        """One connection."""
+        query = sa.select(connection).where(
+            connection.c.tenant == self._unit.tenant, connection.c.connection_id == connection_id
+        )
+        row = (await self._unit.connection.execute(query)).mappings().first()
+        return None if row is None else _connection(row)
+
+    async def connections(self, *, lfi: Slug | None = None, user_ref: str | None = None) -> Sequence[Connection]:
+        """Connections, oldest first."""
+        query = sa.select(connection).where(connection.c.tenant == self._unit.tenant)
+        if lfi is not None:
+            query = query.where(connection.c.lfi == lfi)
+        if user_ref is not None:
+            query = query.where(connection.c.user_ref == user_ref)
+        query = query.order_by(connection.c.created_at, connection.c.connection_id)
+        return [_connection(row) for row in (await self._unit.connection.execute(query)).mappings()]
+
+    async def live(self, connection_id: ConsentId) -> StoredConsent | None:
+        """The consent of a connection that data is asked with: the newest Authorized one, else the newest."""
+        authorized = sa.case((consent.c.status == Status.Authorized.value, 0), else_=1)
+        query = (
+            self._select()
+            .where(consent.c.connection_id == connection_id)
+            .order_by(authorized, consent.c.created_at.desc(), consent.c.consent_id.desc())
+            .limit(1)
+        )
+        row = (await self._unit.connection.execute(query)).mappings().first()
+        return None if row is None else _stored(row)
+
+    async def find(
+        self,
+        *,
+        lfi: Slug | None = None,
+        status: str | None = None,
+        user_ref: str | None = None,
+        connection_id: ConsentId | None = None,
+        limit: int | None = None,
+    ) -> Sequence[StoredConsent]:
+        """Consents that match every given filter, oldest first."""
+        query = self._select().order_by(consent.c.created_at, consent.c.consent_id)
+        for column, wanted in (
+            (consent.c.lfi, lfi),
+            (consent.c.status, status),
+            (connection.c.user_ref, user_ref),
+            (consent.c.connection_id, connection_id),
+        ):
+            if wanted is not None:
+                query = query.where(column == wanted)
+        if limit is not None:
+            query = query.limit(limit)
+        return [_stored(row) for row in (await self._unit.connection.execute(query)).mappings()]
+
+    async def observe(self, view: ConsentView, *, at: datetime) -> Moved | None:
+        """Take over what the Hub shows; say what moved, `None` when nothing did.
+
+        A consent we do not hold, and a view whose `StatusUpdateDateTime` is older than the one held, change nothing.
+        A move the standard does not draw is written to `audit` and followed all the same.
+
+        Args:
+            at: when the Hub was heard.
+        """
+        held = await self.get(view.consent_id, lock=True)
+        if held is None or _older(view.status_updated_at, held.status_updated_at):
+            return None
+        status = _text(view.status, STATUS_LENGTH)
+        seen: dict[str, Any] = {
+            "status": status,
+            "status_updated_at": view.status_updated_at or held.status_updated_at,
+            "status_seen_at": at,
+            "raw": _storable(view.raw),
+        }
+        if view.permissions:
+            seen["permissions"] = list(_storable(view.permissions))
+        if view.expires_at is not None:
+            seen["expires_at"] = view.expires_at
+        if view.revoked_by:
+            seen["revoked_by"] = _text(str(view.revoked_by), STATUS_LENGTH)
+        await self._update(view.consent_id, seen)
+        await self._note_changed_terms(held, view, at=at)
+        if status == held.status:
+            return None
+        moved = Moved(
+            consent_id=held.consent_id,
+            connection_id=held.connection_id,
+            lfi=held.lfi,
+            before=held.status,
+            after=status,
+            surprising=_surprising(held.status, status),
+        )
+        if moved.surprising:
+            await self.note(
+                "consent_moved_surprisingly",
+                subject=held.consent_id,
+                facts={"before": moved.before, "after": moved.after},
+                at=at,
+            )
+        return moved
+
+    async def set_needs_consent(self, consent_id: ConsentId, cause: str | None) -> None:
+        """Say why the user has to consent again; `None` when the grant proved alive after all."""
+        await self._update(consent_id, {"needs_consent": cause})
+
+    async def expire(self, consent_id: ConsentId, *, at: datetime) -> None:
+        """Our own word that a consent is past its `ExpirationDateTime` while the Hub's status lags (trap 16).
+
+        The status is dated at the consent's end, so that a view from before the end cannot undo it.
+        """
+        await self._update(
+            consent_id,
+            {"status": Status.Expired.value, "status_updated_at": consent.c.expires_at, "status_seen_at": at},
+        )
+
+    async def data_received(self, connection_id: ConsentId, *, at: datetime) -> None:
+        """Move the connection's date of last data received; never back."""
+        await self._unit.connection.execute(
+            sa.update(connection)
+            .where(
+                connection.c.tenant == self._unit.tenant,
+                connection.c.connection_id == connection_id,
+                sa.or_(connection.c.last_data_at.is_(None), connection.c.last_data_at < at),
+            )
+            .values(last_data_at=at)
+        )
+
+    async def note(self, what: str, *, subject: str, facts: Mapping[str, Any], at: datetime) -> None:
+        """Append to `audit`: a constant word, the id it is about, ids and codes as facts."""
+        await self._unit.connection.execute(
+            sa.insert(audit).values(
+                tenant=self._unit.tenant, at=at, what=what, subject=subject, facts=_storable(dict(facts))
+            )
+        )
+
+    async def notes(self, *, subject: str | None = None, what: str | None = None) -> Sequence[Mapping[str, Any]]:
+        """The audit's rows, oldest first: `at`, `what`, `subject`, `facts`."""
+        query = (
+            sa.select(audit.c.at, audit.c.what, audit.c.subject, audit.c.facts)
+            .where(audit.c.tenant == self._unit.tenant)
+            .order_by(audit.c.id)
+        )
+        if subject is not None:
+            query = query.where(audit.c.subject == subject)
+        if what is not None:
+            query = query.where(audit.c.what == what)
+        return [dict(row) for row in (await self._unit.connection.execute(query)).mappings()]
+
+    def _select(self) -> sa.Select[Any]:
+        return (
+            sa.select(consent, connection.c.user_ref)
+            .join(
+                connection,
+                sa.and_(connection.c.tenant == consent.c.tenant, connection.c.connection_id == consent.c.connection_id),
+            )
+            .where(consent.c.tenant == self._unit.tenant)
+        )
+
+    async def _update(self, consent_id: ConsentId, values: Mapping[str, Any]) -> None:
+        await self._unit.connection.execute(
+            sa.update(consent)
+            .where(consent.c.tenant == self._unit.tenant, consent.c.consent_id == consent_id)
+            .values(**values)
+        )
+
+    async def _note_changed_terms(self, held: StoredConsent, view: ConsentView, *, at: datetime) -> None:
+        """Permissions and expiry are immutable after staging (`domain.md` §4.1): a change is worth a line."""
+        changed = [
+            name
+            for name, before, after in (
+                ("Permissions", sorted(held.permissions), sorted(view.permissions)),
+                ("ExpirationDateTime", held.expires_at, view.expires_at),
+            )
+            if after and after != before
+        ]
+        if changed:
+            await self.note("consent_terms_changed", subject=held.consent_id, facts={"members": changed}, at=at)
+
+
+def _surprising(before: str, after: str) -> bool:
+    known = set(Status)
+    return before not in known or after not in known or Status(after) not in ARROWS.get(Status(before), frozenset())
+
+
+def _older(seen: datetime | None, held: datetime | None) -> bool:
+    return seen is not None and held is not None and seen < held
+
+
+def _connection(row: Mapping[Any, Any]) -> Connection:
+    return Connection(
+        connection_id=ConsentId(row["connection_id"]),
+        lfi=Slug(row["lfi"]),
+        user_ref=row["user_ref"],
+        created_at=row["created_at"],
+        last_data_at=row["last_data_at"],
+    )
+
+
+def _stored(row: Mapping[Any, Any]) -> StoredConsent:
+    return StoredConsent(
+        consent_id=ConsentId(row["consent_id"]),
+        connection_id=ConsentId(row["connection_id"]),
+        lfi=Slug(row["lfi"]),
+        user_ref=row["user_ref"],
+        version=Version(row["version"]),
+        status=row["status"],
+        status_updated_at=row["status_updated_at"],
+        status_seen_at=row["status_seen_at"],
+        permissions=tuple(row["permissions"]),
+        expires_at=row["expires_at"],
+        user_type=row["user_type"],
+        purpose=row["purpose"],
+        created_at=row["created_at"],
+        from_date=row["from_date"],
+        to_date=row["to_date"],
+        base_consent_id=row["base_consent_id"] and ConsentId(row["base_consent_id"]),
+        revoked_by=row["revoked_by"],
+        paused_at=row["paused_at"],
+        needs_consent=row["needs_consent"],
+        raw=row["raw"] or {},
+    )
+
+
+def _text(text: str, length: int) -> str:
+    """Text both databases take: no NUL, no lone surrogate, no longer than its column."""
+    return text.encode(errors="replace").decode().replace("\x00", "�")[:length]
+
+
+def _storable(value: Any) -> Any:
+    """The same JSON, in what both databases can hold.
+
+    A consent comes with each token answer and is filed in the same transaction: nothing a bank writes into it may
+    keep a new token from being stored.
+    """
+    match value:
+        case str():
+            return _text(value, len(value))
+        case Mapping():
+            return {_text(str(name), len(str(name))): _storable(member) for name, member in value.items()}
+        case list() | tuple():
+            return [_storable(member) for member in value]
+        case None | bool() | int():
+            return value
+        case float():
+            return value if value - value == 0 else str(value)  # neither NaN nor an infinity
+        case _:
+            return json.loads(json.dumps(value, default=str))

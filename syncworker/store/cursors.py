@@ -1,0 +1,267 @@
+"""How far each listing was read: one cursor per (connection, account, resource), and which windows were covered.
+
+A cursor moves in the transaction that writes its data, never before (rule 27).  An unchanged walk moves all cursors of
+a consent in one statement and leaves their pages alone.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import sqlalchemy as sa
+
+from syncworker.standard.resources import ResourceName
+from syncworker.standard.values import ConsentId
+from syncworker.store.bulk import upsert_many
+from syncworker.store.tables import coverage, cursor
+
+if TYPE_CHECKING:
+    from syncworker.store.unit_of_work import UnitOfWork
+
+BEGINNING: Final = date(1, 1, 1)
+"""`coverage.from_date` of a walk without a lower end."""
+
+
+class Listing(NamedTuple):
+    """One listing of a connection: which resource of which account (`''` for none)."""
+
+    account_id: str
+    resource: ResourceName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cursor:
+    """How far one listing was read.
+
+    Attributes:
+        pages: what the last complete walk left behind (`sync.pages`); `None` before the first.
+        window_from: the date the last complete walk asked from; `None` for no lower end.
+        high_water: newest BookingDateTime of a Booked row.
+        open_since: oldest booking instant of a row still Pending or missed.
+        checked_at: end of the last complete walk, changed or not.
+        outcome: a constant word for the last attempt.
+        refused_until: do not ask before: a definite refusal, remembered.
+        covered_from: earliest date whose coverage is known; filled when read, not written.
+    """
+
+    listing: Listing
+    due_at: datetime
+    gen: int
+    pages: bytes | None = field(default=None, repr=False)
+    window_from: date | None = None
+    high_water: datetime | None = None
+    open_since: datetime | None = None
+    checked_at: datetime | None = None
+    attempted_at: datetime | None = None
+    changed_at: datetime | None = None
+    outcome: str | None = None
+    error: str | None = None
+    refused_until: datetime | None = None
+    covered_from: date | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """An attempt that brought no complete walk: the data part of the cursor stays."""
+
+    listing: Listing
+    at: datetime
+    due_at: datetime
+    outcome: str
+    error: str | None
+    refused_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Covered:
+    """A window that was walked completely; dates inclusive, local dates of the UAE.
+
+    Attributes:
+        walked_at: when its newest part was walked.
+        pages, items: of that walk.
+    """
+
+    from_date: date
+    to_date: date
+    walked_at: datetime
+    pages: int
+    items: int
+
+
+_LISTING: Final = ("tenant", "connection_id", "account_id", "resource")
+_MOVED: Final = (
+    "pages", "window_from", "high_water", "open_since", "checked_at", "attempted_at", "changed_at", "due_at",
+    "outcome", "error", "refused_until", "gen",
+)  # fmt: skip
+_ATTEMPTED: Final = ("attempted_at", "due_at", "outcome", "error", "refused_until", "gen")
+
+
+class Cursors:
+    """The tables `cursor` and `coverage` of one tenant.  Nothing here commits."""
+
+    def __init__(self, unit: "UnitOfWork") -> None:
+        self._unit = unit
+
+    async def of(self, connection_id: ConsentId) -> dict[Listing, Cursor]:
+        """Every cursor of a connection."""
+        covered_from = (
+            sa.select(sa.func.min(coverage.c.from_date))
+            .where(
+                coverage.c.tenant == cursor.c.tenant,
+                coverage.c.connection_id == cursor.c.connection_id,
+                coverage.c.account_id == cursor.c.account_id,
+                coverage.c.resource == cursor.c.resource,
+            )
+            .scalar_subquery()
+            .label("covered_from")
+        )
+        query = sa.select(
+            cursor.c.account_id, cursor.c.resource, *(cursor.c[name] for name in _MOVED), covered_from
+        ).where(cursor.c.tenant == self._unit.tenant, cursor.c.connection_id == connection_id)
+        cursors: dict[Listing, Cursor] = {}
+        for account_id, resource, *values, since in (await self._unit.connection.execute(query)):
+            listing = Listing(account_id, ResourceName(resource))
+            facts: dict[str, Any] = dict(zip(_MOVED, values, strict=True))
+            cursors[listing] = Cursor(listing=listing, covered_from=since, **facts)
+        return cursors
+
+    async def advance(self, connection_id: ConsentId, cursors: Collection[Cursor]) -> int:
+        """Write cursors of complete walks; one already written by a newer claim is left alone."""
+        rows = [
+            (self._unit.tenant, connection_id, *one.listing, *(getattr(one, name) for name in _MOVED))
+            for one in sorted(cursors, key=lambda one: one.listing)
+        ]
+        return await self._upsert(_MOVED, rows)
+
+    async def attempted(self, connection_id: ConsentId, attempts: Collection[Attempt], *, gen: int) -> int:
+        """Note attempts that brought no complete walk: their pages, marks and `checked_at` stay."""
+        rows = [
+            (self._unit.tenant, connection_id, *one.listing,
+             one.at, one.due_at, one.outcome, one.error, one.refused_until, gen)
+            for one in sorted(attempts, key=lambda one: one.listing)
+        ]  # fmt: skip
+        return await self._upsert(_ATTEMPTED, rows)
+
+    async def checked(
+        self,
+        connection_id: ConsentId,
+        listings: Collection[Listing],
+        *,
+        at: datetime,
+        due: Mapping[ResourceName, datetime],
+        outcome: str,
+        gen: int,
+    ) -> int:
+        """Complete walks that found nothing new: all cursors of the consent in one statement.
+
+        Args:
+            due: when each resource is due next.
+        """
+        if not listings:
+            return 0
+        resources = sorted({one.resource for one in listings})
+        result = await self._unit.connection.execute(
+            sa.update(cursor)
+            .where(
+                cursor.c.tenant == self._unit.tenant,
+                cursor.c.connection_id == connection_id,
+                cursor.c.gen <= gen,
+                sa.or_(
+                    *(
+                        sa.and_(
+                            cursor.c.resource == resource,
+                            cursor.c.account_id.in_(
+                                sorted(one.account_id for one in listings if one.resource == resource)
+                            ),
+                        )
+                        for resource in resources
+                    )
+                ),
+            )
+            .values(
+                checked_at=at,
+                attempted_at=at,
+                due_at=sa.case(
+                    *((cursor.c.resource == name, sa.literal(due[name], cursor.c.due_at.type)) for name in resources),
+                    else_=cursor.c.due_at,
+                ),
+                outcome=outcome,
+                error=None,
+                refused_until=None,
+                gen=gen,
+            )
+        )
+        return result.rowcount
+
+    async def forget_pages(self, connection_id: ConsentId, listings: Collection[Listing], *, gen: int) -> None:
+        """Rows were written that the last complete walk did not show: its pages say nothing any more."""
+        for one in sorted(listings):
+            await self._unit.connection.execute(
+                sa.update(cursor)
+                .where(
+                    cursor.c.tenant == self._unit.tenant,
+                    cursor.c.connection_id == connection_id,
+                    cursor.c.account_id == one.account_id,
+                    cursor.c.resource == one.resource,
+                    cursor.c.gen <= gen,
+                )
+                .values(pages=None, gen=gen)
+            )
+
+    async def coverage(
+        self, connection_id: ConsentId, listings: Collection[Listing]
+    ) -> dict[Listing, tuple[Covered, ...]]:
+        """The windows walked so far, earliest first."""
+        query = (
+            sa.select(coverage)
+            .where(
+                coverage.c.tenant == self._unit.tenant,
+                coverage.c.connection_id == connection_id,
+                coverage.c.account_id.in_(sorted({one.account_id for one in listings})),
+                coverage.c.resource.in_(sorted({one.resource for one in listings})),
+            )
+            .order_by(coverage.c.from_date)
+        )
+        windows: dict[Listing, tuple[Covered, ...]] = dict.fromkeys(listings, ())
+        for row in (await self._unit.connection.execute(query)).mappings():
+            listing = Listing(row["account_id"], ResourceName(row["resource"]))
+            if listing in windows:
+                windows[listing] += (Covered(**{name: row[name] for name in Covered.__slots__}),)
+        return windows
+
+    async def cover(self, connection_id: ConsentId, windows: Mapping[Listing, Covered], *, gen: int) -> None:
+        """Write windows; one that begins on the same date is replaced."""
+        facts = tuple(name for name in Covered.__slots__ if name != "from_date")
+        rows = [
+            (
+                self._unit.tenant,
+                connection_id,
+                *listing,
+                window.from_date,
+                *(getattr(window, name) for name in facts),
+                gen,
+            )
+            for listing, window in sorted(windows.items(), key=lambda pair: pair[0])
+        ]
+        if rows:
+            columns = (*_LISTING, "from_date", *facts, "gen")
+            await upsert_many(
+                self._unit.connection, self._unit.dialect, coverage, columns, rows,
+                key=(*_LISTING, "from_date"), replace=(*facts, "gen"),
+            )  # fmt: skip
+
+    async def _upsert(self, moved: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> int:
+        if not rows:
+            return 0
+        return await upsert_many(
+            self._unit.connection, self._unit.dialect, cursor, (*_LISTING, *moved), rows, key=_LISTING, replace=moved
+        )
+
+
+def extended(held: Sequence[Covered], walked: Covered) -> Covered:
+    """The window to write after a walk: one that it touches or overlaps grows forward, else the walk stands alone."""
+    for window in held:
+        if window.from_date <= walked.from_date <= window.to_date + timedelta(days=1):
+            return replace(walked, from_date=window.from_date, to_date=max(window.to_date, walked.to_date))
+    return walked

@@ -1,0 +1,146 @@
+"""What differs between PostgreSQL and SQLite, in one place.
+
+PostgreSQL is the production database, SQLite the embedded default.  Both keep the same schema: instants come back
+aware and in UTC, money comes back as `Decimal`, exactly as it went in.
+
+"Database time" is `Dialect.now()`: the database's own clock in production, a bound instant where a test moves time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import Dialect as SQLAlchemyDialect
+from sqlalchemy.types import TypeDecorator
+
+from syncworker.clock import Clock
+from syncworker.errors import SettingsError
+from syncworker.standard.values import MONEY_PLACES
+
+_SCALE: Final = Decimal(10) ** MONEY_PLACES
+_SQLITE_INSTANT: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware instant: `timestamptz` on PostgreSQL; on SQLite UTC text of fixed width, whose order is time's."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: SQLAlchemyDialect) -> Any:
+        return dialect.type_descriptor(sa.String(27) if dialect.name == "sqlite" else sa.DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: SQLAlchemyDialect) -> Any:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("instant: has no time zone")
+        value = value.astimezone(UTC)
+        return value.strftime(_SQLITE_INSTANT) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: Any, dialect: SQLAlchemyDialect) -> datetime | None:
+        if value is None:
+            return None
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        return moment.astimezone(UTC)
+
+
+class Money(TypeDecorator[Decimal]):
+    """An exact amount: `NUMERIC(18, 5)` on PostgreSQL, an integer of 10⁻⁵ on SQLite."""
+
+    impl = sa.Numeric(18, MONEY_PLACES)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: SQLAlchemyDialect) -> Any:
+        return dialect.type_descriptor(sa.BigInteger() if dialect.name == "sqlite" else sa.Numeric(18, MONEY_PLACES))
+
+    def process_bind_param(self, value: Decimal | None, dialect: SQLAlchemyDialect) -> Any:
+        if value is None:
+            return None
+        scaled = value * _SCALE
+        if scaled != scaled.to_integral_value():  # PostgreSQL would round it in silence
+            raise ValueError("Amount: more than 5 digits after the point")
+        if dialect.name != "sqlite":
+            return value
+        return int(scaled)
+
+    def process_result_value(self, value: Any, dialect: SQLAlchemyDialect) -> Decimal | None:
+        if value is None:
+            return None
+        return Decimal(value).scaleb(-MONEY_PLACES) if dialect.name == "sqlite" else Decimal(value)
+
+
+def database_url(text: str) -> URL:
+    """The `database_url` of the settings, checked; who opens it chooses the driver.
+
+    Raises:
+        SettingsError: not a URL of a database we know.  Does not repeat it: it may hold a password.
+    """
+    try:
+        url = make_url(text)
+    except sa.exc.ArgumentError:
+        raise SettingsError("database_url: not a URL; write sqlite:///file or postgresql://user@host/name") from None
+    name = url.get_backend_name()
+    if name in {"postgresql", "postgres"}:
+        return url.set(drivername="postgresql")
+    if name != "sqlite":
+        raise SettingsError(f"database_url: {name!r} is not supported; use sqlite:///file or postgresql://…")
+    if url.database in (None, "", ":memory:"):
+        raise SettingsError("database_url: SQLite needs a file, as in sqlite:///syncworker.db")
+    return url
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One of the two databases.
+
+    Attributes:
+        name: `postgresql` or `sqlite`.
+        clock: `None` in production (the database's own clock); a test's clock otherwise.
+    """
+
+    name: str
+    clock: Clock | None = None
+
+    @property
+    def is_postgresql(self) -> bool:
+        return self.name == "postgresql"
+
+    def now(self) -> sa.ColumnElement[datetime]:
+        """Database time as one SQL expression of type `Instant`."""
+        if self.clock is not None:
+            return sa.literal(self.clock.now(), Instant())
+        if self.is_postgresql:
+            return sa.type_coerce(sa.func.clock_timestamp(), Instant())
+        return sa.type_coerce(sa.func.strftime("%Y-%m-%dT%H:%M:%f000Z", "now"), Instant())
+
+    def after(self, delay: timedelta) -> sa.ColumnElement[datetime]:
+        """Database time plus a delay."""
+        if self.clock is not None:
+            return sa.literal(self.clock.now() + delay, Instant())
+        if self.is_postgresql:
+            return sa.type_coerce(sa.func.clock_timestamp() + sa.literal(delay, sa.Interval()), Instant())
+        shift = f"{delay.total_seconds():+.3f} seconds"
+        return sa.type_coerce(sa.func.strftime("%Y-%m-%dT%H:%M:%f000Z", "now", shift), Instant())
+
+    def insert(self, table: sa.Table) -> Any:
+        """An `INSERT` that knows `ON CONFLICT`."""
+        return postgresql.insert(table) if self.is_postgresql else sqlite.insert(table)
+
+    def upsert(self, table: sa.Table, key: Sequence[str], replace: Sequence[str], *, where: Any = None) -> Any:
+        """`INSERT … ON CONFLICT (key) DO UPDATE SET replace = excluded.replace [WHERE …]`."""
+        fresh = self.insert(table)
+        if not replace:
+            return fresh.on_conflict_do_nothing(index_elements=list(key))
+        return fresh.on_conflict_do_update(
+            index_elements=list(key), set_={name: fresh.excluded[name] for name in replace}, where=where
+        )
+
+    def skip_locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
+        """Lock the chosen rows and pass over those another transaction holds; SQLite has one writer anyway."""
+        return query.with_for_update(skip_locked=True) if self.is_postgresql else query

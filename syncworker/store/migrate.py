@@ -1,0 +1,153 @@
+"""Bring a database to the newest schema, or say that it is old.
+
+The migrations lie beside the package in a checkout and inside it in a wheel.  Everything here is synchronous: it runs
+in a command, before any loop.  Only `demo` and `up` on SQLite migrate by themselves; everything else refuses an old
+schema with the command to run.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+
+from syncworker.errors import SetupError
+from syncworker.store.dialect import database_url as parse_url
+from syncworker.store.failures import StoreUnavailableError, translated
+
+UPGRADE: Final = "syncworker db upgrade"
+_PACKAGE: Final = Path(__file__).resolve().parents[1]
+_LOCK_TIMEOUT_MS: Final = 10_000  # a migration that waits for a lock makes everybody behind it wait too
+_CONNECT_TIMEOUT_S: Final = 5
+
+
+def upgrade(database_url: str, revision: str = "head") -> None:
+    """Run the missing migrations, all or none; a database that has them all is left alone.
+
+    Raises:
+        StoreUnavailableError: the database cannot be reached.
+        StoreRefusedError: it refused a statement.
+        SettingsError: not a URL of a database we know.
+    """
+    _run(database_url, lambda config: command.upgrade(config, revision))
+
+
+def downgrade(database_url: str, revision: str) -> None:
+    """Undo migrations down to `revision`; `base` leaves no table of ours.  Data goes with its tables.
+
+    Raises:
+        as `upgrade`.
+    """
+    _run(database_url, lambda config: command.downgrade(config, revision))
+
+
+def head() -> str:
+    """The newest revision this syncworker knows."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    assert revision is not None
+    return revision
+
+
+def current(database_url: str) -> str | None:
+    """The revision a database is at; `None` when nobody migrated it, or when it is an SQLite file not made yet.
+
+    Raises:
+        StoreUnavailableError: the database cannot be reached.
+        SettingsError: not a URL of a database we know.
+    """
+    url = parse_url(database_url)
+    if _absent(url):
+        return None
+    with _connected(url, begin="BEGIN") as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def check(database_url: str) -> None:
+    """Let nobody work on a schema that is not the newest.
+
+    Raises:
+        SetupError: old, absent or newer; names the command.
+        StoreUnavailableError: the database cannot be reached.
+    """
+    found, newest = current(database_url), head()
+    if found == newest:
+        return
+    if found is None:
+        raise SetupError(f"database_url: the database has no schema yet; run: {UPGRADE}")
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if found in known:
+        raise SetupError(f"database_url: the database schema is old ({found}, newest is {newest}); run: {UPGRADE}")
+    raise SetupError(
+        f"database_url: the database schema ({found}) is newer than this syncworker ({newest}); update syncworker"
+    )
+
+
+def _run(database_url: str, step: Callable[[Config], None]) -> None:
+    url = parse_url(database_url)
+    if url.get_backend_name() == "sqlite":
+        Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+    with _connected(url, begin="BEGIN IMMEDIATE") as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        step(config)
+
+
+def _config() -> Config:
+    for folder in (_PACKAGE / "migrations", _PACKAGE.parent / "migrations"):
+        if (folder / "env.py").is_file():
+            config = Config()
+            config.set_main_option("script_location", str(folder).replace("%", "%%"))
+            config.set_main_option("path_separator", "os")
+            return config
+    raise SetupError("the migrations are missing from this installation; install syncworker again")
+
+
+def _absent(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists()
+
+
+@contextmanager
+def _connected(url: URL, *, begin: str) -> Iterator[sa.Connection]:
+    engine = _engine(url, begin)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except DBAPIError as error:
+        refused = translated(error)
+        if isinstance(refused, StoreUnavailableError):
+            raise StoreUnavailableError(
+                f"database_url: the database cannot be reached, or does not let us in ({type(error.orig).__name__});"
+                " check host, port, name, user and that it runs"
+            ) from None
+        raise refused from None
+    finally:
+        engine.dispose()
+
+
+def _engine(url: URL, begin: str) -> sa.Engine:
+    if url.get_backend_name() == "sqlite":
+        engine = sa.create_engine(
+            url.set(drivername="sqlite"),
+            poolclass=sa.NullPool,
+            hide_parameters=True,
+            connect_args={"isolation_level": None, "timeout": _LOCK_TIMEOUT_MS / 1000},
+        )
+        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+        return engine
+    options = f"-c lock_timeout={_LOCK_TIMEOUT_MS} -c timezone=UTC"
+    try:
+        return sa.create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            poolclass=sa.NullPool,
+            hide_parameters=True,
+            connect_args={"options": options, "connect_timeout": _CONNECT_TIMEOUT_S},
+        )
+    except ModuleNotFoundError as error:
+        raise SetupError("database_url: PostgreSQL needs psycopg; install syncworker[postgres]") from error

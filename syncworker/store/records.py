@@ -1,0 +1,489 @@
+"""What LFIs have told us: one row per (connection, account, key), tombstones included.  Only erasure deletes here.
+
+Each resource of the catalogue has its table (`tables.RECORD_TABLES`) with the same frame around typed columns, so
+that one repository serves them all.  The raw item lies deflated beside the columns; a party's is always sealed.
+
+Also here, since `/accounts` writes them: which consent shows which account (`account_grant`).
+"""
+
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import sqlalchemy as sa
+
+from syncworker.standard.resources import ResourceName
+from syncworker.standard.values import AccountId, ConsentId
+from syncworker.store.bulk import upsert_many
+from syncworker.store.sealed import pack_raw, unpack_raw
+from syncworker.store.tables import (
+    RECORD_TABLES,
+    SEALED_RAW,
+    account_grant,
+    balance_history,
+    typed_columns,
+)
+
+if TYPE_CHECKING:
+    from syncworker.store.unit_of_work import UnitOfWork
+
+KEYS_MAX: Final = 500
+"""Keys asked for in one statement."""
+
+ROWS_MAX: Final = 1_000
+"""Rows read in one statement when a table is streamed."""
+
+HISTORY: Final[Mapping[ResourceName, tuple[sa.Table, str]]] = {ResourceName.BALANCES: (balance_history, "date_time")}
+"""Resources whose every value is kept, and the column that makes a value one of a series."""
+
+Seal = Callable[[bytes], bytes]
+
+_KEY: Final = ("tenant", "connection_id", "account_id", "key")
+_FRAME: Final = ("raw", "digest", "changed_at", "missed_since", "gone_at", "gen")
+_BY_KEY: Final = itemgetter(2, 3)  # account_id, key: the two before them are the same in every row
+_PARTIES: Final = (ResourceName.PARTIES, ResourceName.ACCOUNT_PARTIES)
+
+
+class Record(NamedTuple):
+    """One item, decoded.
+
+    Attributes:
+        columns: typed values in the order of `tables.typed_columns`.
+        raw: the item's bytes exactly as the LFI sent them.
+        digest: of the canonical item, 16 bytes.
+    """
+
+    key: str
+    columns: tuple[Any, ...]
+    raw: bytes
+    digest: bytes
+
+    def __repr__(self) -> str:
+        return "Record(…)"  # names, amounts and IBANs never reach a log
+
+
+class Held(NamedTuple):
+    """What a decision needs to know of a row we hold.
+
+    Attributes:
+        instant: the member the listing's window compares (`BookingDateTime`); `None` where there is no window.
+        pending: the LFI may still replace it.
+        missed: the last complete walk did not show it.
+        gone: proved absent.
+    """
+
+    digest: bytes
+    instant: datetime | None = None
+    pending: bool = False
+    missed: bool = False
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRecord:
+    """One row, opened, for people and audits.
+
+    Attributes:
+        item: the item's bytes exactly as the LFI sent them.
+        columns: typed values by name.
+    """
+
+    connection_id: ConsentId
+    account_id: str
+    resource: ResourceName
+    key: str
+    item: bytes = field(repr=False)
+    columns: Mapping[str, Any] = field(repr=False)
+    first_seen_at: datetime
+    changed_at: datetime
+    missed_since: datetime | None
+    gone_at: datetime | None
+    gen: int
+
+
+class Records:
+    """The record tables, `balance_history` and `account_grant` of one tenant.  Nothing here commits."""
+
+    def __init__(self, unit: "UnitOfWork") -> None:
+        self._unit = unit
+
+    # -- what we hold ------------------------------------------------------------------------------------------------
+
+    async def held(
+        self,
+        resource: ResourceName,
+        connection_id: ConsentId,
+        account_ids: Collection[str],
+        *,
+        instant: str | None = None,
+        status: str | None = None,
+        since: datetime | None = None,
+    ) -> dict[str, dict[str, Held]]:
+        """The rows of some accounts, by account and key; tombstones included.
+
+        Args:
+            instant: column the window compares; `None` where the listing has no window.
+            status: column that says `Pending`; `None` where nothing is ever pending.
+            since: leaves out rows whose `instant` lies before, unless they are pending or missed.
+        """
+        table = RECORD_TABLES[resource]
+        query = self._held(table, instant, status).where(
+            table.c.tenant == self._unit.tenant,
+            table.c.connection_id == connection_id,
+            table.c.account_id.in_(sorted(account_ids)),
+        )
+        if since is not None and instant is not None:
+            near = [table.c[instant] >= since, table.c[instant].is_(None), table.c.missed_since.is_not(None)]
+            if status is not None:
+                near.append(table.c[status] == "Pending")
+            query = query.where(sa.or_(*near))
+        found: dict[str, dict[str, Held]] = {account_id: {} for account_id in account_ids}
+        for account_id, key, *facts in await self._unit.connection.execute(query):
+            found[account_id][key] = _held(*facts)
+        return found
+
+    async def held_of(
+        self,
+        resource: ResourceName,
+        connection_id: ConsentId,
+        account_id: str,
+        keys: Collection[str],
+        *,
+        instant: str | None = None,
+        status: str | None = None,
+    ) -> dict[str, Held]:
+        """Those of the given keys that we hold."""
+        table = RECORD_TABLES[resource]
+        wanted = sorted(keys)
+        found: dict[str, Held] = {}
+        for start in range(0, len(wanted), KEYS_MAX):
+            query = self._held(table, instant, status).where(
+                table.c.tenant == self._unit.tenant,
+                table.c.connection_id == connection_id,
+                table.c.account_id == account_id,
+                table.c.key.in_(wanted[start : start + KEYS_MAX]),
+            )
+            for _, key, *facts in await self._unit.connection.execute(query):
+                found[key] = _held(*facts)
+        return found
+
+    # -- what we write -----------------------------------------------------------------------------------------------
+
+    async def upsert(
+        self,
+        resource: ResourceName,
+        connection_id: ConsentId,
+        records: Mapping[str, Iterable[Record]],
+        *,
+        gen: int,
+        at: datetime,
+        seal: bool = False,
+    ) -> int:
+        """Insert or overwrite records by account; a row already written by a newer claim is left alone.
+
+        A tombstone among them lives again; `first_seen_at` stays what it was.
+
+        Args:
+            records: account_id (`''` for none) → its records, one per key.
+            seal: seal the raw items; those of `tables.SEALED_RAW` are sealed anyway.
+
+        Returns:
+            Rows written.
+        """
+        table = RECORD_TABLES[resource]
+        typed = typed_columns(table)
+        columns = (*_KEY, *typed, *_FRAME, "first_seen_at")
+        tenant = self._unit.tenant
+        sealed = seal or table.name in SEALED_RAW
+        rows = [
+            (
+                tenant,
+                connection_id,
+                account_id,
+                record.key,
+                *record.columns,
+                pack_raw(record.raw, self._sealer(table.name, connection_id, account_id, record.key, sealed=sealed)),
+                record.digest,
+                at,
+                None,
+                None,
+                gen,
+                at,
+            )
+            for account_id, those in records.items()
+            for record in those
+        ]
+        rows.sort(key=_BY_KEY)
+        return await upsert_many(
+            self._unit.connection, self._unit.dialect, table, columns, rows, key=_KEY, replace=(*typed, *_FRAME)
+        )
+
+    async def keep_history(
+        self,
+        resource: ResourceName,
+        connection_id: ConsentId,
+        records: Mapping[str, Iterable[Record]],
+        *,
+        gen: int,
+        at: datetime,
+    ) -> int:
+        """Add each record's value to its series, where the resource has one; the same instant again overwrites.
+
+        A value without an instant has no place in a series and is left out.
+        """
+        if resource not in HISTORY:
+            return 0
+        table, series = HISTORY[resource]
+        typed = typed_columns(RECORD_TABLES[resource])
+        kept = [(index, name) for index, name in enumerate(typed) if name in table.c and name != series]
+        place = typed.index(series)
+        columns = (*_KEY, series, *(name for _, name in kept), "seen_at", "gen")
+        rows = [
+            (
+                self._unit.tenant,
+                connection_id,
+                account_id,
+                record.key,
+                record.columns[place],
+                *(record.columns[index] for index, _ in kept),
+                at,
+                gen,
+            )
+            for account_id, those in records.items()
+            for record in those
+            if record.columns[place] is not None
+        ]
+        if not rows:
+            return 0
+        rows.sort(key=_BY_KEY)
+        replace = (*(name for _, name in kept), "seen_at", "gen")
+        return await upsert_many(
+            self._unit.connection, self._unit.dialect, table, columns, rows, key=(*_KEY, series), replace=replace
+        )
+
+    async def miss(
+        self,
+        resource: ResourceName,
+        connection_id: ConsentId,
+        keys: Mapping[str, Collection[str]],
+        *,
+        gen: int,
+        at: datetime,
+    ) -> int:
+        """Note by account which keys a complete walk did not show: not proved gone yet."""
+        return await self._mark(resource, connection_id, keys, {"missed_since": at}, gen=gen)
+
+    async def find_again(
+        self, resource: ResourceName, connection_id: ConsentId, keys: Mapping[str, Collection[str]], *, gen: int
+    ) -> int:
+        """Take back `miss` for keys that a walk showed again."""
+        return await self._mark(resource, connection_id, keys, {"missed_since": None}, gen=gen)
+
+    async def bury(
+        self,
+        resource: ResourceName,
+        connection_id: ConsentId,
+        keys: Mapping[str, Collection[str]],
+        *,
+        gen: int,
+        at: datetime,
+    ) -> int:
+        """Mark by account which keys are proved absent: kept, and revived should they return."""
+        return await self._mark(
+            resource, connection_id, keys, {"gone_at": at, "changed_at": at, "missed_since": None}, gen=gen
+        )
+
+    # -- grants ------------------------------------------------------------------------------------------------------
+
+    async def granted(self, consent_id: ConsentId) -> frozenset[AccountId]:
+        """The accounts `/accounts` shows with this consent."""
+        query = sa.select(account_grant.c.account_id).where(
+            account_grant.c.tenant == self._unit.tenant,
+            account_grant.c.consent_id == consent_id,
+            account_grant.c.ended_at.is_(None),
+        )
+        return frozenset(AccountId(name) for name in (await self._unit.connection.scalars(query)))
+
+    async def grant(
+        self, consent_id: ConsentId, connection_id: ConsentId, account_ids: Collection[str], *, at: datetime
+    ) -> None:
+        """The consent shows these accounts, perhaps again."""
+        if not account_ids:
+            return
+        table = account_grant
+        statement = self._unit.dialect.upsert(table, ("tenant", "consent_id", "account_id"), ("ended_at",))
+        await self._unit.connection.execute(
+            statement,
+            [
+                {
+                    "tenant": self._unit.tenant,
+                    "consent_id": consent_id,
+                    "account_id": account_id,
+                    "connection_id": connection_id,
+                    "granted_at": at,
+                    "ended_at": None,
+                }
+                for account_id in sorted(account_ids)
+            ],
+        )
+
+    async def end_grants(self, consent_id: ConsentId, account_ids: Collection[str], *, at: datetime) -> None:
+        """The consent no longer shows these accounts: proved by a complete walk."""
+        if not account_ids:
+            return
+        table = account_grant
+        await self._unit.connection.execute(
+            sa.update(table)
+            .where(
+                table.c.tenant == self._unit.tenant,
+                table.c.consent_id == consent_id,
+                table.c.account_id.in_(sorted(account_ids)),
+                table.c.ended_at.is_(None),
+            )
+            .values(ended_at=at)
+        )
+
+    # -- for people and audits ---------------------------------------------------------------------------------------
+
+    async def all_rows(
+        self,
+        connection_id: ConsentId | None = None,
+        *,
+        resources: Collection[ResourceName] = tuple(ResourceName),
+        gone: bool = False,
+    ) -> AsyncIterator[StoredRecord]:
+        """Stream rows with their raw items opened, resource by resource, each in key order.
+
+        Args:
+            connection_id: only this connection's; `None` is the whole tenant.
+            gone: tombstones too.
+
+        Raises:
+            SealError: a sealed item does not open.
+        """
+        for table in {
+            RECORD_TABLES[name].name: RECORD_TABLES[name] for name in ResourceName if name in resources
+        }.values():
+            typed = typed_columns(table)
+            async for row in self._in_chunks(table, connection_id, gone=gone):
+                resource = _resource_of(table, row["account_id"])
+                if resource in resources:
+                    yield self._opened(table, typed, resource, row)
+
+    async def count(self, connection_id: ConsentId | None = None) -> dict[ResourceName, int]:
+        """Live rows by resource."""
+        counts = dict.fromkeys(ResourceName, 0)
+        for table in {table.name: table for table in RECORD_TABLES.values()}.values():
+            of_connection = (table.c.account_id == "").label("of_connection")
+            query = (
+                sa.select(of_connection, sa.func.count())
+                .where(table.c.tenant == self._unit.tenant, table.c.gone_at.is_(None))
+                .group_by(of_connection)
+            )
+            if connection_id is not None:
+                query = query.where(table.c.connection_id == connection_id)
+            for without_account, rows in await self._unit.connection.execute(query):
+                counts[_resource_of(table, "" if without_account else "account")] += rows
+        return counts
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    async def _in_chunks(
+        self, table: sa.Table, connection_id: ConsentId | None, *, gone: bool
+    ) -> AsyncIterator[Mapping[Any, Any]]:
+        """Rows in key order, `ROWS_MAX` at a time, each chunk behind the key of the last: no cursor stays open."""
+        place = [table.c[name] for name in _KEY[1:]]
+        query = sa.select(table).where(table.c.tenant == self._unit.tenant).order_by(*place).limit(ROWS_MAX)
+        if connection_id is not None:
+            query = query.where(table.c.connection_id == connection_id)
+        if not gone:
+            query = query.where(table.c.gone_at.is_(None))
+        chunk = query
+        while rows := (await self._unit.connection.execute(chunk)).mappings().all():
+            for row in rows:
+                yield row
+            last = [rows[-1][column.name] for column in place]
+            chunk = query.where(sa.tuple_(*place) > sa.tuple_(*(sa.literal(value) for value in last)))
+
+    @staticmethod
+    def _held(table: sa.Table, instant: str | None, status: str | None) -> sa.Select[Any]:
+        return sa.select(
+            table.c.account_id,
+            table.c.key,
+            table.c.digest,
+            sa.null() if instant is None else table.c[instant],
+            sa.null() if status is None else table.c[status],
+            table.c.missed_since.is_not(None),
+            table.c.gone_at.is_not(None),
+        )
+
+    async def _mark(
+        self,
+        resource: ResourceName,
+        connection_id: ConsentId,
+        keys: Mapping[str, Collection[str]],
+        values: Mapping[str, Any],
+        *,
+        gen: int,
+    ) -> int:
+        table = RECORD_TABLES[resource]
+        marked = 0
+        for account_id in sorted(keys):
+            wanted = sorted(keys[account_id])
+            for start in range(0, len(wanted), KEYS_MAX):
+                result = await self._unit.connection.execute(
+                    sa.update(table)
+                    .where(
+                        table.c.tenant == self._unit.tenant,
+                        table.c.connection_id == connection_id,
+                        table.c.account_id == account_id,
+                        table.c.key.in_(wanted[start : start + KEYS_MAX]),
+                        table.c.gen <= gen,
+                    )
+                    .values(**values, gen=gen)
+                )
+                marked += result.rowcount
+        return marked
+
+    def _opened(
+        self, table: sa.Table, typed: Sequence[str], resource: ResourceName, row: Mapping[Any, Any]
+    ) -> StoredRecord:
+        place = (row["connection_id"], row["account_id"], row["key"])
+        return StoredRecord(
+            connection_id=ConsentId(row["connection_id"]),
+            account_id=row["account_id"],
+            resource=resource,
+            key=row["key"],
+            item=unpack_raw(bytes(row["raw"]), self._opener(table.name, *place), sealed_only=table.name in SEALED_RAW),
+            columns={name: row[name] for name in typed},
+            first_seen_at=row["first_seen_at"],
+            changed_at=row["changed_at"],
+            missed_since=row["missed_since"],
+            gone_at=row["gone_at"],
+            gen=row["gen"],
+        )
+
+    def _sealer(self, table: str, connection_id: str, account_id: str, key: str, *, sealed: bool) -> Seal | None:
+        if not sealed:
+            return None
+        row = f"{connection_id}|{account_id}|{key}"
+        return partial(self._unit.keyring.seal, table=table, column="raw", row=row)
+
+    def _opener(self, table: str, connection_id: str, account_id: str, key: str) -> Seal:
+        def unseal(sealed: bytes) -> bytes:
+            row = f"{connection_id}|{account_id}|{key}"
+            return self._unit.keyring.open(sealed, table=table, column="raw", row=row)
+
+        return unseal
+
+
+def _held(digest: bytes, instant: datetime | None, status: str | None, missed: Any, gone: Any) -> Held:
+    return Held(bytes(digest), instant, status == "Pending", bool(missed), bool(gone))
+
+
+def _resource_of(table: sa.Table, account_id: str) -> ResourceName:
+    names = [name for name, kept in RECORD_TABLES.items() if kept is table]
+    return names[0] if len(names) == 1 else _PARTIES[account_id != ""]

@@ -1,0 +1,393 @@
+"""The schema: one row per what, in the words of the standard.
+
+Every table carries `tenant`, and every key opens with it.  Keys contain no NULL: a resource that belongs to the
+connection and not to an account uses `account_id = ''`.  Each *record* table (account, balance, transaction, party)
+has the same frame (`_record`) around the typed columns people query; the LFI's own item lies beside them in `raw`.
+
+Amounts are kept twice: as the LFI sent them, and signed (`Debit` negative).  Instants are UTC (`dialect.Instant`).
+"""
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from syncworker.standard.resources import ResourceName
+from syncworker.store.dialect import Instant, Money
+
+metadata: Final = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+BIG_ID: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # SQLite counts rows in INTEGER alone
+CONSENT_ID: Final = sa.String(128)
+ACCOUNT_ID: Final = sa.String(40)
+KEY: Final = sa.String(256)
+JSON: Final = sa.JSON().with_variant(sa.dialects.postgresql.JSONB(), "postgresql")
+DIGEST: Final = sa.LargeBinary(16)
+
+
+def _tenant() -> sa.Column[str]:
+    return sa.Column("tenant", sa.String(64), primary_key=True)
+
+
+lfi = sa.Table(
+    "lfi",
+    metadata,
+    _tenant(),
+    sa.Column("slug", sa.String(64), primary_key=True),
+    sa.Column("declared", JSON, nullable=False, comment="the declaration given to `lfis add`; paths of keys, never keys"),
+    sa.Column("added_at", Instant, nullable=False),
+    sa.Column("not_before", Instant, comment="the gate: no call before this instant (429)"),
+)
+
+connection = sa.Table(
+    "connection",
+    metadata,
+    _tenant(),
+    sa.Column("connection_id", CONSENT_ID, primary_key=True, comment="root ConsentId of the chain"),
+    sa.Column("lfi", sa.String(64), nullable=False),
+    sa.Column("user_ref", sa.String(128), nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("last_data_at", Instant, comment="date of last data received"),
+    sa.Index(None, "tenant", "user_ref"),
+)
+
+consent = sa.Table(
+    "consent",
+    metadata,
+    _tenant(),
+    sa.Column("consent_id", CONSENT_ID, primary_key=True),
+    sa.Column("connection_id", CONSENT_ID, nullable=False),
+    sa.Column("lfi", sa.String(64), nullable=False),
+    sa.Column("version", sa.String(8), nullable=False, comment="version of the standard"),
+    sa.Column("status", sa.String(40), nullable=False),
+    sa.Column("status_updated_at", Instant),
+    sa.Column("status_seen_at", Instant, nullable=False, comment="when we last heard the status"),
+    sa.Column("permissions", JSON, nullable=False),
+    sa.Column("expires_at", Instant, nullable=False),
+    sa.Column("from_date", sa.Date),
+    sa.Column("to_date", sa.Date),
+    sa.Column("base_consent_id", CONSENT_ID),
+    sa.Column("revoked_by", sa.String(40)),
+    sa.Column("paused_at", Instant, comment="ours alone: no calls while set"),
+    sa.Column("needs_consent", sa.String(64), comment="why the user has to consent again; NULL while the grant lives"),
+    sa.Column("user_type", sa.String(20), nullable=False),
+    sa.Column("purpose", sa.String(40), nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("raw", JSON, comment="`Data` of the consent as last seen"),
+    sa.ForeignKeyConstraint(["tenant", "connection_id"], ["connection.tenant", "connection.connection_id"]),
+    sa.CheckConstraint("base_consent_id IS NULL OR base_consent_id = connection_id", name="base_is_root"),
+    sa.Index(None, "tenant", "connection_id"),
+    sa.Index(None, "tenant", "status", "expires_at"),
+)
+
+token = sa.Table(
+    "token",
+    metadata,
+    _tenant(),
+    sa.Column("consent_id", CONSENT_ID, primary_key=True),
+    sa.Column("access_token", sa.LargeBinary, comment="sealed"),
+    sa.Column("refresh_token", sa.LargeBinary, comment="sealed"),
+    sa.Column("spares", sa.LargeBinary, comment="sealed JSON list: refresh tokens of answers that lost a swap, newest first"),
+    sa.Column("version", sa.BigInteger, nullable=False, comment="only grows; the swap compares it"),
+    sa.Column("issued_at", Instant),
+    sa.Column("expires_at", Instant),
+    sa.Column("certificate", sa.String(64), comment="x5t#S256 of the transport certificate the token is bound to"),
+    sa.Column("holder", sa.String(64), comment="who holds the lease"),
+    sa.Column("lease_until", Instant),
+    sa.Column("intent_at", Instant, comment="a refresh was begun and has no answer yet: in doubt"),
+    sa.Column("intent_version", sa.BigInteger),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("lost_cause", sa.String(64), comment="why the grant is gone for good"),
+    sa.Column("refreshed_count", sa.BigInteger, nullable=False, server_default="0"),
+    sa.ForeignKeyConstraint(["tenant", "consent_id"], ["consent.tenant", "consent.consent_id"]),
+)
+
+authorization = sa.Table(
+    "authorization",
+    metadata,
+    _tenant(),
+    sa.Column("state", sa.String(128), primary_key=True),
+    sa.Column("consent_id", CONSENT_ID, nullable=False),
+    sa.Column("lfi", sa.String(64), nullable=False),
+    sa.Column("version", sa.String(8), nullable=False),
+    sa.Column("user_ref", sa.String(128), nullable=False),
+    sa.Column("issuer", sa.String(512), nullable=False),
+    sa.Column("nonce", sa.String(128), nullable=False),
+    sa.Column("code_verifier", sa.LargeBinary, comment="sealed; destroyed with the first use"),
+    sa.Column("request_uri", sa.LargeBinary, comment="sealed"),
+    sa.Column("request", JSON, nullable=False, comment="authorization_details as sent"),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("expires_at", Instant, nullable=False, comment="the request_uri's end"),
+    sa.Column("used_at", Instant),
+    sa.Column("outcome", sa.String(64), comment="authorized, declined, expired, failed …"),
+    sa.UniqueConstraint("tenant", "consent_id"),
+)
+
+work = sa.Table(
+    "work",
+    metadata,
+    sa.Column("id", BIG_ID, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("kind", sa.String(20), nullable=False, comment="sync | token"),
+    sa.Column("subject", CONSENT_ID, nullable=False, comment="sync: connection_id; token: consent_id"),
+    sa.Column("lfi", sa.String(64), nullable=False),
+    sa.Column("due_at", Instant, nullable=False),
+    sa.Column("asked_at", Instant, comment="someone wants it now; cleared by the end of the run that serves it"),
+    sa.Column("asked_gen", sa.BigInteger, nullable=False, server_default="0", comment="started_gen when it was asked"),
+    sa.Column("gen", sa.BigInteger, nullable=False, server_default="0", comment="counts claims; newer wins"),
+    sa.Column("started_gen", sa.BigInteger, nullable=False, server_default="0",
+              comment="newest claim a worker began: tells a lost hint from a crash, and a message delivered twice"),
+    sa.Column("lease_until", Instant),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0", comment="claims since the last good end"),
+    sa.Column("crashes", sa.Integer, nullable=False, server_default="0", comment="claims in a row that had no end"),
+    sa.Column("parked_at", Instant, comment="set: nobody claims it until a person acts"),
+    sa.Column("last_started_at", Instant),
+    sa.Column("last_ended_at", Instant),
+    sa.Column("last_good_at", Instant),
+    sa.Column("last_outcome", sa.String(40)),
+    sa.Column("last_error", sa.String(64), comment="stable error code"),
+    sa.UniqueConstraint("tenant", "kind", "subject"),
+    sa.Index("ix_work_due", "lfi", "kind", "due_at", sqlite_where=sa.text("parked_at IS NULL"),
+             postgresql_where=sa.text("parked_at IS NULL")),
+    sa.Index("ix_work_leased", "lfi", "kind", "lease_until", sqlite_where=sa.text("lease_until IS NOT NULL"),
+             postgresql_where=sa.text("lease_until IS NOT NULL")),
+)  # fmt: skip
+
+
+def _record(name: str, *typed: sa.Column[Any]) -> sa.Table:
+    """A table of what LFIs told us: the typed columns inside the frame every record has."""
+    return sa.Table(
+        name,
+        metadata,
+        _tenant(),
+        sa.Column("connection_id", CONSENT_ID, primary_key=True),
+        sa.Column("account_id", ACCOUNT_ID, primary_key=True),
+        sa.Column("key", KEY, primary_key=True, comment="the item's natural key within the account"),
+        *typed,
+        sa.Column("raw", sa.LargeBinary, nullable=False, comment="the item as sent: deflated, sealed where it must be"),
+        sa.Column("digest", DIGEST, nullable=False, comment="of the canonical item and the decoder's version"),
+        sa.Column("first_seen_at", Instant, nullable=False),
+        sa.Column("changed_at", Instant, nullable=False),
+        sa.Column("missed_since", Instant, comment="a complete walk did not show it; not yet proved gone"),
+        sa.Column("gone_at", Instant, comment="proved absent at the LFI; kept, and revived if it returns"),
+        sa.Column("gen", sa.BigInteger, nullable=False, comment="generation of the claim that wrote it"),
+    )
+
+
+account = _record(
+    "account",
+    sa.Column("status", sa.String(40)),
+    sa.Column("currency", sa.String(3)),
+    sa.Column("account_type", sa.String(40)),
+    sa.Column("account_sub_type", sa.String(40)),
+    sa.Column("nickname", sa.String(140)),
+    sa.Column("description", sa.String(140)),
+    sa.Column("opening_date", Instant),
+)
+
+balance = _record(
+    "balance",
+    sa.Column("type", sa.String(40)),
+    sa.Column("currency", sa.String(3)),
+    sa.Column("credit_debit_indicator", sa.String(10)),
+    sa.Column("amount", Money),
+    sa.Column("signed_amount", Money),
+    sa.Column("date_time", Instant),
+)
+
+balance_history = sa.Table(
+    "balance_history",
+    metadata,
+    _tenant(),
+    sa.Column("connection_id", CONSENT_ID, primary_key=True),
+    sa.Column("account_id", ACCOUNT_ID, primary_key=True),
+    sa.Column("key", KEY, primary_key=True, comment="Type and Currency, as in balance.key"),
+    sa.Column("date_time", Instant, primary_key=True),
+    sa.Column("credit_debit_indicator", sa.String(10)),
+    sa.Column("amount", Money),
+    sa.Column("signed_amount", Money),
+    sa.Column("seen_at", Instant, nullable=False),
+    sa.Column("gen", sa.BigInteger, nullable=False),
+)
+
+transaction = _record(
+    "transaction",
+    sa.Column("status", sa.String(20)),
+    sa.Column("credit_debit_indicator", sa.String(10)),
+    sa.Column("amount", Money),
+    sa.Column("signed_amount", Money),
+    sa.Column("currency", sa.String(3)),
+    sa.Column("booking_date_time", Instant),
+    sa.Column("booking_date", sa.Date, comment="local date in the UAE"),
+    sa.Column("value_date_time", Instant),
+    sa.Column("transaction_date_time", Instant),
+    sa.Column("transaction_type", sa.String(40)),
+    sa.Column("sub_transaction_type", sa.String(40)),
+    sa.Column("transaction_reference", sa.String(210)),
+    sa.Column("transaction_information", sa.String(500)),
+    sa.Column("merchant_name", sa.String(350)),
+    sa.Column("merchant_category_code", sa.String(8)),
+    sa.Column("counterparty_name", sa.String(140), comment="creditor of a Debit, debtor of a Credit"),
+)
+sa.Index(None, transaction.c.tenant, transaction.c.connection_id, transaction.c.account_id, transaction.c.booking_date_time)
+
+party = _record(
+    "party",
+    sa.Column("party_type", sa.String(40)),
+    sa.Column("party_category", sa.String(40)),
+    sa.Column("account_role", sa.String(40)),
+)
+
+account_grant = sa.Table(
+    "account_grant",
+    metadata,
+    _tenant(),
+    sa.Column("consent_id", CONSENT_ID, primary_key=True),
+    sa.Column("account_id", ACCOUNT_ID, primary_key=True),
+    sa.Column("connection_id", CONSENT_ID, nullable=False),
+    sa.Column("granted_at", Instant, nullable=False),
+    sa.Column("ended_at", Instant, comment="a complete walk of /accounts no longer showed it"),
+)
+
+cursor = sa.Table(
+    "cursor",
+    metadata,
+    _tenant(),
+    sa.Column("connection_id", CONSENT_ID, primary_key=True),
+    sa.Column("account_id", ACCOUNT_ID, primary_key=True),
+    sa.Column("resource", sa.String(40), primary_key=True),
+    sa.Column("pages", sa.LargeBinary, comment="digest and keys of each page of the last complete walk"),
+    sa.Column("window_from", sa.Date, comment="what the last walk asked from"),
+    sa.Column("high_water", Instant, comment="newest booked BookingDateTime seen"),
+    sa.Column("open_since", Instant, comment="oldest booking of a row still Pending or missed: the next walk reaches back to it"),
+    sa.Column("checked_at", Instant, comment="last complete walk, changed or not"),
+    sa.Column("attempted_at", Instant),
+    sa.Column("changed_at", Instant),
+    sa.Column("due_at", Instant, nullable=False),
+    sa.Column("outcome", sa.String(40)),
+    sa.Column("error", sa.String(64)),
+    sa.Column("refused_until", Instant, comment="a definite refusal, remembered"),
+    sa.Column("gen", sa.BigInteger, nullable=False),
+)
+
+coverage = sa.Table(
+    "coverage",
+    metadata,
+    _tenant(),
+    sa.Column("connection_id", CONSENT_ID, primary_key=True),
+    sa.Column("account_id", ACCOUNT_ID, primary_key=True),
+    sa.Column("resource", sa.String(40), primary_key=True),
+    sa.Column("from_date", sa.Date, primary_key=True, comment="inclusive; 0001-01-01: from the first available"),
+    sa.Column("to_date", sa.Date, nullable=False, comment="inclusive"),
+    sa.Column("walked_at", Instant, nullable=False),
+    sa.Column("pages", sa.Integer, nullable=False),
+    sa.Column("items", sa.Integer, nullable=False),
+    sa.Column("gen", sa.BigInteger, nullable=False),
+)
+
+change = sa.Table(
+    "change",
+    metadata,
+    sa.Column("seq", BIG_ID, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("txid", sa.BigInteger, nullable=False,
+              comment="the writing transaction: a reader stops before the oldest one open; SQLite: 0"),
+    sa.Column("connection_id", CONSENT_ID, nullable=False),
+    sa.Column("account_id", ACCOUNT_ID, nullable=False),
+    sa.Column("resource", sa.String(40), nullable=False),
+    sa.Column("key", KEY, nullable=False),
+    sa.Column("op", sa.String(10), nullable=False),
+    sa.Column("at", Instant, nullable=False),
+    sa.Column("gen", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("op IN ('added', 'modified', 'removed')", name="op"),
+    sa.Index(None, "tenant", "seq"),
+    sqlite_autoincrement=True,
+)  # fmt: skip
+
+run = sa.Table(
+    "run",
+    metadata,
+    sa.Column("id", BIG_ID, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("connection_id", CONSENT_ID, nullable=False),
+    sa.Column("consent_id", CONSENT_ID, nullable=False),
+    sa.Column("lfi", sa.String(64), nullable=False),
+    sa.Column("gen", sa.BigInteger, nullable=False),
+    sa.Column("started_at", Instant, nullable=False),
+    sa.Column("ended_at", Instant, nullable=False),
+    sa.Column("outcome", sa.String(40), nullable=False, comment="ok | unchanged | partial | failed"),
+    sa.Column("error", sa.String(64)),
+    sa.Column("calls", sa.Integer, nullable=False),
+    sa.Column("pages", sa.Integer, nullable=False),
+    sa.Column("pages_unchanged", sa.Integer, nullable=False),
+    sa.Column("added", sa.Integer, nullable=False),
+    sa.Column("modified", sa.Integer, nullable=False),
+    sa.Column("removed", sa.Integer, nullable=False),
+    sa.Column("steps", JSON, nullable=False, comment="outcome of every (account, resource)"),
+    sa.Index(None, "tenant", "connection_id", "started_at"),
+)
+
+call = sa.Table(
+    "call",
+    metadata,
+    sa.Column("id", BIG_ID, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("lfi", sa.String(64), nullable=False),
+    sa.Column("consent_id", CONSENT_ID, nullable=False, comment="'' for a call that belongs to no consent"),
+    sa.Column("operation", sa.String(64), nullable=False),
+    sa.Column("status", sa.Integer),
+    sa.Column("error", sa.String(64)),
+    sa.Column("interaction_id", sa.String(64), nullable=False),
+    sa.Column("started_at", Instant, nullable=False),
+    sa.Column("duration_ms", sa.Integer, nullable=False),
+    sa.Column("bytes_in", sa.BigInteger, nullable=False),
+    sa.Column("attended", sa.Boolean, nullable=False),
+    sa.Column("price_millifils", sa.Integer, nullable=False),
+    sa.Index(None, "tenant", "lfi", "started_at"),
+)
+
+worker = sa.Table(
+    "worker",
+    metadata,
+    sa.Column("name", sa.String(128), primary_key=True, comment="host and process"),
+    sa.Column("kind", sa.String(20), nullable=False, comment="worker | beat"),
+    sa.Column("started_at", Instant, nullable=False),
+    sa.Column("progress_at", Instant, nullable=False, comment="liveness is progress, not a living process"),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("id", BIG_ID, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("at", Instant, nullable=False),
+    sa.Column("what", sa.String(64), nullable=False, comment="a constant word for the event"),
+    sa.Column("subject", CONSENT_ID, nullable=False),
+    sa.Column("facts", JSON, nullable=False, comment="ids and codes only"),
+)
+
+RECORD_TABLES: Final[dict[ResourceName, sa.Table]] = {
+    ResourceName.ACCOUNTS: account,
+    ResourceName.BALANCES: balance,
+    ResourceName.TRANSACTIONS: transaction,
+    ResourceName.ACCOUNT_PARTIES: party,
+    ResourceName.PARTIES: party,
+}
+"""Where each resource of the catalogue is kept."""
+
+SEALED_RAW: Final = frozenset({"party"})
+"""Record tables whose raw item is always sealed; others by setting."""
+
+FRAME: Final = ("tenant", "connection_id", "account_id", "key", "raw", "digest", "first_seen_at", "changed_at", "missed_since", "gone_at", "gen")
+
+
+def typed_columns(table: sa.Table) -> tuple[str, ...]:
+    """Names of a record table's typed columns, in table order."""
+    return tuple(column.name for column in table.columns if column.name not in FRAME)

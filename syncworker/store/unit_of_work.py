@@ -1,0 +1,251 @@
+"""One transaction, with every repository on it.
+
+    async with store.writing() as unit:
+        await unit.consents.add(consent)
+        await unit.commit()
+
+Leaving the block without `commit()` rolls back.  No repository commits, and no HTTP call belongs inside a block.
+
+On PostgreSQL one engine serves reads and writes.  On SQLite the writing engine opens `BEGIN IMMEDIATE` on a single
+connection (a deferred transaction that turns into a writer fails as "database is locked"), and a second, read-only
+engine serves reads beside it.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import sqlalchemy as sa
+import tenacity
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from syncworker.clock import Clock
+from syncworker.errors import SettingsError, SetupError
+from syncworker.store.authorizations import Authorizations
+from syncworker.store.changes import Changes
+from syncworker.store.consents import Consents
+from syncworker.store.cursors import Cursors
+from syncworker.store.dialect import Dialect
+from syncworker.store.dialect import database_url as parse_url
+from syncworker.store.failures import StoreConflictError, StoreRefusedError, StoreUnavailableError, translated
+from syncworker.store.keyring import KeyRing
+from syncworker.store.lfis import LFIs
+from syncworker.store.records import Records
+from syncworker.store.runs import Runs
+from syncworker.store.tokens import Tokens
+from syncworker.store.work import Work
+
+__all__ = ["Store", "StoreConflictError", "StoreRefusedError", "StoreUnavailableError", "UnitOfWork"]
+
+T = TypeVar("T")
+
+STATEMENT_TIMEOUT_MS: Final = 30_000
+LOCK_TIMEOUT_MS: Final = 10_000
+IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 60_000
+SQLITE_BUSY_TIMEOUT_MS: Final = 30_000
+
+
+class UnitOfWork:
+    """One open transaction of one tenant.
+
+    Attributes:
+        connection: for repositories; nobody else runs SQL.
+        tenant: goes into every key and every query.
+    """
+
+    def __init__(self, connection: AsyncConnection, *, tenant: str, dialect: Dialect, keyring: KeyRing | None) -> None:
+        self.connection = connection
+        self.tenant = tenant
+        self.dialect = dialect
+        self._keyring = keyring
+
+    @property
+    def keyring(self) -> KeyRing:
+        """The key ring of this process.
+
+        Raises:
+            SettingsError: the process was built without one and something sealed is needed.
+        """
+        if self._keyring is None:
+            raise SettingsError("keyring: no key ring is set; run `syncworker keys generate` and set `keyring`")
+        return self._keyring
+
+    async def now(self) -> datetime:
+        """Database time, as a value."""
+        moment = await self.connection.scalar(sa.select(self.dialect.now()))
+        assert isinstance(moment, datetime)
+        return moment
+
+    async def commit(self) -> None:
+        await self.connection.commit()
+
+    @cached_property
+    def lfis(self) -> LFIs:
+        return LFIs(self)
+
+    @cached_property
+    def consents(self) -> Consents:
+        return Consents(self)
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        return Tokens(self)
+
+    @cached_property
+    def authorizations(self) -> Authorizations:
+        return Authorizations(self)
+
+    @cached_property
+    def work(self) -> Work:
+        return Work(self)
+
+    @cached_property
+    def records(self) -> Records:
+        return Records(self)
+
+    @cached_property
+    def cursors(self) -> Cursors:
+        return Cursors(self)
+
+    @cached_property
+    def changes(self) -> Changes:
+        return Changes(self)
+
+    @cached_property
+    def runs(self) -> Runs:
+        return Runs(self)
+
+
+class Store:
+    """A database, open on one event loop.  `close()` gives everything back."""
+
+    def __init__(
+        self,
+        database_url: str,
+        *,
+        tenant: str = "default",
+        keyring: KeyRing | None = None,
+        clock: Clock | None = None,
+        connections: int = 10,
+    ) -> None:
+        """Opens nothing yet.
+
+        Args:
+            database_url: `postgresql://…` or `sqlite:///file`; the driver is our choice.
+            clock: moves database time in tests; `None` is the database's own clock.
+            connections: most connections to PostgreSQL at once; SQLite has one writer and a few readers.
+
+        Raises:
+            SettingsError: not such a URL.
+        """
+        url = parse_url(database_url)
+        self.tenant = tenant
+        self.dialect = Dialect(url.get_backend_name(), clock)
+        self._keyring = None if keyring is None else keyring.for_tenant(tenant)
+        self._write, self._read = _engines(url, connections)
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[UnitOfWork]:
+        """A transaction that may write.
+
+        Raises:
+            StoreUnavailableError: the database is away; nothing was written.
+        """
+        async with self._open(self._write) as unit:
+            yield unit
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[UnitOfWork]:
+        """A transaction that only reads; it never waits for a writer."""
+        async with self._open(self._read) as unit:
+            yield unit
+
+    async def atomically(self, step: Callable[[UnitOfWork], Awaitable[T]], *, attempts: int = 5) -> T:
+        """Run `step` and commit; the whole of it again when the database says that it may succeed now (rule 26)."""
+
+        async def once() -> T:
+            async with self.writing() as unit:
+                result = await step(unit)
+                await unit.commit()
+                return result
+
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(_may_succeed_now),
+            stop=tenacity.stop_after_attempt(attempts),
+            wait=tenacity.wait_random_exponential(multiplier=0.02, max=0.5),
+            reraise=True,
+        )
+        return await retrying(once)
+
+    async def close(self) -> None:
+        """Give every connection back."""
+        await self._write.dispose()
+        if self._read is not self._write:
+            await self._read.dispose()
+
+    @asynccontextmanager
+    async def _open(self, engine: AsyncEngine) -> AsyncIterator[UnitOfWork]:
+        try:
+            async with engine.connect() as connection:
+                yield UnitOfWork(connection, tenant=self.tenant, dialect=self.dialect, keyring=self._keyring)
+        except DBAPIError as error:
+            raise translated(error) from None  # the driver's text repeats key values (rule 37)
+        except PoolTimeoutError as error:
+            raise StoreUnavailableError("database unavailable (no free connection)") from error
+
+
+def _engines(url: URL, connections: int) -> tuple[AsyncEngine, AsyncEngine]:
+    if url.get_backend_name() == "postgresql":
+        options = (
+            f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
+            f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS} -c timezone=UTC"
+        )
+        try:
+            engine = create_async_engine(
+                url.set(drivername="postgresql+psycopg"),
+                hide_parameters=True,
+                pool_size=connections,
+                max_overflow=0,
+                pool_timeout=30,
+                pool_pre_ping=True,
+                connect_args={"options": options, "connect_timeout": 5},
+            )
+        except ModuleNotFoundError as error:
+            raise SetupError("database_url: PostgreSQL needs psycopg; install syncworker[postgres]") from error
+        return engine, engine
+    url = url.set(drivername="sqlite+aiosqlite")
+    Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+    common: dict[str, Any] = {
+        "hide_parameters": True,
+        "connect_args": {"isolation_level": None, "timeout": SQLITE_BUSY_TIMEOUT_MS / 1000},
+    }
+    write = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=60, **common)
+    read = create_async_engine(url, pool_size=4, max_overflow=0, pool_timeout=60, **common)
+    for engine, begin in ((write, "BEGIN IMMEDIATE"), (read, "BEGIN")):
+        _sqlite_events(engine, begin)
+    return write, read
+
+
+def _sqlite_events(engine: AsyncEngine, begin: str) -> None:
+    @sa.event.listens_for(engine.sync_engine, "connect")
+    def on_connect(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "temp_store=MEMORY"):
+            cursor.execute(f"PRAGMA {pragma}")
+        if begin == "BEGIN":
+            cursor.execute("PRAGMA query_only=ON")
+        cursor.close()
+
+    @sa.event.listens_for(engine.sync_engine, "begin")
+    def on_begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+
+def _may_succeed_now(error: BaseException) -> bool:
+    return isinstance(error, StoreConflictError)

@@ -1,0 +1,541 @@
+"""What is due, who has claimed it, how it ended; and which processes are alive.
+
+One row of `work` per (kind, subject).  The row says what is due, a claim takes it, a message only mentions it
+(`reliability.md` §2).  A claim counts `gen` up and sets a lease; whoever holds an older `gen` changes nothing.  A
+lease that runs out makes the row claimable again.  Only database time counts.
+
+The life of a row:  `schedule` → `claim` (dispatcher) → `take` (worker) → `extend` … → `finish`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+
+from syncworker.standard.values import Slug
+from syncworker.store.dialect import Instant
+from syncworker.store.tables import lfi as lfi_table
+from syncworker.store.tables import work, worker
+
+if TYPE_CHECKING:
+    from syncworker.store.unit_of_work import UnitOfWork
+
+LEASE: Final = timedelta(seconds=120)
+CRASHES_MAX: Final = 5
+"""Claims in a row that a worker began and never ended, after which the row is parked and a person is told."""
+
+CRASHED: Final = "crashed"
+"""`last_error` of a row parked by the dispatcher."""
+
+
+class WorkKind(StrEnum):
+    """What a row of `work` is about."""
+
+    SYNC = "sync"  # subject: connection_id
+    TOKEN = "token"  # noqa: S105  subject: consent_id
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A right to work on one row, good while `gen` is the row's newest.
+
+    Attributes:
+        subject: `connection_id` of a sync, `consent_id` of a token.
+        attempts: claims since the last good end, this one included.
+        asked: a person or the product wants it now: everything, not only what is due.
+    """
+
+    id: int
+    kind: WorkKind
+    subject: str
+    lfi: Slug
+    gen: int
+    attempts: int = 1
+    asked: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkRow:
+    """One row as it stands, for people and reports."""
+
+    id: int
+    kind: WorkKind
+    subject: str
+    lfi: Slug
+    due_at: datetime
+    asked_at: datetime | None
+    gen: int
+    lease_until: datetime | None
+    attempts: int
+    crashes: int
+    parked_at: datetime | None
+    last_started_at: datetime | None
+    last_ended_at: datetime | None
+    last_good_at: datetime | None
+    last_outcome: str | None
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkSummary:
+    """The rows of one LFI and kind, counted.
+
+    Attributes:
+        rows: all of them.
+        due: due, neither leased nor parked.
+        late: age of the oldest such row; zero when there is none.  The alarm that matters.
+        leased: claimed, lease alive.
+        parked: nobody claims them until a person acts.
+    """
+
+    lfi: Slug
+    kind: WorkKind
+    rows: int
+    due: int
+    late: timedelta
+    leased: int
+    parked: int
+
+
+class Work:
+    """The rows of `work` of one tenant, and the `worker` rows of the installation."""
+
+    def __init__(self, unit: "UnitOfWork") -> None:
+        self._unit = unit
+
+    # -- what is due -------------------------------------------------------------------------------------------------
+
+    async def schedule(self, kind: WorkKind, subject: str, *, lfi: Slug, due_at: datetime) -> None:
+        """Set when a subject is due; makes its row when there is none.
+
+        A claim that is open stays open, a parked row stays parked, and a row asked for now stays due now.
+        """
+        fresh = self._unit.dialect.insert(work).values(
+            tenant=self._unit.tenant, kind=kind.value, subject=subject, lfi=lfi, due_at=due_at
+        )
+        sooner = sa.case(
+            (sa.and_(work.c.asked_at.is_not(None), work.c.due_at < fresh.excluded.due_at), work.c.due_at),
+            else_=fresh.excluded.due_at,
+        )
+        await self._unit.connection.execute(
+            fresh.on_conflict_do_update(
+                index_elements=["tenant", "kind", "subject"], set_={"due_at": sooner, "lfi": fresh.excluded.lfi}
+            )
+        )
+
+    async def ask_now(self, kind: WorkKind, subject: str) -> bool:
+        """Make a subject due at once, and unpark it.  Asked during a run, it runs once more afterwards.
+
+        Returns:
+            Whether there is such a row.
+        """
+        now = self._unit.dialect.now()
+        asked = await self._execute(
+            sa.update(work)
+            .where(self._is(kind, subject))
+            .values(
+                due_at=now,
+                asked_at=now,
+                asked_gen=work.c.started_gen,
+                parked_at=None,
+                crashes=sa.case((work.c.parked_at.is_not(None), 0), else_=work.c.crashes),
+                attempts=sa.case((work.c.parked_at.is_not(None), 0), else_=work.c.attempts),
+            )
+        )
+        return asked.rowcount == 1
+
+    async def park(self, work_id: int, *, outcome: str = "parked", error: str | None = None) -> bool:
+        """Take a row out of the schedule until a person (`ask_now`, `unpark`) puts it back.
+
+        A run under way may still end; its `finish` leaves the row parked.
+        """
+        parked = await self._execute(
+            sa.update(work)
+            .where(work.c.tenant == self._unit.tenant, work.c.id == work_id)
+            .values(parked_at=self._unit.dialect.now(), asked_at=None, last_outcome=outcome, last_error=error)
+        )
+        return parked.rowcount == 1
+
+    async def unpark(self, kind: WorkKind, subject: str, *, due_at: datetime) -> bool:
+        """Put a parked row back into the schedule with a clean count; `False` when it was not parked."""
+        back = await self._execute(
+            sa.update(work)
+            .where(self._is(kind, subject), work.c.parked_at.is_not(None))
+            .values(parked_at=None, crashes=0, attempts=0, due_at=due_at)
+        )
+        return back.rowcount == 1
+
+    # -- claims: the dispatcher --------------------------------------------------------------------------------------
+
+    async def claim(
+        self,
+        kind: WorkKind,
+        *,
+        slots: Mapping[Slug, int],
+        batch: int | None = None,
+        lease: timedelta = LEASE,
+        crashes_max: int = CRASHES_MAX,
+    ) -> list[Claim]:
+        """Claim due rows, oldest first per LFI, as many as each LFI has free slots.  Commit before you publish them.
+
+        A row whose worker began and never ended counts one crash; at `crashes_max` it is parked instead.  A lease
+        that ran out before any worker began it was a lost hint, and counts nothing.  LFIs behind a closed gate
+        (`lfi.not_before`) and LFIs not named in `slots` keep their rows.  While another dispatcher is at it
+        (PostgreSQL), the answer is empty.
+
+        Args:
+            slots: most open claims of this kind per LFI, open ones included.
+            batch: most rows claimed per LFI in this call; `None` leaves it to the slots.
+            lease: how long the rows stay ours without an `extend`.
+        """
+        if not await self._only_dispatcher(kind):
+            return []
+        now = await self._unit.now()
+        await self._park_crashed(kind, now, crashes_max)
+        free = await self._free_slots(kind, slots, now)
+        claims: list[Claim] = []
+        for slug in sorted(free):
+            wanted = free[slug] if batch is None else min(free[slug], batch)
+            if wanted > 0:
+                claims += await self._claim_of(kind, slug, wanted, now, lease)
+        return claims
+
+    async def claim_one(self, kind: WorkKind, subject: str, *, lease: timedelta = LEASE) -> Claim | None:
+        """Claim one subject for this very process, due or not; `None` while another claim on it is open.
+
+        The dispatcher is passed by: no slot is counted.  `take` it after the commit like any other claim.
+        """
+        now = await self._unit.now()
+        claimed = await self._execute(
+            sa.update(work)
+            .where(self._is(kind, subject), sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= now))
+            .values(gen=work.c.gen + 1, lease_until=now + lease, attempts=work.c.attempts + 1)
+            .returning(*_CLAIM)
+        )
+        row = claimed.one_or_none()
+        return None if row is None else _claim(row)
+
+    async def _only_dispatcher(self, kind: WorkKind) -> bool:
+        """Free slots are counted, then taken: two dispatchers at once would take them twice."""
+        if not self._unit.dialect.is_postgresql:
+            return True  # BEGIN IMMEDIATE: one writer
+        key = sa.func.hashtextextended(f"syncworker dispatch {self._unit.tenant} {kind.value}", 0)
+        return bool(await self._unit.connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(key))))
+
+    async def _park_crashed(self, kind: WorkKind, now: datetime, crashes_max: int) -> None:
+        crashed = self._unit.dialect.skip_locked(
+            sa.select(work.c.id).where(
+                work.c.tenant == self._unit.tenant,
+                work.c.kind == kind.value,
+                work.c.parked_at.is_(None),
+                work.c.lease_until <= now,
+                _BEGUN,
+                work.c.crashes + 1 >= crashes_max,
+            )
+        ).cte("crashed")
+        await self._execute(
+            sa.update(work)
+            .where(work.c.id.in_(sa.select(crashed.c.id)))
+            .values(
+                parked_at=now,
+                lease_until=None,
+                asked_at=None,
+                gen=work.c.gen + 1,  # should the one that seemed dead still live, it is stale now
+                crashes=work.c.crashes + 1,
+                last_outcome="parked",
+                last_error=CRASHED,
+            )
+        )
+
+    async def _free_slots(self, kind: WorkKind, slots: Mapping[Slug, int], now: datetime) -> dict[Slug, int]:
+        leased = sa.select(work.c.lfi, sa.func.count().label("claims")).where(
+            work.c.tenant == self._unit.tenant,
+            work.c.kind == kind.value,
+            work.c.lease_until.is_not(None),
+            work.c.lease_until > now,
+        )
+        closed = sa.select(lfi_table.c.slug).where(
+            lfi_table.c.tenant == self._unit.tenant, lfi_table.c.not_before > now
+        )
+        leases = await self._unit.connection.execute(leased.group_by(work.c.lfi))
+        open_claims = {row.lfi: row.claims for row in leases}
+        gates = set((await self._unit.connection.execute(closed)).scalars())
+        return {slug: most - open_claims.get(slug, 0) for slug, most in slots.items() if slug not in gates}
+
+    async def _claim_of(self, kind: WorkKind, slug: Slug, wanted: int, now: datetime, lease: timedelta) -> list[Claim]:
+        due = self._unit.dialect.skip_locked(
+            sa.select(work.c.id)
+            .where(
+                work.c.tenant == self._unit.tenant,
+                work.c.lfi == slug,
+                work.c.kind == kind.value,
+                work.c.parked_at.is_(None),
+                work.c.due_at <= now,
+                sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= now),
+            )
+            .order_by(work.c.due_at, work.c.id)
+            .limit(wanted)
+        ).cte("due")
+        claimed = await self._execute(
+            sa.update(work)
+            .where(work.c.id.in_(sa.select(due.c.id)))
+            .values(
+                gen=work.c.gen + 1,
+                lease_until=now + lease,
+                attempts=work.c.attempts + 1,
+                crashes=work.c.crashes + sa.case((sa.and_(work.c.lease_until.is_not(None), _BEGUN), 1), else_=0),
+            )
+            .returning(*_CLAIM, work.c.due_at)
+        )
+        return [_claim(row) for row in sorted(claimed, key=lambda row: (row.due_at, row.id))]
+
+    # -- claims: the worker ------------------------------------------------------------------------------------------
+
+    async def take(self, work_id: int, gen: int, *, lease: timedelta = LEASE) -> Claim | None:
+        """A worker's first step: the claim, if it is current, its lease alive and nobody began it before.
+
+        Renews the lease (the hint may have waited in the queue) and marks the claim as begun: a message delivered
+        twice is taken once, and a process that dies from here on has crashed.  Needs a writing unit and a commit.
+        """
+        taken = await self.take_many([(work_id, gen)], lease=lease)
+        return taken[0] if taken else None
+
+    async def take_many(self, hints: Sequence[tuple[int, int]], *, lease: timedelta = LEASE) -> list[Claim]:
+        """`take` for a batch of hints `(id, gen)` in one statement; stale ones are left out, order is kept."""
+        if not hints:
+            return []
+        current = sa.or_(*(sa.and_(work.c.id == work_id, work.c.gen == gen) for work_id, gen in sorted(set(hints))))
+        now = self._unit.dialect.now()
+        taken = await self._execute(
+            sa.update(work)
+            .where(
+                work.c.tenant == self._unit.tenant,
+                current,
+                work.c.started_gen < work.c.gen,
+                work.c.parked_at.is_(None),
+                work.c.lease_until > now,
+            )
+            .values(started_gen=work.c.gen, last_started_at=now, lease_until=self._unit.dialect.after(lease))
+            .returning(*_CLAIM)
+        )
+        by_id = {row.id: _claim(row) for row in taken}
+        return [by_id.pop(work_id) for work_id, _ in hints if work_id in by_id]
+
+    async def extend(self, claim: Claim, *, lease: timedelta = LEASE) -> bool:
+        """Move the lease's end to now + `lease`; `False` when a newer claim owns the row, or it has ended."""
+        extended = await self._execute(
+            sa.update(work)
+            .where(self._current(claim), work.c.lease_until.is_not(None))
+            .values(lease_until=self._unit.dialect.after(lease))
+        )
+        return extended.rowcount == 1
+
+    async def extend_many(self, claims: Sequence[Claim], *, lease: timedelta = LEASE) -> set[int]:
+        """`extend` for many claims in one statement.
+
+        Returns:
+            The ids of those that still hold.
+        """
+        if not claims:
+            return set()
+        current = sa.or_(*(sa.and_(work.c.id == claim.id, work.c.gen == claim.gen) for claim in claims))
+        extended = await self._execute(
+            sa.update(work)
+            .where(work.c.tenant == self._unit.tenant, current, work.c.lease_until.is_not(None))
+            .values(lease_until=self._unit.dialect.after(lease))
+            .returning(work.c.id)
+        )
+        return {row.id for row in extended}
+
+    async def holds(self, claim: Claim) -> bool:
+        """Whether the claim is the row's newest; until this transaction ends, nobody can claim it anew.
+
+        Call it inside the transaction that writes fetched data: an older generation writes nothing.
+        """
+        query = sa.select(work.c.id).where(self._current(claim))
+        if self._unit.dialect.is_postgresql:
+            query = query.with_for_update(key_share=True)  # not FOR SHARE: an `extend` behind two of those deadlocks
+        return await self._unit.connection.scalar(query) is not None
+
+    async def finish(
+        self, claim: Claim, *, due_at: datetime, outcome: str, error: str | None = None, good: bool
+    ) -> bool:
+        """End a run: the lease goes, the next due time comes.  A bad end counts an attempt, never a crash.
+
+        Asked for again while it ran, the row is due at once.
+
+        Args:
+            due_at: when the subject is due next.
+            outcome: a constant word for what happened, at most 40 characters.
+            error: stable code of the error, if there was one.
+            good: resets `attempts`; `False` keeps them counted.
+
+        Returns:
+            `False` when a newer claim owns the row: nothing was changed.
+        """
+        now = self._unit.dialect.now()
+        asked_since = sa.and_(work.c.asked_at.is_not(None), work.c.asked_gen >= claim.gen)
+        values: dict[str, Any] = {
+            "lease_until": None,
+            "last_ended_at": now,
+            "last_outcome": outcome,
+            "last_error": error,
+            "crashes": 0,
+            "due_at": sa.case((asked_since, work.c.due_at), else_=sa.literal(due_at, Instant())),
+            "asked_at": sa.case((asked_since, work.c.asked_at), else_=None),
+        }
+        if good:
+            values |= {"attempts": 0, "last_good_at": now}
+        ended = await self._execute(
+            sa.update(work).where(self._current(claim), work.c.lease_until.is_not(None)).values(values)
+        )
+        return ended.rowcount == 1
+
+    async def give_back(self, claims: Sequence[Claim]) -> int:
+        """Free claims a worker began and will not end (shutdown): due at once, nothing counted.
+
+        Returns:
+            How many were still ours.
+        """
+        return await self._free([(claim.id, claim.gen) for claim in claims])
+
+    async def give_back_hints(self, hints: Sequence[tuple[int, int]]) -> int:
+        """Free claims `(id, gen)` that no worker began (no free thread, broker away); those begun are left alone."""
+        return await self._free(hints, work.c.started_gen < work.c.gen)
+
+    async def _free(self, hints: Sequence[tuple[int, int]], *also: sa.ColumnElement[bool]) -> int:
+        if not hints:
+            return 0
+        current = sa.or_(*(sa.and_(work.c.id == work_id, work.c.gen == gen) for work_id, gen in hints))
+        freed = await self._execute(
+            sa.update(work)
+            .where(work.c.tenant == self._unit.tenant, current, work.c.lease_until.is_not(None), *also)
+            .values(lease_until=None, attempts=sa.case((work.c.attempts > 0, work.c.attempts - 1), else_=0))
+        )
+        return freed.rowcount
+
+    # -- what people ask ---------------------------------------------------------------------------------------------
+
+    async def find(self, kind: WorkKind, subject: str) -> WorkRow | None:
+        """The row of one subject."""
+        found = (await self._unit.connection.execute(sa.select(*_ROW).where(self._is(kind, subject)))).first()
+        return None if found is None else _work_row(found)
+
+    async def next_due(self, kind: WorkKind | None = None) -> datetime | None:
+        """The earliest `due_at` of a row that is neither parked nor leased."""
+        query = sa.select(sa.func.min(work.c.due_at)).where(
+            work.c.tenant == self._unit.tenant,
+            work.c.parked_at.is_(None),
+            sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= self._unit.dialect.now()),
+        )
+        if kind is not None:
+            query = query.where(work.c.kind == kind.value)
+        moment = await self._unit.connection.scalar(query)
+        assert moment is None or isinstance(moment, datetime)
+        return moment
+
+    async def summary(self) -> list[WorkSummary]:
+        """Every LFI and kind, counted; sorted by LFI, then kind."""
+        now = await self._unit.now()
+        leased = sa.and_(work.c.lease_until.is_not(None), work.c.lease_until > now)
+        waiting = sa.and_(work.c.parked_at.is_(None), work.c.due_at <= now, sa.not_(leased))
+        rows = await self._unit.connection.execute(
+            sa.select(
+                work.c.lfi,
+                work.c.kind,
+                sa.func.count().label("rows"),
+                sa.func.count(sa.case((waiting, 1))).label("due"),
+                sa.func.min(sa.case((waiting, work.c.due_at))).label("oldest"),
+                sa.func.count(sa.case((leased, 1))).label("leased"),
+                sa.func.count(work.c.parked_at).label("parked"),
+            )
+            .where(work.c.tenant == self._unit.tenant)
+            .group_by(work.c.lfi, work.c.kind)
+            .order_by(work.c.lfi, work.c.kind)
+        )
+        return [
+            WorkSummary(
+                lfi=Slug(row.lfi),
+                kind=WorkKind(row.kind),
+                rows=row.rows,
+                due=row.due,
+                late=timedelta() if row.oldest is None else now - row.oldest,
+                leased=row.leased,
+                parked=row.parked,
+            )
+            for row in rows
+        ]
+
+    # -- who is alive ------------------------------------------------------------------------------------------------
+
+    async def beat(self, name: str, kind: str) -> None:
+        """Note progress of a process.  Liveness is progress, not a living process (rule 9).
+
+        Args:
+            name: host and process, at most 128 characters.
+            kind: `worker` or `beat`.
+        """
+        now = self._unit.dialect.now()
+        fresh = self._unit.dialect.insert(worker).values(name=name, kind=kind, started_at=now, progress_at=now)
+        await self._unit.connection.execute(
+            fresh.on_conflict_do_update(
+                index_elements=["name"], set_={"kind": fresh.excluded.kind, "progress_at": fresh.excluded.progress_at}
+            )
+        )
+
+    async def alive(self, kind: str, within: timedelta) -> int:
+        """How many processes of a kind made progress within that time."""
+        count = await self._unit.connection.scalar(
+            sa.select(sa.func.count())
+            .select_from(worker)
+            .where(worker.c.kind == kind, worker.c.progress_at >= self._unit.dialect.after(-within))
+        )
+        assert isinstance(count, int)
+        return count
+
+    async def leave(self, name: str) -> None:
+        """Remove a process that ends in order."""
+        await self._unit.connection.execute(sa.delete(worker).where(worker.c.name == name))
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _is(self, kind: WorkKind, subject: str) -> sa.ColumnElement[bool]:
+        return sa.and_(work.c.tenant == self._unit.tenant, work.c.kind == kind.value, work.c.subject == subject)
+
+    def _current(self, claim: Claim) -> sa.ColumnElement[bool]:
+        return sa.and_(work.c.tenant == self._unit.tenant, work.c.id == claim.id, work.c.gen == claim.gen)
+
+    async def _execute(self, statement: Any) -> sa.CursorResult[Any]:
+        result: sa.CursorResult[Any] = await self._unit.connection.execute(statement)
+        return result
+
+
+_BEGUN: Final = work.c.started_gen == work.c.gen
+"""A worker began the newest claim."""
+
+_CLAIM: Final = (
+    work.c.id, work.c.kind, work.c.subject, work.c.lfi, work.c.gen, work.c.attempts,
+    work.c.asked_at,  # the value: SQLite 3.40 answers `IS NOT NULL` wrongly in RETURNING
+)  # fmt: skip
+
+_ROW: Final = tuple(work.c[name] for name in WorkRow.__slots__)
+
+
+def _claim(row: sa.Row[Any]) -> Claim:
+    return Claim(
+        id=row.id,
+        kind=WorkKind(row.kind),
+        subject=row.subject,
+        lfi=Slug(row.lfi),
+        gen=row.gen,
+        attempts=row.attempts,
+        asked=row.asked_at is not None,
+    )
+
+
+def _work_row(row: sa.Row[Any]) -> WorkRow:
+    values = {name: getattr(row, name) for name in WorkRow.__slots__}
+    return WorkRow(**values | {"kind": WorkKind(row.kind), "lfi": Slug(row.lfi)})

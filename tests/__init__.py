@@ -1,0 +1,1 @@
+"""Tests read as sentences about behaviour; `ground` holds the real things they stand on."""

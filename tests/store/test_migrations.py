@@ -1,0 +1,111 @@
+"""From nothing to the newest schema and back, on both databases; an old schema is refused with the command."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from syncworker.errors import SetupError
+from syncworker.store import migrate
+from syncworker.store.failures import StoreRefusedError, StoreUnavailableError
+from syncworker.store.tables import metadata
+from tests.ground.postgres import PostgresServer, free_port
+
+pytestmark = pytest.mark.store
+
+
+def engine(url: str) -> sa.Engine:
+    return sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"), poolclass=sa.NullPool)
+
+
+def tables(url: str) -> set[str]:
+    with engine(url).connect() as connection:
+        return set(sa.inspect(connection).get_table_names()) - {"alembic_version"}
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """A database nobody migrated yet."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/empty.db"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    yield server.make_template("empty")
+    server.drop("empty")
+
+
+def test_the_migrations_make_what_the_code_expects(database_url: str) -> None:
+    """`alembic` finds no difference between the migrated database and `tables.py`."""
+    with engine(database_url).connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True, "target_metadata": metadata}
+        )
+        assert compare_metadata(context, metadata) == []
+
+
+def test_from_empty_to_head_and_back(empty_url: str) -> None:
+    """Up makes every table, down leaves none, up again works."""
+    migrate.upgrade(empty_url)
+    up = tables(empty_url)
+    migrate.downgrade(empty_url, "base")
+    down = tables(empty_url)
+    migrate.upgrade(empty_url)
+
+    assert (up, down, migrate.current(empty_url)) == (set(metadata.tables), set(), migrate.head())
+
+
+def test_the_folder_of_an_sqlite_file_is_made(tmp_path: Path) -> None:
+    """A data folder that is not there yet is no fault."""
+    url = f"sqlite:///{tmp_path}/new/data.db"
+    migrate.upgrade(url)
+
+    assert migrate.current(url) == migrate.head()
+
+
+def test_upgrading_twice_changes_nothing(database_url: str) -> None:
+    """The second upgrade is a no-op; the check passes."""
+    migrate.upgrade(database_url)
+    migrate.check(database_url)
+
+    assert migrate.current(database_url) == migrate.head()
+
+
+def test_a_database_without_schema_is_refused(empty_url: str) -> None:
+    """The message names the command."""
+    with pytest.raises(SetupError, match=r"^database_url: the database has no schema yet; run: syncworker db upgrade$"):
+        migrate.check(empty_url)
+
+
+def test_looking_at_an_absent_sqlite_file_does_not_make_it(tmp_path: Path) -> None:
+    """A check leaves no empty file behind."""
+    path = tmp_path / "none.db"
+    found = migrate.current(f"sqlite:///{path}")
+
+    assert (found, path.exists()) == (None, False)
+
+
+def test_a_newer_schema_is_refused(database_url: str) -> None:
+    """A worker older than its database does not start."""
+    with engine(database_url).begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(SetupError, match="newer than this syncworker"):
+        migrate.check(database_url)
+
+
+def test_a_failed_migration_leaves_nothing(empty_url: str) -> None:
+    """Its first tables go with its last: the migration runs in one transaction, on SQLite too."""
+    with engine(empty_url).begin() as connection:
+        connection.execute(sa.text("CREATE TABLE worker (name TEXT)"))
+    with pytest.raises(StoreRefusedError):
+        migrate.upgrade(empty_url)
+
+    assert tables(empty_url) == {"worker"}
+
+
+def test_no_database_is_named(tmp_path: Path) -> None:
+    """Nobody listens: the field is named, the driver's text is not repeated."""
+    with pytest.raises(StoreUnavailableError, match=r"^database_url: the database cannot be reached"):
+        migrate.check(f"postgresql://someone@127.0.0.1:{free_port()}/none")
