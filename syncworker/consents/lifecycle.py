@@ -1,0 +1,143 @@
+"""What the Hub says about a consent, and what follows from it.
+
+The status comes from three sides: we ask (`Lifecycle.ask`, client-credentials, free of charge), each token answer
+carries it, and the clock ends a consent whose status lags (trap 16).  All three go through `noted` and
+`ended_by_clock`, which write the status and its consequences in one transaction:
+
+    a terminal status   destroys the tokens and takes the consent's work out of the schedule
+    Suspended           stops the token's refresh and keeps everything (trap 15)
+    Authorized          makes token and sync due at once
+
+Source: Consent, "Consent States"; `domain.md` §4; `design.md` §7 "Consent life".
+"""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from syncworker.errors import RequestError
+from syncworker.lfi.api import LFIClient
+from syncworker.lfi.transport import Call
+from syncworker.standard.consents import ConsentView, Status
+from syncworker.standard.values import ConsentId, Slug
+from syncworker.store.consents import Moved, StoredConsent
+from syncworker.store.unit_of_work import Store, UnitOfWork
+from syncworker.store.work import WorkKind
+
+Clients = Callable[[Slug], Awaitable[LFIClient]]
+"""Gives the one client of an LFI that this process keeps; raises `SetupError` when the LFI is not known."""
+
+OnCall = Callable[[Slug, ConsentId, Call], None]
+"""Is told each HTTP call made for a consent."""
+
+NEVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
+"""Due time of work that nothing but a change of the consent will want again."""
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def untold(_lfi: Slug, _consent_id: ConsentId, _call: Call) -> None:
+    """An `OnCall` for those who keep no record of calls."""
+
+
+class Lifecycle:
+    """Asks the Hub about consents.
+
+    Args:
+        on_call: is told each call made.
+    """
+
+    def __init__(self, store: Store, clients: Clients, *, on_call: OnCall = untold) -> None:
+        self._store = store
+        self._clients = clients
+        self._on_call = on_call
+
+    async def ask(self, consent_id: ConsentId) -> StoredConsent:
+        """Ask the Hub for a consent, file what it says with all consequences, and give the consent as it stands now.
+
+        Raises:
+            RequestError: no consent of that id is held.
+            TransientError, RefusedError, StandardViolationError, SetupError: the Hub gave no answer we could file.
+        """
+        async with self._store.reading() as unit:
+            held = await unit.consents.get(consent_id)
+        if held is None:
+            raise RequestError("consent_id: no consent of that id is held")
+        client = await self._clients(held.lfi)
+        view = await client.read_consent(
+            consent_id, version=held.version, calls=lambda call: self._on_call(held.lfi, consent_id, call)
+        )
+        return await self._store.atomically(lambda unit: self._file(unit, view))
+
+    async def end_overdue(self, consent_id: ConsentId) -> bool:
+        """End a consent whose `ExpirationDateTime` has passed, without asking; says whether it was ended now."""
+
+        async def step(unit: UnitOfWork) -> bool:
+            held = await unit.consents.get(consent_id, lock=True)
+            return held is not None and await ended_by_clock(unit, held, at=await unit.now())
+
+        return await self._store.atomically(step)
+
+    async def _file(self, unit: UnitOfWork, view: ConsentView) -> StoredConsent:
+        at = await unit.now()
+        await noted(unit, view, at=at)
+        held = await unit.consents.get(view.consent_id, lock=True)
+        if held is not None and await ended_by_clock(unit, held, at=at):
+            held = await unit.consents.get(view.consent_id)
+        if held is None:
+            raise RequestError("consent_id: the consent was erased meanwhile")
+        return held
+
+
+async def noted(unit: UnitOfWork, view: ConsentView, *, at: datetime) -> Moved | None:
+    """File a view of a consent and what follows from a move; commits nothing."""
+    moved = await unit.consents.observe(view, at=at)
+    if moved is not None:
+        log.info("consent moved", consent_id=moved.consent_id, lfi=moved.lfi, before=moved.before, after=moved.after)
+        await _follow(unit, moved, at=at)
+    return moved
+
+
+async def ended_by_clock(unit: UnitOfWork, held: StoredConsent, *, at: datetime) -> bool:
+    """End a consent in use that is past its end while the Hub's status lags; commits nothing."""
+    if at < held.expires_at or held.status not in {Status.Authorized, Status.Suspended}:
+        return False
+    await unit.consents.expire(held.consent_id, at=at)
+    moved = Moved(
+        consent_id=held.consent_id,
+        connection_id=held.connection_id,
+        lfi=held.lfi,
+        before=held.status,
+        after=Status.Expired.value,
+        surprising=False,
+    )
+    await unit.consents.note("consent_ended_by_clock", subject=held.consent_id, facts={"before": held.status}, at=at)
+    await _follow(unit, moved, at=at)
+    return True
+
+
+async def rest(unit: UnitOfWork, *, consent_id: ConsentId, connection_id: ConsentId, lfi: Slug) -> None:
+    """Take a consent's work out of the schedule; its connection's too, unless another consent of it is callable."""
+    resting = [(WorkKind.TOKEN, consent_id)]
+    now = await unit.now()
+    others = await unit.consents.find(connection_id=connection_id)
+    if not any(other.callable_at(now) for other in others if other.consent_id != consent_id):
+        resting.append((WorkKind.SYNC, connection_id))
+    for kind, subject in resting:
+        if await unit.work.find(kind, subject) is not None:
+            await unit.work.schedule(kind, subject, lfi=lfi, due_at=NEVER)
+
+
+async def _follow(unit: UnitOfWork, moved: Moved, *, at: datetime) -> None:
+    if moved.ended:
+        destroyed = await unit.tokens.destroy(moved.consent_id)
+        facts = {"before": moved.before, "after": moved.after, "tokens_destroyed": destroyed}
+        await unit.consents.note("consent_ended", subject=moved.consent_id, facts=facts, at=at)
+        await rest(unit, consent_id=moved.consent_id, connection_id=moved.connection_id, lfi=moved.lfi)
+    elif moved.after == Status.Suspended and await unit.tokens.exists(moved.consent_id):
+        await unit.work.schedule(WorkKind.TOKEN, moved.consent_id, lfi=moved.lfi, due_at=NEVER)
+    elif moved.after == Status.Authorized and await unit.tokens.exists(moved.consent_id):
+        await unit.work.schedule(WorkKind.TOKEN, moved.consent_id, lfi=moved.lfi, due_at=at)
+        await unit.work.schedule(WorkKind.SYNC, moved.connection_id, lfi=moved.lfi, due_at=at)

@@ -1,0 +1,823 @@
+"""A live access token for each consent, refreshed by one worker at a time.
+
+The one door is `Vault`.  A refresh goes
+
+    begin     intent and lease, committed            `reliability.md` rules 17, 18
+    call      one HTTP attempt, fresh assertion      rule 20: no answer is not a refusal
+    swap      compare the version, store, commit     rules 16, 19: the holder of an answer wins unless the version moved
+
+and comes out as an `Outcome`.  An access token is given out only after its commit.  `invalid_grant` is a question first
+(rule 21): did the version move?  did somebody else begin and vanish?  is a spare left?  does the Hub say that the
+consent ended?  Only then is the grant lost, with a cause, once.
+
+A refresh runs as a task of its own: whoever waits for it may give up or be cancelled without harm to it, and `drain`
+waits for all of them at shutdown.
+
+Named checkpoints, for tests that end or pause the process there: `intent-committed`, `answer-received`,
+`answer-stored`.
+
+Source: Tokens, `domain.md` §2.5; `design.md` §7 "Token"; `reliability.md` §4.
+"""
+
+import asyncio
+import random
+import secrets
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+import structlog
+from pydantic import SecretStr
+
+from syncworker.clock import Clock, monotonic
+from syncworker.consents.lifecycle import (
+    NEVER,
+    Clients,
+    OnCall,
+    ended_by_clock,
+    noted,
+    rest,
+    untold,
+)
+from syncworker.consents.storing import Storing
+from syncworker.errors import (
+    ClientRejectedError,
+    ConsentError,
+    ConsentNotUsableError,
+    GrantLostError,
+    LFIRateLimitedError,
+    LFIUnavailableError,
+    RefusedError,
+    SetupError,
+    StandardViolationError,
+    SyncWorkerError,
+    TokenBusyError,
+    TransientError,
+)
+from syncworker.lfi.api import LFIClient
+from syncworker.lfi.oauth import TokenAnswer
+from syncworker.standard.consents import ConsentView
+from syncworker.standard.values import ConsentId, Slug
+from syncworker.store.consents import StoredConsent
+from syncworker.store.failures import StoreRefusedError
+from syncworker.store.tokens import NewToken, StoredToken
+from syncworker.store.unit_of_work import Store, UnitOfWork
+from syncworker.store.work import Claim, WorkKind
+
+CALLS_MAX: Final = 3
+"""Calls with one refresh token in one refresh; each spare is tried once beside them."""
+
+RETRY_WAITS_S: Final = (1.0, 5.0)
+MARGIN_MAX: Final = timedelta(seconds=60)
+MARGIN_SHARE: Final = 0.15
+LEASE_DEADLINES: Final = 8
+LEASE_MIN_S: Final = 10.0
+ATTEMPTS_WAITED_FOR: Final = 2
+"""Attempts without an answer after which nobody waits for a vanished holder any more."""
+
+SOURCE_TRUST_S: Final = 30.0
+"""A `TokenSource` gives the same token again for this long without looking into the table."""
+
+TokenDue = Callable[[ConsentId, datetime, datetime], datetime]
+"""When a token (consent, issued, expires) is to be refreshed by schedule."""
+
+RetryAfter = Callable[[int], timedelta]
+"""How long to wait after that many attempts without a good end."""
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Outcome(StrEnum):
+    """How a refresh ended: the words of our metrics (`reliability.md` §8)."""
+
+    ROTATED = "rotated"
+    """New access and refresh token stored."""
+    KEPT = "kept"
+    """New access token stored; the answer brought no refresh token, the old one stays."""
+    GRACE = "grace"
+    """The LFI answered a token whose earlier answer was lost."""
+    HEALED = "healed"
+    """`invalid_grant`, or an answer too late: somebody else had stored a newer token, which is used."""
+    FRESH = "fresh"
+    """No call was needed: a newer token is there."""
+    BUSY = "busy"
+    """Somebody else is at it and did not finish within our patience."""
+    UNAVAILABLE = "unavailable"
+    """No definite answer; the token stays in doubt and is tried again later."""
+    LOST = "lost"
+    """The grant is gone: needs consent."""
+    REFUSED = "refused"
+    """The LFI does not accept us as a client, or the request; nothing changed for the consent."""
+    STOPPED = "stopped"
+    """The consent is not one to ask tokens for: ended, suspended, paused."""
+
+
+GOOD: Final = frozenset({Outcome.ROTATED, Outcome.KEPT, Outcome.GRACE, Outcome.HEALED, Outcome.FRESH})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenBatchReport:
+    """What became of a batch of claimed tokens.
+
+    Attributes:
+        stale: hints whose claim was no longer ours to take.
+    """
+
+    outcomes: dict[Outcome, int]
+    stale: int
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """How one refresh ended, with the token to use or the error to raise."""
+
+    outcome: Outcome
+    token: StoredToken | None = None
+    error: SyncWorkerError | None = None
+
+
+@dataclass(slots=True)
+class _Holding:
+    """One refresh for which we hold the lease.
+
+    Attributes:
+        before: the row as it was when we took the lease.
+        since: our monotonic clock when the lease began, at the latest.
+        in_doubt: whether some call with this token may have been answered without our knowing.
+    """
+
+    consent: StoredConsent
+    client: LFIClient
+    before: StoredToken
+    since: float
+    in_doubt: bool
+    calls: int = 0
+    waited: bool = field(default=False)
+
+    @property
+    def consent_id(self) -> ConsentId:
+        return self.consent.consent_id
+
+    @property
+    def deadline(self) -> float:
+        """Seconds one call may take at the very most; the client's own deadline is half of it."""
+        return 2 * self.client.config.token_timeout
+
+
+def no_checkpoint(_name: str) -> None:
+    """A checkpoint where nothing happens."""
+
+
+def lease_of(token_timeout: float) -> timedelta:
+    """The lease that protects a refresh: 120 s for a call deadline of 15 s, never under 10 s."""
+    return timedelta(seconds=max(LEASE_DEADLINES * token_timeout, LEASE_MIN_S))
+
+
+def good_until(issued_at: datetime, expires_at: datetime) -> datetime:
+    """Until when an access token is given out: its end less min(60 s, 15 % of its life)."""
+    return expires_at - min(MARGIN_MAX, (expires_at - issued_at) * MARGIN_SHARE)
+
+
+class Vault:
+    """The one door to tokens.  Lives on one event loop; `drain()` it before the loop ends.
+
+    Args:
+        clients: gives the client of an LFI.
+        clock: the one the clients use; the difference to database time is taken out of each answer's instants.
+        holder: who we are, for the lease; made unique with a few random characters.
+        token_due: when a stored token is refreshed by schedule; `None` schedules nothing (refresh on demand).
+        retry_after: when a scheduled refresh that ended badly is tried again.
+        sleep: waits between calls and looks.
+        elapsed: monotonic seconds, for leases and patience.
+        patience: seconds to wait for a refresh somebody else is at.
+        store_patience: seconds to go on trying to store an answer.
+        checkpoint: is called, and awaited if it gives something to await, at each named point.
+        on_call: is told each HTTP call made.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clients: Clients,
+        clock: Clock,
+        *,
+        holder: str,
+        token_due: TokenDue | None,
+        retry_after: RetryAfter,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        elapsed: Callable[[], float] = monotonic,
+        patience: float = 60.0,
+        store_patience: float = 600.0,
+        checkpoint: Callable[[str], Awaitable[None] | None] = no_checkpoint,
+        on_call: OnCall = untold,
+    ) -> None:
+        self._store = store
+        self._clients = clients
+        self._clock = clock
+        self._holder = f"{holder[:50]}/{secrets.token_hex(4)}"
+        self._token_due = token_due
+        self._retry_after = retry_after
+        self._sleep = sleep
+        self._elapsed = elapsed
+        self._patience = patience
+        self._storing = Storing(patience=store_patience, sleep=sleep)
+        self._checkpoint = checkpoint
+        self._on_call = on_call
+        self._running: dict[ConsentId, asyncio.Task[_Ended]] = {}
+        self._closing = asyncio.Event()
+        self.outcomes: Counter[Outcome] = Counter()
+
+    # -- what others ask for ------------------------------------------------------------------------------------------
+
+    async def access_token(self, consent_id: ConsentId, *, rejected: SecretStr | None = None) -> SecretStr:
+        """An access token that is good now.
+
+        Args:
+            rejected: one that just got a 401; a newer one is wanted.
+
+        Raises:
+            ConsentNotUsableError: the consent is not one to call for.
+            GrantLostError: its grant is gone.
+            TokenBusyError: somebody else is refreshing and did not finish within our patience.
+            LFIUnavailableError, LFIRateLimitedError: no answer now.
+            ClientRejectedError, RefusedError: the LFI refuses us.
+            StoreUnavailableError: the database is away; nothing was sent, or what was answered could not be stored.
+        """
+        token, _ = await self._live(consent_id, rejected)
+        return token
+
+    async def refresh(self, consent_id: ConsentId, *, reason: str) -> Outcome:
+        """Refresh a consent's token now, whether it needs it or not; joins a refresh under way.
+
+        Args:
+            reason: a constant word for the log: `scheduled`, `asked` …
+
+        Raises:
+            StoreUnavailableError, SealError: the table could not be read or written.
+        """
+        ended = await self._join(consent_id, beyond=None, reason=reason)
+        return ended.outcome
+
+    def source(self, consent_id: ConsentId) -> "VaultSource":
+        """A `TokenSource` for one run of one consent."""
+        return VaultSource(self._live, consent_id, self._elapsed)
+
+    async def token_batch(self, hints: Sequence[tuple[int, int]]) -> TokenBatchReport:
+        """Refresh the tokens of claimed work rows `(id, gen)`, all at once; one consent's failure is a value.
+
+        Running it twice is harmless: a stale claim is passed over, and a token that is no longer due costs no call.
+        """
+        claims = await self._store.atomically(lambda unit: unit.work.take_many(hints))
+        ended = await asyncio.gather(*(self._claimed(claim) for claim in claims))
+        known = [outcome for outcome in ended if outcome is not None]
+        return TokenBatchReport(
+            outcomes=dict(Counter(known)), stale=len(hints) - len(claims), failed=len(ended) - len(known)
+        )
+
+    async def drain(self) -> None:
+        """End in order: no new refresh begins, waits are cut short, and what was answered is stored."""
+        self._closing.set()
+        while self._running:
+            await asyncio.wait(set(self._running.values()))
+        await self._storing.drain()
+
+    # -- scheduled ----------------------------------------------------------------------------------------------------
+
+    async def _claimed(self, claim: Claim) -> Outcome | None:
+        consent_id = ConsentId(claim.subject)
+        ended: _Ended | None = None
+        error: str | None = "internal"
+        try:
+            ended = await self._scheduled(claim, consent_id)
+            error = None if ended.error is None else ended.error.code
+        except SyncWorkerError as fault:
+            error = fault.code
+        except Exception as fault:  # noqa: BLE001  the batch outlives one bad item
+            log.warning("token refresh failed", lfi=claim.lfi, consent_id=consent_id, error=type(fault).__name__)
+        try:
+            await self._store.atomically(lambda unit: self._finish(unit, claim, ended, error))
+        except SyncWorkerError as fault:  # the lease brings the row back
+            log.warning("token claim not finished", lfi=claim.lfi, consent_id=consent_id, error=fault.code)
+        return None if ended is None else ended.outcome
+
+    async def _scheduled(self, claim: Claim, consent_id: ConsentId) -> _Ended:
+        if not claim.asked and self._token_due is not None:
+            _, held, now = await self._look(consent_id)
+            if held is not None and (due := self._due(held)) is not None and due > now and held.lost_cause is None:
+                return _Ended(Outcome.FRESH, held)
+        return await self._join(consent_id, beyond=None, reason="asked" if claim.asked else "scheduled")
+
+    async def _finish(self, unit: UnitOfWork, claim: Claim, ended: _Ended | None, error: str | None) -> None:
+        outcome = "failed" if ended is None else ended.outcome.value
+        good = ended is not None and ended.outcome in GOOD
+        due = await self._next_due(unit, claim, ended)
+        await unit.work.finish(claim, due_at=due, outcome=outcome, error=error, good=good)
+
+    async def _next_due(self, unit: UnitOfWork, claim: Claim, ended: _Ended | None) -> datetime:
+        if ended is not None and ended.outcome in {Outcome.LOST, Outcome.STOPPED}:
+            return NEVER
+        if ended is not None and ended.outcome in GOOD:
+            due = None if ended.token is None else self._due(ended.token)
+            return NEVER if due is None else due
+        asked = ended.error.retry_after if ended and isinstance(ended.error, TransientError) else None
+        wait = max(self._retry_after(claim.attempts), timedelta(seconds=asked or 0))
+        return await unit.now() + wait
+
+    def _due(self, token: StoredToken) -> datetime | None:
+        if token.issued_at is None or token.expires_at is None:
+            return None
+        return self._due_of(token.consent_id, token.issued_at, token.expires_at)
+
+    def _due_of(self, consent_id: ConsentId, issued_at: datetime, expires_at: datetime) -> datetime | None:
+        if self._token_due is None:
+            return None
+        if expires_at <= issued_at:  # the answer did not say how long it lives
+            return issued_at + self._retry_after(1)
+        return self._token_due(consent_id, issued_at, expires_at)
+
+    # -- on demand ----------------------------------------------------------------------------------------------------
+
+    async def _live(self, consent_id: ConsentId, rejected: SecretStr | None) -> tuple[SecretStr, float]:
+        """A token to use now, and for how many seconds from now it may be used without asking again."""
+        for _ in range(2):
+            consent, held, now = await self._look(consent_id)
+            fault = _why_not(consent_id, consent, held, now)
+            if fault is not None or consent is None or held is None:
+                raise fault or _unknown(consent_id)
+            certificate = (await self._clients(consent.lfi)).config.transport.thumbprint
+            if (usable := _usable(held, certificate, rejected)) and now < usable[1]:
+                return usable[0], (usable[1] - now).total_seconds()
+            ended = await self._join(consent_id, beyond=held.version, reason="needed")
+            if isinstance(ended.error, TransientError) and usable and held.expires_at and now < held.expires_at:
+                return usable[0], 0.0  # inside its margin, and there is nothing better just now
+            if ended.error is not None:
+                raise _again(ended.error)
+            if ended.token is not None and (usable := _usable(ended.token, certificate, rejected)):
+                return usable[0], max(0.0, (usable[1] - now).total_seconds())
+        raise TokenBusyError("token: two refreshes brought no token that is accepted")
+
+    async def _look(self, consent_id: ConsentId) -> tuple[StoredConsent | None, StoredToken | None, datetime]:
+        async with self._store.reading() as unit:
+            consent = await unit.consents.get(consent_id)
+            return consent, await unit.tokens.read(consent_id), await unit.now()
+
+    # -- one refresh per consent in this process ----------------------------------------------------------------------
+
+    async def _join(self, consent_id: ConsentId, *, beyond: int | None, reason: str) -> _Ended:
+        """Wait for the refresh of this consent, begin it if none is under way; its own task, so we may leave."""
+        task = self._running.get(consent_id)
+        if task is None:
+            if self._closing.is_set():
+                return _Ended(Outcome.BUSY, error=TokenBusyError("token: this process is shutting down"))
+            task = asyncio.create_task(self._renewed(consent_id, beyond, reason))
+            self._running[consent_id] = task
+            task.add_done_callback(lambda _: self._running.pop(consent_id, None))
+            task.add_done_callback(_seen)
+        done, _ = await asyncio.wait({task}, timeout=self._patience)
+        if not done:
+            return _Ended(Outcome.BUSY, error=TokenBusyError("token: the refresh is taking longer than our patience"))
+        return task.result()
+
+    async def _renewed(self, consent_id: ConsentId, beyond: int | None, reason: str) -> _Ended:
+        ended, lfi = await self._renew(consent_id, beyond)
+        self.outcomes[ended.outcome] += 1
+        log.info(
+            "token refresh ended",
+            lfi=lfi,
+            consent_id=consent_id,
+            outcome=ended.outcome.value,
+            reason=reason,
+            error=None if ended.error is None else ended.error.code,
+        )
+        return ended
+
+    async def _renew(self, consent_id: ConsentId, beyond: int | None) -> tuple[_Ended, Slug | None]:
+        began = self._elapsed()
+        while True:
+            consent, held, now = await self._look(consent_id)
+            fault = _why_not(consent_id, consent, held, now)
+            if fault is not None or consent is None or held is None:
+                slug = None if consent is None else consent.lfi
+                return await self._stopped(consent, fault or _unknown(consent_id), now), slug
+            beyond = held.version if beyond is None else beyond
+            if held.version > beyond:
+                return _Ended(Outcome.FRESH, held), consent.lfi
+            if held.lease_until is None or held.lease_until <= now or held.holder == self._holder:
+                holding = await self._begin(consent, held)
+                ended = None if holding is None else await self._refresh(holding)
+                if ended is not None:
+                    return ended, consent.lfi
+            if self._elapsed() - began >= self._patience or self._closing.is_set():
+                error = TokenBusyError("token: another worker is refreshing it")
+                return _Ended(Outcome.BUSY, error=error), consent.lfi
+            await self._pause(random.uniform(0.05, 0.2))  # noqa: S311  only spreads the looks of those who wait
+
+    async def _stopped(self, consent: StoredConsent | None, fault: ConsentError, now: datetime) -> _Ended:
+        if isinstance(fault, GrantLostError):
+            return _Ended(Outcome.LOST, error=fault)
+        if consent is not None and now >= consent.expires_at:
+            await self._store.atomically(lambda unit: _end_by_clock(unit, consent.consent_id))
+        return _Ended(Outcome.STOPPED, error=fault)
+
+    # -- the protocol -------------------------------------------------------------------------------------------------
+
+    async def _begin(self, consent: StoredConsent, held: StoredToken) -> _Holding | None:
+        """Take the lease and commit the intent; `None` when somebody else was faster.
+
+        If it cannot be written, the error goes up and nothing is sent (rule 17).
+        """
+        client = await self._clients(consent.lfi)
+        await client.discovery()  # cached; fetched now rather than between intent and call
+        lease = lease_of(client.config.token_timeout)
+        since = self._elapsed()
+        before = await self._store.atomically(
+            lambda unit: unit.tokens.begin(consent.consent_id, version=held.version, holder=self._holder, lease=lease)
+        )
+        if before is None:
+            return None
+        holding = _Holding(consent, client, before, since, in_doubt=before.in_doubt)
+        await self._reach("intent-committed")
+        return holding
+
+    async def _refresh(self, holding: _Holding) -> _Ended | None:
+        """From intent to end; `None` when the lease was lost before anything was sent."""
+        token = holding.before.refresh_token
+        if token is None:
+            return await self._lost(holding, "no_refresh_token")
+        while True:
+            answer = await self._call(holding, token)
+            match answer:
+                case TokenAnswer():
+                    return await self._answered(holding, answer)
+                case None:
+                    return None
+                case GrantLostError():
+                    ended = await self._doubted(holding)
+                    if ended is not None:
+                        return ended
+                case LFIUnavailableError() if holding.calls < CALLS_MAX and not self._closing.is_set():
+                    await self._pause(RETRY_WAITS_S[min(holding.calls, len(RETRY_WAITS_S)) - 1])
+                    if self._closing.is_set():
+                        return await self._unanswered(holding, answer)
+                case _:
+                    return await self._unanswered(holding, answer)
+
+    async def _call(self, holding: _Holding, token: SecretStr) -> TokenAnswer | SyncWorkerError | None:
+        """One call under the lease: the answer, or the error as a value; `None` when the lease is lost.
+
+        What is no definite answer comes as `LFIUnavailableError` and puts the token in doubt.
+        """
+        if not await self._covered(holding):
+            return None
+        holding.calls += 1
+        consent = holding.consent
+        told = holding.in_doubt
+        holding.in_doubt = True  # whatever happens from here on, short of a definite answer
+        try:
+            async with asyncio.timeout(holding.deadline):
+                answer = await holding.client.refresh(
+                    token, calls=lambda call: self._on_call(consent.lfi, consent.consent_id, call)
+                )
+        except (GrantLostError, ClientRejectedError, RefusedError, LFIRateLimitedError, SetupError) as error:
+            holding.in_doubt = told
+            return error
+        except (TransientError, StandardViolationError, TimeoutError) as error:
+            asked = error.retry_after if isinstance(error, TransientError) else None
+            unanswered = LFIUnavailableError("token call: no definite answer", retry_after=asked)
+            unanswered.__cause__ = error
+            return unanswered
+        holding.in_doubt = told
+        return answer
+
+    async def _covered(self, holding: _Holding) -> bool:
+        """Whether the lease covers one more call; renews it where it does not (rule 18)."""
+        lease = lease_of(holding.client.config.token_timeout)
+        if self._elapsed() - holding.since + holding.deadline <= lease.total_seconds():
+            return True
+        since = self._elapsed()
+        extended = await self._store.atomically(
+            lambda unit: unit.tokens.extend(
+                holding.consent_id, version=holding.before.version, holder=self._holder, lease=lease
+            )
+        )
+        holding.since = since if extended else holding.since
+        return extended
+
+    async def _answered(self, holding: _Holding, answer: TokenAnswer) -> _Ended:
+        """Store an answer before anything else happens with it."""
+        await self._reach("answer-received")
+        harvest = True
+
+        async def step() -> _Ended:
+            nonlocal harvest
+            try:
+                return await self._swap(holding, answer, harvest=harvest)
+            except StoreRefusedError:
+                if not harvest:
+                    raise
+                harvest = False  # a consent the table will not take must not cost us the tokens beside it
+                log.warning("consent of a token answer not stored", consent_id=holding.consent_id)
+                return await self._swap(holding, answer, harvest=harvest)
+
+        ended = await self._storing.until_done(step)
+        await self._reach("answer-stored")
+        return ended
+
+    async def _swap(self, holding: _Holding, answer: TokenAnswer, *, harvest: bool) -> _Ended:
+        """One small transaction; harmless when it runs again after a commit whose confirmation was lost."""
+        consent_id = holding.consent_id
+        async with self._store.writing() as unit:
+            consent = await unit.consents.get(consent_id, lock=True)
+            at = await unit.now()
+            new = self._new_token(holding, answer, at)
+            swapped = await unit.tokens.swap(consent_id, version=holding.before.version, holder=self._holder, new=new)
+            if not swapped:
+                ended = await self._too_late(unit, holding, new, at)
+                await unit.commit()
+                return ended
+            if consent is not None and consent.needs_consent is not None:
+                await self._revive(unit, consent, at)
+            if harvest and answer.consent is not None and answer.consent.consent_id == consent_id:
+                await noted(unit, answer.consent, at=at)
+            stored = await unit.tokens.read(consent_id)
+            await self._schedule(unit, consent_id, new, at)
+            await unit.commit()
+        if stored is None:
+            return _Ended(Outcome.STOPPED, error=_not_usable(consent_id, "ended"))
+        return _Ended(_named(holding, new), stored)
+
+    async def _schedule(self, unit: UnitOfWork, consent_id: ConsentId, new: NewToken, at: datetime) -> None:
+        """The next refresh, unless the answer itself said that the consent is no longer one to call for."""
+        consent = await unit.consents.get(consent_id)
+        due = self._due_of(consent_id, new.issued_at, new.expires_at)
+        if due is not None and consent is not None and consent.callable_at(at):
+            await unit.work.schedule(WorkKind.TOKEN, consent_id, lfi=consent.lfi, due_at=due)
+
+    async def _too_late(self, unit: UnitOfWork, holding: _Holding, new: NewToken, at: datetime) -> _Ended:
+        """The version moved: keep our refresh token as a spare and use what is there."""
+        consent_id = holding.consent_id
+        held = await unit.tokens.read(consent_id, lock=True)
+        if held is None:
+            await unit.consents.note("answer_for_destroyed_token", subject=consent_id, facts={}, at=at)
+            return _Ended(Outcome.STOPPED, error=_not_usable(consent_id, "ended"))
+        await unit.tokens.release(consent_id, holder=self._holder, in_doubt=held.in_doubt)
+        if held.access_token == new.access_token:  # our own commit, or the same answer given twice within grace
+            return _Ended(_named(holding, new), held)
+        if new.refresh_token is not None and await unit.tokens.keep_spare(consent_id, new.refresh_token):
+            await unit.consents.note("spare_token_kept", subject=consent_id, facts={"version": held.version}, at=at)
+        return _Ended(Outcome.HEALED, held)
+
+    async def _revive(self, unit: UnitOfWork, consent: StoredConsent, at: datetime) -> None:
+        await unit.consents.set_needs_consent(consent.consent_id, None)
+        await unit.consents.note(
+            "grant_healed", subject=consent.consent_id, facts={"cause": consent.needs_consent}, at=at
+        )
+        await unit.work.schedule(WorkKind.SYNC, consent.connection_id, lfi=consent.lfi, due_at=at)
+
+    def _new_token(self, holding: _Holding, answer: TokenAnswer, at: datetime) -> NewToken:
+        """The answer in database time: our own clock may be off."""
+        shift = at - self._clock.now()
+        return NewToken(
+            access_token=answer.access_token,
+            refresh_token=answer.refresh_token,
+            issued_at=answer.received_at + shift,
+            expires_at=answer.expires_at + shift,
+            certificate=holding.client.config.transport.thumbprint,
+        )
+
+    # -- no token -----------------------------------------------------------------------------------------------------
+
+    async def _doubted(self, holding: _Holding) -> _Ended | None:
+        """`invalid_grant` is a question first (rule 21).  `None`: ask once more with the same token."""
+        healed = await self._moved(holding)
+        if healed is not None:
+            return healed
+        if not holding.waited and self._somebody_vanished(holding):
+            holding.waited = True
+            healed = await self._wait_out(holding)
+            if healed is not None:
+                return healed
+            if self._closing.is_set():
+                return await self._unanswered(holding, TokenBusyError("token: in doubt, and shutting down"))
+            if holding.calls < CALLS_MAX:
+                return None
+        return await self._spares(holding)
+
+    def _somebody_vanished(self, holding: _Holding) -> bool:
+        before = holding.before
+        another = before.holder is not None and before.holder != self._holder
+        return another and before.in_doubt and before.attempts < ATTEMPTS_WAITED_FOR
+
+    async def _moved(self, holding: _Holding) -> _Ended | None:
+        """The end of this refresh if somebody else stored a newer token, or the tokens are gone."""
+        _, held, _ = await self._look(holding.consent_id)
+        if held is None:
+            return _Ended(Outcome.STOPPED, error=_not_usable(holding.consent_id, "ended"))
+        if held.version == holding.before.version:
+            return None
+        await self._release(holding, in_doubt=held.in_doubt)
+        return _Ended(Outcome.HEALED, held)
+
+    async def _wait_out(self, holding: _Holding) -> _Ended | None:
+        """Give whoever began before us and vanished one more lease to come back with an answer."""
+        lease = lease_of(holding.client.config.token_timeout).total_seconds()
+        began = self._elapsed()
+        while self._elapsed() - began < lease and not self._closing.is_set():
+            await self._pause(min(1.0, lease / 20))
+            if (moved := await self._moved(holding)) is not None:
+                return moved
+            if not await self._covered(holding):
+                return _Ended(Outcome.BUSY, error=TokenBusyError("token: the lease passed to another worker"))
+        return None
+
+    async def _spares(self, holding: _Holding) -> _Ended:
+        """Try what is left, newest first, each once; then the grant is lost."""
+        _, held, _ = await self._look(holding.consent_id)
+        for spare in () if held is None else held.spares:
+            answer = await self._call(holding, spare)
+            match answer:
+                case TokenAnswer():
+                    return await self._answered(holding, answer)
+                case None:
+                    return _Ended(Outcome.BUSY, error=TokenBusyError("token: the lease passed to another worker"))
+                case GrantLostError():
+                    await self._drop(holding, spare)
+                case _:
+                    return await self._unanswered(holding, answer)
+        return await self._lost(holding, "answer_lost" if holding.in_doubt else "invalid_grant")
+
+    async def _drop(self, holding: _Holding, spare: SecretStr) -> None:
+        await self._store.atomically(lambda unit: unit.tokens.drop_spare(holding.consent_id, spare))
+
+    async def _lost(self, holding: _Holding, cause: str) -> _Ended:
+        """Name the loss once, unless the Hub says that the consent itself is what ended."""
+        await self._ask_hub(holding)
+
+        async def step(unit: UnitOfWork) -> _Ended:
+            consent = await unit.consents.get(holding.consent_id, lock=True)
+            if consent is None or not consent.callable_at(await unit.now()):
+                await unit.tokens.release(holding.consent_id, holder=self._holder, in_doubt=False)
+                why = "unknown" if consent is None else consent.status
+                return _Ended(Outcome.STOPPED, error=_not_usable(holding.consent_id, why))
+            if not await unit.tokens.give_up(holding.consent_id, version=holding.before.version, cause=cause):
+                held = await unit.tokens.read(holding.consent_id)
+                if held is None:
+                    return _Ended(Outcome.STOPPED, error=_not_usable(holding.consent_id, "ended"))
+                return _Ended(Outcome.HEALED, held)
+            await unit.consents.set_needs_consent(holding.consent_id, cause)
+            facts = {"cause": cause, "calls": holding.calls, "attempts": holding.before.attempts + 1}
+            await unit.consents.note("grant_lost", subject=holding.consent_id, facts=facts, at=await unit.now())
+            await rest(unit, consent_id=consent.consent_id, connection_id=consent.connection_id, lfi=consent.lfi)
+            return _Ended(Outcome.LOST, error=_grant_lost(holding.consent_id, cause))
+
+        return await self._store.atomically(step)
+
+    async def _ask_hub(self, holding: _Holding) -> None:
+        """Ask what became of the consent (client-credentials); no answer changes nothing."""
+        consent = holding.consent
+        try:
+            view = await holding.client.read_consent(
+                consent.consent_id,
+                version=consent.version,
+                calls=lambda call: self._on_call(consent.lfi, consent.consent_id, call),
+            )
+        except SyncWorkerError as error:
+            log.warning("consent not read after invalid_grant", consent_id=consent.consent_id, error=error.code)
+            return
+        if view.consent_id == consent.consent_id:
+            await self._store.atomically(lambda unit: _note_now(unit, view))
+
+    async def _unanswered(self, holding: _Holding, error: SyncWorkerError) -> _Ended:
+        """Give the lease back; the intent stays on the row while a call is in doubt."""
+        await self._release(holding, in_doubt=holding.in_doubt)
+        if isinstance(error, TokenBusyError):
+            return _Ended(Outcome.BUSY, error=error)
+        return _Ended(Outcome.UNAVAILABLE if isinstance(error, TransientError) else Outcome.REFUSED, error=error)
+
+    async def _release(self, holding: _Holding, *, in_doubt: bool) -> None:
+        await self._store.atomically(
+            lambda unit: unit.tokens.release(holding.consent_id, holder=self._holder, in_doubt=in_doubt)
+        )
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, but not past the beginning of a shutdown."""
+        waits = [asyncio.ensure_future(self._sleep(seconds)), asyncio.ensure_future(self._closing.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _reach(self, name: str) -> None:
+        waiting = self._checkpoint(name)
+        if waiting is not None:
+            await waiting
+
+
+class VaultSource:
+    """A `TokenSource`: the vault's token of one consent, remembered for some seconds so that pages cost no look."""
+
+    def __init__(
+        self,
+        live: Callable[[ConsentId, SecretStr | None], Awaitable[tuple[SecretStr, float]]],
+        consent_id: ConsentId,
+        elapsed: Callable[[], float],
+    ) -> None:
+        self._live = live
+        self._consent_id = consent_id
+        self._elapsed = elapsed
+        self._token: SecretStr | None = None
+        self._until = 0.0
+
+    async def __call__(self, *, rejected: SecretStr | None = None) -> SecretStr:
+        """As `Vault.access_token`."""
+        if self._token is None or self._token == rejected or self._elapsed() >= self._until:
+            asked = self._elapsed()
+            self._token, good_for = await self._live(self._consent_id, rejected)
+            self._until = asked + min(good_for, SOURCE_TRUST_S)
+        return self._token
+
+
+def _usable(held: StoredToken, certificate: str, rejected: SecretStr | None) -> tuple[SecretStr, datetime] | None:
+    """The access token and until when it is given out; `None` for one that is refused or bound elsewhere (rule 23)."""
+    if held.access_token is None or held.issued_at is None or held.expires_at is None:
+        return None
+    if held.certificate != certificate or held.access_token == rejected:
+        return None
+    return held.access_token, good_until(held.issued_at, held.expires_at)
+
+
+def _why_not(
+    consent_id: ConsentId, consent: StoredConsent | None, held: StoredToken | None, now: datetime
+) -> ConsentError | None:
+    """Why no token may be asked for; `None` when one may."""
+    if consent is None:
+        return _unknown(consent_id)
+    cause = consent.needs_consent or (None if held is None else held.lost_cause)
+    if cause is not None:
+        return _grant_lost(consent_id, cause)
+    if not consent.callable_at(now):
+        return _not_usable(consent_id, _state(consent, now))
+    return _not_usable(consent_id, "no_token") if held is None else None
+
+
+def _state(consent: StoredConsent, now: datetime) -> str:
+    if consent.status == "Authorized":
+        return "paused" if consent.paused_at is not None else "expired"
+    return consent.status
+
+
+def _named(holding: _Holding, new: NewToken) -> Outcome:
+    if holding.in_doubt:
+        return Outcome.GRACE
+    kept = new.refresh_token is None or new.refresh_token == holding.before.refresh_token
+    return Outcome.KEPT if kept else Outcome.ROTATED
+
+
+def _unknown(consent_id: ConsentId) -> ConsentNotUsableError:
+    return _not_usable(consent_id, "unknown")
+
+
+def _not_usable(consent_id: ConsentId, why: str) -> ConsentNotUsableError:
+    return ConsentNotUsableError(f"consent {consent_id}: not usable ({why})", consent_id=consent_id, cause=why)
+
+
+def _grant_lost(consent_id: ConsentId, cause: str) -> GrantLostError:
+    return GrantLostError(
+        f"consent {consent_id}: the grant is lost ({cause}); the user has to give consent again",
+        consent_id=consent_id,
+        cause=cause,
+    )
+
+
+def _again(error: SyncWorkerError) -> SyncWorkerError:
+    """The same error for each of those who waited: one exception must not be raised twice at once."""
+    match error:
+        case ConsentError():
+            return type(error)(str(error), consent_id=error.consent_id, cause=error.cause)
+        case TransientError():
+            return type(error)(str(error), retry_after=error.retry_after)
+        case RefusedError():
+            return type(error)(str(error), status=error.status, error_code=error.error_code)
+        case _:
+            return type(error)(str(error))
+
+
+async def _note_now(unit: UnitOfWork, view: ConsentView) -> None:
+    await noted(unit, view, at=await unit.now())
+
+
+async def _end_by_clock(unit: UnitOfWork, consent_id: ConsentId) -> None:
+    held = await unit.consents.get(consent_id, lock=True)
+    if held is not None:
+        await ended_by_clock(unit, held, at=await unit.now())
+
+
+def _seen(task: asyncio.Task[_Ended]) -> None:
+    """Those who waited may all have left: the error is known then, and not "never retrieved"."""
+    if not task.cancelled():
+        task.exception()
