@@ -1,0 +1,366 @@
+"""Write what walks brought: records, history, cursors, coverage, grants and change rows, in one transaction.
+
+Guarded twice inside that transaction: the claim must still be the newest (`LeaseLostError` otherwise), and the consent
+must still be callable, since after a revocation is seen no row is written.  No HTTP here, and no commit: the caller
+runs this through `Store.atomically`, so that a conflict repeats the whole of it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
+from typing import Final
+
+from syncworker.errors import ConsentNotUsableError, LeaseLostError, StandardViolationError
+from syncworker.standard.resources import Resource, ResourceName
+from syncworker.standard.values import ConsentId, local_date
+from syncworker.store.changes import Op, RowChange
+from syncworker.store.cursors import BEGINNING, Covered, Cursor, Listing, extended
+from syncworker.store.records import Held, Record
+from syncworker.store.tables import RECORD_TABLES, typed_columns
+from syncworker.store.unit_of_work import UnitOfWork
+from syncworker.store.work import Claim
+from syncworker.sync import pages as footprint
+from syncworker.sync.decode import PENDING, TYPED, decode
+from syncworker.sync.diff import Changes, Proof, diff, open_since, unproved
+from syncworker.sync.fetch import Walk
+from syncworker.sync.plan import Window
+from syncworker.sync.reports import StepOutcome, StepReport
+
+DAY: Final = timedelta(days=1)
+BOOKED: Final = "Booked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Whose data is written, and by which claim."""
+
+    connection_id: ConsentId
+    consent_id: ConsentId
+    claim: Claim
+    seal_raw: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Showing:
+    """A walk, decoded.
+
+    Attributes:
+        records: key → record, for the pages that were decoded.
+        seen: key → digest; `None` for a key on a page that did not change since it was stored.
+        digests: of each page.
+        keys: of each page; `None` when a key was shown twice.
+        notes, violations: as in `decode.Decoded`, over all pages.
+    """
+
+    walk: Walk
+    records: dict[str, Record] = field(default_factory=dict, repr=False)
+    seen: dict[str, bytes | None] = field(default_factory=dict, repr=False)
+    digests: list[bytes] = field(default_factory=list, repr=False)
+    keys: list[tuple[str, ...]] | None = field(default_factory=list, repr=False)
+    notes: dict[str, int] = field(default_factory=dict)
+    violations: int = 0
+    pages_unchanged: int = 0
+
+    @property
+    def listing(self) -> Listing:
+        return self.walk.step.listing
+
+    @property
+    def resource(self) -> Resource:
+        return self.walk.step.resource
+
+    @property
+    def complete(self) -> bool:
+        """Whether every page came and every item on them had a key."""
+        return self.walk.error is None and not self.violations
+
+
+def show(walk: Walk, known: Mapping[bytes, tuple[str, ...]]) -> Showing:
+    """Decode a walk; pages whose digest is in `known` count by their keys alone.
+
+    Of two items with one key the last wins, or the one with the later `Typed.newest`.
+
+    Raises:
+        StandardViolationError: a page is not what the standard says.
+    """
+    step = walk.step
+    typed = TYPED[step.resource.name]
+    newest = typed_columns(RECORD_TABLES[step.resource.name]).index(typed.newest) if typed.newest else None
+    shown = Showing(walk=walk)
+    pages: list[tuple[str, ...]] = []
+    for data in walk.pages:
+        digest = footprint.page_digest(data)
+        shown.digests.append(digest)
+        if digest in known:
+            keys = known[digest]
+            shown.pages_unchanged += 1
+            shown.seen.update(dict.fromkeys(keys))
+        else:
+            decoded = decode(step.resource, step.account_id, data)
+            keys = tuple(record.key for record in decoded.records)
+            for record in decoded.records:
+                earlier = shown.records.get(record.key) if newest is not None else None
+                if (
+                    earlier is not None
+                    and newest is not None
+                    and _later(earlier.columns[newest], record.columns[newest])
+                ):
+                    continue
+                shown.records[record.key] = record
+                shown.seen[record.key] = record.digest
+            shown.violations += decoded.violations
+            for oddity, times in decoded.notes.items():
+                shown.notes[oddity] = shown.notes.get(oddity, 0) + times
+        pages.append(keys)
+    shown_twice = sum(map(len, pages)) - len(shown.seen)
+    if shown_twice:
+        shown.notes["item.shown_twice"] = shown_twice
+    shown.keys = None if shown_twice else pages
+    return shown
+
+
+def proof_of(shown: Showing) -> Proof:
+    """How much a walk can prove: nothing before the LFI's own history or outside its window."""
+    walk, window = shown.walk, shown.walk.step.window
+    since = None if window is None else window.since
+    if window is not None and walk.first_available is not None:
+        horizon = walk.first_available + DAY
+        since = horizon if since is None else max(since, horizon)
+    return Proof(
+        walk_complete=shown.complete,
+        single_page=len(walk.pages) == 1,
+        since=since,
+        until=None if window is None else window.until,
+    )
+
+
+async def guard(unit: UnitOfWork, scope: Scope, *, now: datetime) -> None:
+    """Make sure that this run may still write; holds until the transaction ends.
+
+    Raises:
+        LeaseLostError: a newer claim owns the work.
+        ConsentNotUsableError: the consent is no longer callable.
+    """
+    if not await unit.work.holds(scope.claim):
+        raise LeaseLostError("a newer claim owns this sync")
+    consent = await unit.consents.get(scope.consent_id, lock=True)
+    if consent is None or not consent.callable_at(now):
+        status = "erased" if consent is None else consent.status
+        raise ConsentNotUsableError(f"consent is {status}", consent_id=scope.consent_id, cause=status)
+
+
+async def apply(
+    unit: UnitOfWork,
+    scope: Scope,
+    showings: Sequence[Showing],
+    cursors: Mapping[Listing, Cursor],
+    *,
+    due: Mapping[Listing, datetime],
+    now: datetime,
+) -> tuple[StepReport, ...]:
+    """Write decoded walks.  Call `guard` first, in the same transaction.
+
+    A broken-off walk writes the records it brought and buries nothing; its cursor stays (the caller notes the attempt),
+    but the pages of the walk before no longer say what is held.
+
+    Args:
+        cursors: as read before the walks.
+        due: when each listing is due next.
+
+    Returns:
+        One report for each walk, in order.
+    """
+    held = await _held(unit, scope, showings)
+    decided = [await _decide(unit, scope, one, held[one.listing]) for one in showings]
+    for resource in dict.fromkeys(one.resource.name for one in showings):
+        await _write(unit, scope, resource, [pair for pair in decided if pair[0].resource.name is resource], now=now)
+    feed = [change for shown, changes, _ in decided for change in _feed(shown.listing, changes)]
+    await unit.changes.append(scope.connection_id, feed, at=now, gen=scope.claim.gen)
+    complete = [(shown, changes, rows) for shown, changes, rows in decided if shown.walk.error is None]
+    advanced = [
+        _cursor(shown, changes, rows, cursors.get(shown.listing), due=due[shown.listing], gen=scope.claim.gen, now=now)
+        for shown, changes, rows in complete
+    ]
+    await unit.cursors.advance(scope.connection_id, advanced)
+    broken_off = [shown.listing for shown, changes, _ in decided if shown.walk.error is not None and changes]
+    await unit.cursors.forget_pages(scope.connection_id, broken_off, gen=scope.claim.gen)
+    await _cover(unit, scope, [shown for shown, _, _ in complete], now=now)
+    return tuple(_report(shown, changes, due.get(shown.listing)) for shown, changes, _ in decided)
+
+
+Decided = tuple[Showing, Changes, Mapping[str, Held]]
+
+
+async def _held(unit: UnitOfWork, scope: Scope, showings: Sequence[Showing]) -> dict[Listing, dict[str, Held]]:
+    """What we hold of the listings, one query a resource, narrowed to what their windows can touch."""
+    found: dict[Listing, dict[str, Held]] = {}
+    for resource in dict.fromkeys(one.resource.name for one in showings):
+        those = [one for one in showings if one.resource.name is resource]
+        typed = TYPED[resource]
+        held = await unit.records.held(
+            resource,
+            scope.connection_id,
+            [one.listing.account_id for one in those],
+            instant=typed.instant,
+            status=typed.status,
+            since=_since(those),
+        )
+        found |= {one.listing: held[one.listing.account_id] for one in those}
+    return found
+
+
+def _since(showings: Iterable[Showing]) -> datetime | None:
+    """The earliest lower end of some walks' windows; `None` when one of them has none."""
+    ends = [None if one.walk.step.window is None else one.walk.step.window.since for one in showings]
+    known = [end for end in ends if end is not None]
+    return min(known) if len(known) == len(ends) else None
+
+
+async def _decide(unit: UnitOfWork, scope: Scope, shown: Showing, held: dict[str, Held]) -> Decided:
+    """Changes of one walk; what it counts on without having decoded it is fetched or decoded first."""
+    if shown.walk.step.window is not None and shown.walk.step.window.since is not None:
+        unknown = shown.seen.keys() - held.keys()
+        typed = TYPED[shown.resource.name]
+        held |= await unit.records.held_of(
+            shown.resource.name, scope.connection_id, shown.listing.account_id, unknown,
+            instant=typed.instant, status=typed.status,
+        )  # fmt: skip
+    changes = diff(shown.seen, held, proof=proof_of(shown))
+    if unproved(changes, shown.seen):  # a row is not as the page's footprint says: trust the page, not the footprint
+        again = show(shown.walk, {})
+        shown.records, shown.seen = again.records, again.seen
+        shown.notes, shown.violations, shown.keys = again.notes, again.violations, again.keys
+        changes = diff(shown.seen, held, proof=proof_of(shown))
+    return shown, changes, held
+
+
+async def _write(
+    unit: UnitOfWork, scope: Scope, resource: ResourceName, decided: Sequence[Decided], *, now: datetime
+) -> None:
+    """Everything one resource's walks changed, one statement a kind of change."""
+    gen, connection_id = scope.claim.gen, scope.connection_id
+    records = {
+        shown.listing.account_id: [shown.records[key] for key in changes.to_write]
+        for shown, changes, _ in decided
+        if changes.to_write
+    }
+    if records:
+        await unit.records.upsert(resource, connection_id, records, gen=gen, at=now, seal=scope.seal_raw)
+        await unit.records.keep_history(resource, connection_id, records, gen=gen, at=now)
+    for shown, changes, _ in decided:
+        account_id = shown.listing.account_id
+        if changes.missed:
+            await unit.records.miss(resource, connection_id, {account_id: changes.missed}, gen=gen, at=now)
+        if changes.found:
+            await unit.records.find_again(resource, connection_id, {account_id: changes.found}, gen=gen)
+        if changes.gone:
+            await unit.records.bury(resource, connection_id, {account_id: changes.gone}, gen=gen, at=now)
+        if resource is ResourceName.ACCOUNTS:
+            await keep_grants(unit, scope, shown.seen, ended=changes.gone, now=now)
+
+
+async def keep_grants(
+    unit: UnitOfWork, scope: Scope, seen: Iterable[str], *, ended: frozenset[str] = frozenset(), now: datetime
+) -> None:
+    """Grant the accounts that `/accounts` showed with this consent; end those proved absent, as a tombstone is."""
+    granted = await unit.records.granted(scope.consent_id)
+    fresh = [account_id for account_id in seen if account_id not in granted]
+    await unit.records.grant(scope.consent_id, scope.connection_id, fresh, at=now)
+    await unit.records.end_grants(scope.consent_id, ended & granted, at=now)
+
+
+def _feed(listing: Listing, changes: Changes) -> Iterable[RowChange]:
+    for op, keys in (
+        (Op.ADDED, changes.new | changes.revived),
+        (Op.MODIFIED, changes.changed),
+        (Op.REMOVED, changes.gone),
+    ):
+        for key in sorted(keys):
+            yield RowChange(listing.account_id, listing.resource, key, op)
+
+
+def _cursor(
+    shown: Showing,
+    changes: Changes,
+    held: Mapping[str, Held],
+    before: Cursor | None,
+    *,
+    due: datetime,
+    gen: int,
+    now: datetime,
+) -> Cursor:
+    """Where the listing stands after a walk to its end.
+
+    While a record is missed, or an item could not be read, no footprint is kept: the next walk has to look again.
+    """
+    start = before or Cursor(listing=shown.listing, due_at=due, gen=gen)
+    window = shown.walk.step.window or Window()
+    typed = TYPED[shown.resource.name]
+    marks = _marks(shown, typed.instant, typed.status)
+    booked = [at for at, status in marks.values() if at is not None and status == BOOKED]
+    undecided = {key: (at, status == PENDING) for key, (at, status) in marks.items()}
+    return replace(
+        start,
+        pages=None if changes.missed or not shown.complete else footprint.pack(shown.digests, shown.keys),
+        window_from=window.from_date,
+        high_water=max([*booked, *([start.high_water] if start.high_water else [])], default=None),
+        open_since=open_since(changes, held, undecided) if typed.instant else None,
+        checked_at=now,
+        attempted_at=now,
+        changed_at=now if changes else start.changed_at,
+        due_at=due,
+        outcome=(StepOutcome.OK if changes else StepOutcome.UNCHANGED).value,
+        error=StandardViolationError.code if shown.violations else None,
+        refused_until=None,
+        gen=gen,
+    )
+
+
+def _marks(shown: Showing, instant: str | None, status: str | None) -> dict[str, tuple[datetime | None, str | None]]:
+    """Instant and status of each decoded record, where the resource has them."""
+    if instant is None or status is None:
+        return {}
+    names = typed_columns(RECORD_TABLES[shown.resource.name])
+    at, state = names.index(instant), names.index(status)
+    return {key: (record.columns[at], record.columns[state]) for key, record in shown.records.items()}
+
+
+async def _cover(unit: UnitOfWork, scope: Scope, showings: Sequence[Showing], *, now: datetime) -> None:
+    """Note which windows were walked completely."""
+    windowed = [one for one in showings if one.walk.step.window is not None]
+    if not windowed:
+        return
+    held = await unit.cursors.coverage(scope.connection_id, [one.listing for one in windowed])
+    windows = {one.listing: extended(held[one.listing], _covered(one, now=now)) for one in windowed}
+    await unit.cursors.cover(scope.connection_id, windows, gen=scope.claim.gen)
+
+
+def _covered(shown: Showing, *, now: datetime) -> Covered:
+    window = shown.walk.step.window or Window()
+    today = local_date(now)
+    until: date = today if window.to_date is None else min(today, window.to_date - DAY)
+    since = BEGINNING if window.from_date is None else window.from_date + DAY
+    return Covered(
+        from_date=min(since, until), to_date=until, walked_at=now, pages=len(shown.walk.pages), items=len(shown.seen)
+    )
+
+
+def _report(shown: Showing, changes: Changes, due_at: datetime | None) -> StepReport:
+    return StepReport(
+        resource=shown.resource.name,
+        account_id=shown.listing.account_id,
+        outcome=StepOutcome.OK if changes else StepOutcome.UNCHANGED,
+        error=StandardViolationError.code if shown.violations else None,
+        pages=len(shown.walk.pages),
+        pages_unchanged=shown.pages_unchanged,
+        items=len(shown.seen),
+        added=len(changes.new) + len(changes.revived),
+        modified=len(changes.changed),
+        removed=len(changes.gone),
+        notes=dict(shown.notes),
+        due_at=due_at,
+    )
+
+
+def _later(one: datetime | None, other: datetime | None) -> bool:
+    return one is not None and (other is None or one > other)

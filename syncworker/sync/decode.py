@@ -1,0 +1,379 @@
+"""Turn pages into records: key, typed columns, raw bytes, digest.
+
+In: the bytes of a page's `Data`.  Out: `Decoded`, plain values.  No I/O here.
+
+A resource is a row of `TYPED`: for each column of its table, how it is read from an item.  Reading is tolerant: a
+member of an unexpected type becomes NULL and is counted as a note, an unknown enum value is kept as text, and the
+item's own bytes are kept whatever happens.  An item without a usable key is counted as a violation and left out; the
+others pass.
+
+Money is `Decimal` from the first byte, instants are UTC; one without an offset is UAE time, noted.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+import sqlalchemy as sa
+import xxhash
+
+from syncworker.errors import StandardViolationError
+from syncworker.standard.resources import Resource, ResourceName
+from syncworker.standard.values import local_date, read_instant, read_money, signed
+from syncworker.store.records import Record
+from syncworker.store.tables import ACCOUNT_ID, KEY, RECORD_TABLES, typed_columns
+
+DECODER_VERSION: Final = 1
+"""Salts every digest: raise it when a column is added or read differently, and every row fills itself anew."""
+
+PENDING: Final = "Pending"
+
+Item = Mapping[str, Any]
+Note = Callable[[str], None]
+Read = Callable[[Item, Note], Any]
+Reader = Callable[[str, sa.Column[Any]], Read]
+
+_CANONICAL: Final = msgspec.json.Encoder(order="sorted", decimal_format="number")
+_EXACT: Final = msgspec.json.Decoder(float_hook=Decimal)
+_MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_LIST: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError, ArithmeticError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What one page held.
+
+    Attributes:
+        records: in the LFI's order; a key may come twice.
+        notes: oddities by name, counted: `<column>.wrong_type`, `<column>.no_offset`, `<column>.cut` …
+        violations: items without a usable key, left out.
+    """
+
+    records: tuple[Record, ...]
+    notes: Counter[str] = field(default_factory=Counter)
+    violations: int = 0
+
+
+# -- how a column is read --------------------------------------------------------------------------------------------
+
+
+def _reach(path: str) -> Callable[[Item], Any]:
+    """A function that follows a dotted path through objects, and a number through lists; `None` when it ends early."""
+    first, *rest = path.split(".")
+    if not rest:
+        return lambda item: item.get(first)
+
+    def reach(item: Item) -> Any:
+        value = item.get(first)
+        for step in rest:
+            if isinstance(value, Mapping):
+                value = value.get(step)
+            elif isinstance(value, list) and step.isdigit():
+                value = value[int(step)] if len(value) > int(step) else None
+            else:
+                return None
+        return value
+
+    return reach
+
+
+def text(path: str, column: sa.Column[Any]) -> Read:
+    """Text; a number is written out, since the standard types some codes both ways (D-28)."""
+    reach, name, length = _reach(path), column.name, int(getattr(column.type, "length", 0) or 0)
+
+    def read(item: Item, note: Note) -> str | None:
+        value = reach(item)
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            if isinstance(value, bool) or not isinstance(value, int | Decimal):
+                note(f"{name}.wrong_type")
+                return None
+            value = str(value)
+        if length and len(value) > length:
+            note(f"{name}.cut")
+            value = value[:length]
+        return value if value.isascii() and "\x00" not in value else _storable(value)
+
+    return read
+
+
+def money(path: str, column: sa.Column[Any]) -> Read:
+    """An unsigned amount."""
+    reach, name = _reach(path), column.name
+
+    def read(item: Item, note: Note) -> Decimal | None:
+        value = reach(item)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+            note(f"{name}.wrong_type")
+            return None
+        try:
+            return read_money(value)
+        except ValueError:
+            note(f"{name}.not_an_amount")
+            return None
+
+    return read
+
+
+def signed_money(path: str, column: sa.Column[Any]) -> Read:
+    """An amount with the sign of `CreditDebitIndicator`; without a known indicator there is no sign to give."""
+    amount = money(path, column)
+
+    def read(item: Item, _note: Note) -> Decimal | None:
+        indicator = item.get("CreditDebitIndicator")
+        value = amount(item, _ignore)  # noted where the unsigned amount is read
+        return signed(value, indicator) if value is not None and indicator in ("Credit", "Debit") else None
+
+    return read
+
+
+def instant(path: str, column: sa.Column[Any]) -> Read:
+    """An instant in UTC."""
+    reach, name = _reach(path), column.name
+
+    def read(item: Item, note: Note) -> datetime | None:
+        value = reach(item)
+        if value is None:
+            return None
+        moment, without_offset = _instant(value) if isinstance(value, str) else (None, False)
+        if moment is None:
+            note(f"{name}.not_an_instant")
+        elif without_offset:
+            note(f"{name}.no_offset")
+        return moment
+
+    return read
+
+
+def uae_date(path: str, _column: sa.Column[Any]) -> Read:
+    """The local date in the UAE of an instant."""
+    reach = _reach(path)
+
+    def read(item: Item, _note: Note) -> Any:
+        value = reach(item)
+        moment = _instant(value)[0] if isinstance(value, str) else None
+        return None if moment is None else local_date(moment)
+
+    return read
+
+
+def counterparty(path: str, column: sa.Column[Any]) -> Read:
+    """A member of the other side's account: the creditor's of a Debit, the debtor's of a Credit."""
+    sides = {
+        "Debit": (text(f"CreditorAccount.0.{path}", column), text(f"CreditorAccount.{path}", column)),
+        "Credit": (text(f"DebtorAccount.{path}", column), text(f"DebtorAccount.0.{path}", column)),
+    }
+
+    def read(item: Item, note: Note) -> Any:
+        for side in sides.get(item.get("CreditDebitIndicator") or "", ()):
+            value = side(item, note)
+            if value is not None:
+                return value
+        return None
+
+    return read
+
+
+# -- the table -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """How the items of one resource fill the columns of its table.
+
+    Attributes:
+        columns: for each typed column of the table, how it is read and from where.
+        instant: the column the listing's window compares; `None` where the listing has no window.
+        status: the column that says `Pending`; `None` where nothing is ever pending.
+        newest: of two items with one key, the one with the later value here wins; `None`: the one seen last.
+        key_max: most characters of a key.
+    """
+
+    columns: Mapping[str, tuple[Reader, str]]
+    instant: str | None = None
+    status: str | None = None
+    newest: str | None = None
+    key_max: int = KEY.length or 256
+
+
+N = ResourceName
+_PARTY: Final = Typed(
+    {
+        "party_type": (text, "PartyType"),
+        "party_category": (text, "PartyCategory"),
+        "account_role": (text, "AccountRole"),
+    }
+)
+
+TYPED: Final[Mapping[ResourceName, Typed]] = {
+    N.ACCOUNTS: Typed(
+        {
+            "status": (text, "Status"),
+            "currency": (text, "Currency"),
+            "account_type": (text, "AccountType"),
+            "account_sub_type": (text, "AccountSubType"),
+            "nickname": (text, "Nickname"),
+            "description": (text, "Description"),
+            "opening_date": (instant, "OpeningDate"),  # a date-time on accounts (trap 28)
+        },
+        key_max=ACCOUNT_ID.length or 40,
+    ),
+    N.BALANCES: Typed(
+        {
+            "type": (text, "Type"),
+            "currency": (text, "Amount.Currency"),
+            "credit_debit_indicator": (text, "CreditDebitIndicator"),
+            "amount": (money, "Amount.Amount"),
+            "signed_amount": (signed_money, "Amount.Amount"),
+            "date_time": (instant, "DateTime"),
+        },
+        newest="date_time",
+    ),
+    N.TRANSACTIONS: Typed(
+        {
+            "status": (text, "Status"),
+            "credit_debit_indicator": (text, "CreditDebitIndicator"),
+            "amount": (money, "Amount.Amount"),
+            "signed_amount": (signed_money, "Amount.Amount"),
+            "currency": (text, "Amount.Currency"),
+            "booking_date_time": (instant, "BookingDateTime"),
+            "booking_date": (uae_date, "BookingDateTime"),
+            "value_date_time": (instant, "ValueDateTime"),
+            "transaction_date_time": (instant, "TransactionDateTime"),
+            "transaction_type": (text, "TransactionType"),
+            "sub_transaction_type": (text, "SubTransactionType"),
+            "transaction_reference": (text, "TransactionReference"),
+            "transaction_information": (text, "TransactionInformation"),
+            "merchant_name": (text, "MerchantDetails.MerchantName"),
+            "merchant_category_code": (text, "MerchantDetails.MerchantCategoryCode"),
+            "counterparty_name": (counterparty, "Name"),
+        },
+        instant="booking_date_time",
+        status="status",
+    ),
+    N.ACCOUNT_PARTIES: _PARTY,
+    N.PARTIES: _PARTY,
+}
+
+
+def _readers(name: ResourceName) -> tuple[Read, ...]:
+    table, typed = RECORD_TABLES[name], TYPED[name]
+    return tuple(
+        reader(path, table.c[column]) for column in typed_columns(table) for reader, path in [typed.columns[column]]
+    )
+
+
+_READERS: Final = {name: _readers(name) for name in TYPED}
+
+
+# -- a page ----------------------------------------------------------------------------------------------------------
+
+
+def decode(resource: Resource, account_id: str, data: bytes) -> Decoded:
+    """Decode the `Data` of one page.
+
+    Args:
+        account_id: the account the page was asked for; `''` for none.
+
+    Raises:
+        StandardViolationError: `Data` is not an object, its items are missing, or it is another account's.
+    """
+    notes: Counter[str] = Counter()
+
+    def note(oddity: str) -> None:
+        notes[oddity] += 1
+
+    records: list[Record] = []
+    violations = 0
+    readers, key_of, key_max = _READERS[resource.name], _key_reader(resource.key), TYPED[resource.name].key_max
+    for raw in _items(resource, account_id, data):
+        try:
+            item = _EXACT.decode(raw)
+            key = key_of(item)
+            digest = xxhash.xxh3_128_digest(_CANONICAL.encode(item), seed=DECODER_VERSION)
+        except _UNREADABLE:
+            key = None
+        if key is None or len(key) > key_max:
+            note("item.no_usable_key")
+            violations += 1
+            continue
+        records.append(Record(key, tuple([read(item, note) for read in readers]), raw, digest))
+    return Decoded(tuple(records), notes, violations)
+
+
+def canonical(raw: bytes) -> bytes:
+    """An item with its members sorted and its numbers exact: equal for items that differ in order or space only.
+
+    Raises:
+        StandardViolationError: not JSON.
+    """
+    try:
+        return _CANONICAL.encode(_EXACT.decode(raw))
+    except _UNREADABLE:
+        raise StandardViolationError("item: not readable JSON") from None
+
+
+def _items(resource: Resource, account_id: str, data: bytes) -> Iterator[bytes]:
+    """The bytes of each item, whether a list or the single object of `/parties` (trap 17)."""
+    try:
+        members = _MEMBERS.decode(data)
+        told = _EXACT.decode(members["AccountId"]) if "AccountId" in members and resource.per_account else account_id
+        items = bytes(members[resource.items])
+        if told != account_id:
+            raise StandardViolationError(f"{resource.operation}: Data.AccountId is not the account that was asked for")
+        if items.startswith(b"{"):
+            yield items
+            return
+        for raw in _LIST.decode(items):
+            yield bytes(raw)
+    except KeyError:
+        raise StandardViolationError(f"{resource.operation}: Data has no {resource.items}") from None
+    except _UNREADABLE:
+        raise StandardViolationError(f"{resource.operation}: Data is not what the standard says") from None
+
+
+@lru_cache(maxsize=64)
+def _key_reader(members: tuple[str, ...]) -> Callable[[Any], str | None]:
+    reaches = tuple(_reach(member) for member in members)
+
+    def key_of(item: Any) -> str | None:
+        if not isinstance(item, Mapping):
+            return None
+        parts = []
+        for reach in reaches:
+            part = reach(item)
+            if isinstance(part, int) and not isinstance(part, bool):
+                part = str(part)  # ids are text whatever the LFI types them as
+            if not isinstance(part, str) or not part or _storable(part) != part:
+                return None
+            parts.append(part)
+        return "|".join(parts)
+
+    return key_of
+
+
+@lru_cache(maxsize=4096)
+def _instant(value: str) -> tuple[datetime | None, bool]:
+    """Read once: the instants of one item are often the same."""
+    try:
+        return read_instant(value)
+    except (ValueError, OverflowError):
+        return None, False
+
+
+def _storable(value: str) -> str:
+    """Text both databases take: no NUL and no lone surrogate."""
+    return value.encode(errors="replace").decode().replace("\x00", "\ufffd")
+
+
+def _ignore(_oddity: str) -> None:
+    pass

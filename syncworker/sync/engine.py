@@ -1,0 +1,238 @@
+"""Sync one consent, or a batch of claims side by side on this process's loop.
+
+Each claim has its own lease, deadline, transaction and outcome: one consent's failure is a value in the batch's
+report.  While a batch runs its leases are renewed together; a claim that was lost meanwhile is dropped at once.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from syncworker.consents.lifecycle import Clients
+from syncworker.errors import ConsentNotUsableError, LeaseLostError, SyncWorkerError, TransientError
+from syncworker.lfi.api import TokenSource
+from syncworker.standard.consents import Status
+from syncworker.standard.resources import permitted
+from syncworker.standard.values import ConsentId
+from syncworker.store.consents import StoredConsent
+from syncworker.store.unit_of_work import Store, UnitOfWork
+from syncworker.store.work import Claim
+from syncworker.sync.reports import BatchReport, RunOutcome, RunReport
+from syncworker.sync.run import ConsentRun, Gates, Situation, SyncSettings, resting_until, situation
+
+Hint = tuple[int, int]
+"""A message's mention of a claim: `work.id`, `gen`."""
+
+RENEWALS: Final = 3
+"""How often a lease is renewed within its length."""
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class UnexpectedError(SyncWorkerError):
+    """A bug of ours, met in the run of one consent."""
+
+    code = "unexpected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a sync works with.
+
+    Attributes:
+        clients: gives the client of an LFI.
+        tokens: gives the token source of a consent.
+        ask: asks the Hub for a consent and files what it says.
+    """
+
+    store: Store
+    clients: Clients
+    tokens: Callable[[ConsentId], TokenSource]
+    ask: Callable[[ConsentId], Awaitable[StoredConsent]]
+
+
+class Engine:
+    """Syncs consents.  Lives on one event loop."""
+
+    def __init__(self, parts: Parts, settings: SyncSettings) -> None:
+        self._parts = parts
+        self._settings = settings
+        self._gates = Gates()
+        self._lease = timedelta(seconds=settings.lease_s)
+
+    async def sync_batch(self, hints: Sequence[Hint]) -> BatchReport:
+        """Sync the consents of these claims.  Running it twice is harmless: a claim is taken once.
+
+        Raises:
+            StoreUnavailableError: the claims could not be taken; their leases bring them back.
+        """
+
+        async def take(unit: UnitOfWork) -> list[Claim]:
+            now = await unit.now()
+            for slug, until in (await unit.lfis.gates()).items():
+                self._gates.close(slug, (until - now).total_seconds())
+            return await unit.work.take_many(hints, lease=self._lease)
+
+        claims = await self._parts.store.atomically(take)
+        slots = asyncio.Semaphore(self._settings.consents_at_once)
+        lost: set[int] = set()
+
+        async def one(claim: Claim) -> RunReport:
+            async with slots:
+                return await self._outlived(claim, lost)
+
+        running = {claim.id: asyncio.create_task(one(claim), name=f"sync {claim.id}") for claim in claims}
+        renewing = asyncio.create_task(self._renew(claims, running, lost), name="renew leases")
+        try:
+            runs = await asyncio.gather(*running.values())
+        finally:
+            renewing.cancel()
+            for task in running.values():
+                task.cancel()
+            await asyncio.gather(renewing, *running.values(), return_exceptions=True)
+        return BatchReport(stale=len(hints) - len(claims), runs=tuple(runs))
+
+    async def sync_consent(self, claim: Claim, *, full: bool = False) -> RunReport:
+        """Sync the connection of a claim that was taken, with its live consent, and end the claim.
+
+        Args:
+            full: look at every item again, as if no page were known.
+
+        Raises:
+            SetupError: the LFI is not set up.
+            StoreUnavailableError: the database is away.
+        """
+        connection_id = ConsentId(claim.subject)
+        async with self._parts.store.reading() as unit:
+            known = await situation(unit, connection_id)
+        consent = known.consent
+        if consent is not None and consent.status == Status.Authorized and known.now >= consent.expires_at:
+            consent = await self._parts.ask(consent.consent_id)  # its status lags (trap 16): files its end
+        if consent is None or not consent.callable_at(known.now):
+            return await self._not_callable(claim, consent, known)
+        client = await self._parts.clients(consent.lfi)
+        resources = permitted(consent.permissions, version=consent.version, published=client.config.published)
+        run = ConsentRun(
+            self._parts.store,
+            claim,
+            consent,
+            known,
+            reader=client,
+            token=self._parts.tokens(consent.consent_id),
+            resources=resources,
+            ask=self._parts.ask,
+            gates=self._gates,
+            settings=self._settings,
+            full=full,
+        )
+        report = await run.run()
+        log.info(
+            "consent synced",
+            lfi=report.lfi,
+            consent_id=report.consent_id,
+            outcome=report.outcome.value,
+            error=report.error,
+            calls=report.calls,
+            added=report.total("added"),
+            modified=report.total("modified"),
+            removed=report.total("removed"),
+        )
+        return report
+
+    async def _outlived(self, claim: Claim, lost: set[int]) -> RunReport:
+        """One claim's run; whatever goes wrong in it stays its own."""
+        try:
+            return await self.sync_consent(claim)
+        except asyncio.CancelledError:
+            if claim.id not in lost:
+                raise
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+            return await self._failed(claim, LeaseLostError("a newer claim owns this sync"))
+        except SyncWorkerError as error:
+            return await self._failed(claim, error)
+        except Exception as error:
+            # A bug met by one consent must not end the others of its batch.
+            log.exception(
+                "sync broke", connection_id=claim.subject, kind=type(error).__name__, exc_info=_without_values(error)
+            )
+            return await self._failed(claim, UnexpectedError(type(error).__name__))
+
+    async def _failed(self, claim: Claim, error: SyncWorkerError) -> RunReport:
+        """End a claim whose run broke; without a database the lease runs out by itself."""
+        wait = self._settings.retry_after(claim.attempts)
+        if isinstance(error, TransientError) and error.retry_after is not None:
+            wait = timedelta(seconds=max(error.retry_after, 1))
+
+        async def step(unit: UnitOfWork) -> RunReport:
+            now = await unit.now()
+            report = RunReport(
+                connection_id=ConsentId(claim.subject),
+                consent_id=ConsentId(""),
+                lfi=claim.lfi,
+                gen=claim.gen,
+                started_at=now,
+                ended_at=now,
+                outcome=RunOutcome.LEASE_LOST if isinstance(error, LeaseLostError) else RunOutcome.FAILED,
+                error=error.code,
+                due_at=now + wait,
+            )
+            await unit.work.finish(
+                claim, due_at=report.due_at, outcome=report.outcome.value, error=error.code, good=False
+            )
+            return report
+
+        log.warning("sync failed", connection_id=claim.subject, lfi=claim.lfi, error=error.code)
+        return await self._parts.store.atomically(step)
+
+    async def _not_callable(self, claim: Claim, consent: StoredConsent | None, known: Situation) -> RunReport:
+        """End the claim of a connection that may not be called now; nobody was asked for data."""
+        status = consent.status if consent is not None else None
+        report = RunReport(
+            connection_id=ConsentId(claim.subject),
+            consent_id=consent.consent_id if consent is not None else ConsentId(""),
+            lfi=claim.lfi,
+            gen=claim.gen,
+            started_at=known.now,
+            ended_at=known.now,
+            outcome=RunOutcome.FAILED,
+            error=f"{ConsentNotUsableError.code}:{status}" if status else ConsentNotUsableError.code,
+            due_at=resting_until(status, now=known.now),
+        )
+
+        async def step(unit: UnitOfWork) -> RunReport:
+            await unit.work.finish(
+                claim, due_at=report.due_at, outcome=report.outcome.value, error=report.error, good=True
+            )
+            return report
+
+        return await self._parts.store.atomically(step)
+
+    async def _renew(
+        self, claims: Sequence[Claim], running: dict[int, "asyncio.Task[RunReport]"], lost: set[int]
+    ) -> None:
+        """Renew the leases of what still runs; drop what is no longer ours."""
+        while True:
+            await asyncio.sleep(self._settings.lease_s / RENEWALS)
+            mine = [claim for claim in claims if not running[claim.id].done()]
+            try:
+                kept = await self._parts.store.atomically(
+                    lambda unit, mine=mine: unit.work.extend_many(mine, lease=self._lease)  # type: ignore[misc]
+                )
+            except SyncWorkerError as error:
+                log.warning("leases not renewed", error=error.code)
+                continue
+            for claim in mine:
+                if claim.id not in kept and not running[claim.id].done():
+                    lost.add(claim.id)
+                    running[claim.id].cancel()
+
+
+def _without_values(error: Exception) -> tuple[type[Exception], Exception, object]:
+    """The traceback with an empty exception: its text might repeat what a bank sent."""
+    return type(error), SyncWorkerError("(text withheld)"), error.__traceback__

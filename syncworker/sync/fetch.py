@@ -1,0 +1,76 @@
+"""Walk the pages of one step.
+
+URLs, links, retries within seconds and the guards against hostile answers are `lfi.api`'s; here a walk that breaks off
+becomes a value: the pages that came are kept, and what went wrong stands beside them.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from syncworker.errors import SyncWorkerError
+from syncworker.lfi.api import CallLog, Page, TokenSource
+from syncworker.standard.resources import Resource
+from syncworker.standard.values import AccountId
+from syncworker.standard.versions import Version
+from syncworker.sync.plan import Step
+
+
+class Reader(Protocol):
+    """Reads listings at one LFI; `lfi.api.LFIClient` is one."""
+
+    def pages(
+        self,
+        resource: Resource,
+        account_id: AccountId | None,
+        *,
+        version: Version,
+        params: Mapping[str, str],
+        token: TokenSource,
+        calls: CallLog,
+        pages_max: int = ...,
+    ) -> AsyncIterator[Page]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walk:
+    """What a walk brought.
+
+    Attributes:
+        pages: the bytes of each page's `Data`, first to last.
+        first_available: where the LFI's own history begins, when it says so.
+        error: why the walk broke off; `None`: it is complete.
+    """
+
+    step: Step
+    pages: tuple[bytes, ...] = field(repr=False)
+    first_available: datetime | None = None
+    error: SyncWorkerError | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes held."""
+        return sum(map(len, self.pages))
+
+
+async def fetch(
+    step: Step, reader: Reader, *, version: Version, token: TokenSource, calls: CallLog, pages_max: int
+) -> Walk:
+    """Walk a listing to its end, or until something goes wrong; errors of ours are values, cancellation is not."""
+    pages: list[bytes] = []
+    first_available: datetime | None = None
+    account_id = AccountId(step.account_id) if step.account_id else None
+    try:
+        listing = reader.pages(
+            step.resource, account_id,
+            version=version, params=step.params, token=token, calls=calls, pages_max=pages_max,
+        )  # fmt: skip
+        async with aclosing(listing):  # type: ignore[type-var]
+            async for page in listing:
+                pages.append(page.data)
+                first_available = page.first_available or first_available
+    except SyncWorkerError as error:
+        return Walk(step=step, pages=tuple(pages), first_available=first_available, error=error)
+    return Walk(step=step, pages=tuple(pages), first_available=first_available)

@@ -1,0 +1,131 @@
+"""What a run says at its end: plain values, ids, counts and codes only."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from syncworker.standard.resources import ResourceName
+from syncworker.standard.values import ConsentId, Slug
+
+
+class StepOutcome(StrEnum):
+    """How the walk of one listing ended."""
+
+    OK = "ok"  # read to its end; something was new
+    UNCHANGED = "unchanged"  # read to its end; nothing was new
+    ABSENT = "absent"  # 404: the account has no such thing
+    REFUSED = "refused"  # a definite refusal, remembered
+    FAILED = "failed"  # time may mend it
+    SKIPPED = "skipped"  # the run stopped before it
+
+
+class RunOutcome(StrEnum):
+    """How a run ended."""
+
+    OK = "ok"
+    UNCHANGED = "unchanged"
+    PARTIAL = "partial"  # some listings were read, others not
+    FAILED = "failed"  # none was
+    LEASE_LOST = "lease_lost"  # a newer claim owns the work; nothing of ours was written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport:
+    """How one listing ended.
+
+    Attributes:
+        pages_unchanged: pages whose bytes were known.
+        items: records shown.
+        notes: oddities by name, counted (`sync.decode`).
+        error: stable code of what went wrong.
+        due_at: when the listing is due next; `None` when the run stopped before it.
+    """
+
+    resource: ResourceName
+    account_id: str
+    outcome: StepOutcome
+    error: str | None = None
+    pages: int = 0
+    pages_unchanged: int = 0
+    items: int = 0
+    added: int = 0
+    modified: int = 0
+    removed: int = 0
+    notes: Mapping[str, int] = field(default_factory=dict)
+    due_at: datetime | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For `run.steps`: what is not empty."""
+        facts: dict[str, Any] = {"account_id": self.account_id, "resource": self.resource.value}
+        facts |= {"outcome": self.outcome.value, "error": self.error, "notes": dict(self.notes)}
+        facts |= {name: getattr(self, name) for name in ("pages", "items", "added", "modified", "removed")}
+        return {name: value for name, value in facts.items() if value not in (None, 0, {})}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """How the sync of one consent ended.
+
+    Attributes:
+        error: stable code of what stopped the run, or of the first listing that failed.
+        calls: HTTP attempts made for it.
+        due_at: when the connection is due next.
+    """
+
+    connection_id: ConsentId
+    consent_id: ConsentId
+    lfi: Slug
+    gen: int
+    started_at: datetime
+    ended_at: datetime
+    outcome: RunOutcome
+    error: str | None
+    due_at: datetime
+    calls: int = 0
+    steps: Sequence[StepReport] = ()
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is left that a try soon could mend."""
+        return self.outcome in (RunOutcome.OK, RunOutcome.UNCHANGED) or (
+            self.outcome is RunOutcome.PARTIAL
+            and all(step.outcome not in (StepOutcome.FAILED, StepOutcome.SKIPPED) for step in self.steps)
+        )
+
+    def total(self, name: str) -> int:
+        """A count over all steps: `pages`, `pages_unchanged`, `items`, `added`, `modified`, `removed`."""
+        return sum(getattr(step, name) for step in self.steps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchReport:
+    """How a batch of claims ended.
+
+    Attributes:
+        stale: claims that were no longer ours when the batch began: skipped.
+        runs: one for each claim worked on.
+    """
+
+    stale: int
+    runs: Sequence[RunReport]
+
+    @property
+    def outcomes(self) -> Mapping[str, int]:
+        """How many runs ended in which way."""
+        return Counter(report.outcome.value for report in self.runs)
+
+
+def run_outcome(steps: Sequence[StepReport], *, stopped: bool) -> RunOutcome:
+    """The run's outcome from its steps'.
+
+    Args:
+        stopped: the run ended early, because of the consent, the LFI's gate or the deadline.
+    """
+    outcomes = {step.outcome for step in steps}
+    read = outcomes & {StepOutcome.OK, StepOutcome.UNCHANGED, StepOutcome.ABSENT}
+    if stopped or outcomes & {StepOutcome.FAILED, StepOutcome.REFUSED, StepOutcome.SKIPPED}:
+        return RunOutcome.PARTIAL if read else RunOutcome.FAILED
+    return RunOutcome.OK if StepOutcome.OK in outcomes else RunOutcome.UNCHANGED

@@ -1,0 +1,522 @@
+"""One consent's sync, from the claim to the report.
+
+    read       consent, cursors and grants, in one transaction
+    walk       the listings that are due, a few at a time; what goes wrong is a value
+    write      records, cursors, changes, the run, its calls and the end of the claim, in one transaction
+
+A listing whose pages are all known is not decoded: its cursor moves with the others in one statement.  A consent that
+brings more than `flush_bytes` is written in several transactions, each of whole listings with their cursors.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import structlog
+
+from syncworker.consents.lifecycle import NEVER
+from syncworker.errors import (
+    ConsentError,
+    ConsentNotUsableError,
+    LeaseLostError,
+    LFIRateLimitedError,
+    RefusedError,
+    SetupError,
+    StandardViolationError,
+    SyncWorkerError,
+    TokenBusyError,
+    TransientError,
+)
+from syncworker.lfi.api import TokenSource
+from syncworker.lfi.transport import Call
+from syncworker.standard.consents import TERMINAL
+from syncworker.standard.resources import Resource, ResourceName
+from syncworker.standard.values import AccountId, ConsentId
+from syncworker.store.consents import StoredConsent
+from syncworker.store.cursors import Attempt, Cursor, Listing
+from syncworker.store.runs import CallRow, RunRow
+from syncworker.store.unit_of_work import Store, UnitOfWork
+from syncworker.store.work import Claim
+from syncworker.sync import pages as footprint
+from syncworker.sync.apply import Scope, Showing, apply, guard, keep_grants, show
+from syncworker.sync.fetch import Reader, Walk, fetch
+from syncworker.sync.plan import ConsentLimits, PlanSettings, Step, plan
+from syncworker.sync.refusals import TRANSIENT, Refusal, refusal
+from syncworker.sync.reports import RunOutcome, RunReport, StepOutcome, StepReport, run_outcome
+
+RESTING: Final = timedelta(hours=1)
+"""When to look again at a consent that may not be called now but is not at its end."""
+
+CODE_LENGTH: Final = 64
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class DeadlineError(TransientError):
+    """The consent's run took longer than it may."""
+
+    code = "consent_deadline"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncSettings:
+    """What an operator may say about a sync.
+
+    Attributes:
+        plan: cadences and windows.
+        retry_after: wait after so many attempts without a good end.
+        consent_deadline_s: most seconds for one consent.
+        consents_at_once, steps_at_once: consents of a batch, and listings of a consent, walked side by side.
+        pages_max: most pages of one listing.
+        flush_bytes: page bytes held in memory before they are written.
+        lease_s: lease of a claim; renewed three times in that time while the run lasts.
+        seal_raw: seal every raw item, not only those of parties.
+        data_get_millifils: price of a successful data GET.
+    """
+
+    plan: PlanSettings
+    retry_after: Callable[[int], timedelta]
+    consent_deadline_s: float = 600.0
+    consents_at_once: int = 50
+    steps_at_once: int = 8
+    pages_max: int = 500
+    flush_bytes: int = 8 * 1024 * 1024
+    lease_s: float = 120.0
+    seal_raw: bool = False
+    data_get_millifils: int = 2_500
+
+
+class Gates:
+    """LFIs that told us to wait, as this process knows: the whole LFI waits, not one request (rule 32)."""
+
+    def __init__(self) -> None:
+        self._closed: dict[str, float] = {}
+
+    def close(self, slug: str, seconds: float) -> None:
+        """No call for so long."""
+        until = asyncio.get_running_loop().time() + seconds
+        self._closed[slug] = max(until, self._closed.get(slug, until))
+
+    def check(self, slug: str) -> None:
+        """Pass an open gate.
+
+        Raises:
+            LFIRateLimitedError: it is closed; says for how long.
+        """
+        rest = self._closed.get(slug, 0.0) - asyncio.get_running_loop().time()
+        if rest > 0:
+            raise LFIRateLimitedError(f"{slug}: gate closed", retry_after=rest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What we know before the first call of a run.
+
+    Attributes:
+        consent: `None` when the connection has none.
+        granted: accounts the consent showed so far.
+    """
+
+    consent: StoredConsent | None
+    cursors: Mapping[Listing, Cursor]
+    granted: frozenset[AccountId]
+    now: datetime
+
+
+async def situation(unit: UnitOfWork, connection_id: ConsentId) -> Situation:
+    """Read it, in one transaction."""
+    consent = await unit.consents.live(connection_id)
+    return Situation(
+        consent=consent,
+        cursors=await unit.cursors.of(connection_id),
+        granted=await unit.records.granted(consent.consent_id) if consent else frozenset(),
+        now=await unit.now(),
+    )
+
+
+class ConsentRun:
+    """The run of one claim.  Built for one use.
+
+    Args:
+        ask: asks the Hub for the consent and files what it says.
+        resources: what the consent opens at this LFI, in reading order.
+        full: look at every item again, as if no page were known.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        claim: Claim,
+        consent: StoredConsent,
+        known: Situation,
+        *,
+        reader: Reader,
+        token: TokenSource,
+        resources: tuple[Resource, ...],
+        ask: Callable[[ConsentId], Awaitable[StoredConsent]],
+        gates: Gates,
+        settings: SyncSettings,
+        full: bool = False,
+    ) -> None:
+        self._store = store
+        self._claim = claim
+        self._consent = consent
+        self._known = known
+        self._reader = reader
+        self._token = token
+        self._resources = resources
+        self._ask = ask
+        self._gates = gates
+        self._settings = settings
+        self._full = full
+        self._scope = Scope(
+            connection_id=consent.connection_id,
+            consent_id=consent.consent_id,
+            claim=claim,
+            seal_raw=settings.seal_raw,
+        )
+        self._slots = asyncio.Semaphore(settings.steps_at_once)
+        self._writing = asyncio.Lock()
+        self._asking = asyncio.Lock()
+        self._asked = False
+        self._stop: SyncWorkerError | None = None
+        self._calls: list[Call] = []
+        self._accounts: tuple[str, ...] = tuple(sorted(known.granted))
+        self._accounts_seen: frozenset[str] | None = None
+        self._showings: list[Showing] = []
+        self._unchanged: list[StepReport] = []
+        self._broken: dict[Listing, tuple[StepReport, Attempt | None]] = {}
+        self._reports: list[StepReport] = []
+
+    async def run(self) -> RunReport:
+        """Walk what is due and write what came.
+
+        Raises:
+            StoreUnavailableError: the database is away: nothing more is written, the lease runs out by itself.
+        """
+        try:
+            async with asyncio.timeout(self._settings.consent_deadline_s):
+                await self._read()
+        except TimeoutError:
+            self._stop = self._stop or DeadlineError("the consent's run took longer than it may")
+        try:
+            return await self._store.atomically(self._finish)
+        except (ConsentNotUsableError, LeaseLostError) as error:
+            self._stop = error
+            return await self._store.atomically(self._file)
+
+    # -- walk --------------------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        below_accounts = any(resource.per_account for resource in self._resources)
+        needed = frozenset({ResourceName.ACCOUNTS}) if below_accounts and not self._known.granted else frozenset()
+        steps = self._plan(("",), needed=needed)
+        async with asyncio.TaskGroup() as group:
+            for step in steps:
+                if step.resource.name is not ResourceName.ACCOUNTS:
+                    group.create_task(self._listing(step))
+            for step in steps:
+                if step.resource.name is ResourceName.ACCOUNTS:
+                    await self._listing(step)
+            if self._accounts_seen is not None:
+                self._accounts = tuple(sorted(self._accounts_seen))
+            for step in self._plan(self._accounts):
+                group.create_task(self._listing(step))
+
+    def _plan(self, accounts: tuple[str, ...], *, needed: frozenset[ResourceName] = frozenset()) -> tuple[Step, ...]:
+        return plan(
+            self._resources,
+            accounts,
+            self._known.cursors,
+            limits=ConsentLimits(from_date=self._consent.from_date, to_date=self._consent.to_date),
+            now=self._known.now,
+            everything=self._claim.asked or self._full,
+            needed=needed,
+            settings=self._settings.plan,
+        )
+
+    async def _listing(self, step: Step) -> None:
+        """Walk one listing and keep what came of it."""
+        async with self._slots:
+            if self._stop is None:
+                try:
+                    self._gates.check(self._consent.lfi)
+                except LFIRateLimitedError as error:
+                    self._stop = error
+            if self._stop is not None:
+                self._broken[step.listing] = (_report(step, StepOutcome.SKIPPED), None)
+                return
+            walk = await fetch(
+                step,
+                self._reader,
+                version=self._consent.version,
+                token=self._token,
+                calls=self._calls.append,
+                pages_max=self._settings.pages_max,
+            )
+        await self._keep(walk)
+        if sum(shown.walk.size for shown in self._showings) > self._settings.flush_bytes:
+            await self._flush()
+
+    async def _keep(self, walk: Walk) -> None:
+        """Sort a walk: known as a whole, decoded, broken off; or several of these."""
+        cursor = self._known.cursors.get(walk.step.listing)
+        packed = cursor.pages if cursor and not self._full else None
+        known: Mapping[bytes, footprint.Keys] = {}
+        if walk.error is None and footprint.same(packed, [footprint.page_digest(data) for data in walk.pages]):
+            if walk.step.resource.name is ResourceName.ACCOUNTS:
+                self._accounts_seen = frozenset(show(walk, footprint.unpack(packed)).seen)
+            report = _report(walk.step, StepOutcome.UNCHANGED)
+            pages = len(walk.pages)
+            self._unchanged.append(replace(report, pages=pages, pages_unchanged=pages, due_at=self._due(walk.step)))
+            return
+        if packed is not None:
+            known = footprint.unpack(packed)
+        try:
+            shown = show(walk, known)
+        except StandardViolationError as error:
+            walk = replace(walk, error=error)
+        else:
+            self._showings.append(shown)
+            if walk.step.resource.name is ResourceName.ACCOUNTS:
+                self._accounts_seen = frozenset(shown.seen) | (self._known.granted if walk.error else frozenset())
+        if walk.error is not None:
+            await self._broken_off(walk, walk.error)
+
+    async def _broken_off(self, walk: Walk, error: SyncWorkerError) -> None:
+        """What a walk that did not come to its end means for its listing, and for the run."""
+        meaning = TRANSIENT
+        match error:
+            case RefusedError():
+                meaning = refusal(error.status, error.error_code)
+                if meaning.ask:
+                    await self._ask_once()
+                if error.status == 401:
+                    self._stop = self._stop or error
+            case LFIRateLimitedError():
+                self._gates.close(self._consent.lfi, self._wait(error).total_seconds())
+                self._stop = self._stop or error
+            case ConsentError() | SetupError() | TokenBusyError():
+                self._stop = self._stop or error
+        log.warning(
+            "listing not read",
+            lfi=self._consent.lfi,
+            consent_id=self._consent.consent_id,
+            resource=walk.step.resource.name.value,
+            error=error.code,
+            outcome=meaning.outcome,
+        )
+        self._broken[walk.step.listing] = self._attempt(walk, error, meaning)
+
+    def _attempt(self, walk: Walk, error: SyncWorkerError, meaning: Refusal) -> tuple[StepReport, Attempt]:
+        now = self._known.now
+        due_at = now + (meaning.remember or self._wait(error))
+        code = _code(error)
+        outcome = StepOutcome(meaning.outcome)
+        report = replace(_report(walk.step, outcome), error=code, pages=len(walk.pages), due_at=due_at)
+        return report, Attempt(
+            listing=walk.step.listing,
+            at=now,
+            due_at=due_at,
+            outcome=outcome.value,
+            error=code,
+            refused_until=due_at if meaning.remember else None,
+        )
+
+    async def _ask_once(self) -> None:
+        """Ask the Hub whether the consent still stands; once a run."""
+        async with self._asking:
+            if self._asked:
+                return
+            self._asked = True
+            try:
+                consent = await self._ask(self._consent.consent_id)
+            except SyncWorkerError as error:
+                log.warning("consent not asked", consent_id=self._consent.consent_id, error=error.code)
+                return
+            if not consent.callable_at(self._known.now):
+                self._stop = ConsentNotUsableError(
+                    f"consent is {consent.status}", consent_id=consent.consent_id, cause=consent.status
+                )
+
+    # -- write -------------------------------------------------------------------------------------------------------
+
+    async def _flush(self) -> None:
+        """Write the listings at hand with their cursors, so that memory stays flat."""
+        async with self._writing:
+            showings, self._showings = self._showings, []
+            if not showings:
+                return
+
+            async def step(unit: UnitOfWork) -> tuple[StepReport, ...]:
+                now = await unit.now()
+                await guard(unit, self._scope, now=now)
+                return await self._apply(unit, showings, now=now)
+
+            try:
+                self._reports += await self._store.atomically(step)
+            except asyncio.CancelledError:
+                self._showings = [*showings, *self._showings]
+                raise
+            except SyncWorkerError as error:
+                self._stop = error
+                self._reports += [
+                    replace(_report(one.walk.step, StepOutcome.FAILED), error=error.code) for one in showings
+                ]
+
+    async def _finish(self, unit: UnitOfWork) -> RunReport:
+        """The end of a run whose claim still stands: everything, in one transaction."""
+        now = await unit.now()
+        await guard(unit, self._scope, now=now)
+        reports = [*self._reports, *await self._apply(unit, self._showings, now=now), *self._unchanged]
+        await unit.cursors.checked(
+            self._scope.connection_id,
+            [Listing(one.account_id, one.resource) for one in self._unchanged],
+            at=now,
+            due={one.resource: one.due_at for one in self._unchanged if one.due_at},
+            outcome=StepOutcome.UNCHANGED.value,
+            gen=self._claim.gen,
+        )
+        if self._accounts_seen and self._accounts_seen - self._known.granted:
+            await keep_grants(unit, self._scope, self._accounts_seen, now=now)
+        if any(report.pages for report in reports):
+            await unit.consents.data_received(self._scope.connection_id, at=now)
+        return await self._close(unit, self._whole(reports), now=now)
+
+    async def _file(self, unit: UnitOfWork) -> RunReport:
+        """The end of a run that may no longer write data: only that it was, and what it cost."""
+        reports = [
+            *self._reports,
+            *(
+                replace(_report(one.walk.step, StepOutcome.SKIPPED), pages=len(one.walk.pages))
+                for one in self._showings
+            ),
+            *(replace(one, outcome=StepOutcome.SKIPPED, due_at=None) for one in self._unchanged),
+        ]
+        return await self._close(unit, self._whole(reports), now=await unit.now())
+
+    def _whole(self, reports: list[StepReport]) -> list[StepReport]:
+        """One report a listing: a walk that broke off keeps the counts of the records it brought."""
+        by_listing = {Listing(one.account_id, one.resource): one for one in reports}
+        for listing, (broken, _) in self._broken.items():
+            written = by_listing.get(listing, broken)
+            by_listing[listing] = replace(
+                written, outcome=broken.outcome, error=broken.error, due_at=broken.due_at, pages=broken.pages
+            )
+        return [by_listing[listing] for listing in sorted(by_listing)]
+
+    async def _apply(self, unit: UnitOfWork, showings: list[Showing], *, now: datetime) -> tuple[StepReport, ...]:
+        due = {shown.listing: self._due(shown.walk.step) for shown in showings}
+        return await apply(unit, self._scope, showings, self._known.cursors, due=due, now=now)
+
+    async def _close(self, unit: UnitOfWork, reports: list[StepReport], *, now: datetime) -> RunReport:
+        """File the run and its calls, and end the claim."""
+        held = await unit.work.holds(self._claim)
+        if held:
+            attempts = [attempt for _, attempt in self._broken.values() if attempt is not None]
+            await unit.cursors.attempted(self._scope.connection_id, attempts, gen=self._claim.gen)
+        outcome = run_outcome(reports, stopped=self._stop is not None) if held else RunOutcome.LEASE_LOST
+        failed = (report.error for report in reports if report.error and report.outcome is not StepOutcome.ABSENT)
+        report = RunReport(
+            connection_id=self._scope.connection_id,
+            consent_id=self._scope.consent_id,
+            lfi=self._consent.lfi,
+            gen=self._claim.gen,
+            started_at=self._known.now,
+            ended_at=now,
+            outcome=outcome,
+            error=_code(self._stop) if self._stop is not None else next(failed, None),
+            due_at=self._next_due(reports, now=now),
+            calls=len(self._calls),
+            steps=tuple(reports),
+        )
+        await unit.runs.add(_run_row(report))
+        await unit.runs.add_calls([self._call_row(call) for call in self._calls])
+        if isinstance(self._stop, LFIRateLimitedError):
+            await unit.lfis.close_gate(self._consent.lfi, until=report.due_at)
+        await unit.work.finish(
+            self._claim, due_at=report.due_at, outcome=report.outcome.value, error=report.error, good=report.good
+        )
+        return report
+
+    # -- when again --------------------------------------------------------------------------------------------------
+
+    def _due(self, step: Step) -> datetime:
+        return self._known.now + self._settings.plan.cadence[step.resource.name]
+
+    def _wait(self, error: SyncWorkerError) -> timedelta:
+        """How long to leave it alone: as the other side asked, else by the ladder."""
+        asked = error.retry_after if isinstance(error, TransientError) else None
+        ladder = self._settings.retry_after(self._claim.attempts)
+        return ladder if asked is None else max(timedelta(seconds=asked), timedelta(seconds=1))
+
+    def _next_due(self, reports: list[StepReport], *, now: datetime) -> datetime:
+        """When the connection is due: with the first of its listings that still count."""
+        if isinstance(self._stop, ConsentError):
+            return resting_until(self._stop.cause, now=now)
+        if self._stop is not None:
+            return now + self._wait(self._stop)
+        soon = now + self._settings.retry_after(self._claim.attempts)
+        due = {Listing(one.account_id, one.resource): one.due_at or soon for one in reports}
+        listings = [
+            Listing(account_id, resource.name)
+            for resource in self._resources
+            for account_id in (self._accounts if resource.per_account else ("",))
+        ]
+        known = {listing: cursor.due_at for listing, cursor in self._known.cursors.items()}
+        return max(now, min((due.get(one) or known.get(one) or soon for one in listings), default=now + RESTING))
+
+    def _call_row(self, call: Call) -> CallRow:
+        return CallRow(
+            lfi=self._consent.lfi,
+            consent_id=self._consent.consent_id,
+            operation=call.operation[:CODE_LENGTH],
+            status=call.status,
+            error=call.error_code[:CODE_LENGTH] or None,
+            interaction_id=call.interaction_id[:CODE_LENGTH],
+            started_at=call.started_at,
+            duration_ms=call.duration_ms,
+            bytes_in=call.bytes_in,
+            attended=call.attended,
+            price_millifils=self._settings.data_get_millifils if call.price_class == "data" else 0,
+        )
+
+
+def resting_until(status: str | None, *, now: datetime) -> datetime:
+    """When to look again at a consent that may not be called: never by itself when it is at its end."""
+    return NEVER if status in TERMINAL else now + RESTING
+
+
+def _report(step: Step, outcome: StepOutcome) -> StepReport:
+    return StepReport(resource=step.resource.name, account_id=step.account_id, outcome=outcome)
+
+
+def _code(error: SyncWorkerError) -> str:
+    """The stable code for reports: with the LFI's own where it gave one."""
+    if isinstance(error, RefusedError):
+        return f"{error.code}_{error.status}" + (f":{error.error_code}" if error.error_code else "")[: CODE_LENGTH - 12]
+    if isinstance(error, ConsentError) and error.cause:
+        return f"{error.code}:{error.cause}"[:CODE_LENGTH]
+    return error.code
+
+
+def _run_row(report: RunReport) -> RunRow:
+    return RunRow(
+        connection_id=report.connection_id,
+        consent_id=report.consent_id,
+        lfi=report.lfi,
+        gen=report.gen,
+        started_at=report.started_at.astimezone(UTC),
+        ended_at=report.ended_at,
+        outcome=report.outcome.value,
+        error=report.error,
+        calls=report.calls,
+        pages=report.total("pages"),
+        pages_unchanged=report.total("pages_unchanged"),
+        added=report.total("added"),
+        modified=report.total("modified"),
+        removed=report.total("removed"),
+        steps=[step.as_json() for step in report.steps],
+    )

@@ -1,0 +1,205 @@
+"""A product syncing from the sandbox bank: what the flow tests stand on."""
+
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from syncworker.audit import AuditedRow, Difference, RowName, compare
+from syncworker.consents.authorize import Authorizer
+from syncworker.consents.lifecycle import Lifecycle
+from syncworker.consents.tokens import Vault
+from syncworker.lfi.api import LFIClient, Page
+from syncworker.lfi.directory import LFIConfig
+from syncworker.lfi.keys import SigningKey, TransportCertificate
+from syncworker.simulator.sandbox import Sandbox
+from syncworker.standard.consents import ConsentRequest
+from syncworker.standard.permissions import Permission
+from syncworker.standard.resources import ResourceName
+from syncworker.standard.values import AccountId, ConsentId, Slug
+from syncworker.standard.versions import Version
+from syncworker.store.cursors import Cursor, Listing
+from syncworker.store.records import StoredRecord
+from syncworker.store.unit_of_work import Store
+from syncworker.store.work import Claim, WorkKind, WorkRow
+from syncworker.sync.engine import Engine, Parts
+from syncworker.sync.plan import PlanSettings
+from syncworker.sync.reports import BatchReport, RunReport
+from syncworker.sync.run import SyncSettings
+from tests.ground.clock import ManualClock
+
+LFI = Slug("sandbox")
+_JSON = msgspec.json.Encoder(decimal_format="number")
+EVERYTHING = (
+    Permission.ReadAccountsDetail,
+    Permission.ReadBalances,
+    Permission.ReadTransactionsDetail,
+    Permission.ReadParty,
+    Permission.ReadPartyUser,
+)
+CADENCE = {
+    ResourceName.ACCOUNTS: timedelta(hours=24),
+    ResourceName.BALANCES: timedelta(hours=6),
+    ResourceName.TRANSACTIONS: timedelta(hours=12),
+    ResourceName.ACCOUNT_PARTIES: timedelta(days=7),
+    ResourceName.PARTIES: timedelta(days=7),
+}
+
+
+def retry_after(attempts: int) -> timedelta:
+    """A minute for each attempt."""
+    return timedelta(minutes=max(attempts, 1))
+
+
+class Between:
+    """An LFI's client that lets a test act behind the first page of each listing."""
+
+    def __init__(self, client: LFIClient, act: Callable[[ResourceName, int], Awaitable[None]]) -> None:
+        self._client = client
+        self._act = act
+        self.config = client.config
+
+    async def pages(self, resource: Any, account_id: AccountId | None, **options: Any) -> AsyncIterator[Page]:
+        async for page in self._client.pages(resource, account_id, **options):
+            yield page
+            await self._act(resource.name, page.number)
+
+
+@dataclass
+class Product:
+    """One product with one store, one client of one bank, and an engine on them; all on one clock.
+
+    Attributes:
+        between: is awaited behind each page that was read: (resource, page number).
+    """
+
+    bank: Sandbox
+    store: Store
+    clock: ManualClock
+    client: LFIClient
+    stack: contextlib.AsyncExitStack
+    settings: SyncSettings
+    between: Callable[[ResourceName, int], Awaitable[None]] | None = None
+    consents: list[ConsentId] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        async def clients(_: Slug) -> LFIClient:
+            if self.between is None:
+                return self.client
+            return Between(self.client, self.between)  # type: ignore[return-value]  # what a run reads of a client
+
+        async def plain(_: Slug) -> LFIClient:
+            return self.client
+
+        self.authorizer = Authorizer(self.store, plain, self.clock, token_due=None)
+        self.vault = Vault(self.store, plain, self.clock, holder="test", token_due=None, retry_after=retry_after)
+        self.lifecycle = Lifecycle(self.store, plain)
+        self.stack.push_async_callback(self.vault.drain)
+        self.engine = Engine(
+            Parts(store=self.store, clients=clients, tokens=self.vault.source, ask=self.lifecycle.ask), self.settings
+        )
+
+    async def consented(self, user: int = 0, **changes: Any) -> ConsentId:
+        """The bank's n-th customer consents to everything, for ninety days."""
+        asked: dict[str, Any] = {"permissions": EVERYTHING, "expires_at": self.clock.now() + timedelta(days=90)}
+        request = ConsentRequest(**asked | changes)
+        started = await self.authorizer.begin(LFI, request, user_ref=f"customer-{user}")
+        completed = await self.authorizer.complete(await self.bank.approve(started.url, user=self.bank.users[user]))
+        self.consents.append(completed.consent_id)
+        return completed.consent_id
+
+    async def claimed(self, *connections: ConsentId, asked: bool = True) -> list[Claim]:
+        """Claims on the syncs of these connections, as the dispatcher makes them."""
+        async with self.store.writing() as unit:
+            for connection in connections:
+                if asked:
+                    await unit.work.ask_now(WorkKind.SYNC, connection)
+            claims = await unit.work.claim(WorkKind.SYNC, slots={LFI: 1000})
+            await unit.commit()
+        return [claim for claim in claims if claim.subject in connections]
+
+    async def sync_all(self, *connections: ConsentId, asked: bool = True) -> BatchReport:
+        """Sync connections as one batch."""
+        claims = await self.claimed(*connections, asked=asked)
+        return await self.engine.sync_batch([(claim.id, claim.gen) for claim in claims])
+
+    async def sync(self, connection: ConsentId, *, asked: bool = True) -> RunReport:
+        """Sync one connection."""
+        (report,) = (await self.sync_all(connection, asked=asked)).runs
+        return report
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    async def differences(self) -> tuple[Difference, ...]:
+        """The audit: every consent's rows against the bank's own books, both ways."""
+        books = [
+            AuditedRow(
+                RowName(consent["consent_id"], row["account_id"], resource, "|".join(row["key"])),
+                _JSON.encode(row["item"]),
+                row["columns"],
+            )
+            for consent in self.bank.bank.books()["consents"]
+            for resource, rows in consent["resources"].items()
+            for row in rows
+        ]
+        tables = [
+            AuditedRow(RowName(row.connection_id, row.account_id, row.resource, row.key), row.item, row.columns)
+            for row in await self.rows()
+        ]
+        assert books
+        return compare(books, tables).differences
+
+    async def rows(self, connection: ConsentId | None = None, *, gone: bool = False) -> list[StoredRecord]:
+        async with self.store.reading() as unit:
+            return [row async for row in unit.records.all_rows(connection, gone=gone)]
+
+    async def row(self, key: str) -> StoredRecord:
+        (found,) = [row for row in await self.rows(gone=True) if row.key == key]
+        return found
+
+    async def cursors(self, connection: ConsentId) -> dict[Listing, Cursor]:
+        async with self.store.reading() as unit:
+            return await unit.cursors.of(connection)
+
+    async def work(self, connection: ConsentId) -> WorkRow:
+        async with self.store.reading() as unit:
+            row = await unit.work.find(WorkKind.SYNC, connection)
+        assert row is not None
+        return row
+
+    def gets(self, since: int = 0) -> "Counter[tuple[str, str | None]]":
+        """Data requests the bank answered behind a point of its log, by operation and account."""
+        entries = self.bank.bank.log.served(since)
+        return Counter((entry.operation, entry.account_id) for entry in entries if entry.token_age_s is not None)
+
+    def mark(self) -> int:
+        """A point in the bank's log."""
+        entries = self.bank.bank.log.served()
+        return entries[-1].seq if entries else 0
+
+
+def config_of(bank: Sandbox, *, connections: int) -> LFIConfig:
+    """The declaration of the sandbox."""
+    client = bank.client
+    return LFIConfig(
+        slug=LFI,
+        issuer=bank.issuer,
+        discovery_url=bank.discovery_url,
+        base_urls={Version.V2_1: bank.resource_base_url},
+        client_id=client.client_id,
+        redirect_uri=client.redirect_uri,
+        signing_key=SigningKey.load(client.signing_key, client.signing_kid),
+        transport=TransportCertificate.load(
+            client.transport_certificate, client.transport_key, now=ManualClock().now()
+        ),
+        ca_bundle=bank.ca_bundle,
+        allow_private_hosts=True,
+        connections=connections,
+    )
+
+
+SETTINGS = SyncSettings(plan=PlanSettings(cadence=CADENCE), retry_after=retry_after)

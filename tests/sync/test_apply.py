@@ -1,0 +1,264 @@
+"""Walks become rows: once, together with their cursors and changes, and only by the claim that still holds."""
+
+import json
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from syncworker.errors import ConsentNotUsableError, LeaseLostError, LFIUnavailableError, SealError
+from syncworker.standard.consents import ConsentView, Status
+from syncworker.standard.resources import ResourceName
+from syncworker.store.cursors import BEGINNING, Listing
+from syncworker.store.failures import StoreRefusedError
+from syncworker.sync.plan import Window
+from syncworker.sync.reports import StepOutcome
+from tests.ground.clock import ManualClock
+from tests.sync.books import ACCOUNT, CONSENT, Desk, balance, claim, page, steal, transaction, walk
+
+pytestmark = pytest.mark.store
+
+N = ResourceName
+PARTY = {"PartyId": "p-1", "PartyType": "Sole", "PartyCategory": "Retail", "AccountRole": "Principal"}
+OCTOBER = datetime(2026, 10, 1, 12, tzinfo=UTC)
+
+
+async def test_a_walk_becomes_rows(desk: Desk) -> None:
+    """Typed columns beside the item's own bytes, from one page."""
+    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("t-1", 3))))
+    (row,) = (await desk.rows()).values()
+    assert (row.resource, row.account_id, row.columns["amount"], row.columns["booking_date"]) == (
+        N.TRANSACTIONS, ACCOUNT, Decimal("12.34500"), date(2026, 10, 3),
+    )  # fmt: skip
+    assert json.loads(row.item) == transaction("t-1", 3)
+
+
+async def test_the_same_walk_again_writes_no_row(desk: Desk) -> None:
+    """Not one: the tables are the same to the byte."""
+    walks = (
+        walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("a"), transaction("b"))),
+        walk(N.BALANCES, page(N.BALANCES, balance("1.5"))),
+        walk(N.ACCOUNT_PARTIES, page(N.ACCOUNT_PARTIES, PARTY)),
+    )
+    await desk.apply(*walks)
+    before = [await desk.table(name) for name in ('"transaction"', "balance", "balance_history", "party", "change")]
+    desk.clock.advance(hours=1)
+    reports = await desk.apply(*walks)
+    after = [await desk.table(name) for name in ('"transaction"', "balance", "balance_history", "party", "change")]
+    assert (after, {report.outcome for report in reports}) == (before, {StepOutcome.UNCHANGED})
+
+
+async def test_the_same_items_spelled_otherwise_write_no_row(desk: Desk) -> None:
+    """Another order of members is another page, but no change."""
+    item = transaction("a")
+    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, item)))
+    (report,) = await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, dict(reversed(item.items())))))
+    assert (report.outcome, report.pages_unchanged, len(await desk.feed())) == (StepOutcome.UNCHANGED, 0, 1)
+
+
+async def test_a_change_overwrites_the_row_and_keeps_its_beginning(desk: Desk) -> None:
+    """`first_seen_at` stays, `changed_at` moves, the feed says modified."""
+    first = desk.clock.now()
+    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("a", Status="Pending"))))
+    later = desk.clock.advance(hours=1)
+    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("a"))))
+    row = (await desk.rows())["a"]
+    assert (row.columns["status"], row.first_seen_at, row.changed_at) == ("Booked", first, later)
+
+
+async def test_the_feed_replays_to_the_tables(desk: Desk) -> None:
+    """Added, modified, removed and added again: a reader ends with what is live."""
+    for items in (["a", "b"], ["b", "c"], ["a"], ["a", "b", "c"], []):
+        await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, *map(transaction, items))))
+        assert await desk.replayed() == {(ACCOUNT, N.TRANSACTIONS, key) for key in await desk.live()}
+
+
+async def test_absence_from_a_listing_of_one_page_is_a_tombstone(desk: Desk) -> None:
+    """Kept, dated by the walk, and revived with its first day when it returns."""
+    first = desk.clock.now()
+    both = walk(N.ACCOUNT_PARTIES, page(N.ACCOUNT_PARTIES, PARTY, PARTY | {"PartyId": "p-2"}))
+    await desk.apply(both)
+    gone_at = desk.clock.advance(days=1)
+    await desk.apply(walk(N.ACCOUNT_PARTIES, page(N.ACCOUNT_PARTIES, PARTY)))
+    buried = (await desk.rows())["p-2"].gone_at
+    desk.clock.advance(days=1)
+    await desk.apply(both)
+    revived = (await desk.rows())["p-2"]
+    assert (buried, revived.gone_at, revived.first_seen_at) == (gone_at, None, first)
+
+
+async def test_absence_from_several_pages_needs_two_walks_in_a_row(desk: Desk) -> None:
+    """First missed, then gone; shown in between it was never away."""
+    two = page(N.TRANSACTIONS, transaction("b"))
+    one = page(N.TRANSACTIONS, transaction("a"))
+    without = walk(N.TRANSACTIONS, two, page(N.TRANSACTIONS, transaction("c")))
+    whole = walk(N.TRANSACTIONS, one, two)
+    states = []
+    for step in (whole, without, whole, without, without):
+        await desk.apply(step)
+        row = (await desk.rows())["a"]
+        states.append((row.missed_since is not None, row.gone_at is not None))
+    assert states == [(False, False), (True, False), (False, False), (True, False), (False, True)]
+
+
+async def test_a_broken_walk_keeps_what_it_brought_and_buries_nothing(desk: Desk) -> None:
+    """Its pages are written, the cursor stays where the last complete walk left it."""
+    await desk.apply(
+        walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("a")), page(N.TRANSACTIONS, transaction("b")))
+    )
+    before = await desk.cursor(N.TRANSACTIONS)
+    desk.clock.advance(hours=1)
+    broken = walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("c", 9)), error=LFIUnavailableError("away"))
+    await desk.apply(broken)
+    after = await desk.cursor(N.TRANSACTIONS)
+    assert await desk.live() == {"a", "b", "c"}
+    assert (after.checked_at, after.high_water) == (before.checked_at, before.high_water)
+
+
+async def test_a_broken_walk_makes_the_next_one_look_again(desk: Desk) -> None:
+    """It wrote what the pages before did not show: were the bank to go back, the pages would lie."""
+    original = walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("a")))
+    await desk.apply(original)
+    changed = page(N.TRANSACTIONS, transaction("a", Status="Rejected"))
+    await desk.apply(walk(N.TRANSACTIONS, changed, error=LFIUnavailableError("away")))
+    await desk.apply(original)
+    assert (await desk.rows())["a"].columns["status"] == "Booked"
+
+
+async def test_a_row_that_vanished_from_the_table_is_written_again_with_its_page(desk: Desk) -> None:
+    """A known page counts by its keys only as long as we hold them."""
+    known = page(N.TRANSACTIONS, transaction("a"))
+    await desk.apply(walk(N.TRANSACTIONS, known, page(N.TRANSACTIONS, transaction("b"))))
+    async with desk.store.writing() as unit:
+        await unit.connection.exec_driver_sql("DELETE FROM \"transaction\" WHERE key = 'a'")
+        await unit.commit()
+    await desk.apply(walk(N.TRANSACTIONS, known, page(N.TRANSACTIONS, transaction("b", 2))))
+    assert await desk.live() == {"a", "b"}
+
+
+async def test_outside_its_window_a_walk_proves_nothing(desk: Desk) -> None:
+    """Rows before the window live on; inside it absence counts."""
+    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, *(transaction(str(day), day) for day in (1, 10, 20)))))
+    window = Window(date(2026, 10, 9))
+    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("20", 20)), window=window))
+    assert await desk.live() == {"1", "20"}
+
+
+async def test_before_the_banks_own_history_nothing_is_proved(desk: Desk) -> None:
+    """A bank that forgets its oldest rows does not unmake them."""
+    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("old", 1), transaction("new", 20))))
+    await desk.apply(
+        walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("new", 20)), first_available=OCTOBER + timedelta(days=9))
+    )
+    assert await desk.live() == {"old", "new"}
+
+
+async def test_a_pending_row_that_is_replaced_goes_at_once(desk: Desk) -> None:
+    """Pending is replaced as a set, also in a listing of several pages."""
+    second = page(N.TRANSACTIONS, transaction("b"))
+    pending = transaction("p", 20, Status="Pending")
+    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, pending), second))
+    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("booked", 20)), second))
+    assert await desk.live() == {"b", "booked"}
+
+
+async def test_the_cursor_marks_the_newest_booking_and_the_oldest_open_one(desk: Desk) -> None:
+    """Pending rows do not move the high-water mark; they hold the window open."""
+    items = [transaction("a", 5), transaction("b", 9), transaction("p", 3, Status="Pending")]
+    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, *items)))
+    cursor = await desk.cursor(N.TRANSACTIONS)
+    assert (cursor.high_water, cursor.open_since) == (OCTOBER.replace(day=9), OCTOBER.replace(day=3))
+
+
+async def test_coverage_grows_with_the_walks(desk: Desk) -> None:
+    """From the first available to today, in one piece."""
+    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("a"))))
+    day = desk.clock.now().date()
+    desk.clock.advance(days=3)
+    await desk.apply(
+        walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("b")), window=Window(day - timedelta(days=8)))
+    )
+    async with desk.store.reading() as unit:
+        listing = Listing(ACCOUNT, N.TRANSACTIONS)
+        (covered,) = (await unit.cursors.coverage(CONSENT, [listing]))[listing]
+    assert (covered.from_date, covered.walked_at) == (BEGINNING, desk.clock.now())
+
+
+async def test_every_value_of_a_balance_is_kept(desk: Desk) -> None:
+    """The latest in `balance`, the series in `balance_history`; the same instant again overwrites."""
+    for amount, at in (("1", "2026-10-01T00:00:00Z"), ("2", "2026-10-02T00:00:00Z"), ("3", "2026-10-02T00:00:00Z")):
+        await desk.apply(walk(N.BALANCES, page(N.BALANCES, balance(amount, at))))
+    latest = (await desk.rows())["InterimBooked|AED"].columns["amount"]
+    assert (latest, len(await desk.table("balance_history"))) == (Decimal(3), 2)
+
+
+async def test_a_stale_claim_writes_nothing(desk: Desk) -> None:
+    """A newer claim owns the connection: the older one's walk is dropped whole."""
+    old = await claim(desk.store)
+    await steal(desk.store, desk.clock)
+    with pytest.raises(LeaseLostError):
+        await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("a"))), by=old)
+    assert [await desk.table(name) for name in ('"transaction"', "cursor", "change")] == [[], [], []]
+
+
+async def test_after_a_revocation_is_seen_no_row_is_written(desk: Desk) -> None:
+    """The status is read in the transaction that writes."""
+    async with desk.store.writing() as unit:
+        view = ConsentView(consent_id=CONSENT, status=Status.Revoked.value)
+        await unit.consents.observe(view, at=desk.clock.now())
+        await unit.commit()
+    with pytest.raises(ConsentNotUsableError):
+        await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("a"))))
+    assert [await desk.table(name) for name in ('"transaction"', "cursor", "change")] == [[], [], []]
+
+
+async def test_records_cursors_and_changes_are_written_together_or_not_at_all(desk: Desk) -> None:
+    """The last table of the transaction refuses: nothing of the others stays."""
+    async with desk.store.writing() as unit:
+        await unit.connection.exec_driver_sql("DROP TABLE coverage")
+        await unit.commit()
+    with pytest.raises(StoreRefusedError):
+        await desk.apply(walk(N.BALANCES, page(N.BALANCES, balance("1"))), walk(N.TRANSACTIONS, page(N.TRANSACTIONS)))
+    assert [await desk.table(name) for name in ("balance", "balance_history", "cursor", "change")] == [[], [], [], []]
+
+
+async def test_grants_follow_the_listing_of_accounts(desk: Desk) -> None:
+    """An account the consent shows is granted; one proved absent is ended."""
+
+    async def granted() -> set[str]:
+        async with desk.store.reading() as unit:
+            return set(await unit.records.granted(CONSENT))
+
+    accounts = [{"AccountId": name} for name in ("a", "b")]
+    await desk.apply(walk(N.ACCOUNTS, page(N.ACCOUNTS, *accounts)))
+    both = await granted()
+    await desk.apply(walk(N.ACCOUNTS, page(N.ACCOUNTS, accounts[0])))
+    assert (both, await granted()) == ({"a", "b"}, {"a"})
+
+
+@pytest.mark.parametrize("seal_raw", [False, True])
+async def test_a_partys_item_is_always_sealed(desk: Desk, seal_raw: bool) -> None:
+    """Others by setting; moved to another row it does not open."""
+    desk.seal_raw = seal_raw
+    parties = page(N.ACCOUNT_PARTIES, PARTY, PARTY | {"PartyId": "p-2"})
+    await desk.apply(walk(N.ACCOUNT_PARTIES, parties), walk(N.BALANCES, page(N.BALANCES, balance("1"))))
+    async with desk.store.writing() as unit:
+        markers = [
+            bytes(raw)[:1] == b"\x02"
+            for table in ("party", "balance")
+            for (raw,) in await unit.connection.exec_driver_sql(f"SELECT raw FROM {table} WHERE key <> 'p-2'")
+        ]
+        swap = "UPDATE party SET raw = (SELECT raw FROM party AS other WHERE other.key = 'p-1') WHERE key = 'p-2'"
+        await unit.connection.exec_driver_sql(swap)
+        await unit.commit()
+    with pytest.raises(SealError):
+        await desk.rows(N.ACCOUNT_PARTIES)
+    assert markers == [True, seal_raw]
+
+
+async def test_what_is_needed_of_a_clock_comes_from_the_database(desk: Desk, clock: ManualClock) -> None:
+    """Rows are dated in database time."""
+    now = clock.now()
+    await desk.apply(walk(N.BALANCES, page(N.BALANCES, balance("1"))))
+    row = (await desk.rows())["InterimBooked|AED"]
+    assert (row.first_seen_at, row.changed_at) == (now, now)

@@ -1,0 +1,255 @@
+"""From a page's bytes to records: nothing lost, nothing rejected for what we do not use."""
+
+import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncworker.errors import StandardViolationError
+from syncworker.standard.resources import BY_NAME, ResourceName
+from syncworker.store.tables import RECORD_TABLES, typed_columns
+from syncworker.sync.decode import TYPED, Decoded, canonical, decode
+
+pytestmark = pytest.mark.unit
+
+N = ResourceName
+
+TRANSACTION = {
+    "TransactionId": "T-1",
+    "TransactionDateTime": "2026-05-01T21:30:00Z",
+    "TransactionType": "POS",
+    "SubTransactionType": "Purchase",
+    "CreditDebitIndicator": "Debit",
+    "Status": "Booked",
+    "BookingDateTime": "2026-05-02T01:30:00+0400",
+    "ValueDateTime": "2026-05-01T21:30:00.125Z",
+    "Amount": {"Amount": "9999999999999.99999", "Currency": "AED"},
+    "TransactionReference": "R",
+    "TransactionInformation": "شراء",
+    "MerchantDetails": {"MerchantId": 18446744073709551616, "MerchantName": "Noor", "MerchantCategoryCode": "0742"},
+    "CreditorAccount": [{"SchemeName": "IBAN", "Identification": "AE0", "Name": "Baqala"}],
+    "DebtorAccount": {"Name": "not the counterparty of a Debit"},
+}
+
+
+def page(resource: ResourceName, *items: Any, **members: Any) -> bytes:
+    """`Data` of a page that holds these items."""
+    scope = {"AccountId": "acc"} if BY_NAME[resource].per_account else {}
+    return json.dumps(scope | {BY_NAME[resource].items: list(items)} | members, ensure_ascii=False).encode()
+
+
+def read(resource: ResourceName, *items: Any) -> Decoded:
+    return decode(BY_NAME[resource], "acc" if BY_NAME[resource].per_account else "", page(resource, *items))
+
+
+def columns(resource: ResourceName, item: Any) -> dict[str, Any]:
+    (record,) = read(resource, item).records
+    return dict(zip(typed_columns(RECORD_TABLES[resource]), record.columns, strict=True))
+
+
+def test_every_typed_column_is_read() -> None:
+    """The decoder's table and the database's name the same columns."""
+    assert {name: set(TYPED[name].columns) for name in N} == {
+        name: set(typed_columns(RECORD_TABLES[name])) for name in N
+    }
+
+
+def test_a_transaction_fills_its_columns() -> None:
+    """Money exact and signed, instants in UTC, the booking's date as the UAE counts it."""
+    booked = datetime(2026, 5, 1, 21, 30, tzinfo=UTC)
+    assert columns(N.TRANSACTIONS, TRANSACTION) == {
+        "status": "Booked",
+        "credit_debit_indicator": "Debit",
+        "amount": Decimal("9999999999999.99999"),
+        "signed_amount": Decimal("-9999999999999.99999"),
+        "currency": "AED",
+        "booking_date_time": booked,
+        "booking_date": date(2026, 5, 2),
+        "value_date_time": booked.replace(microsecond=125_000),
+        "transaction_date_time": booked,
+        "transaction_type": "POS",
+        "sub_transaction_type": "Purchase",
+        "transaction_reference": "R",
+        "transaction_information": "شراء",
+        "merchant_name": "Noor",
+        "merchant_category_code": "0742",
+        "counterparty_name": "Baqala",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "column", "value", "notes"),
+    [
+        pytest.param({"Status": "Parked"}, "status", "Parked", {}, id="an unknown enum value is kept"),
+        pytest.param({"Status": None}, "status", None, {}, id="null is no value"),
+        pytest.param({"Status": ["x"]}, "status", None, {"status.wrong_type": 1}, id="a list is no text"),
+        pytest.param({"Status": True}, "status", None, {"status.wrong_type": 1}, id="a boolean is no text"),
+        pytest.param({"MerchantDetails": "x"}, "merchant_name", None, {}, id="a path that ends early"),
+        pytest.param(
+            {"MerchantDetails": {"MerchantCategoryCode": 5411}}, "merchant_category_code", "5411", {},
+            id="a code typed as a number",
+        ),
+        pytest.param(
+            {"Status": "x" * 21}, "status", "x" * 20, {"status.cut": 1}, id="longer than its column is cut"
+        ),
+        pytest.param(
+            {"TransactionInformation": "a\u0000b"}, "transaction_information", "a\ufffdb", {}, id="no NUL in a column"
+        ),
+        pytest.param({"Amount": {"Amount": "1.123456"}}, "amount", None, {"amount.not_an_amount": 1}, id="too fine"),
+        pytest.param({"Amount": {"Amount": "x"}}, "amount", None, {"amount.not_an_amount": 1}, id="not a number"),
+        pytest.param({"Amount": {"Amount": {}}}, "amount", None, {"amount.wrong_type": 1}, id="an object"),
+        pytest.param({"Amount": {"Amount": 12.5}}, "amount", Decimal("12.5"), {}, id="an amount typed as a number"),
+        pytest.param(
+            {"CreditDebitIndicator": "Credit"}, "signed_amount", Decimal("9999999999999.99999"), {}, id="credit"
+        ),
+        pytest.param({"CreditDebitIndicator": "Neither"}, "signed_amount", None, {}, id="no known sign"),
+        pytest.param(
+            {"CreditDebitIndicator": "Credit"}, "counterparty_name", "not the counterparty of a Debit", {},
+            id="the debtor of a Credit",
+        ),
+        pytest.param(
+            {"ValueDateTime": "2026-05-01T10:00:00"}, "value_date_time", datetime(2026, 5, 1, 6, tzinfo=UTC),
+            {"value_date_time.no_offset": 1}, id="no offset is UAE time, noted",
+        ),
+        pytest.param(
+            {"ValueDateTime": "yesterday"}, "value_date_time", None, {"value_date_time.not_an_instant": 1},
+            id="not an instant",
+        ),
+    ],
+)  # fmt: skip
+def test_reading_is_tolerant(change: dict[str, Any], column: str, value: Any, notes: dict[str, int]) -> None:
+    """What does not fit becomes NULL and is counted; the item passes."""
+    decoded = read(N.TRANSACTIONS, TRANSACTION | change)
+    place = typed_columns(RECORD_TABLES[N.TRANSACTIONS]).index(column)
+    assert (decoded.records[0].columns[place], dict(decoded.notes)) == (value, notes)
+
+
+def test_unknown_members_are_kept_in_the_raw_item() -> None:
+    """The item's own bytes, space and order included, are what is stored."""
+    raw = b'{ "PartyId":"p", "PartyCategory" : "Retail","Surprise":[1.10, {"x":null}] }'
+    decoded = decode(BY_NAME[N.PARTIES], "", b'{"Party":' + raw + b"}")
+    assert [record.raw for record in decoded.records] == [raw]
+
+
+def test_a_single_object_and_a_list_are_both_read() -> None:
+    """`/parties` is one object, and a list of one means the same (trap 17)."""
+    one = decode(BY_NAME[N.PARTIES], "", b'{"Party":{"PartyId":"p"}}')
+    listed = decode(BY_NAME[N.PARTIES], "", b'{"Party":[{"PartyId":"p"}]}')
+    assert one == listed
+
+
+def test_a_balance_is_keyed_by_type_and_currency() -> None:
+    """A balance has no id; its sign never goes into the key (trap 20)."""
+    balance = {"Type": "InterimBooked", "Amount": {"Amount": "1", "Currency": "KWD"}, "CreditDebitIndicator": "Debit"}
+    assert [record.key for record in read(N.BALANCES, balance).records] == ["InterimBooked|KWD"]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        pytest.param({}, id="no key"),
+        pytest.param({"TransactionId": ""}, id="empty"),
+        pytest.param({"TransactionId": None}, id="null"),
+        pytest.param({"TransactionId": ["x"]}, id="a list"),
+        pytest.param({"TransactionId": "x" * 257}, id="too long"),
+        pytest.param({"TransactionId": "a\u0000"}, id="with NUL"),
+        pytest.param("text", id="no object at all"),
+    ],
+)
+def test_an_item_without_a_usable_key_is_counted_and_left_out(item: Any) -> None:
+    """The others of its page pass."""
+    decoded = read(N.TRANSACTIONS, item, TRANSACTION)
+    assert ([record.key for record in decoded.records], decoded.violations) == (["T-1"], 1)
+
+
+def test_an_item_that_is_not_utf_8_is_counted_and_left_out() -> None:
+    """Its bytes pass the envelope, which skips over items, but nobody can read them."""
+    data = b'{"AccountId":"acc","Transaction":[{"TransactionId":"T\xff"},{"TransactionId":"ok"}]}'
+    decoded = decode(BY_NAME[N.TRANSACTIONS], "acc", data)
+    assert ([record.key for record in decoded.records], decoded.violations) == (["ok"], 1)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b'{"AccountId":"acc"}', id="no items: an absence that proves nothing"),
+        pytest.param(b'{"AccountId":"acc","Balance":null}', id="null items"),
+        pytest.param(b'{"AccountId":"acc","Balance":"x"}', id="text for items"),
+        pytest.param(b'{"AccountId":"other","Balance":[]}', id="another account's"),
+        pytest.param(b"[]", id="a list for Data"),
+        pytest.param(b'{"AccountId":"acc","Balance":[{"Type":"\\ud800"}]}', id="a lone surrogate"),
+    ],
+)
+def test_a_page_nobody_can_trust_is_a_violation(data: bytes) -> None:
+    """The whole page is refused: reading it as empty would bury everything."""
+    with pytest.raises(StandardViolationError):
+        decode(BY_NAME[N.BALANCES], "acc", data)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text()
+    | st.decimals(allow_nan=False, allow_infinity=False, places=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def written(value: Any, *, reverse: bool) -> str:
+    """JSON text with members in one order or the other, numbers written exactly."""
+    match value:
+        case dict():
+            members = sorted(value.items(), reverse=reverse)
+            return "{" + ", ".join(f"{json.dumps(k)} : {written(v, reverse=reverse)}" for k, v in members) + "}"
+        case list():
+            return "[" + ",".join(written(one, reverse=reverse) for one in value) + "]"
+        case Decimal():
+            return f"{value:f}"
+        case _:
+            return json.dumps(value, ensure_ascii=reverse)
+
+
+@given(st.dictionaries(st.text(max_size=5), JSON, max_size=5))
+def test_the_digest_ignores_order_and_space(members: dict[str, Any]) -> None:
+    """Two spellings of one item are no change."""
+    item = members | {"PartyId": "p"}
+    one, other = (
+        decode(BY_NAME[N.PARTIES], "", f'{{"Party":{written(item, reverse=reverse)}}}'.encode()).records[0]
+        for reverse in (False, True)
+    )
+    assert one.digest == other.digest
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=5), JSON, max_size=4), max_size=4))
+def test_no_byte_of_an_item_is_lost(items: list[dict[str, Any]]) -> None:
+    """The raw items, joined again, are the page."""
+    texts = [written(item | {"PartyId": str(index)}, reverse=False) for index, item in enumerate(items)]
+    data = ('{"AccountId":"acc","Party":[' + ",".join(texts) + "]}").encode()
+    records = decode(BY_NAME[N.ACCOUNT_PARTIES], "acc", data).records
+    assert b",".join(record.raw for record in records) == ",".join(texts).encode()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param(b'{"a":1.10}', b'{"a":1.1}', id="digits after the point"),
+        pytest.param(b'{"a":9007199254740993}', b'{"a":9007199254740992}', id="beyond a float"),
+        pytest.param(b'{"a":"1"}', b'{"a":1}', id="text and number"),
+        pytest.param(b'{"a":[1,2]}', b'{"a":[2,1]}', id="order of a list"),
+        pytest.param(b'{"a":null}', b"{}", id="null and absent"),
+    ],
+)
+def test_the_canonical_form_keeps_what_matters(one: bytes, other: bytes) -> None:
+    """Two items that differ in value differ in digest."""
+    assert canonical(one) != canonical(other)
+
+
+def test_a_record_says_nothing_about_itself() -> None:
+    """Neither its repr nor the page's shows what the LFI sent."""
+    assert "Noor" not in repr(read(N.TRANSACTIONS, TRANSACTION))
