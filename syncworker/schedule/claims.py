@@ -1,0 +1,111 @@
+"""The dispatcher: take what is due from the table, group it into batches, nothing more.
+
+A tick claims and commits; whoever called it publishes the batches afterwards.  A message that gets lost costs one
+lease, because the row comes back by itself (`reliability.md` rules 1 to 3).  Two dispatchers may tick at once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from itertools import groupby
+from typing import Final
+
+from syncworker.standard.values import Slug
+from syncworker.store.unit_of_work import Store, UnitOfWork
+from syncworker.store.work import CRASHES_MAX, LEASE, Claim, WorkKind
+
+BATCH_SIZE: Final = 50
+
+KINDS: Final = (WorkKind.TOKEN, WorkKind.SYNC)
+"""In the order they are claimed: a token is what a sync needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One message: claims of one kind at one LFI, as `(id, gen)`."""
+
+    kind: WorkKind
+    lfi: Slug
+    claims: tuple[tuple[int, int], ...]
+
+
+def batches(claims: Sequence[Claim], *, size: int) -> list[Batch]:
+    """Group claims into batches: one kind and one LFI each, at most `size` claims, order kept within them."""
+    grouped: list[Batch] = []
+    for (kind, lfi), group in groupby(sorted(claims, key=_kind_and_lfi), key=_kind_and_lfi):
+        hints = [(claim.id, claim.gen) for claim in group]
+        grouped += [
+            Batch(KINDS[kind], Slug(lfi), tuple(hints[start : start + size])) for start in range(0, len(hints), size)
+        ]
+    return grouped
+
+
+class Dispatcher:
+    """Claims due rows for a whole installation, and notes which processes make progress."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        name: str,
+        batch_size: int = BATCH_SIZE,
+        lease: timedelta = LEASE,
+        crashes_max: int = CRASHES_MAX,
+    ) -> None:
+        """Does nothing yet.
+
+        Args:
+            name: of this worker process, for its heartbeat: host and process id.
+            batch_size: most claims per message.
+            lease: how long a claim stays ours without being extended.
+        """
+        self._store = store
+        self._name = name
+        self._batch_size = batch_size
+        self._lease = lease
+        self._crashes_max = crashes_max
+
+    async def tick(self, slots: Mapping[Slug, int]) -> list[Batch]:
+        """Claim what is due, up to the free slots of each LFI, and commit.  Publish the result afterwards.
+
+        A tick that arrives proves that beat lives, and that this worker does: both are noted.
+
+        Args:
+            slots: most consents in work at once, per kind, of each LFI we can call.
+
+        Raises:
+            StoreUnavailableError: the database is away; nothing was claimed.
+        """
+        await self._store.atomically(self._note_tick)
+        claims: list[Claim] = []
+        for kind in KINDS:
+            claims += await self._store.atomically(partial(self._claim, kind, slots))
+        return batches(claims, size=self._batch_size)
+
+    async def progress(self) -> None:
+        """Note that this worker gets on: at the beginning and end of every batch."""
+        await self._store.atomically(lambda unit: unit.work.beat(self._name, "worker"))
+
+    async def give_back(self, hints: Sequence[tuple[int, int]]) -> int:
+        """Free claims `(id, gen)` that nobody will begin: due again at once, nothing counted.
+
+        Returns:
+            How many were still open and not begun.
+        """
+        return await self._store.atomically(lambda unit: unit.work.give_back_hints(hints))
+
+    async def leave(self) -> None:
+        """This worker ends in order."""
+        await self._store.atomically(lambda unit: unit.work.leave(self._name))
+
+    async def _note_tick(self, unit: UnitOfWork) -> None:
+        await unit.work.beat(self._name, "worker")
+        await unit.work.beat("beat", "beat")
+
+    async def _claim(self, kind: WorkKind, slots: Mapping[Slug, int], unit: UnitOfWork) -> list[Claim]:
+        return await unit.work.claim(kind, slots=slots, lease=self._lease, crashes_max=self._crashes_max)
+
+
+def _kind_and_lfi(claim: Claim) -> tuple[int, str]:
+    return KINDS.index(claim.kind), claim.lfi

@@ -1,0 +1,85 @@
+"""The Celery app as it is configured: asserted on the app, not on the file."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from syncworker import tasks
+from syncworker.store.work import WorkKind
+
+pytestmark = pytest.mark.unit
+
+OURS = ("sync_batch", "tick", "token_batch")
+
+
+def test_the_tasks_are_these() -> None:
+    """Names are a public format: a renamed task discards the messages of an older producer."""
+    assert tuple(sorted(name for name in tasks.app.tasks if not name.startswith("celery."))) == OURS
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_no_task_is_a_coroutine_function(name: str) -> None:
+    """Celery reports success for an `async def` task and never runs it."""
+    run = tasks.app.tasks[name].run
+
+    assert not inspect.iscoroutinefunction(inspect.unwrap(run))
+    assert not inspect.isasyncgenfunction(inspect.unwrap(run))
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_task_ignores_keywords_it_does_not_know(name: str) -> None:
+    """A newer producer may say more than we understand."""
+    kinds = {parameter.kind for parameter in inspect.signature(tasks.app.tasks[name].run).parameters.values()}
+
+    assert inspect.Parameter.VAR_KEYWORD in kinds
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_delivery_of_every_task(name: str) -> None:
+    """Acknowledged after the work, back in the queue when the worker is lost, no result kept, no broker-side delays."""
+    task = tasks.app.tasks[name]
+
+    assert (task.acks_late, task.reject_on_worker_lost, task.ignore_result, task.rate_limit) == (True, True, True, None)
+
+
+def test_each_kind_of_work_has_its_queue() -> None:
+    """A token refresh never stands behind a sync, nor a tick behind either; a worker consumes all three."""
+    routes = {name: tasks.app.amqp.router.route({}, name)["queue"].name for name in OURS}
+
+    assert routes == {"sync_batch": "sync", "tick": "tick", "token_batch": "token"}
+    assert sorted(tasks.app.amqp.queues.consume_from) == ["sync", "tick", "token"]
+    assert set(tasks.TASKS) == set(WorkKind)
+
+
+def test_values_of_the_worker() -> None:
+    """Those of `reliability.md` §2, as the app has them."""
+    conf = tasks.app.conf
+    options = conf.broker_transport_options
+
+    assert conf.accept_content == ["json"]
+    assert (conf.worker_pool, conf.worker_prefetch_multiplier) == ("threads", 1)
+    assert conf.worker_cancel_long_running_tasks_on_connection_loss is False
+    assert conf.worker_enable_remote_control is False
+    assert conf.broker_connection_retry_on_startup is True
+    assert conf.worker_soft_shutdown_timeout > 15
+    assert options["visibility_timeout"] > tasks.BATCH_DEADLINE_S
+    assert (options["socket_timeout"], options["health_check_interval"]) == (10, 5)
+
+
+def test_settings_reach_the_app(tmp_path: Path) -> None:
+    """Broker, tick and threads; ticks nobody took within a tick are dropped."""
+    before = {name: tasks.app.conf[name] for name in ("broker_url", "worker_concurrency", "beat_schedule")}
+    try:
+        tasks.configure("redis+socket:///run/broker.sock", 2.5, tmp_path / "data", threads=12)
+        conf = tasks.app.conf
+        found = (conf.broker_url, conf.worker_concurrency, conf.beat_schedule)
+    finally:
+        tasks.app.conf.update(before)
+
+    assert found == (
+        "redis+socket:///run/broker.sock",
+        12,
+        {"tick": {"task": "tick", "schedule": 2.5, "options": {"expires": 2.5}}},
+    )
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
