@@ -1,0 +1,283 @@
+"""`syncworker consents`: get one, bring it home, look at it, sync it."""
+
+import asyncio
+import sys
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, Final
+
+import typer
+
+from syncworker import wiring
+from syncworker.cli import frame, show
+from syncworker.clock import SystemClock, monotonic
+from syncworker.errors import RequestError
+from syncworker.settings import read_slug
+from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest, Purpose, UserType
+from syncworker.standard.permissions import Permission
+from syncworker.standard.values import ConsentId
+from syncworker.store.consents import StoredConsent
+from syncworker.store.unit_of_work import Store
+from syncworker.store.work import WorkKind
+
+app = typer.Typer(help="Consents and their data.", no_args_is_help=True)
+
+DEFAULT_PERMISSIONS: Final = (
+    Permission.ReadAccountsDetail,
+    Permission.ReadBalances,
+    Permission.ReadTransactionsDetail,
+)
+WORKER_SEEN_WITHIN_TICKS: Final = 3
+WORKER_SEEN_WITHIN_MIN: Final = timedelta(seconds=15)
+
+
+@app.command()
+def authorize(
+    lfi: Annotated[str, typer.Argument(help="Slug of the LFI.")],
+    permission: Annotated[list[str] | None, typer.Option("--permission", help="Repeatable.")] = None,
+    days: Annotated[int | None, typer.Option(help="Ends after so many days, 364 at most; default 180.")] = None,
+    expires_at: Annotated[str | None, typer.Option(help="Or ends at this instant, ISO 8601 with offset.")] = None,
+    user_ref: Annotated[str | None, typer.Option(help="Your own opaque id of the customer; no personal data.")] = None,
+    user_type: Annotated[UserType, typer.Option()] = UserType.Retail,
+    purpose: Annotated[Purpose, typer.Option()] = Purpose.AccountAggregation,
+    from_date: Annotated[str | None, typer.Option(help="First day of transactions shown, YYYY-MM-DD.")] = None,
+    to_date: Annotated[str | None, typer.Option(help="Last day of transactions shown, YYYY-MM-DD.")] = None,
+    as_json: frame.AsJson = False,
+) -> None:
+    """Push an authorisation request and print the URL the user has to open."""
+    slug = read_slug(lfi)
+    request = ConsentRequest(
+        permissions=tuple(permission or DEFAULT_PERMISSIONS),
+        expires_at=_end(days, expires_at, now=SystemClock().now()),
+        user_type=user_type,
+        purpose=purpose,
+        from_date=_date("from_date", from_date),
+        to_date=_date("to_date", to_date),
+    )
+
+    async def begin(application: wiring.Application) -> None:
+        started = await application.authorize.begin(slug, request, user_ref=user_ref)
+        facts = {"consent": started.consent_id, "open_before": started.expires_at, "url": started.url}
+        show.facts(facts, as_json=as_json)
+        show.say("then bring the redirect home: syncworker consents callback 'https://…?code=…&state=…&iss=…'")
+
+    frame.with_application(begin)
+
+
+@app.command()
+def callback(
+    url: Annotated[
+        str | None, typer.Argument(help="The redirect URL; without it, or as -, it is read from stdin.")
+    ] = None,
+    as_json: frame.AsJson = False,
+) -> None:
+    """Take the redirect that came back from the LFI: check it, exchange the code, store the tokens.
+
+    Give it on stdin where others can see your command lines: it carries the code.
+    """
+    redirect = sys.stdin.readline().strip() if url in (None, "-") else url
+    if not redirect:
+        raise RequestError("url: nothing came on stdin; give the whole redirect URL")
+
+    async def complete(application: wiring.Application) -> None:
+        completed = await application.authorize.complete(redirect)
+        show.facts({"consent": completed.consent_id, "status": completed.status}, as_json=as_json)
+
+    frame.with_application(complete)
+
+
+@app.command("list")
+def list_(
+    lfi: Annotated[str | None, typer.Option(help="Only this LFI's.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only in this state.")] = None,
+    as_json: frame.AsJson = False,
+) -> None:
+    """Every consent, newest first."""
+
+    async def read(store: Store) -> list[dict[str, Any]]:
+        async with store.reading() as unit:
+            now = await unit.now()
+            return [
+                {
+                    "consent": one.consent_id,
+                    "user_ref": one.user_ref,
+                    "lfi": one.lfi,
+                    "status": one.status,
+                    "needs_consent": one.needs_consent,
+                    "expires_at": one.expires_at,
+                    "ends_in": one.expires_at - now,
+                }
+                for one in await unit.consents.find(lfi=read_slug(lfi) if lfi else None, status=status)
+            ]
+
+    show.rows(
+        frame.with_store(read),
+        as_json=as_json,
+        title="Consents",
+        empty="no consent yet: `syncworker consents authorize`",
+    )
+
+
+@app.command("show")
+def show_(consent_id: str, as_json: frame.AsJson = False) -> None:
+    """One consent: its terms, its state, what it brought and how fresh that is."""
+
+    async def read(store: Store) -> None:
+        one = await _held(store, consent_id)
+        async with store.reading() as unit:
+            connection = await unit.consents.connection(one.connection_id)
+            counts = await unit.records.count(one.connection_id)
+            cursors = await unit.cursors.of(one.connection_id)
+            now = await unit.now()
+        show.facts(
+            {
+                "consent": one.consent_id,
+                "connection": one.connection_id,
+                "lfi": one.lfi,
+                "version": one.version.value,
+                "user_ref": one.user_ref,
+                "status": one.status,
+                "status_updated_at": one.status_updated_at,
+                "status_seen_at": one.status_seen_at,
+                "needs_consent": one.needs_consent,
+                "permissions": list(one.permissions),
+                "expires_at": one.expires_at,
+                "from_date": one.from_date,
+                "to_date": one.to_date,
+                "last_data_at": connection.last_data_at if connection else None,
+            }
+            | {f"rows_{name.value}": count for name, count in counts.items()},
+            as_json=as_json,
+        )
+        if not as_json:
+            show.rows(
+                [
+                    {
+                        "account": listing.account_id or "–",
+                        "resource": listing.resource.value,
+                        "outcome": cursor.outcome,
+                        "error": cursor.error,
+                        "checked": None if cursor.checked_at is None else f"{show.span(now - cursor.checked_at)} ago",
+                        "due_in": cursor.due_at - now,
+                    }
+                    for listing, cursor in sorted(cursors.items())
+                ],
+                as_json=False,
+                title="\nListings",
+                empty="nothing was read yet",
+            )
+
+    frame.with_store(read)
+
+
+@app.command()
+def sync(
+    consent_id: str,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until a worker has done it.")] = False,
+    here: Annotated[bool, typer.Option("--here", help="Do it in this process, without a worker.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 120,
+    as_json: frame.AsJson = False,
+) -> None:
+    """Ask for a sync now."""
+    if here:
+        frame.with_application(lambda application: _sync_here(application, consent_id, as_json=as_json))
+        return
+    config = frame.settings()
+    tick = timedelta(seconds=config.tick_seconds)
+
+    async def ask(store: Store) -> None:
+        one = await _held(store, consent_id)
+        async with store.writing() as unit:
+            asked_at = await unit.now()
+            if not await unit.work.ask_now(WorkKind.SYNC, one.connection_id):
+                raise RequestError(f"consent_id: {consent_id} has no schedule; it was never authorised")
+            alive = await unit.work.alive("worker", within=max(WORKER_SEEN_WITHIN_TICKS * tick, WORKER_SEEN_WITHIN_MIN))
+            await unit.commit()
+        if not alive:
+            show.say("no worker lives; the sync is due and runs when one starts (`syncworker up`, or --here)")
+            if wait:
+                raise typer.Exit(frame.FAILED)
+        elif wait:
+            await _wait(store, one, asked_at, timeout=timeout, as_json=as_json)
+        else:
+            show.say("asked; a worker takes it with the next tick")
+
+    frame.with_store(ask)
+
+
+async def _sync_here(application: wiring.Application, consent_id: str, *, as_json: bool) -> None:
+    one = await _held(application.store, consent_id)
+    report = await application.sync_now(one.connection_id)
+    if report is None:
+        raise RequestError(f"consent_id: {consent_id} is being synced by a worker right now, or has no schedule")
+    await _print_run(application.store, one, as_json=as_json, since=report.started_at)
+
+
+async def _wait(store: Store, one: StoredConsent, since: datetime, *, timeout: float, as_json: bool) -> None:
+    began = monotonic()
+    while monotonic() - began < timeout:
+        async with store.reading() as unit:
+            runs = await unit.runs.latest(one.connection_id, limit=1)
+        if runs and runs[0].started_at >= since:
+            await _print_run(store, one, as_json=as_json, since=since)
+            return
+        await asyncio.sleep(0.2)
+    show.say(f"no sync ended within {timeout:.0f} s; `syncworker status` shows why")
+    raise typer.Exit(frame.FAILED)
+
+
+async def _print_run(store: Store, one: StoredConsent, *, as_json: bool, since: datetime) -> None:
+    async with store.reading() as unit:
+        runs = await unit.runs.latest(one.connection_id, limit=1)
+    if not runs or runs[0].started_at < since:
+        held = await _held(store, one.consent_id)
+        why = held.needs_consent or held.status
+        show.say(f"nothing was synced: the consent is {why}")
+        raise typer.Exit(frame.FAILED)
+    run = runs[0]
+    show.facts(
+        {
+            "outcome": run.outcome,
+            "error": run.error,
+            "calls": run.calls,
+            "pages": run.pages,
+            "pages_unchanged": run.pages_unchanged,
+            "added": run.added,
+            "modified": run.modified,
+            "removed": run.removed,
+            "took": run.ended_at - run.started_at,
+        },
+        as_json=as_json,
+    )
+    if run.outcome == "partial":
+        raise typer.Exit(frame.PARTLY)
+    if run.outcome not in {"ok", "unchanged"}:
+        raise typer.Exit(frame.FAILED)
+
+
+async def _held(store: Store, consent_id: str) -> StoredConsent:
+    async with store.reading() as unit:
+        one = await unit.consents.get(ConsentId(consent_id))
+    if one is None:
+        raise RequestError(f"consent_id: {consent_id!r} is not held; `syncworker consents list` shows those that are")
+    return one
+
+
+def _end(days: int | None, expires_at: str | None, *, now: datetime) -> datetime:
+    if days is not None and expires_at is not None:
+        raise RequestError("expires_at: give --days or --expires-at, not both")
+    if expires_at is None:
+        return now + timedelta(days=days if days is not None else min(180, EXPIRY_MAX.days))
+    try:
+        end = datetime.fromisoformat(expires_at)
+    except ValueError:
+        raise RequestError(f"expires_at: {expires_at!r} is not an instant; write 2027-01-31T00:00:00Z") from None
+    if end.tzinfo is None:
+        raise RequestError("expires_at: has no offset; write 2027-01-31T00:00:00Z")
+    return end.astimezone(UTC)
+
+
+def _date(name: str, text: str | None) -> date | None:
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError:
+        raise RequestError(f"{name}: {text!r} is not a date; write 2026-01-31") from None

@@ -1,0 +1,460 @@
+"""`syncworker demo`: the whole way on this machine, with proofs.
+
+A sandbox bank, a broker, a worker and beat run as processes of their own; eight customers give consent; their data
+comes into the database and stays fresh.  Nothing about the demo is special but its cadences and token life, which are
+seconds: same engine, same tables, same worker.  What it claims it proves: from the bank's own books, from the bank's
+log of what it served, and from the database's own counters.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from syncworker import settings as settings_module
+from syncworker import wiring
+from syncworker.cli import frame, show
+from syncworker.cli.audit import audit_sandbox, print_report, read_facts
+from syncworker.clock import monotonic
+from syncworker.errors import RequestError, SetupError, SyncWorkerError
+from syncworker.processes import EmbeddedBroker, Program, Supervisor, end_with_parent, spawn
+from syncworker.settings import CONFIG_VARIABLE, EMBEDDED, ENVIRONMENT_PREFIX, Settings
+from syncworker.simulator.books import Books
+from syncworker.simulator.browser import Browser
+from syncworker.standard.consents import ConsentRequest, Purpose
+from syncworker.standard.permissions import Permission
+from syncworker.standard.resources import ResourceName
+from syncworker.standard.values import Slug
+from syncworker.store import migrate
+from syncworker.store.changes import Op
+from syncworker.store.counters import RowCounters
+from syncworker.store.keyring import KeyRing
+from syncworker.store.work import WorkKind
+
+LFI: Final = Slug("sandbox")
+KEPT_FROM_ENVIRONMENT: Final = frozenset({f"{ENVIRONMENT_PREFIX}DATABASE_URL", f"{ENVIRONMENT_PREFIX}BROKER_URL"})
+ACCESS_TOKEN_SECONDS: Final = 20
+CADENCE_SECONDS: Final = 8
+WAIT_SECONDS_MAX: Final = 60
+PERMISSIONS: Final = (
+    Permission.ReadAccountsDetail,
+    Permission.ReadBalances,
+    Permission.ReadTransactionsDetail,
+    Permission.ReadParty,
+    Permission.ReadPartyUser,
+)
+DATA: Final = frozenset(ResourceName)
+
+
+class DemoFailedError(SyncWorkerError):
+    """The demo could not show what it promises."""
+
+    code = "demo_failed"
+
+
+def demo(
+    customers: Annotated[int, typer.Option(min=1, max=200, help="How many customers give consent.")] = 8,
+    folder: Annotated[Path, typer.Option(help="Where it keeps its files; emptied at the start.")] = Path(
+        ".syncworker/demo"
+    ),
+    stay: Annotated[
+        bool | None, typer.Option("--stay/--leave", help="Keep running until Ctrl-C; the default on a terminal.")
+    ] = None,
+) -> None:
+    """Run the whole way on this machine: bank, consents, tokens, sync, proof.
+
+    SYNCWORKER_DATABASE_URL and SYNCWORKER_BROKER_URL put it on a PostgreSQL and a Redis of yours.
+    """
+    end_with_parent()
+    staying = sys.stdout.isatty() if stay is None else stay
+    failures = asyncio.run(_run(_fresh(folder), customers=customers, stay=staying))
+    if failures:
+        for failure in failures:
+            show.say(f"failed: {failure}")
+        raise typer.Exit(frame.FAILED)
+
+
+async def _run(folder: Path, *, customers: int, stay: bool) -> list[str]:
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    showing = asyncio.create_task(_show(folder, customers, stay, ended))
+    stopping = asyncio.create_task(ended.wait())
+    await asyncio.wait({showing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    interrupted = not showing.done()
+    if interrupted:
+        show.say("stopping …")
+        showing.cancel()
+    stopping.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        return await showing
+    return []
+
+
+async def _show(folder: Path, customers: int, stay: bool, ended: asyncio.Event) -> list[str]:
+    began = monotonic()
+    async with _stage(folder, customers) as stage:
+        await _consents(stage)
+        await _first_sync(stage)
+        await _overview(stage)
+        await _check_books(stage, "after the first sync")
+        await _second_sync(stage)
+        await _change(stage)
+        await _token_proof(stage)
+        await _check_books(stage, "at the end")
+        show.OUT.print(f"\ndone in {monotonic() - began:.0f} s; the data is in {stage.where}", markup=False)
+        show.OUT.print(f"look around with: export {CONFIG_VARIABLE}={folder / 'syncworker.toml'}", markup=False)
+        if stay and not stage.failures:
+            show.OUT.print("everything keeps running and stays fresh; Ctrl-C ends it", markup=False)
+            while not ended.is_set():
+                stage.supervisor.poll()
+                await asyncio.sleep(0.5)
+        return stage.failures
+
+
+@dataclass
+class _Stage:
+    """Everything that runs, and what was found wanting."""
+
+    folder: Path
+    settings: Settings
+    application: wiring.Application
+    supervisor: Supervisor
+    books: Books
+    sandbox: Mapping[str, Any]
+    counters: RowCounters
+    first_mark: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def where(self) -> str:
+        return f"{settings_module.masked(self.settings.database_url)} (tenant {self.settings.tenant})"
+
+    @property
+    def users(self) -> Sequence[str]:
+        users: Sequence[str] = self.sandbox["users"]
+        return users
+
+    def claim(self, holds: bool, said: str) -> None:
+        """Print a finding; remember it when it does not hold."""
+        show.OUT.print(f"  {'✓' if holds else '✗'} {said}", markup=False)
+        if not holds:
+            self.failures.append(said)
+
+    async def wait_for(self, what: str, ready: Callable[[], Any], *, timeout: float = WAIT_SECONDS_MAX) -> float:
+        """Wait until `await ready()` is true; gives the seconds it took.
+
+        Raises:
+            DemoFailedError: it did not become true in time.
+        """
+        began = monotonic()
+        while not await ready():
+            self.supervisor.poll()
+            if monotonic() - began > timeout:
+                raise DemoFailedError(f"{what} did not happen within {timeout:.0f} s; see {self.folder / 'demo.log'}")
+            await asyncio.sleep(0.1)
+        return monotonic() - began
+
+    async def synced_since(self, since: datetime) -> int:
+        """Connections with a complete sync that began after an instant."""
+        async with self.application.store.reading() as unit:
+            runs = await unit.runs.latest(limit=10_000)
+        return len({run.connection_id for run in runs if run.started_at > since and run.outcome in {"ok", "unchanged"}})
+
+    async def now(self) -> datetime:
+        async with self.application.store.reading() as unit:
+            return await unit.now()
+
+
+@contextlib.asynccontextmanager
+async def _stage(folder: Path, customers: int) -> AsyncIterator[_Stage]:
+    """Start the bank, the broker, worker and beat; stop them all in the end."""
+    async with contextlib.AsyncExitStack() as stack:
+        facts = await _sandbox(stack, folder, customers)
+        settings = _settings(folder, facts)
+        migrate.upgrade(settings.database_url)
+        application = await wiring.build_application(settings)
+        stack.push_async_callback(application.close)
+        counters = RowCounters(application.store)
+        await counters.install()
+        books = await stack.enter_async_context(Books.of(facts))
+        supervisor = _supervisor(stack, folder, settings)
+        stage = _Stage(folder, settings, application, supervisor, books, facts, counters)
+        show.OUT.print(
+            f"bank {facts['issuer']} · database {settings_module.masked(settings.database_url)} · "
+            f"broker {settings_module.masked(settings.broker_url)} · worker and beat: "
+            f"{', '.join(str(pid) for pid in supervisor.children().values())}",
+            markup=False,
+        )
+        yield stage
+
+
+async def _sandbox(stack: contextlib.AsyncExitStack, folder: Path, customers: int) -> Mapping[str, Any]:
+    options = ["--customers", str(customers), "--access-token-seconds", str(ACCESS_TOKEN_SECONDS)]
+    log = stack.enter_context((folder / "sandbox.log").open("wb"))
+    data = folder / "bank"
+    child = spawn(
+        [sys.executable, "-m", "syncworker.simulator", "--data-dir", str(data), *options], stdout=log, stderr=log
+    )
+    stack.callback(child.stop, 5)
+    began = monotonic()
+    while (facts := _ready(data)) is None or facts["pid"] != child.pid:
+        if child.status() is not None or monotonic() - began > WAIT_SECONDS_MAX:
+            raise SetupError(f"sandbox: the bank did not start; see {folder / 'sandbox.log'}")
+        await asyncio.sleep(0.05)
+    return facts
+
+
+def _ready(data: Path) -> Mapping[str, Any] | None:
+    with contextlib.suppress(RequestError):
+        return read_facts(data)
+    return None
+
+
+def _supervisor(stack: contextlib.AsyncExitStack, folder: Path, settings: Settings) -> Supervisor:
+    log = stack.enter_context((folder / "demo.log").open("w", encoding="utf-8", buffering=1))
+    run = (sys.executable, "-m", "syncworker")
+    supervisor = Supervisor(
+        [Program(name="worker", argv=(*run, "worker")), Program(name="beat", argv=(*run, "beat"))],
+        broker=EmbeddedBroker(settings.data_folder) if settings.broker_url == EMBEDDED else None,
+        write=lambda line: print(line, file=log),
+    )
+    stack.callback(supervisor.stop)
+    supervisor.start()
+    return supervisor
+
+
+def _fresh(folder: Path) -> Path:
+    """An empty folder of our own.
+
+    Raises:
+        SetupError: there is something else in it.
+    """
+    folder = folder.absolute()
+    marker = folder / ".syncworker-demo"
+    if folder.exists() and any(folder.iterdir()) and not marker.exists():
+        raise SetupError(f"folder: {folder} holds files that are not the demo's; give another --folder")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
+    marker.touch()
+    return folder
+
+
+def _settings(folder: Path, facts: Mapping[str, Any]) -> Settings:
+    """Write the demo's settings and read them back: this process and its children see the same."""
+    KeyRing.generate(folder / "keyring")
+    client = facts["client"]
+    cadence = "\n".join(f"{name.value} = {CADENCE_SECONDS}" for name in ResourceName)
+    tenant = f"demo-{secrets.token_hex(4)}"
+    database = (
+        ""
+        if f"{ENVIRONMENT_PREFIX}DATABASE_URL" in os.environ
+        else 'database_url = "sqlite:///{}"\n'.format(folder / "demo.db")
+    )
+    (folder / "syncworker.toml").write_text(
+        f"""# The settings of `syncworker demo`: embedded defaults, with cadences and token life of seconds.
+{database}data_dir = "data"
+keyring = "keyring"
+tenant = "{tenant}"
+tick_seconds = 1
+token_timeout = 2
+lease_seconds = 30
+
+[cadence]
+{cadence}
+
+[client]
+client_id = "{client["client_id"]}"
+redirect_uri = "{client["redirect_uri"]}"
+signing_key = "{client["signing_key"]}"
+signing_kid = "{client["signing_kid"]}"
+transport_certificate = "{client["transport_certificate"]}"
+transport_key = "{client["transport_key"]}"
+ca_bundle = "{facts["ca_bundle"]}"
+
+[lfis.{LFI}]
+issuer = "{facts["issuer"]}"
+base_urls = {{ "v2.1" = "{facts["resource_base_url"]}" }}
+allow_private_hosts = true
+calls_per_second = 500
+connections = 16
+""",
+        encoding="utf-8",
+    )
+    for name in [name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)]:
+        if name not in KEPT_FROM_ENVIRONMENT:
+            del os.environ[name]
+    os.environ[CONFIG_VARIABLE] = str(folder / "syncworker.toml")
+    return settings_module.load()
+
+
+# -- the acts ---------------------------------------------------------------------------------------------------------
+
+
+async def _consents(stage: _Stage) -> None:
+    """Each customer goes through PAR, the bank's consent page and the callback."""
+    _headline(f"{len(stage.users)} customers give consent")
+    authorize = stage.application.authorize
+    began = monotonic()
+    async with Browser(Path(stage.sandbox["ca_bundle"])) as browser:
+        for user in stage.users:
+            request = ConsentRequest(
+                permissions=PERMISSIONS,
+                expires_at=datetime.now(UTC) + timedelta(days=180),
+                purpose=Purpose.AccountAggregation,
+            )
+            started = await authorize.begin(LFI, request, user_ref=user)
+            redirect = await browser.decide(started.url, user=user)
+            await authorize.complete(redirect)
+    show.OUT.print(
+        f"  PAR → consent page → callback → tokens, {len(stage.users)} times in {monotonic() - began:.1f} s",
+        markup=False,
+    )
+
+
+async def _first_sync(stage: _Stage) -> None:
+    """The worker syncs what the callbacks made due; we only watch."""
+    _headline("first sync, by the worker")
+    start = datetime.min.replace(tzinfo=UTC)
+    columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=show.OUT, transient=not show.OUT.is_terminal) as progress:
+        bar = progress.add_task("consents synced", total=len(stage.users))
+
+        async def ready() -> bool:
+            done = await stage.synced_since(start)
+            progress.update(bar, completed=done)
+            return done == len(stage.users)
+
+        took = await stage.wait_for("the first sync", ready)
+    stage.claim(True, f"all {len(stage.users)} consents synced {took:.1f} s after the last callback")
+
+
+async def _overview(stage: _Stage) -> None:
+    async with stage.application.store.reading() as unit:
+        connections = await unit.consents.connections()
+        now = await unit.now()
+        counts = {one.connection_id: await unit.records.count(one.connection_id) for one in connections}
+    show.rows(
+        [
+            {
+                "customer": one.user_ref,
+                "consent": f"{one.connection_id[:8]}…",
+                "accounts": counts[one.connection_id][ResourceName.ACCOUNTS],
+                "balances": counts[one.connection_id][ResourceName.BALANCES],
+                "transactions": counts[one.connection_id][ResourceName.TRANSACTIONS],
+                "parties": counts[one.connection_id][ResourceName.PARTIES]
+                + counts[one.connection_id][ResourceName.ACCOUNT_PARTIES],
+                "fresh": "never" if one.last_data_at is None else f"{show.span(now - one.last_data_at)} ago",
+            }
+            for one in connections
+        ],
+        as_json=False,
+        title="\nWhat is in the database",
+        empty="nothing",
+    )
+
+
+async def _check_books(stage: _Stage, when: str) -> None:
+    _headline(f"the bank's own books against our tables, {when}")
+    report = await audit_sandbox(stage.application.store, stage.books)
+    print_report(report)
+    if report.differences:
+        stage.failures.append(f"{len(report.differences)} differences {when}")
+
+
+async def _second_sync(stage: _Stage) -> None:
+    """Everything is asked again on schedule; since nothing changed, the database is left alone."""
+    _headline("second sync, on schedule: nothing changed at the bank")
+    first = _listings((await stage.books.log())["entries"])
+    mark = await stage.now()
+    log_mark = (await stage.books.log())["next"]
+    before = await stage.counters.read()
+    total = len(stage.users)
+    await stage.wait_for("the second sync", lambda: _is(stage.synced_since(mark), total))
+    after = await stage.counters.read()
+    second = _listings((await stage.books.log(log_mark))["entries"])
+    written = sum(after.values()) - sum(before.values())
+    missing = first.keys() - second.keys()
+    stage.claim(
+        not missing,
+        f"the bank served the same {len(second)} listings again ({sum(second.values())} GETs; "
+        f"it was {sum(first.values())} with the whole history)",
+    )
+    stage.claim(written == 0, f"{written} resource rows written, by the database's own counters")
+
+
+async def _change(stage: _Stage) -> None:
+    """A payment happens at the bank; the product asks for a sync now."""
+    _headline("a payment happens at the bank")
+    async with stage.application.store.reading() as unit:
+        connection = (await unit.consents.connections())[0]
+        cursor = await unit.changes.head()
+    facts = next(one for one in await stage.books.consents() if one["consent_id"] == connection.connection_id)
+    item = await stage.books.do("insert_transaction", account_id=facts["account_ids"][0], amount="42.50")
+    async with stage.application.store.writing() as unit:
+        await unit.work.ask_now(WorkKind.SYNC, connection.connection_id)
+        await unit.commit()
+
+    async def seen() -> bool:
+        async with stage.application.store.reading() as unit:
+            rows = await unit.changes.read(after=cursor, limit=10_000)
+        return any(row.change.key == item["TransactionId"] and row.change.op is Op.ADDED for row in rows)
+
+    took = await stage.wait_for("the change", seen)
+    stage.claim(True, f"in the table and in the change feed {took:.1f} s after “sync now”")
+
+
+async def _token_proof(stage: _Stage) -> None:
+    """The bank's own log says whether tokens were refreshed in time."""
+    _headline("tokens, by the bank's own log")
+    consents = {one["consent_id"] for one in await stage.books.consents()}
+
+    async def refreshes() -> list[dict[str, Any]]:
+        entries: list[dict[str, Any]] = (await stage.books.tokens())["entries"]
+        return [entry for entry in entries if entry["grant_type"] == "refresh_token"]
+
+    async def all_refreshed() -> bool:
+        return {entry["consent_id"] for entry in await refreshes()} >= consents
+
+    await stage.wait_for("a refresh of every consent", all_refreshed)
+    done = await refreshes()
+    late = [entry for entry in done if entry["outcome"] != "issued" or entry["early_s"] <= 0]
+    earliest = min((entry["early_s"] for entry in done), default=0)
+    stage.claim(
+        not late,
+        f"{len(consents)} consents refreshed by beat, {len(done)} times, "
+        f"each at least {earliest:.1f} s before its {ACCESS_TOKEN_SECONDS} s were over",
+    )
+    entries = (await stage.books.log())["entries"]
+    data = [entry for entry in entries if entry["operation"] in DATA]
+    expired = sum(1 for entry in data if entry["token_expired"])
+    stage.claim(expired == 0, f"{len(data)} data calls, {expired} of them with an expired token")
+
+
+def _listings(entries: Sequence[Mapping[str, Any]]) -> Counter[tuple[str, str, str]]:
+    """GETs by (consent, account, operation), successful data calls only."""
+    return Counter(
+        (entry["consent_id"], entry["account_id"] or "", entry["operation"])
+        for entry in entries
+        if entry["operation"] in DATA and entry["status"] == 200
+    )
+
+
+async def _is(found: Any, expected: object) -> bool:
+    return bool(await found == expected)
+
+
+def _headline(text: str) -> None:
+    show.OUT.print(f"\n[bold]{text}[/bold]")

@@ -1,0 +1,77 @@
+"""What every command needs around it: settings, a store that is closed again, one event loop."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Final, TypeVar
+
+import typer
+
+from syncworker import settings as settings_module
+from syncworker import wiring
+from syncworker.settings import Settings
+from syncworker.store.unit_of_work import Store
+
+T = TypeVar("T")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
+
+DONE: Final = 0
+FAILED: Final = 1
+USED_WRONGLY: Final = 2
+PARTLY: Final = 3
+
+
+def settings(**overrides: Any) -> Settings:
+    """The settings of this process."""
+    return settings_module.load(**overrides)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run one coroutine on a loop of its own: a command line call uses exactly one."""
+    return asyncio.run(work)
+
+
+@asynccontextmanager
+async def open_store(config: Settings, *, sealed: bool = False) -> AsyncIterator[Store]:
+    """The store, checked to be of the newest schema.
+
+    Args:
+        sealed: whether the command opens or writes sealed columns and so needs the key ring.
+    """
+    store = await wiring.open_store(config, sealed=sealed)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def open_application(config: Settings) -> AsyncIterator[wiring.Application]:
+    """All parts, for commands that call an LFI."""
+    application = await wiring.build_application(config)
+    try:
+        yield application
+    finally:
+        await application.close()
+
+
+def with_store(work: Callable[[Store], Awaitable[T]], *, sealed: bool = False) -> T:
+    """Run `work` on the store of the settings."""
+
+    async def inside() -> T:
+        async with open_store(settings(), sealed=sealed) as store:
+            return await work(store)
+
+    return run(inside())
+
+
+def with_application(work: Callable[[wiring.Application], Awaitable[T]]) -> T:
+    """Run `work` on all parts built from the settings."""
+
+    async def inside() -> T:
+        async with open_application(settings()) as application:
+            return await work(application)
+
+    return run(inside())

@@ -1,0 +1,52 @@
+"""`syncworker keys`: make the keys a TPP needs, each file readable by its owner alone."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from syncworker.cli import frame, show
+from syncworker.errors import SettingsError
+from syncworker.lfi import keys
+from syncworker.store.keyring import KeyRing
+
+app = typer.Typer(help="Keys and certificates.", no_args_is_help=True)
+
+
+@app.command()
+def generate(
+    directory: Annotated[Path, typer.Argument(help="Folder to write to; made when absent.")] = Path("keys"),
+    organisation: Annotated[str | None, typer.Option(help="Legal name (certificate O).")] = None,
+    organisation_id: Annotated[str | None, typer.Option(help="Organisation id of the directory (OU).")] = None,
+    client_id: Annotated[str | None, typer.Option(help="Client id of the application (CN).")] = None,
+    keyring_only: Annotated[bool, typer.Option("--keyring-only", help="Only the key ring that seals columns.")] = False,
+    as_json: frame.AsJson = False,
+) -> None:
+    """Make the key ring that seals columns and, with the organisation's names, the keys and certificate requests.
+
+    Never overwrites a file.
+    """
+    names = (organisation, organisation_id, client_id)
+    if not keyring_only and not all(names):
+        raise typer.BadParameter(
+            "give --organisation, --organisation-id and --client-id for the certificate requests, or --keyring-only"
+        )
+    ring = directory / "keyring"
+    if ring.exists():
+        raise SettingsError(f"keyring: {ring} exists already; keys are never overwritten, give another folder")
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made: dict[str, str] = {}
+    if not keyring_only:
+        assert organisation is not None
+        assert organisation_id is not None
+        assert client_id is not None
+        fresh = keys.generate(
+            directory, organisation=organisation, organisation_id=organisation_id, client_id=client_id
+        )
+        made |= {name: str(value) for name, value in dataclasses.asdict(fresh).items()}
+    KeyRing.generate(ring)
+    made["keyring"] = str(ring)
+    show.facts(made, as_json=as_json)
+    if not keyring_only:
+        show.say("send the .csr files to the directory, and set the paths and the kid it gives in syncworker.toml")

@@ -1,0 +1,99 @@
+"""`worker`, `beat`, `up` and `sandbox`: the processes that run until they are told to end."""
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from syncworker import tasks, wiring
+from syncworker.cli import frame, logs, show
+from syncworker.processes import EmbeddedBroker, Program, Supervisor
+from syncworker.settings import EMBEDDED, Settings
+from syncworker.store import migrate
+
+LogLevel = Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")]
+RUN: Final = (sys.executable, "-m", "syncworker")
+
+
+def worker(
+    queues: Annotated[list[str] | None, typer.Option("--queue", help="sync, token or tick; all by default.")] = None,
+    log_level: LogLevel = "INFO",
+) -> None:
+    """Run one worker process: claims, token refreshes and syncs, on one event loop."""
+    config = _ready(log_level)
+    wiring.load_keyring(config)
+    tasks.app.worker_main(tasks.worker_arguments(queues=queues or (), loglevel=log_level.upper()))
+
+
+def beat(log_level: LogLevel = "INFO") -> None:
+    """Run beat: one tick every `tick_seconds`.  Two of them do no harm."""
+    _ready(log_level)
+    tasks.app.start(tasks.beat_arguments(loglevel=log_level.upper()))
+
+
+def up(log_level: LogLevel = "INFO") -> None:
+    """Run everything on this machine: broker when embedded, worker, beat.  Ctrl-C or SIGTERM ends all in order."""
+    config = frame.settings()
+    wiring.load_keyring(config)
+    if config.database_url.startswith("sqlite"):
+        migrate.upgrade(config.database_url)
+    migrate.check(config.database_url)
+    broker = EmbeddedBroker(config.data_folder) if config.broker_url == EMBEDDED else None
+    if broker is None:
+        tasks.check_broker(wiring.broker_url(config))
+    level = f"--log-level={log_level}"
+    programs = [
+        Program(name="worker", argv=(*RUN, "worker", level)),
+        Program(name="beat", argv=(*RUN, "beat", level)),
+    ]
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    with Supervisor(programs, broker=broker) as supervisor:
+        running = ", ".join(f"{name} {pid}" for name, pid in supervisor.children().items())
+        show.say(f"up: {running}{', embedded broker' if broker else ''}; Ctrl-C ends it")
+        supervisor.run(ended)
+        show.say("stopping …")
+
+
+def sandbox(
+    folder: Annotated[Path, typer.Option(help="Keys and facts of the bank; kept between starts.")] = Path(
+        ".syncworker/sandbox"
+    ),
+    customers: Annotated[int, typer.Option(min=1, help="How many people have accounts.")] = 8,
+    base_port: Annotated[
+        int, typer.Option(min=0, max=65_000, help="First of four ports; 0 lets the system choose.")
+    ] = 0,
+    access_token_seconds: Annotated[int, typer.Option(min=1)] = 600,
+    options: Annotated[list[str] | None, typer.Argument(help="More options of the bank, after --.")] = None,
+) -> None:
+    """Run a sandbox bank on loopback: PAR, consent page, tokens and data over mTLS.
+
+    Prints one line of JSON when it is ready and writes it to sandbox.json in the folder; the settings to reach it go
+    to syncworker.toml there.
+    """
+    from syncworker.simulator import main as bank
+
+    arguments = ["--data-dir", str(folder), "--customers", str(customers), "--base-port", str(base_port)]
+    arguments += ["--access-token-seconds", str(access_token_seconds), *(options or [])]
+    raise typer.Exit(bank(arguments))
+
+
+def _ready(log_level: str) -> Settings:
+    """Settings read, logs on, schema and broker checked, the Celery app configured."""
+    config = frame.settings()
+    logs.configure(log_level)
+    migrate.check(config.database_url)
+    broker = wiring.broker_url(config)
+    tasks.check_broker(broker)
+    tasks.configure(
+        broker,
+        config.tick_seconds,
+        config.data_folder,
+        threads=config.threads,
+        batch_deadline=config.batch_deadline,
+    )
+    return config

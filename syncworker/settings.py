@@ -1,0 +1,245 @@
+"""Settings: one file, overridden by the environment, overridden by the command line.
+
+The file is `syncworker.toml`, or what `SYNCWORKER_CONFIG` names; the environment spells a setting
+`SYNCWORKER_DATABASE_URL`, with `__` between levels (`SYNCWORKER_CADENCE__BALANCES`).  No value is read anywhere else.
+Relative paths count from the folder of the file, or from the working folder when there is none.
+
+`wiring` alone sees the whole; every part gets the two or three plain values it needs.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from syncworker.errors import RequestError, SettingsError
+from syncworker.standard.resources import ResourceName
+from syncworker.standard.values import Slug
+from syncworker.standard.versions import Version
+
+ENVIRONMENT_PREFIX: Final = "SYNCWORKER_"
+CONFIG_VARIABLE: Final = "SYNCWORKER_CONFIG"
+CONFIG_FILE: Final = "syncworker.toml"
+EMBEDDED: Final = "embedded"
+SECRET_FIELDS: Final = frozenset({"database_url", "broker_url", "limits_url"})
+"""Settings that may carry a password: shown without it."""
+
+
+def _https(url: str) -> str:
+    if not url.startswith("https://"):
+        raise ValueError("must be an https:// URL")
+    return url
+
+
+HttpsUrl = Annotated[str, AfterValidator(_https)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+SLUG: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClientSettings(_Group):
+    """Who we are at an LFI: given once for all under `[client]`, or for one LFI under `[lfis.<slug>]`."""
+
+    client_id: str | None = None
+    redirect_uri: HttpsUrl | None = None
+    signing_key: Path | None = None
+    signing_kid: str | None = None
+    transport_certificate: Path | None = None
+    transport_key: Path | None = None
+    ca_bundle: Path | None = None
+
+
+class LFISettings(ClientSettings):
+    """One LFI we are registered with.
+
+    Attributes:
+        issuer: the authorisation server's issuer, exactly as its discovery document says.
+        base_urls: the Account Information base URL of each version the LFI serves.
+        allow_private_hosts: loopback and private addresses, for a sandbox of your own.
+        published: path templates the LFI publishes; absent means all.
+    """
+
+    issuer: HttpsUrl
+    base_urls: dict[Version, HttpsUrl] = Field(min_length=1)
+    discovery_url: HttpsUrl | None = None
+    allow_private_hosts: bool = False
+    connections: Annotated[int, Field(ge=1, le=512)] = 8
+    calls_per_second: Annotated[float, Field(gt=0)] = 10.0
+    published: frozenset[str] | None = None
+
+
+class CadenceSettings(_Group):
+    """How old each resource may grow, in seconds."""
+
+    accounts: Seconds = 24 * 3600
+    balances: Seconds = 6 * 3600
+    transactions: Seconds = 12 * 3600
+    account_parties: Seconds = 7 * 24 * 3600
+    parties: Seconds = 7 * 24 * 3600
+
+    def as_mapping(self) -> Mapping[ResourceName, timedelta]:
+        """Every resource of the catalogue with its cadence."""
+        return {name: timedelta(seconds=getattr(self, name.value)) for name in ResourceName}
+
+
+class PriceSettings(_Group):
+    """The rate card, in milli-fils (1 AED = 100,000); `domain.md` §14."""
+
+    data_get: Annotated[int, Field(ge=0)] = 2_500
+
+
+class Settings(BaseSettings):
+    """Everything an operator may set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    database_url: str = "sqlite:///syncworker.db"
+    broker_url: str = EMBEDDED
+    limits_url: str | None = None
+    keyring: Path | None = None
+    data_dir: Path = Path(".syncworker")
+    tenant: Annotated[str, Field(min_length=1, max_length=64)] = "default"
+    client: ClientSettings = ClientSettings()
+    lfis: dict[Annotated[str, Field(pattern=SLUG)], LFISettings] = {}
+    cadence: CadenceSettings = CadenceSettings()
+    prices: PriceSettings = PriceSettings()
+    overlap_days: Annotated[int, Field(ge=0, le=90)] = 7
+    tick_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
+    batch_size: Annotated[int, Field(ge=1, le=500)] = 50
+    threads: Annotated[int, Field(ge=1, le=256)] = 8
+    lease_seconds: Annotated[float, Field(ge=1)] = 120.0
+    connect_timeout: Seconds = 5.0
+    call_timeout: Seconds = 30.0
+    token_timeout: Seconds = 15.0
+    consent_deadline: Seconds = 600.0
+    batch_deadline: Seconds = 900.0
+    consents_at_once: Annotated[int, Field(ge=1, le=1000)] = 50
+    seal_raw: bool = False
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = _config_file()
+        values = _read_toml(file) if file else {}
+        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=values)
+
+    def resolved(self, path: Path) -> Path:
+        """A path of the settings, counted from the folder of the file."""
+        file = _config_file()
+        return path if path.is_absolute() else (file.parent if file else Path.cwd()) / path
+
+    @property
+    def data_folder(self) -> Path:
+        return self.resolved(self.data_dir)
+
+    def with_values(self, **values: Any) -> Self:
+        """The same settings with some replaced, checked again."""
+        return self.model_copy(update=values)
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the settings.
+
+    Args:
+        overrides: what the command line said; wins over everything.
+
+    Raises:
+        SettingsError: one line for each wrong value, naming field and fault, never the value.
+    """
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()]
+        raise SettingsError("settings: " + "; ".join(lines)) from None
+
+
+def origins(settings: Settings, overrides: Mapping[str, Any] | None = None) -> Iterator[tuple[str, str, str]]:
+    """Yield (setting, value, where it came from), passwords masked, in the order of the class."""
+    file = _config_file()
+    in_file = dict(_flat(_read_toml(file))) if file else {}
+    for name, value in _flat(settings.model_dump(mode="json", exclude_none=True)):
+        variable = ENVIRONMENT_PREFIX + name.upper().replace(".", "__")
+        if overrides and name in overrides:
+            origin = "command line"
+        elif variable in os.environ or ENVIRONMENT_PREFIX + name.split(".")[0].upper() in os.environ:
+            origin = f"environment {variable}"
+        elif name in in_file:
+            origin = str(file)
+        else:
+            origin = "default"
+        yield name, masked(str(value)) if name in SECRET_FIELDS else str(value), origin
+
+
+def masked(url: str) -> str:
+    """A URL without its password."""
+    scheme, separator, rest = url.partition("://")
+    user, at, host = rest.rpartition("@")
+    return f"{scheme}{separator}{user.split(':')[0]}:***{at}{host}" if at and ":" in user else url
+
+
+def read_slug(text: str) -> Slug:
+    """Our short name for an LFI.
+
+    Raises:
+        RequestError: not such a name.
+    """
+    if not re.fullmatch(SLUG, text):
+        raise RequestError(f"slug: {text!r} is not a name; use a-z, 0-9 and -, at most 63 characters")
+    return Slug(text)
+
+
+def _config_file() -> Path | None:
+    named = os.environ.get(CONFIG_VARIABLE)
+    if named:
+        file = Path(named)
+        if not file.is_file():
+            raise SettingsError(f"{CONFIG_VARIABLE}: {named} is not a file; correct the path or unset the variable")
+        return file.absolute()
+    file = Path(CONFIG_FILE)
+    return file.absolute() if file.is_file() else None
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as handle:
+            return tomllib.load(handle)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file.name}: not valid TOML: {error}") from None
+    except OSError as error:
+        raise SettingsError(f"{file.name}: cannot be read ({error.strerror})") from None
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        elif not isinstance(value, Mapping):
+            yield f"{prefix}{name}", value

@@ -1,0 +1,341 @@
+"""The composition root: the only place where parts are built and joined, and the only one that sees all settings.
+
+`open_store` is enough for commands that only look; `build_application` builds everything a worker needs.
+"""
+
+import asyncio
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from syncworker.clock import Clock, SystemClock
+from syncworker.consents.authorize import Authorizer
+from syncworker.consents.lifecycle import Lifecycle
+from syncworker.consents.tokens import TokenBatchReport, Vault
+from syncworker.errors import SettingsError, SyncWorkerError
+from syncworker.lfi.api import LFIClient
+from syncworker.lfi.directory import LFIConfig
+from syncworker.lfi.keys import SigningKey, TransportCertificate
+from syncworker.lfi.transport import Call
+from syncworker.processes import EmbeddedBroker
+from syncworker.schedule import due
+from syncworker.schedule.claims import Batch, Dispatcher
+from syncworker.schedule.limits import Admission, admission
+from syncworker.settings import EMBEDDED, LFISettings, Settings
+from syncworker.standard.values import ConsentId, Slug
+from syncworker.store import migrate
+from syncworker.store.keyring import KeyRing
+from syncworker.store.runs import CallRow
+from syncworker.store.unit_of_work import Store, UnitOfWork
+from syncworker.store.work import Claim, WorkKind
+from syncworker.sync.engine import Engine, Parts
+from syncworker.sync.plan import PlanSettings
+from syncworker.sync.reports import BatchReport, RunReport
+from syncworker.sync.run import SyncSettings
+
+DISCOVERY_PATH: Final = "/.well-known/openid-configuration"
+JOURNAL_ROWS_MAX: Final = 10_000
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+async def open_store(settings: Settings, *, sealed: bool = False, clock: Clock | None = None) -> Store:
+    """The store of the settings, its schema checked.
+
+    Args:
+        sealed: whether sealed columns will be opened or written; then the key ring must be there.
+
+    Raises:
+        SettingsError: database URL or key ring.
+        SetupError: the schema is not the newest; names the command to run.
+    """
+    keyring = load_keyring(settings) if sealed or settings.keyring else None
+    migrate.check(settings.database_url)
+    return Store(settings.database_url, tenant=settings.tenant, keyring=keyring, clock=clock)
+
+
+def load_keyring(settings: Settings) -> KeyRing:
+    """The key ring of the settings, for the settings' tenant.
+
+    Raises:
+        SettingsError: none is set, or its file cannot be used.
+    """
+    if settings.keyring is None:
+        raise SettingsError(
+            "keyring: is not set, and tokens are never stored unsealed; "
+            "run `syncworker keys generate --keyring-only` and set keyring to the file it names"
+        )
+    return KeyRing.load(settings.resolved(settings.keyring)).for_tenant(settings.tenant)
+
+
+async def declared_lfis(settings: Settings, store: Store) -> Mapping[Slug, tuple[LFISettings, str]]:
+    """Every declared LFI with where it is declared; the settings win over the database."""
+    async with store.reading() as unit:
+        added = {
+            entry.slug: (LFISettings.model_validate(entry.declared), "database") for entry in await unit.lfis.list()
+        }
+    return added | {Slug(slug): (entry, "settings") for slug, entry in settings.lfis.items()}
+
+
+def lfi_config(settings: Settings, slug: Slug, declared: LFISettings, *, now: datetime | None = None) -> LFIConfig:
+    """One LFI's declaration completed with `[client]`, its keys and certificate read.
+
+    Raises:
+        SettingsError: a field is missing or wrong, a key or certificate cannot be used; names the field and the fix.
+    """
+
+    def given(name: str) -> object:
+        value = getattr(declared, name) or getattr(settings.client, name)
+        if value is None:
+            raise SettingsError(f"lfis.{slug}.{name}: is not set; give it there or once for all as client.{name}")
+        return value
+
+    def path(name: str) -> Path:
+        return settings.resolved(Path(str(given(name))))
+
+    def where(name: str) -> str:
+        return f"lfis.{slug}.{name}" if getattr(declared, name) else f"client.{name}"
+
+    ca_bundle = declared.ca_bundle or settings.client.ca_bundle
+    return LFIConfig(
+        slug=slug,
+        issuer=declared.issuer,
+        discovery_url=declared.discovery_url or declared.issuer.rstrip("/") + DISCOVERY_PATH,
+        base_urls=declared.base_urls,
+        client_id=str(given("client_id")),
+        redirect_uri=str(given("redirect_uri")),
+        signing_key=SigningKey.load(path("signing_key"), str(given("signing_kid")), field=where("signing_key")),
+        transport=TransportCertificate.load(
+            path("transport_certificate"),
+            path("transport_key"),
+            now=now or SystemClock().now(),
+            certificate_field=where("transport_certificate"),
+            key_field=where("transport_key"),
+        ),
+        ca_bundle=settings.resolved(ca_bundle) if ca_bundle else None,
+        allow_private_hosts=declared.allow_private_hosts,
+        connections=declared.connections,
+        calls_per_second=declared.calls_per_second,
+        published=declared.published,
+        connect_timeout=settings.connect_timeout,
+        call_timeout=settings.call_timeout,
+        token_timeout=settings.token_timeout,
+    )
+
+
+def broker_url(settings: Settings) -> str:
+    """The broker as Celery spells it; the embedded one listens in the data folder."""
+    return EmbeddedBroker(settings.data_folder).url if settings.broker_url == EMBEDDED else settings.broker_url
+
+
+class Clients:
+    """The one client of each LFI that this process keeps.  Built at first use, on the loop that uses it."""
+
+    def __init__(self, settings: Settings, store: Store, admissions: Admission, journal: "Journal") -> None:
+        self._settings = settings
+        self._store = store
+        self._admissions = admissions
+        self._journal = journal
+        self._clients: dict[Slug, LFIClient] = {}
+        self._building = asyncio.Lock()
+
+    async def __call__(self, slug: Slug) -> LFIClient:
+        """The client of an LFI.
+
+        Raises:
+            SettingsError: no such LFI is declared, or its declaration cannot be used.
+        """
+        async with self._building:
+            if slug not in self._clients:
+                self._clients[slug] = await self._build(slug)
+            return self._clients[slug]
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for client in self._clients.values():
+            await client.close()
+
+    async def _build(self, slug: Slug) -> LFIClient:
+        declared = await declared_lfis(self._settings, self._store)
+        if slug not in declared:
+            known = ", ".join(sorted(declared)) or "none"
+            raise SettingsError(
+                f"lfis.{slug}: is not declared (known: {known}); declare it in syncworker.toml or with `lfis add`"
+            )
+        return LFIClient(
+            lfi_config(self._settings, slug, declared[slug][0]),
+            clock=SystemClock(),
+            log=lambda call: self._journal.note(slug, ConsentId(""), call),
+            admit=lambda: self._admissions.admit(slug),
+        )
+
+
+class Journal:
+    """Calls that belong to no sync run (tokens, PAR, consents), kept until the next `flush` files them together."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._rows: list[CallRow] = []
+
+    def note(self, lfi: Slug, consent_id: ConsentId, call: Call) -> None:
+        """Remember one call; all of them are free of charge."""
+        self._rows.append(
+            CallRow(
+                lfi=lfi,
+                consent_id=consent_id,
+                operation=call.operation,
+                status=call.status,
+                error=call.error_code or None,
+                interaction_id=call.interaction_id,
+                started_at=call.started_at,
+                duration_ms=call.duration_ms,
+                bytes_in=call.bytes_in,
+                attended=call.attended,
+                price_millifils=0,
+            )
+        )
+
+    async def flush(self) -> None:
+        """File what was noted.  While the database is away it is kept, up to a bound, and filed with the next."""
+        rows, self._rows = self._rows, []
+        if not rows:
+            return
+        try:
+            await self._store.atomically(lambda unit: unit.runs.add_calls(rows))
+        except SyncWorkerError as error:
+            self._rows = [*rows, *self._rows][-JOURNAL_ROWS_MAX:]
+            log.warning("calls not filed yet", error=error.code, rows=len(self._rows))
+
+
+class Application:
+    """All parts of one process, joined.  Lives on one event loop; `close()` it there.
+
+    Attributes:
+        store, clients, vault, authorize, lifecycle, engine, dispatcher: the parts, for commands.
+    """
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self.settings = settings
+        self.store = store
+        clock = SystemClock()
+        name = process_name()
+        limits = settings.limits_url or broker_url(settings)
+        self._rates: dict[Slug, float] = {Slug(slug): one.calls_per_second for slug, one in settings.lfis.items()}
+        self._admissions = admission(limits, self._rates, tenant=settings.tenant)
+        self._journal = Journal(store)
+        self.clients = Clients(settings, store, self._admissions, self._journal)
+        token_headroom = timedelta(seconds=2 * settings.tick_seconds)
+
+        def token_due(consent_id: ConsentId, issued_at: datetime, expires_at: datetime) -> datetime:
+            return due.token_due_at(consent_id, issued_at, expires_at, headroom=token_headroom)
+
+        self.vault = Vault(
+            store,
+            self.clients,
+            clock,
+            holder=name,
+            token_due=token_due,
+            retry_after=due.retry_delay,
+            on_call=self._journal.note,
+        )
+        self.authorize = Authorizer(store, self.clients, clock, token_due=token_due, on_call=self._journal.note)
+        self.lifecycle = Lifecycle(store, self.clients, on_call=self._journal.note)
+        self.engine = Engine(
+            Parts(
+                store=store,
+                clients=self.clients,
+                tokens=self.vault.source,
+                ask=self.lifecycle.ask,
+            ),
+            sync_settings(settings),
+        )
+        lease = timedelta(seconds=settings.lease_seconds)
+        self.dispatcher = Dispatcher(store, name=name, batch_size=settings.batch_size, lease=lease)
+
+    async def tick(self) -> list[Batch]:
+        """Claim what is due at every LFI we can call, and commit."""
+        declared = await declared_lfis(self.settings, self.store)
+        self._rates.update({slug: entry.calls_per_second for slug, (entry, _) in declared.items()})
+        return await self.dispatcher.tick(dict.fromkeys(declared, self.settings.consents_at_once))
+
+    async def sync_batch(self, claims: Sequence[tuple[int, int]]) -> BatchReport:
+        """Sync the claimed connections."""
+        try:
+            return await self.engine.sync_batch(claims)
+        finally:
+            await self._journal.flush()
+
+    async def token_batch(self, claims: Sequence[tuple[int, int]]) -> TokenBatchReport:
+        """Refresh the claimed consents' tokens."""
+        try:
+            return await self.vault.token_batch(claims)
+        finally:
+            await self._journal.flush()
+
+    async def sync_now(self, connection_id: ConsentId) -> RunReport | None:
+        """Sync one connection in this process; `None` when a worker is at it, or it has no schedule."""
+
+        async def claimed(unit: UnitOfWork) -> Claim | None:
+            if not await unit.work.ask_now(WorkKind.SYNC, connection_id):
+                return None
+            return await unit.work.claim_one(WorkKind.SYNC, connection_id, lease=lease)
+
+        lease = timedelta(seconds=self.settings.lease_seconds)
+        claim = await self.store.atomically(claimed)
+        if claim is None:
+            return None
+        report = await self.sync_batch([(claim.id, claim.gen)])
+        return report.runs[0] if report.runs else None
+
+    async def progress(self) -> None:
+        """Note that this worker gets on."""
+        await self.dispatcher.progress()
+
+    async def give_back(self, claims: Sequence[tuple[int, int]]) -> int:
+        """Free claims nobody will begin."""
+        return await self.dispatcher.give_back(claims)
+
+    async def leave(self) -> None:
+        """Note that this worker ends in order."""
+        await self.dispatcher.leave()
+
+    async def close(self) -> None:
+        """Finish what must be finished, then give every connection back."""
+        await self.vault.drain()
+        await self.authorize.drain()
+        await self._journal.flush()
+        await self.clients.close()
+        await self._admissions.close()
+        await self.store.close()
+
+
+async def build_application(settings: Settings) -> Application:
+    """All parts of the settings, on the running loop.
+
+    Raises:
+        SetupError: settings, key ring or schema.
+    """
+    return Application(settings, await open_store(settings, sealed=True))
+
+
+def sync_settings(settings: Settings) -> SyncSettings:
+    """What the engine needs of the settings."""
+    return SyncSettings(
+        plan=PlanSettings(cadence=settings.cadence.as_mapping(), overlap=timedelta(days=settings.overlap_days)),
+        retry_after=due.retry_delay,
+        consent_deadline_s=settings.consent_deadline,
+        consents_at_once=settings.consents_at_once,
+        lease_s=settings.lease_seconds,
+        seal_raw=settings.seal_raw,
+        data_get_millifils=settings.prices.data_get,
+    )
+
+
+def process_name() -> str:
+    """This process among all of the installation: host and process id."""
+    return f"{platform.node()[:100]}/{os.getpid()}"
