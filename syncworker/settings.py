@@ -198,6 +198,16 @@ def origins(settings: Settings, overrides: Mapping[str, Any] | None = None) -> I
         yield name, masked(str(value)) if name in SECRET_FIELDS else str(value), origin
 
 
+def variables_set() -> set[str]:
+    """Environment variables that set a setting of ours."""
+    return {
+        name
+        for name in os.environ
+        if name.startswith(ENVIRONMENT_PREFIX)
+        and name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")[0] in Settings.model_fields
+    }
+
+
 def masked(url: str) -> str:
     """A URL without its password."""
     scheme, separator, rest = url.partition("://")

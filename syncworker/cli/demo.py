@@ -293,9 +293,8 @@ connections = 16
 """,
         encoding="utf-8",
     )
-    for name in [name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)]:
-        if name not in KEPT_FROM_ENVIRONMENT:
-            del os.environ[name]
+    for name in settings_module.variables_set() - KEPT_FROM_ENVIRONMENT:
+        del os.environ[name]
     os.environ[CONFIG_VARIABLE] = str(folder / "syncworker.toml")
     return settings_module.load()
 

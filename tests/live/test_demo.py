@@ -1,0 +1,114 @@
+"""The demo as a newcomer runs it: real processes, real sockets, and nothing left behind."""
+
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.ground.postgres import PostgresServer
+from tests.ground.processes import Nursery, Spawned
+from tests.ground.valkey import ValkeyServer
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
+
+CUSTOMERS = "3"
+PROVED = (
+    "all 3 consents synced",
+    "0 resource rows written, by the database's own counters",
+    "in the table and in the change feed",
+    "3 consents refreshed by beat",
+    "0 of them with an expired token",
+)
+
+
+def left_behind(worker_process: Nursery, *, within: float) -> list[str]:
+    """What still lives after at most `within` seconds."""
+    until = time.monotonic() + within
+    while (left := worker_process.processes_left_behind()) and time.monotonic() < until:
+        time.sleep(0.1)
+    return left
+
+
+def proved(demo: Spawned) -> list[str]:
+    """Which of the demo's claims its output shows as held."""
+    return [claim for claim in PROVED if re.search(rf"✓ .*{re.escape(claim)}", demo.output())]
+
+
+def test_without_a_terminal_the_demo_proves_its_claims_and_ends_by_itself(worker_process: Nursery, tmp_path: Path):
+    """SQLite and a broker of its own: the two defaults of a newcomer."""
+    demo = worker_process.syncworker("demo", "--customers", CUSTOMERS, cwd=tmp_path)
+
+    assert demo.wait(timeout=150) == 0, demo.output()
+    assert proved(demo) == list(PROVED), demo.output()
+    assert demo.output().count("\n0 differences") == 2, demo.output()
+    assert left_behind(worker_process, within=5) == []
+
+
+def test_the_demo_runs_on_a_postgresql_and_a_redis_of_yours(
+    worker_process: Nursery, tmp_path: Path, postgres_server: PostgresServer, valkey: ValkeyServer
+):
+    """The same engine and the same proofs on the production database, empty at the start."""
+    valkey.flush()
+    database = postgres_server.clone("template0")
+    env = {"SYNCWORKER_DATABASE_URL": postgres_server.url(database), "SYNCWORKER_BROKER_URL": valkey.url}
+
+    demo = worker_process.syncworker("demo", "--customers", CUSTOMERS, cwd=tmp_path, env=env)
+
+    assert demo.wait(timeout=150) == 0, demo.output()
+    assert proved(demo) == list(PROVED), demo.output()
+    assert demo.output().count("\n0 differences") == 2, demo.output()
+    assert left_behind(worker_process, within=5) == []
+
+
+def running(child: Spawned) -> bool:
+    """Whether bank, broker, worker and beat are up and syncing."""
+    return "What is in the database" in child.output()
+
+
+def test_ctrl_c_ends_everything_in_order(worker_process: Nursery, tmp_path: Path):
+    """On a terminal it stays until then."""
+    demo = worker_process.syncworker("demo", "--customers", "1", "--stay", cwd=tmp_path, ready=running, timeout=60)
+
+    demo.signal(signal.SIGINT)
+
+    assert demo.wait(timeout=45) == 0, demo.output()
+    assert left_behind(worker_process, within=5) == []
+
+
+def test_killed_the_demo_takes_its_children_along(worker_process: Nursery, tmp_path: Path):
+    """`kill -9` leaves nobody to clean up; the kernel does."""
+    demo = worker_process.syncworker("demo", "--customers", "1", "--stay", cwd=tmp_path, ready=running, timeout=60)
+
+    demo.process.kill()
+    demo.wait()
+
+    assert left_behind(worker_process, within=10) == []
+
+
+def test_the_demo_ends_when_what_started_it_is_killed(worker_process: Nursery, tmp_path: Path):
+    """`make` or a shell, killed with -9: no bank and no worker goes on by itself."""
+    starter = (
+        "import subprocess, sys; "
+        "subprocess.run([sys.executable, '-m', 'syncworker', 'demo', '--customers', '1', '--stay'])"
+    )
+    parent = worker_process.spawn((sys.executable, "-c", starter), cwd=tmp_path, ready=running, timeout=60)
+
+    parent.process.kill()
+    parent.wait()
+
+    assert left_behind(worker_process, within=45) == []
+
+
+def test_the_demo_empties_only_its_own_folder(worker_process: Nursery, tmp_path: Path):
+    """Somebody's files in the folder stop it before it touches anything."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+
+    demo = worker_process.syncworker("demo", "--folder", "mine", cwd=tmp_path)
+
+    assert demo.wait() == 1
+    assert "folder:" in demo.output()
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
