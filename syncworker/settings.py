@@ -175,10 +175,11 @@ def load(**overrides: Any) -> Settings:
         SettingsError: one line for each wrong value, naming field and fault, never the value.
     """
     try:
-        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+        settings = Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         lines = [f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()]
         raise SettingsError("settings: " + "; ".join(lines)) from None
+    return settings.with_values(database_url=_placed(settings))
 
 
 def origins(settings: Settings, overrides: Mapping[str, Any] | None = None) -> Iterator[tuple[str, str, str]]:
@@ -224,6 +225,14 @@ def read_slug(text: str) -> Slug:
     if not re.fullmatch(SLUG, text):
         raise RequestError(f"slug: {text!r} is not a name; use a-z, 0-9 and -, at most 63 characters")
     return Slug(text)
+
+
+def _placed(settings: Settings) -> str:
+    """The database URL; a SQLite file is counted from the folder of the settings like every other path."""
+    scheme, separator, file = settings.database_url.partition(":///")
+    if scheme != "sqlite" or not file or file.startswith((":", "/", "file:")):
+        return settings.database_url
+    return f"{scheme}{separator}{settings.resolved(Path(file))}"
 
 
 def _config_file() -> Path | None:

@@ -75,6 +75,10 @@ class Application(Protocol):
         """Free claims nobody will begin."""
         ...
 
+    async def leave(self) -> None:
+        """Note that this worker ends in order."""
+        ...
+
     async def close(self) -> None:
         """Give everything back."""
         ...
@@ -102,6 +106,10 @@ async def _build() -> Application:
 
 
 async def _close(application: Application) -> None:
+    try:
+        await application.leave()
+    except SyncWorkerError as error:
+        log.warning("this worker's end was not noted (%s)", error.code)
     await application.close()
 
 
@@ -251,13 +259,17 @@ def publish(batch: Batch) -> None:
     TASKS[batch.kind].apply_async(args=([list(hint) for hint in batch.claims],))
 
 
-def publish_tick() -> None:
-    """Ask for a tick now, as when somebody waits for a sync; beat's next one would do the same.
+def publish_tick() -> bool:
+    """Ask for a tick now, as when somebody waits for a sync.
 
-    Raises:
-        OperationalError: the broker is away.
+    Returns:
+        Whether the broker took it; beat's next one does the same.
     """
-    tick.apply_async(expires=SHORT_DEADLINE_S)
+    try:
+        tick.apply_async(expires=SHORT_DEADLINE_S)
+    except OperationalError:
+        return False
+    return True
 
 
 async def _tick() -> list[Batch]:

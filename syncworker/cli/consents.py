@@ -7,11 +7,11 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from syncworker import wiring
+from syncworker import tasks, wiring
 from syncworker.cli import frame, show
 from syncworker.clock import SystemClock, monotonic
 from syncworker.errors import RequestError
-from syncworker.settings import read_slug
+from syncworker.settings import Settings, read_slug
 from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest, Purpose, UserType
 from syncworker.standard.permissions import Permission
 from syncworker.standard.values import ConsentId
@@ -196,12 +196,20 @@ def sync(
             show.say("no worker lives; the sync is due and runs when one starts (`syncworker up`, or --here)")
             if wait:
                 raise typer.Exit(frame.FAILED)
-        elif wait:
+            return
+        _hurry(config)
+        if wait:
             await _wait(store, one, asked_at, timeout=timeout, as_json=as_json)
         else:
-            show.say("asked; a worker takes it with the next tick")
+            show.say("asked; a worker takes it now")
 
     frame.with_store(ask)
+
+
+def _hurry(config: Settings) -> None:
+    """Ask for a tick now; where the broker is away, beat's next one serves."""
+    tasks.configure(wiring.broker_url(config), config.tick_seconds, config.data_folder)
+    tasks.publish_tick()
 
 
 async def _sync_here(application: wiring.Application, consent_id: str, *, as_json: bool) -> None:

@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from syncworker import settings as settings_module
 from syncworker import wiring
-from syncworker.cli import frame, show
+from syncworker.cli import bank_settings, frame, show
 from syncworker.cli.audit import audit_sandbox, print_report, read_facts
 from syncworker.clock import monotonic
 from syncworker.errors import RequestError, SetupError, SyncWorkerError
@@ -40,7 +40,6 @@ from syncworker.standard.values import Slug
 from syncworker.store import migrate
 from syncworker.store.changes import Op
 from syncworker.store.counters import RowCounters
-from syncworker.store.keyring import KeyRing
 from syncworker.store.work import WorkKind
 
 LFI: Final = Slug("sandbox")
@@ -254,48 +253,20 @@ def _fresh(folder: Path) -> Path:
 
 def _settings(folder: Path, facts: Mapping[str, Any]) -> Settings:
     """Write the demo's settings and read them back: this process and its children see the same."""
-    KeyRing.generate(folder / "keyring")
-    client = facts["client"]
     cadence = "\n".join(f"{name.value} = {CADENCE_SECONDS}" for name in ResourceName)
-    tenant = f"demo-{secrets.token_hex(4)}"
-    database = (
-        ""
-        if f"{ENVIRONMENT_PREFIX}DATABASE_URL" in os.environ
-        else 'database_url = "sqlite:///{}"\n'.format(folder / "demo.db")
-    )
-    (folder / "syncworker.toml").write_text(
-        f"""# The settings of `syncworker demo`: embedded defaults, with cadences and token life of seconds.
-{database}data_dir = "data"
-keyring = "keyring"
-tenant = "{tenant}"
+    own = f"""tenant = "demo-{secrets.token_hex(4)}"
 tick_seconds = 1
 token_timeout = 2
 lease_seconds = 30
 
 [cadence]
 {cadence}
-
-[client]
-client_id = "{client["client_id"]}"
-redirect_uri = "{client["redirect_uri"]}"
-signing_key = "{client["signing_key"]}"
-signing_kid = "{client["signing_kid"]}"
-transport_certificate = "{client["transport_certificate"]}"
-transport_key = "{client["transport_key"]}"
-ca_bundle = "{facts["ca_bundle"]}"
-
-[lfis.{LFI}]
-issuer = "{facts["issuer"]}"
-base_urls = {{ "v2.1" = "{facts["resource_base_url"]}" }}
-allow_private_hosts = true
-calls_per_second = 500
-connections = 16
-""",
-        encoding="utf-8",
-    )
+"""
+    database = None if f"{ENVIRONMENT_PREFIX}DATABASE_URL" in os.environ else f"sqlite:///{folder / 'demo.db'}"
+    file = bank_settings.write(folder, facts, slug=LFI, database_url=database, own=own)
     for name in settings_module.variables_set() - KEPT_FROM_ENVIRONMENT:
         del os.environ[name]
-    os.environ[CONFIG_VARIABLE] = str(folder / "syncworker.toml")
+    os.environ[CONFIG_VARIABLE] = str(file)
     return settings_module.load()
 
 

@@ -11,6 +11,8 @@ from typing import Any, Final
 import structlog
 
 QUIET: Final = ("httpx", "httpcore", "aiohttp", "asyncio", "alembic", "sqlalchemy")
+EVERY_TICK: Final = ("celery.worker.strategy", "celery.app.trace", "celery.beat")
+"""Loggers that say each tick three times over; our own events say what came of it."""
 
 
 def configure(level: str = "INFO") -> None:
@@ -45,5 +47,6 @@ def configure(level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    for name in QUIET:
+    chatty = QUIET if level.upper() == "DEBUG" else (*QUIET, *EVERY_TICK)
+    for name in chatty:
         logging.getLogger(name).setLevel(logging.WARNING)

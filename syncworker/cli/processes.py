@@ -4,14 +4,14 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from syncworker import tasks, wiring
-from syncworker.cli import frame, logs, show
+from syncworker.cli import bank_settings, frame, logs, show
 from syncworker.processes import EmbeddedBroker, Program, Supervisor
-from syncworker.settings import EMBEDDED, Settings
+from syncworker.settings import CONFIG_VARIABLE, EMBEDDED, Settings
 from syncworker.store import migrate
 
 LogLevel = Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")]
@@ -66,20 +66,26 @@ def sandbox(
     customers: Annotated[int, typer.Option(min=1, help="How many people have accounts.")] = 8,
     base_port: Annotated[
         int, typer.Option(min=0, max=65_000, help="First of four ports; 0 lets the system choose.")
-    ] = 0,
+    ] = 18_440,
     access_token_seconds: Annotated[int, typer.Option(min=1)] = 600,
     options: Annotated[list[str] | None, typer.Argument(help="More options of the bank, after --.")] = None,
 ) -> None:
     """Run a sandbox bank on loopback: PAR, consent page, tokens and data over mTLS.
 
-    Prints one line of JSON when it is ready and writes it to sandbox.json in the folder; the settings to reach it go
-    to syncworker.toml there.
+    When it is ready it prints one line of JSON and writes it to sandbox.json in the folder.  Beside it lies a
+    syncworker.toml with the settings to reach it, written anew at each start.
     """
     from syncworker.simulator import main as bank
 
+    folder = folder.absolute()
+
+    def ready(facts: dict[str, Any]) -> None:
+        file = bank_settings.write(folder, facts)
+        show.say(f"sandbox bank at {facts['issuer']}; in another terminal: export {CONFIG_VARIABLE}={file}")
+
     arguments = ["--data-dir", str(folder), "--customers", str(customers), "--base-port", str(base_port)]
     arguments += ["--access-token-seconds", str(access_token_seconds), *(options or [])]
-    raise typer.Exit(bank(arguments))
+    raise typer.Exit(bank(arguments, ready=ready))
 
 
 def _ready(log_level: str) -> Settings:

@@ -11,7 +11,9 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-OUT: Final = Console(highlight=False, soft_wrap=True)
+WIDTH_WITHOUT_TERMINAL: Final = 200
+
+OUT: Final = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
 TALK: Final = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -74,7 +76,9 @@ def cell(content: Any) -> str:
 
 
 def span(length: timedelta) -> str:
-    """A duration in its two largest units: `3 d 4 h`, `2 min 5 s`, `0 s`."""
+    """A duration in its two largest units: `3 d 4 h`, `2 min 5 s`, `180 ms`, `0 s`."""
+    if timedelta(0) < length < timedelta(seconds=1):
+        return f"{length // timedelta(milliseconds=1)} ms"
     seconds = int(length.total_seconds())
     sign, seconds = ("-", -seconds) if seconds < 0 else ("", seconds)
     parts = []

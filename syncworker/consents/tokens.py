@@ -78,6 +78,9 @@ LEASE_MIN_S: Final = 10.0
 ATTEMPTS_WAITED_FOR: Final = 2
 """Attempts without an answer after which nobody waits for a vanished holder any more."""
 
+GATE_S: Final = 60.0
+"""How long a 429 without `Retry-After` keeps every call from its LFI."""
+
 SOURCE_TRUST_S: Final = 30.0
 """A `TokenSource` gives the same token again for this long without looking into the table."""
 
@@ -407,7 +410,10 @@ class Vault:
             if held.version > beyond:
                 return _Ended(Outcome.FRESH, held), consent.lfi
             if held.lease_until is None or held.lease_until <= now or held.holder == self._holder:
-                holding = await self._begin(consent, held)
+                client = await self._ready(consent.lfi)
+                if isinstance(client, _Ended):
+                    return client, consent.lfi
+                holding = await self._begin(consent, held, client)
                 ended = None if holding is None else await self._refresh(holding)
                 if ended is not None:
                     return ended, consent.lfi
@@ -425,13 +431,20 @@ class Vault:
 
     # -- the protocol -------------------------------------------------------------------------------------------------
 
-    async def _begin(self, consent: StoredConsent, held: StoredToken) -> _Holding | None:
+    async def _ready(self, lfi: Slug) -> LFIClient | _Ended:
+        """The client, its discovery document fetched now rather than between intent and call."""
+        try:
+            client = await self._clients(lfi)
+            await client.discovery()
+        except (TransientError, StandardViolationError, RefusedError, SetupError) as error:
+            return _Ended(Outcome.UNAVAILABLE if isinstance(error, TransientError) else Outcome.REFUSED, error=error)
+        return client
+
+    async def _begin(self, consent: StoredConsent, held: StoredToken, client: LFIClient) -> _Holding | None:
         """Take the lease and commit the intent; `None` when somebody else was faster.
 
         If it cannot be written, the error goes up and nothing is sent (rule 17).
         """
-        client = await self._clients(consent.lfi)
-        await client.discovery()  # cached; fetched now rather than between intent and call
         lease = lease_of(client.config.token_timeout)
         since = self._elapsed()
         before = await self._store.atomically(
@@ -692,8 +705,10 @@ class Vault:
             await self._store.atomically(lambda unit: _note_now(unit, view))
 
     async def _unanswered(self, holding: _Holding, error: SyncWorkerError) -> _Ended:
-        """Give the lease back; the intent stays on the row while a call is in doubt."""
+        """Give the lease back; the intent stays on the row while a call is in doubt.  429 closes the LFI's gate."""
         await self._release(holding, in_doubt=holding.in_doubt)
+        if isinstance(error, LFIRateLimitedError):
+            await self._store.atomically(lambda unit: _close_gate(unit, holding.consent.lfi, error.retry_after))
         if isinstance(error, TokenBusyError):
             return _Ended(Outcome.BUSY, error=error)
         return _Ended(Outcome.UNAVAILABLE if isinstance(error, TransientError) else Outcome.REFUSED, error=error)
@@ -809,6 +824,11 @@ def _again(error: SyncWorkerError) -> SyncWorkerError:
 
 async def _note_now(unit: UnitOfWork, view: ConsentView) -> None:
     await noted(unit, view, at=await unit.now())
+
+
+async def _close_gate(unit: UnitOfWork, lfi: Slug, seconds: float | None) -> None:
+    until = await unit.now() + timedelta(seconds=GATE_S if seconds is None else seconds)
+    await unit.lfis.close_gate(lfi, until=until)
 
 
 async def _end_by_clock(unit: UnitOfWork, consent_id: ConsentId) -> None:

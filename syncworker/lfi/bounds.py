@@ -2,7 +2,8 @@
 
 In: bytes and links of an answer.  Out: the same, or a `StandardViolationError` that says which limit broke.
 A gzip bomb is stopped while it inflates, nesting and endless numbers before a decoder sees them, and a link that
-leads away from the LFI before our token follows it.  All checks of a normal page together cost less than its decoding.
+leads away from the LFI before our token follows it.  The checks of a page of 100 transactions cost about as much as
+decoding it (0.2 ms), those of a page with few members next to nothing.
 
 Source: `reliability.md` rules 33 and 34; `domain.md` §5.1 (pagination), traps 29 and 42.
 """
@@ -122,8 +123,10 @@ def nests_too_deep(body: bytes, *, nesting_max: int = NESTING_MAX) -> bool:
 
     Works by deletion, at the speed of C: everything but quotes and brackets goes, strings go, objects count as
     arrays (a decoder will mind the difference), then the innermost pairs go once per level.  What is left after
-    `nesting_max` rounds was deeper, or never balanced.
+    `nesting_max` rounds was deeper, or never balanced.  Too few brackets to nest so deep need no second look.
     """
+    if body.count(b"[") + body.count(b"{") <= nesting_max:
+        return False
     if b"\\" in body:
         body = _ESCAPED.sub(b"", body)
     rest = body.translate(_AS_ARRAYS, _NOT_STRUCTURE).replace(b'""', b"")  # two neighbours change no one's parity

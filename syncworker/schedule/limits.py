@@ -45,8 +45,8 @@ class Admission(Protocol):
 
 @dataclass(slots=True)
 class _Bucket:
-    interval: float
-    burst: float
+    interval: float = 0.0
+    burst: float = 0.0
     next_free: float = 0.0
 
     def reserve(self, now: float) -> float | None:
@@ -73,7 +73,7 @@ class LocalAdmission:
         """Nothing is opened.
 
         Args:
-            rates: calls per second of each LFI, above 0; others get `default`.
+            rates: calls per second of each LFI, above 0, read anew at each call; others get `default`.
         """
         self._rates = rates
         self._default = default
@@ -82,10 +82,9 @@ class LocalAdmission:
         self._buckets: dict[Slug, _Bucket] = {}
 
     async def admit(self, lfi: Slug) -> None:
-        bucket = self._buckets.get(lfi)
-        if bucket is None:
-            rate = self._rates.get(lfi, self._default)
-            bucket = self._buckets[lfi] = _Bucket(interval=1 / rate, burst=_burst(rate))
+        rate = self._rates.get(lfi, self._default)
+        bucket = self._buckets.setdefault(lfi, _Bucket())
+        bucket.interval, bucket.burst = 1 / rate, _burst(rate)
         while (wait := bucket.reserve(self._timer())) is None:
             await self._sleep(PATIENCE_S / 2)
         if wait > 0:

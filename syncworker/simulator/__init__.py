@@ -12,11 +12,12 @@ reads pushed requests and assertions.  `faults` are the troubles one can order, 
 program.  `books` and `browser` are for the other side: a reader of the books, and a user at the consent page.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, ready: Callable[[dict[str, Any]], None] | None = None) -> int:
     """Run a sandbox bank until SIGTERM or SIGINT; see `syncworker.simulator.process.main`."""
     from syncworker.simulator.process import main as run
 
-    return run(arguments)
+    return run(arguments, ready=ready)

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from types import TracebackType
@@ -19,19 +19,22 @@ from typing import Any, Self
 
 from syncworker.simulator.sandbox import REDIRECT_URI, Sandbox
 
+Ready = Callable[[dict[str, Any]], None]
+"""Is told `Sandbox.facts` when every port answers."""
 
-def main(arguments: Sequence[str] | None = None) -> int:
+
+def main(arguments: Sequence[str] | None = None, *, ready: Ready | None = None) -> int:
     """Run a sandbox bank until SIGTERM or SIGINT.
 
     Prints one line of JSON (`Sandbox.facts`) to stdout when every port answers, and writes the same to `sandbox.json`
-    in the data directory.
+    in the data directory; then calls `ready` with it.
 
     Returns: 0 after a signal, 1 when a port is taken.
     """
     options = _options(arguments)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_serve(options))
+            runner.run(_serve(options, ready))
     except OSError as fault:
         print(f"sandbox: cannot listen: {fault.strerror}; choose another --base-port", file=sys.stderr)  # noqa: T201
         return 1
@@ -58,7 +61,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-async def _serve(options: argparse.Namespace) -> None:
+async def _serve(options: argparse.Namespace, ready: Ready | None) -> None:
     values = dict(vars(options))
     parent = values.pop("parent")
     done = asyncio.Event()
@@ -70,6 +73,8 @@ async def _serve(options: argparse.Namespace) -> None:
     async with bank as sandbox:
         sandbox.write_facts()
         print(json.dumps(sandbox.facts()), flush=True)  # noqa: T201 - the program's answer
+        if ready is not None:
+            ready(sandbox.facts())
         watching = asyncio.create_task(_watch_parent(parent, done)) if parent else None
         await done.wait()
         if watching is not None:

@@ -9,14 +9,15 @@ PostgreSQL, from `COPY_FROM` rows on: a binary COPY into a temporary table that 
 forgets its rows with each commit, then one `INSERT … SELECT … ON CONFLICT`.  The temporary table is read in the order
 it was written, so the locks are taken in key order.
 
-Measured, transaction rows of 25 columns (two cores, shared with other work; µs a row, median):
+Measured, transaction rows of 25 columns with their commit (two cores, best of several; µs a row):
 
-    rows                     1    10    50   100   440  5,000
-    PostgreSQL COPY      2,065   196    46    35    26     16
-    PostgreSQL many        773   149    83    51    57     53
+    rows                     1    10    30    50   100   440  5,000
+    PostgreSQL, COPY     1,887   207    98    64    49    26     22
+    PostgreSQL, many       677   142    88    64    76    41     49
+    SQLite, many         1,440   181    88    55    32    27     22
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -31,7 +32,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from syncworker.store.dialect import Dialect
 from syncworker.store.failures import translated_driver_error
 
-COPY_FROM: Final = 30
+COPY_FROM: Final = 50
 """Rows from which a COPY is cheaper than as many statements in one pipeline."""
 
 Row = tuple[Any, ...]
@@ -49,17 +50,23 @@ class _Plan:
     move: str
     clear: str
 
-    def converted(self, rows: Iterable[Row]) -> list[Row]:
+    def converted(self, rows: Sequence[Row]) -> Sequence[Row]:
         """The rows as the driver takes them."""
         if not self.converters:
-            return list(rows)
-        converted = []
-        for row in rows:
-            values = list(row)
-            for position, convert in self.converters:
-                values[position] = convert(values[position])
-            converted.append(tuple(values))
-        return converted
+            return rows
+        values: list[Iterable[Any]] = list(zip(*rows, strict=True))
+        for position, convert in self.converters:
+            values[position] = _each(convert, values[position])
+        return list(zip(*values, strict=True))
+
+
+def _each(convert: Callable[[Any], Any], values: Iterable[Any]) -> Iterator[Any]:
+    """Convert a column.  `None` is NULL (for JSON as well); a value that repeats its neighbour costs nothing."""
+    last = converted = None
+    for value in values:
+        if value is not last:
+            last, converted = value, None if value is None else convert(value)
+        yield converted
 
 
 async def upsert_many(

@@ -122,7 +122,9 @@ class Consents:
             "created_at": row.created_at,
             "last_data_at": row.last_data_at,
         }
-        return bool((await self._unit.connection.execute(fresh.values(values))).rowcount)
+        return (
+            await self._unit.connection.scalar(fresh.values(values).returning(connection.c.connection_id)) is not None
+        )
 
     async def add(self, row: StoredConsent) -> bool:
         """File a consent whose connection is there; `False` when it is already there: then nothing changes."""
@@ -149,7 +151,7 @@ class Consents:
             "created_at": row.created_at,
             "raw": _storable(row.raw),
         }
-        return bool((await self._unit.connection.execute(fresh.values(values))).rowcount)
+        return await self._unit.connection.scalar(fresh.values(values).returning(consent.c.consent_id)) is not None
 
     async def get(self, consent_id: ConsentId, *, lock: bool = False) -> StoredConsent | None:
         """One consent; `lock=True` keeps other writers of the row out until the end of this transaction."""

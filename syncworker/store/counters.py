@@ -48,7 +48,8 @@ class RowCounters:
                 " WHERE schemaname = current_schema() AND relname = ANY(:names)"
             )
         else:
-            query = sa.text("SELECT name, written FROM rows_written WHERE name IN (SELECT value FROM json_each(:names))")
+            chosen = "SELECT value FROM json_each(:names)"
+            query = sa.text(f"SELECT name, written FROM rows_written WHERE name IN ({chosen})")  # noqa: S608 - a constant
         async with self._store.reading() as unit:
             names = list(self._names) if self._store.dialect.is_postgresql else _json(self._names)
             rows = await unit.connection.execute(query, {"names": names})

@@ -101,10 +101,14 @@ class Tokens:
     async def put_first(self, consent_id: ConsentId, new: NewToken) -> bool:
         """Store the tokens of a code exchange; `False` when the consent has tokens already: then nothing changes."""
         fresh = self._unit.dialect.upsert(token, ("tenant", "consent_id"), ())
-        done = await self._execute(
-            fresh.values(tenant=self._unit.tenant, consent_id=consent_id, version=1, **self._columns(consent_id, new))
-        )
-        return bool(done)
+        values = {
+            "tenant": self._unit.tenant,
+            "consent_id": consent_id,
+            "version": 1,
+            **self._columns(consent_id, new),
+        }
+        stored = fresh.values(values).returning(token.c.version)
+        return await self._unit.connection.scalar(stored) is not None
 
     async def begin(self, consent_id: ConsentId, *, version: int, holder: str, lease: timedelta) -> StoredToken | None:
         """Take the lease and write the intent in one statement; the attempt is counted.

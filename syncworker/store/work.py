@@ -7,7 +7,7 @@ lease that runs out makes the row claimable again.  Only database time counts.
 The life of a row:  `schedule` → `claim` (dispatcher) → `take` (worker) → `extend` … → `finish`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -194,7 +194,7 @@ class Work:
         if not await self._only_dispatcher(kind):
             return []
         now = await self._unit.now()
-        await self._park_crashed(kind, now, crashes_max)
+        await self._park_crashed(kind, slots, now, crashes_max)
         free = await self._free_slots(kind, slots, now)
         claims: list[Claim] = []
         for slug in sorted(free):
@@ -204,18 +204,19 @@ class Work:
         return claims
 
     async def claim_one(self, kind: WorkKind, subject: str, *, lease: timedelta = LEASE) -> Claim | None:
-        """Claim one subject for this very process, due or not; `None` while another claim on it is open.
+        """Claim one subject for this very process, due or not.
 
         The dispatcher is passed by: no slot is counted.  `take` it after the commit like any other claim.
+
+        Returns:
+            `None` when there is no such row, somebody has claimed it, or it is parked.
         """
         now = await self._unit.now()
+        free = sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= now)
         claimed = await self._execute(
-            sa.update(work)
-            .where(self._is(kind, subject), sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= now))
-            .values(gen=work.c.gen + 1, lease_until=now + lease, attempts=work.c.attempts + 1)
-            .returning(*_CLAIM)
+            _claiming(sa.and_(self._is(kind, subject), work.c.parked_at.is_(None), free), now + lease)
         )
-        row = claimed.one_or_none()
+        row = claimed.first()
         return None if row is None else _claim(row)
 
     async def _only_dispatcher(self, kind: WorkKind) -> bool:
@@ -225,13 +226,15 @@ class Work:
         key = sa.func.hashtextextended(f"syncworker dispatch {self._unit.tenant} {kind.value}", 0)
         return bool(await self._unit.connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(key))))
 
-    async def _park_crashed(self, kind: WorkKind, now: datetime, crashes_max: int) -> None:
+    async def _park_crashed(self, kind: WorkKind, slots: Iterable[Slug], now: datetime, crashes_max: int) -> None:
         crashed = self._unit.dialect.skip_locked(
             sa.select(work.c.id).where(
                 work.c.tenant == self._unit.tenant,
                 work.c.kind == kind.value,
-                work.c.parked_at.is_(None),
+                work.c.lfi.in_(sorted(slots)),  # `ix_work_leased`
+                work.c.lease_until.is_not(None),
                 work.c.lease_until <= now,
+                work.c.parked_at.is_(None),
                 _BEGUN,
                 work.c.crashes + 1 >= crashes_max,
             )
@@ -254,6 +257,7 @@ class Work:
         leased = sa.select(work.c.lfi, sa.func.count().label("claims")).where(
             work.c.tenant == self._unit.tenant,
             work.c.kind == kind.value,
+            work.c.lfi.in_(sorted(slots)),  # `ix_work_leased`
             work.c.lease_until.is_not(None),
             work.c.lease_until > now,
         )
@@ -279,17 +283,7 @@ class Work:
             .order_by(work.c.due_at, work.c.id)
             .limit(wanted)
         ).cte("due")
-        claimed = await self._execute(
-            sa.update(work)
-            .where(work.c.id.in_(sa.select(due.c.id)))
-            .values(
-                gen=work.c.gen + 1,
-                lease_until=now + lease,
-                attempts=work.c.attempts + 1,
-                crashes=work.c.crashes + sa.case((sa.and_(work.c.lease_until.is_not(None), _BEGUN), 1), else_=0),
-            )
-            .returning(*_CLAIM, work.c.due_at)
-        )
+        claimed = await self._execute(_claiming(work.c.id.in_(sa.select(due.c.id)), now + lease))
         return [_claim(row) for row in sorted(claimed, key=lambda row: (row.due_at, row.id))]
 
     # -- claims: the worker ------------------------------------------------------------------------------------------
@@ -522,6 +516,22 @@ _CLAIM: Final = (
 )  # fmt: skip
 
 _ROW: Final = tuple(work.c[name] for name in WorkRow.__slots__)
+
+
+def _claiming(which: sa.ColumnElement[bool], lease_until: datetime) -> Any:
+    """The statement that claims rows: a new generation, a lease, an attempt, and a crash if the last claim was one."""
+    crashed = sa.and_(work.c.lease_until.is_not(None), _BEGUN)
+    return (
+        sa.update(work)
+        .where(which)
+        .values(
+            gen=work.c.gen + 1,
+            lease_until=lease_until,
+            attempts=work.c.attempts + 1,
+            crashes=work.c.crashes + sa.case((crashed, 1), else_=0),
+        )
+        .returning(*_CLAIM, work.c.due_at)
+    )
 
 
 def _claim(row: sa.Row[Any]) -> Claim:

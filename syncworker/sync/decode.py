@@ -116,7 +116,7 @@ def money(path: str, column: sa.Column[Any]) -> Read:
             note(f"{name}.wrong_type")
             return None
         try:
-            return read_money(value)
+            return _amount(value) if isinstance(value, str) else read_money(value)
         except ValueError:
             note(f"{name}.not_an_amount")
             return None
@@ -359,6 +359,12 @@ def _key_reader(members: tuple[str, ...]) -> Callable[[Any], str | None]:
         return "|".join(parts)
 
     return key_of
+
+
+@lru_cache(maxsize=4096)
+def _amount(value: str) -> Decimal:
+    """Read once: for the unsigned and the signed column."""
+    return read_money(value)
 
 
 @lru_cache(maxsize=4096)

@@ -121,7 +121,7 @@ async def test_an_answer_without_a_new_refresh_token_keeps_the_old_one(house: Ho
 
 
 async def test_each_answer_brings_the_consents_status(house: House) -> None:
-    """A consent revoked at the bank while it refreshes is noticed from the answer's neighbour call at the latest."""
+    """A suspension is noticed with the refresh, whether the bank answers or refuses it."""
     consent_id = (await house.consented()).consent_id
     house.bank.bank.suspend(consent_id)
     vault = await house.vault()
@@ -247,6 +247,31 @@ async def test_a_token_in_its_margin_still_serves_when_the_bank_is_away(house: H
     house.clock.advance(seconds=545)
 
     assert await (await house.vault()).access_token(consent_id) == (await house.token(consent_id)).access_token
+
+
+async def test_a_discovery_document_that_cannot_be_read_puts_nothing_in_doubt(house: House) -> None:
+    """Nothing was sent, so nothing is marked."""
+    consent_id = (await house.consented()).consent_id
+    before = await house.token(consent_id)
+    vault = await house.vault()
+    house.bank.bank.answers(503, operation="discovery")
+
+    assert await vault.refresh(consent_id, reason="test") is Outcome.UNAVAILABLE
+
+    assert await house.token(consent_id) == before
+
+
+async def test_429_closes_the_gate_of_the_whole_lfi(house: House) -> None:
+    """A definite answer: one call, no doubt, and nobody calls before `Retry-After`."""
+    consent_id = (await house.consented()).consent_id
+    house.bank.bank.answers(429, retry_after=90, operation="token.refresh_token")
+
+    assert await (await house.vault()).refresh(consent_id, reason="test") is Outcome.UNAVAILABLE
+
+    async with house.store.reading() as unit:
+        gates = await unit.lfis.gates()
+    assert dict(gates) == {LFI: house.clock.now() + timedelta(seconds=90)}
+    assert (await house.token(consent_id)).in_doubt is False
 
 
 async def test_a_refusal_of_us_as_a_client_changes_nothing_for_the_consent(house: House) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from syncworker.clock import SystemClock
 from syncworker.consents.tokens import Vault
 from syncworker.lfi.api import LFIClient
@@ -57,4 +59,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for answers
     asyncio.run(main())

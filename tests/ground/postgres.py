@@ -53,11 +53,8 @@ class PostgresServer:
             RuntimeError: no binaries, or it does not start; says why.
         """
         self._account = account_for_servers()
-        self.folder = folder_for(self._account, "swpg-")
-        memory = _memory()
-        if memory is not None:
-            _sweep(memory)
-        self.data = folder_for(self._account, f"swpg-{os.getpid()}-", inside=memory)
+        self.folder = folder_for(self._account, "swpg")
+        self.data = folder_for(self._account, "swpg", inside=_memory())
         self._numbers = count(1)
         try:
             self.binaries = _binaries(self.folder, self._account, from_wheel=from_wheel)
@@ -162,14 +159,6 @@ def _memory() -> Path | None:
         return None
     roomy = found.f_bavail * found.f_frsize >= _ROOM
     return shared if roomy and os.access(shared, os.W_OK) else None
-
-
-def _sweep(memory: Path) -> None:
-    """Remove what killed test runs left in memory: each folder names the process that made it."""
-    for folder in memory.glob("swpg-*-*"):
-        maker = folder.name.split("-")[1]
-        if maker.isdigit() and not Path(f"/proc/{maker}").exists():
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def free_port() -> int:

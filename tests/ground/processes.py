@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -212,9 +213,17 @@ def account_for_servers() -> Account | None:
     return Account(65534, 65534)
 
 
-def folder_for(account: Account | None, prefix: str, *, inside: Path | None = None) -> Path:
-    """A new temporary folder of `account`: a short path, and outside pytest's own, which only we may enter."""
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=inside))
+def folder_for(account: Account | None, kind: str, *, inside: Path | None = None) -> Path:
+    """A new temporary folder of `account`: a short path, and outside pytest's own, which only we may enter.
+
+    Its name holds our process id; folders of the same kind whose maker was killed are removed first.
+    """
+    parent = inside or Path(tempfile.gettempdir())
+    for left in parent.glob(f"{kind}-*-*"):
+        maker = left.name.split("-")[1]
+        if maker.isdigit() and not alive(int(maker)):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{kind}-{os.getpid()}-", dir=parent))
     if account is not None:
         os.chown(folder, account.uid, account.gid)
     return folder

@@ -23,7 +23,7 @@ class ValkeyServer:
             RuntimeError: no binary, or it does not start; says why.
         """
         binary = _binary()
-        self.folder = folder_for(None, "swvk-")
+        self.folder = folder_for(None, "swvk")
         self.port = free_port()
         self._process = self._start(binary)
         try:

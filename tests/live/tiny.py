@@ -34,6 +34,7 @@ class TinyApplication:
         self._dispatcher = Dispatcher(self._store, name=name, batch_size=5, lease=LEASE)
         self.progress = self._dispatcher.progress
         self.give_back = self._dispatcher.give_back
+        self.leave = self._dispatcher.leave
 
     async def tick(self) -> list[Batch]:
         return await self._dispatcher.tick(SLOTS)
@@ -45,7 +46,6 @@ class TinyApplication:
         await self._work(claims)
 
     async def close(self) -> None:
-        await self._dispatcher.leave()
         await self._store.close()
 
     async def _work(self, hints: Sequence[tuple[int, int]]) -> None:

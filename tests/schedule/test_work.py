@@ -134,6 +134,20 @@ async def test_an_lfi_behind_its_gate_waits(desk: Desk, clock: ManualClock) -> N
     assert (before, [claim.subject for claim in await desk.claim()]) == ([], ["connection-1"])
 
 
+async def test_one_subject_can_be_claimed_by_whoever_works_on_it(desk: Desk, clock: ManualClock) -> None:
+    """Due or not; but not while somebody has it, and not when there is none."""
+    await desk.due("connection-1", ago=-HOUR)
+    async with desk.store.writing() as unit:
+        claims = [await unit.work.claim_one(SYNC, subject) for subject in ("connection-1", "connection-1", "nobody")]
+        await unit.commit()
+    clock.advance(seconds=LEASE.total_seconds())
+    async with desk.store.writing() as unit:
+        again = await unit.work.claim_one(SYNC, "connection-1")
+        await unit.commit()
+
+    assert [claim and claim.gen for claim in (*claims, again)] == [1, None, None, 2]
+
+
 async def test_dispatchers_never_claim_one_row_twice(
     database_url: str, open_store: Callable[..., Store], clock: ManualClock
 ) -> None:

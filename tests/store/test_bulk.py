@@ -1,6 +1,6 @@
 """Many rows at once, on both databases and by both ways (few rows, many rows)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from syncworker.store.bulk import COPY_FROM, insert_many, upsert_many
-from syncworker.store.failures import StoreRefusedError
+from syncworker.store.bulk import COPY_FROM, _copy, _plan, insert_many, upsert_many
+from syncworker.store.failures import StoreRefusedError, StoreUnavailableError
 from syncworker.store.tables import call, cursor, run, transaction
 from syncworker.store.unit_of_work import Store, UnitOfWork
+from tests.ground.proxy import FaultProxy
 
 pytestmark = pytest.mark.store
 
@@ -202,6 +203,31 @@ async def test_a_refused_batch_shows_no_value(store: Store, write: Callable[...,
             await insert_many(unit.connection, unit.dialect, transaction, COLUMNS, transactions(count))
 
     assert (str(refused.value).split()[:2], "t00000" in str(refused.value)) == (["database", "refused:"], False)
+
+
+async def test_a_connection_cut_before_a_copy(
+    postgresql_url: str, open_store: Callable[..., Store], fault_proxy: Callable[[str | int], Awaitable[FaultProxy]]
+) -> None:
+    """The driver's own error is translated too; nothing is written and the next batch gets a new connection."""
+    proxy = await fault_proxy(postgresql_url)
+    store = open_store(proxy.url(postgresql_url))
+    rows = transactions(COPY_FROM)
+
+    async def lose() -> None:
+        async with store.writing() as unit:
+            await upsert(unit, rows)
+            proxy.cut()
+            await _copy(
+                unit.connection, _plan(unit.connection.dialect, transaction, COLUMNS, KEY, REPLACED, True), rows
+            )
+
+    with pytest.raises(StoreUnavailableError):
+        await lose()
+    async with store.writing() as unit:
+        await upsert(unit, rows[:1])
+        await unit.commit()
+
+    assert len(await held(store)) == 1
 
 
 async def test_a_cursor_without_its_other_columns(store: Store) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -17,6 +17,7 @@ from syncworker.store.tables import lfi, worker
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from tests.ground.clock import ManualClock
 from tests.ground.postgres import free_port
+from tests.ground.proxy import FaultProxy
 
 pytestmark = pytest.mark.store
 
@@ -208,6 +209,28 @@ async def test_a_database_that_is_away(open_store: Callable[..., Store]) -> None
             pass
 
     assert "hunter2" not in "".join(traceback.format_exception(away.value))
+
+
+async def test_a_connection_cut_before_the_commit(
+    postgresql_url: str, open_store: Callable[..., Store], fault_proxy: Callable[[str | int], Awaitable[FaultProxy]]
+) -> None:
+    """The transaction is refused as transient and leaves nothing; the next one gets a new connection."""
+    proxy = await fault_proxy(postgresql_url)
+    store = open_store(proxy.url(postgresql_url))
+
+    async def lose() -> None:
+        async with store.writing() as unit:
+            await put(unit, "w1")
+            proxy.cut()
+            await unit.commit()
+
+    with pytest.raises(StoreUnavailableError):
+        await lose()
+    async with store.writing() as unit:
+        await put(unit, "w2")
+        await unit.commit()
+
+    assert await names(store) == ["w2"]
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "mysql://host/db", "sqlite://", "sqlite:///:memory:"])

@@ -33,6 +33,9 @@ from syncworker.sync.run import SyncSettings
 from tests.ground.clock import ManualClock
 
 LFI = Slug("sandbox")
+POOL = 10
+"""Connections of a store."""
+
 _JSON = msgspec.json.Encoder(decimal_format="number")
 EVERYTHING = (
     Permission.ReadAccountsDetail,
@@ -96,7 +99,15 @@ class Product:
             return self.client
 
         self.authorizer = Authorizer(self.store, plain, self.clock, token_due=None)
-        self.vault = Vault(self.store, plain, self.clock, holder="test", token_due=None, retry_after=retry_after)
+        self.vault = Vault(
+            self.store,
+            plain,
+            self.clock,
+            holder="test",
+            token_due=None,
+            retry_after=retry_after,
+            elapsed=lambda: self.clock.now().timestamp(),
+        )
         self.lifecycle = Lifecycle(self.store, plain)
         self.stack.push_async_callback(self.vault.drain)
         self.engine = Engine(
@@ -131,6 +142,15 @@ class Product:
         """Sync one connection."""
         (report,) = (await self.sync_all(connection, asked=asked)).runs
         return report
+
+    async def report_statistics(self) -> None:
+        """Make every idle session of PostgreSQL report what it wrote, which they do late by themselves."""
+        if not self.store.dialect.is_postgresql:
+            return
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(POOL):
+                unit = await stack.enter_async_context(self.store.reading())
+                await unit.connection.exec_driver_sql("SELECT pg_stat_force_next_flush()")
 
     # -- looking ------------------------------------------------------------------------------------------------------
 

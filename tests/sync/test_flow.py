@@ -12,9 +12,8 @@ from syncworker.standard.permissions import Permission
 from syncworker.standard.resources import ResourceName
 from syncworker.store.counters import RowCounters
 from syncworker.store.work import Claim
-from syncworker.sync.plan import PlanSettings
 from syncworker.sync.reports import RunOutcome, StepOutcome
-from tests.sync.house import CADENCE, LFI, SETTINGS, Product
+from tests.sync.house import LFI, SETTINGS, Product
 
 pytestmark = pytest.mark.flow
 
@@ -35,11 +34,13 @@ async def test_an_unchanged_sync_asks_the_same_and_writes_no_row(product: Produc
     counters = RowCounters(product.store)
     await counters.install()
     await product.sync(connection)
+    await product.report_statistics()
     first, begin, before = product.gets(), product.mark(), await counters.read()
     product.clock.advance(hours=1)
     report = await product.sync(connection)
     assert report.outcome is RunOutcome.UNCHANGED
     assert set(product.gets(begin)) == set(first)
+    await product.report_statistics()
     assert await counters.read() == before
 
 
@@ -117,7 +118,7 @@ async def test_one_failing_listing_leaves_the_others(product: Product) -> None:
     product.bank.bank.change_balance(account, amount="1")
     product.bank.bank.truncated("balances", times=None)
     report = await product.sync(connection)
-    outcomes = {step.resource: step.outcome for step in report.steps}
+    outcomes = {step.resource: step.outcome for step in report.steps if step.account_id == account}
     assert (report.outcome, outcomes[N.BALANCES], outcomes[N.TRANSACTIONS]) == (
         RunOutcome.PARTIAL, StepOutcome.FAILED, StepOutcome.OK,
     )  # fmt: skip
@@ -142,7 +143,7 @@ async def test_only_what_is_due_is_asked(product: Product) -> None:
 
 async def test_a_token_that_ends_between_pages_is_replaced(open_product: Opener) -> None:
     """A long walk outlives a token: each page asks for a live one, and no request carries a dead one."""
-    product = await open_product(page_size=40)
+    product = await open_product(page_size=40, settings=replace(SETTINGS, steps_at_once=1))
 
     async def later(_resource: ResourceName, _number: int) -> None:
         product.clock.advance(minutes=4)
@@ -321,16 +322,19 @@ async def test_a_batch_taken_twice_is_worked_on_once(product: Product) -> None:
 
 
 async def test_consents_are_walked_side_by_side(open_product: Opener) -> None:
-    """With answers 100 ms late: 50 consents in less than a fifth of the serial time, 8 requests in flight."""
-    settings = replace(SETTINGS, plan=PlanSettings(cadence=CADENCE))
-    product = await open_product(customers=50, connections=32, settings=settings)
+    """With answers 100 ms late: 50 consents in less than a fifth of the serial time, 8 requests in flight and more.
+
+    The first sync, without delay, is not measured: the bank renders 14,000 transactions in it, in this process.
+    """
+    product = await open_product(customers=50, connections=32)
     connections = [await product.consented(user) for user in range(50)]
+    await product.sync_all(*connections)
     product.bank.bank.latency(0.1)
     product.bank.bank.forget_peaks()
     begin, started = product.mark(), asyncio.get_running_loop().time()
     report = await product.sync_all(*connections)
     took = asyncio.get_running_loop().time() - started
     serial = 0.1 * product.gets(begin).total()
-    assert report.outcomes == {"ok": 50}
+    assert report.outcomes == {"unchanged": 50}
     assert product.bank.bank.log.max_data_in_flight >= 8
     assert took < serial / 5
