@@ -7,6 +7,7 @@ Sources: Account Information API v2.1-errata2, `paths`; Bank Data Sharing Requir
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -22,6 +23,13 @@ class ResourceName(StrEnum):
     TRANSACTIONS = "transactions"
     ACCOUNT_PARTIES = "account_parties"
     PARTIES = "parties"
+    BENEFICIARIES = "beneficiaries"
+    DIRECT_DEBITS = "direct_debits"
+    STANDING_ORDERS = "standing_orders"
+    SCHEDULED_PAYMENTS = "scheduled_payments"
+    STATEMENTS = "statements"
+    PRODUCT = "product"
+    ACCOUNT = "account"
 
 
 class Shape(StrEnum):
@@ -33,11 +41,19 @@ class Shape(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The query parameters that narrow a listing by time, and the member of an item they compare with."""
+    """How a listing can be narrowed by time.
+
+    Attributes:
+        compares: the member of an item the parameters compare with.
+        as_dates: the parameters are dates; otherwise date-times, and LFIs ignore their offset (trap 26).
+        wider: what we ask beyond each end of what we want, so that no reading of the filter loses an item.
+    """
 
     from_param: str
     to_param: str
     compares: str
+    as_dates: bool = False
+    wider: timedelta = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +66,12 @@ class Resource:
         path: template under the LFI's base URL.
         permissions: any one of these opens it.
         items: member of `Data` that holds the items.
-        key: members that together identify an item within its account; dots reach into objects.
+        key: members that together identify an item within its account; dots reach into objects.  Empty: the standard
+            gives no id, and the item's place in the listing, from 1, names it.
         shape: a list, or one object.
         window: how the listing can be narrowed by time; `None` when it cannot.
         since: first version that has it.
+        repeats: the resource whose items it shows once more; read only when the operator asks for it.
     """
 
     name: ResourceName
@@ -65,6 +83,7 @@ class Resource:
     shape: Shape = Shape.LIST
     window: Window | None = None
     since: Version = Version.V1_2
+    repeats: ResourceName | None = None
     per_account: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,18 +91,28 @@ class Resource:
 
 
 BOOKED: Final = Window("fromBookingDateTime", "toBookingDateTime", compares="BookingDateTime")
+OPENED: Final = Window(  # D-39: compared with the opening date, spoken of as the period: ask one period wider
+    "fromStatementDate", "toStatementDate", compares="OpeningDate", as_dates=True, wider=timedelta(days=31)
+)
 
 N = ResourceName
 PARTY: Final = frozenset({P.ReadParty, P.ReadPartyUser, P.ReadPartyUserIdentity})  # D-3: any of the three, for both
 
 # fmt: off
 RESOURCES: Final[tuple[Resource, ...]] = (
-    #        our name           operationId                         path under the base URL                 any one of                                                        items under Data  key within the account
-    Resource(N.ACCOUNTS,        "GetAccounts",                      "/accounts",                            frozenset({P.ReadAccountsBasic, P.ReadAccountsDetail}),           "Account",        ("AccountId",)),
-    Resource(N.BALANCES,        "GetAccountsAccountIdBalances",     "/accounts/{AccountId}/balances",       frozenset({P.ReadBalances}),                                      "Balance",        ("Type", "Amount.Currency")),
-    Resource(N.TRANSACTIONS,    "GetAccountsAccountIdTransactions", "/accounts/{AccountId}/transactions",   frozenset({P.ReadTransactionsBasic, P.ReadTransactionsDetail}),   "Transaction",    ("TransactionId",), window=BOOKED),
-    Resource(N.ACCOUNT_PARTIES, "PartiesByAccountId_read",          "/accounts/{AccountId}/parties",        PARTY,                                                            "Party",          ("PartyId",)),
-    Resource(N.PARTIES,         "Parties_read",                     "/parties",                             PARTY,                                                            "Party",          ("PartyId",), shape=Shape.ONE),
+    #        our name              operationId                           path under the base URL                     any one of                                                                  items under Data    key within the account
+    Resource(N.ACCOUNTS,           "GetAccounts",                        "/accounts",                                frozenset({P.ReadAccountsBasic, P.ReadAccountsDetail}),                     "Account",          ("AccountId",)),
+    Resource(N.ACCOUNT,            "GetAccountsAccountId",               "/accounts/{AccountId}",                    frozenset({P.ReadAccountsBasic, P.ReadAccountsDetail}),                     "Account",          (), shape=Shape.ONE, repeats=N.ACCOUNTS),
+    Resource(N.BALANCES,           "GetAccountsAccountIdBalances",       "/accounts/{AccountId}/balances",           frozenset({P.ReadBalances}),                                                "Balance",          ("Type", "Amount.Currency")),
+    Resource(N.TRANSACTIONS,       "GetAccountsAccountIdTransactions",   "/accounts/{AccountId}/transactions",       frozenset({P.ReadTransactionsBasic, P.ReadTransactionsDetail}),             "Transaction",      ("TransactionId",), window=BOOKED),
+    Resource(N.SCHEDULED_PAYMENTS, "GetScheduledPayments",               "/accounts/{AccountId}/scheduled-payments", frozenset({P.ReadScheduledPaymentsBasic, P.ReadScheduledPaymentsDetail}),   "ScheduledPayment", ("ScheduledPaymentId",)),
+    Resource(N.STANDING_ORDERS,    "GetAccountsAccountIdStandingOrders", "/accounts/{AccountId}/standing-orders",    frozenset({P.ReadStandingOrdersBasic, P.ReadStandingOrdersDetail}),         "StandingOrder",    ("StandingOrderId",)),
+    Resource(N.DIRECT_DEBITS,      "GetAccountsAccountIdDirectDebits",   "/accounts/{AccountId}/direct-debits",      frozenset({P.ReadDirectDebits}),                                            "DirectDebit",      ("DirectDebitId",)),
+    Resource(N.BENEFICIARIES,      "GetAccountsAccountIdBeneficiaries",  "/accounts/{AccountId}/beneficiaries",      frozenset({P.ReadBeneficiariesBasic, P.ReadBeneficiariesDetail}),           "Beneficiary",      ("BeneficiaryId",)),
+    Resource(N.STATEMENTS,         "GetAccountAccountIdStatements",      "/accounts/{AccountId}/statements",         frozenset({P.ReadStatements}),                                              "Statements",       ("StatementId",), window=OPENED, since=Version.V2_1),
+    Resource(N.PRODUCT,            "GetAccountsAccountIdProduct",        "/accounts/{AccountId}/product",            frozenset({P.ReadProduct}),                                                 "Product",          ()),
+    Resource(N.ACCOUNT_PARTIES,    "PartiesByAccountId_read",            "/accounts/{AccountId}/parties",            PARTY,                                                                      "Party",            ("PartyId",)),
+    Resource(N.PARTIES,            "Parties_read",                       "/parties",                                 PARTY,                                                                      "Party",            ("PartyId",), shape=Shape.ONE),
 )
 # fmt: on
 
