@@ -40,7 +40,7 @@ def _options(
     if version:
         typer.echo(f"syncworker {__version__}")
         raise typer.Exit
-    logs.configure("WARNING")  # a command talks by itself; worker and beat turn it up
+    logs.configure("ERROR")  # a command talks by itself; worker and beat turn it up
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
