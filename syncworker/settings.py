@@ -10,7 +10,7 @@ Relative paths count from the folder of the file, or from the working folder whe
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
@@ -22,6 +22,7 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from pydantic_settings import SettingsError as UnreadableVariable
 
 from syncworker.errors import RequestError, SettingsError
 from syncworker.standard.resources import ResourceName
@@ -177,9 +178,26 @@ def load(**overrides: Any) -> Settings:
     try:
         settings = Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
-        lines = [f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()]
-        raise SettingsError("settings: " + "; ".join(lines)) from None
+        raise SettingsError("; ".join(faults_of(error))) from None
+    except UnreadableVariable as error:  # its text has the field's name, its cause the value
+        variable = ENVIRONMENT_PREFIX + str(error).partition('field "')[2].partition('"')[0].upper()
+        raise SettingsError(f"{variable}: is not JSON; write one value as {variable}__NAME, or correct it") from None
     return settings.with_values(database_url=_placed(settings))
+
+
+def faults_of(error: ValidationError) -> list[str]:
+    """What is wrong with values, a line each: field, fault and the environment variable that set it, if one did.
+
+    Never the value: it may be a secret.
+    """
+    return [_fault([str(part) for part in fault["loc"]], fault["type"], fault["msg"]) for fault in error.errors()]
+
+
+def _fault(place: Sequence[str], kind: str, message: str) -> str:
+    words = "is no setting; remove it or correct its name" if kind == "extra_forbidden" else message
+    variable = ENVIRONMENT_PREFIX + "__".join(place).upper()
+    origin = f" (environment {variable})" if variable in os.environ else ""
+    return f"{'.'.join(place)}: {words.removeprefix('Value error, ')}{origin}"
 
 
 def origins(settings: Settings, overrides: Mapping[str, Any] | None = None) -> Iterator[tuple[str, str, str]]:
@@ -213,7 +231,8 @@ def masked(url: str) -> str:
     """A URL without its password."""
     scheme, separator, rest = url.partition("://")
     user, at, host = rest.rpartition("@")
-    return f"{scheme}{separator}{user.split(':')[0]}:***{at}{host}" if at and ":" in user else url
+    shown = f"{scheme}{separator}{user.split(':')[0]}:***{at}{host}" if at and ":" in user else url
+    return re.sub(r"(?i)\b(\w*password=)[^&]*", r"\1***", shown)
 
 
 def read_slug(text: str) -> Slug:
@@ -252,6 +271,8 @@ def _read_toml(file: Path) -> dict[str, Any]:
             return tomllib.load(handle)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file.name}: not valid TOML: {error}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{file.name}: not valid TOML: it is not UTF-8 text") from None
     except OSError as error:
         raise SettingsError(f"{file.name}: cannot be read ({error.strerror})") from None
 

@@ -179,7 +179,7 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_work_leased"),
         "work",
-        ["lfi", "kind", "lease_until"],
+        ["tenant", "kind", "lfi", "lease_until"],
         sqlite_where=sa.text("lease_until IS NOT NULL"),
         postgresql_where=sa.text("lease_until IS NOT NULL"),
     )

@@ -27,6 +27,7 @@ DEFAULT_PERMISSIONS: Final = (
     Permission.ReadTransactionsDetail,
 )
 WORKER_SEEN_WITHIN_TICKS: Final = 3
+LINE_BYTES_MAX: Final = 65_536
 WORKER_SEEN_WITHIN_MIN: Final = timedelta(seconds=15)
 
 
@@ -34,7 +35,9 @@ WORKER_SEEN_WITHIN_MIN: Final = timedelta(seconds=15)
 def authorize(
     lfi: Annotated[str, typer.Argument(help="Slug of the LFI.")],
     permission: Annotated[list[str] | None, typer.Option("--permission", help="Repeatable.")] = None,
-    days: Annotated[int | None, typer.Option(help="Ends after so many days, 364 at most; default 180.")] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=EXPIRY_MAX.days, help="Ends after so many days; default 180.")
+    ] = None,
     expires_at: Annotated[str | None, typer.Option(help="Or ends at this instant, ISO 8601 with offset.")] = None,
     user_ref: Annotated[str | None, typer.Option(help="Your own opaque id of the customer; no personal data.")] = None,
     user_type: Annotated[UserType, typer.Option()] = UserType.Retail,
@@ -74,7 +77,7 @@ def callback(
 
     Give it on stdin where others can see your command lines: it carries the code.
     """
-    redirect = sys.stdin.readline().strip() if url in (None, "-") else url
+    redirect = _line_of_stdin() if url in (None, "-") else url
     if not redirect:
         raise RequestError("url: nothing came on stdin; give the whole redirect URL")
 
@@ -270,6 +273,11 @@ async def _held(store: Store, consent_id: str) -> StoredConsent:
     return one
 
 
+def _line_of_stdin() -> str:
+    """One line, whatever the locale makes of its bytes; cut where no redirect goes on."""
+    return sys.stdin.buffer.readline(LINE_BYTES_MAX).decode(errors="replace").strip()
+
+
 def _end(days: int | None, expires_at: str | None, *, now: datetime) -> datetime:
     if days is not None and expires_at is not None:
         raise RequestError("expires_at: give --days or --expires-at, not both")
@@ -277,11 +285,11 @@ def _end(days: int | None, expires_at: str | None, *, now: datetime) -> datetime
         return now + timedelta(days=days if days is not None else min(180, EXPIRY_MAX.days))
     try:
         end = datetime.fromisoformat(expires_at)
-    except ValueError:
+        if end.tzinfo is None:
+            raise RequestError("expires_at: has no offset; write 2027-01-31T00:00:00Z")
+        return end.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise RequestError(f"expires_at: {expires_at!r} is not an instant; write 2027-01-31T00:00:00Z") from None
-    if end.tzinfo is None:
-        raise RequestError("expires_at: has no offset; write 2027-01-31T00:00:00Z")
-    return end.astimezone(UTC)
 
 
 def _date(name: str, text: str | None) -> date | None:

@@ -35,7 +35,10 @@ def generate(
     ring = directory / "keyring"
     if ring.exists():
         raise SettingsError(f"keyring: {ring} exists already; keys are never overwritten, give another folder")
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"directory: {directory} cannot be made ({error.strerror}); give another folder") from None
     made: dict[str, str] = {}
     if not keyring_only:
         assert organisation is not None

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from syncworker import wiring
 from syncworker.cli import frame, show
 from syncworker.errors import RequestError
-from syncworker.settings import LFISettings, read_slug
+from syncworker.settings import LFISettings, faults_of, read_slug
 from syncworker.standard.versions import Version
 from syncworker.store.unit_of_work import Store
 
@@ -50,8 +50,7 @@ def add(
     try:
         declared = LFISettings.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        fault = error.errors()[0]
-        raise RequestError(f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}") from None
+        raise RequestError("; ".join(faults_of(error))) from None
     wiring.lfi_config(config, name, declared)  # keys and certificate are read now, so that a fault shows now
 
     async def keep(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 
 import typer
 
@@ -40,14 +41,22 @@ def _options(
     if version:
         typer.echo(f"syncworker {__version__}")
         raise typer.Exit
-    logs.configure("WARNING")  # a command talks by itself; worker and beat turn it up
+    logs.configure("ERROR")  # a command talks by itself; worker and beat turn it up
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    try:
+        " ".join(arguments).encode()
+    except UnicodeEncodeError:  # Python holds other bytes as surrogates, which no database takes
+        raise RequestError("arguments: one of them is not UTF-8 text; write it in UTF-8") from None
 
 
 def main() -> None:
     """Run one command.  A failure is one line on stderr and an exit code, never a traceback."""
     try:
+        _check_arguments(sys.argv[1:])
         app()
     except RequestError as error:
         show.say(f"error [{error.code}]: {error}")

@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -14,27 +15,45 @@ from syncworker.processes import EmbeddedBroker, Program, Supervisor
 from syncworker.settings import CONFIG_VARIABLE, EMBEDDED, Settings
 from syncworker.store import migrate
 
-LogLevel = Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")]
+
+class LogLevel(StrEnum):
+    """How much a process says."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+class Queue(StrEnum):
+    """What a worker may take; the queues of `celeryconfig.py`."""
+
+    SYNC = "sync"
+    TOKEN = "token"  # noqa: S105  the name of a queue
+    TICK = "tick"
+
+
+Level = Annotated[LogLevel, typer.Option(case_sensitive=False)]
 RUN: Final = (sys.executable, "-m", "syncworker")
 
 
 def worker(
-    queues: Annotated[list[str] | None, typer.Option("--queue", help="sync, token or tick; all by default.")] = None,
-    log_level: LogLevel = "INFO",
+    queues: Annotated[list[Queue] | None, typer.Option("--queue", help="Repeatable; all by default.")] = None,
+    log_level: Level = LogLevel.INFO,
 ) -> None:
     """Run one worker process: claims, token refreshes and syncs, on one event loop."""
     config = _ready(log_level)
     wiring.load_keyring(config)
-    tasks.app.worker_main(tasks.worker_arguments(queues=queues or (), loglevel=log_level.upper()))
+    tasks.app.worker_main(tasks.worker_arguments(queues=queues or (), loglevel=log_level))
 
 
-def beat(log_level: LogLevel = "INFO") -> None:
+def beat(log_level: Level = LogLevel.INFO) -> None:
     """Run beat: one tick every `tick_seconds`.  Two of them do no harm."""
     _ready(log_level)
-    tasks.app.start(tasks.beat_arguments(loglevel=log_level.upper()))
+    tasks.app.start(tasks.beat_arguments(loglevel=log_level))
 
 
-def up(log_level: LogLevel = "INFO") -> None:
+def up(log_level: Level = LogLevel.INFO) -> None:
     """Run everything on this machine: broker when embedded, worker, beat.  Ctrl-C or SIGTERM ends all in order."""
     config = frame.settings()
     wiring.load_keyring(config)
@@ -88,7 +107,7 @@ def sandbox(
     raise typer.Exit(bank(arguments, ready=ready))
 
 
-def _ready(log_level: str) -> Settings:
+def _ready(log_level: LogLevel) -> Settings:
     """Settings read, logs on, schema and broker checked, the Celery app configured."""
     config = frame.settings()
     logs.configure(log_level)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 WIDTH_WITHOUT_TERMINAL: Final = 200
 
@@ -27,14 +28,14 @@ def rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str, empty:
         value(list(rows))
         return
     if not rows:
-        TALK.print(empty)
+        say(empty)
         return
     table = Table(title=title, title_justify="left", header_style="bold", pad_edge=False, box=None)
     for column in rows[0]:
         numeric = all(isinstance(row[column], int | float | Decimal) for row in rows)
         table.add_column(column.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(cell(content) for content in row.values()))
+        table.add_row(*(Text(cell(content)) for content in row.values()))  # text of others is no markup
     OUT.print(table)
 
 

@@ -22,8 +22,8 @@ RESOURCE_TABLES: Final[Sequence[str]] = (
 )
 """Every table that holds what LFIs told us."""
 
-_FLUSH_S: Final = 1.2
-"""PostgreSQL's sessions report what they wrote at most once a second (`PGSTAT_MIN_INTERVAL`)."""
+_FLUSH_S: Final = 10.5
+"""PostgreSQL's sessions report what they wrote at the latest ten seconds after they fell idle (`PGSTAT_IDLE_INTERVAL`)."""
 
 
 class RowCounters:
@@ -39,7 +39,7 @@ class RowCounters:
             await self._store.atomically(self._add_triggers)
 
     async def read(self) -> Mapping[str, int]:
-        """Rows written so far, by table."""
+        """Rows written so far, by table.  On PostgreSQL it takes ten seconds, until every session has told."""
         if self._store.dialect.is_postgresql:
             await asyncio.sleep(_FLUSH_S)
             written = "n_tup_ins + n_tup_upd + n_tup_del"

@@ -120,7 +120,7 @@ class Cursors:
             cursor.c.account_id, cursor.c.resource, *(cursor.c[name] for name in _MOVED), covered_from
         ).where(cursor.c.tenant == self._unit.tenant, cursor.c.connection_id == connection_id)
         cursors: dict[Listing, Cursor] = {}
-        for account_id, resource, *values, since in (await self._unit.connection.execute(query)):
+        for account_id, resource, *values, since in await self._unit.connection.execute(query):
             listing = Listing(account_id, ResourceName(resource))
             facts: dict[str, Any] = dict(zip(_MOVED, values, strict=True))
             cursors[listing] = Cursor(listing=listing, covered_from=since, **facts)
@@ -129,7 +129,7 @@ class Cursors:
     async def advance(self, connection_id: ConsentId, cursors: Collection[Cursor]) -> int:
         """Write cursors of complete walks; one already written by a newer claim is left alone."""
         rows = [
-            (self._unit.tenant, connection_id, *one.listing, *(getattr(one, name) for name in _MOVED))
+            (self._unit.tenant, connection_id, *_names(one.listing), *(getattr(one, name) for name in _MOVED))
             for one in sorted(cursors, key=lambda one: one.listing)
         ]
         return await self._upsert(_MOVED, rows)
@@ -137,7 +137,7 @@ class Cursors:
     async def attempted(self, connection_id: ConsentId, attempts: Collection[Attempt], *, gen: int) -> int:
         """Note attempts that brought no complete walk: their pages, marks and `checked_at` stay."""
         rows = [
-            (self._unit.tenant, connection_id, *one.listing,
+            (self._unit.tenant, connection_id, *_names(one.listing),
              one.at, one.due_at, one.outcome, one.error, one.refused_until, gen)
             for one in sorted(attempts, key=lambda one: one.listing)
         ]  # fmt: skip
@@ -237,7 +237,7 @@ class Cursors:
             (
                 self._unit.tenant,
                 connection_id,
-                *listing,
+                *_names(listing),
                 window.from_date,
                 *(getattr(window, name) for name in facts),
                 gen,
@@ -257,6 +257,11 @@ class Cursors:
         return await upsert_many(
             self._unit.connection, self._unit.dialect, cursor, (*_LISTING, *moved), rows, key=_LISTING, replace=moved
         )
+
+
+def _names(listing: Listing) -> tuple[str, str]:
+    """As the tables' keys write it: plain text, for drivers that look at exact types."""
+    return listing.account_id, listing.resource.value
 
 
 def extended(held: Sequence[Covered], walked: Covered) -> Covered:

@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
-from syncworker.errors import SetupError
+from syncworker.errors import SettingsError, SetupError
 from syncworker.store.dialect import database_url as parse_url
 from syncworker.store.failures import StoreUnavailableError, translated
 
@@ -26,6 +26,7 @@ UPGRADE: Final = "syncworker db upgrade"
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
 _LOCK_TIMEOUT_MS: Final = 10_000  # a migration that waits for a lock makes everybody behind it wait too
 _CONNECT_TIMEOUT_S: Final = 5
+_CHECKED: Final = "host, port, name, user and that it runs"
 
 
 def upgrade(database_url: str, revision: str = "head") -> None:
@@ -91,12 +92,21 @@ def check(database_url: str) -> None:
 
 def _run(database_url: str, step: Callable[[Config], None]) -> None:
     url = parse_url(database_url)
-    if url.get_backend_name() == "sqlite":
-        Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+    if _is_sqlite(url):
+        _make_folder(Path(str(url.database)).parent)
     with _connected(url, begin="BEGIN IMMEDIATE") as connection:
         config = _config()
         config.attributes["connection"] = connection
         step(config)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"database_url: the folder {folder} cannot be made ({error.strerror}); give another place"
+        ) from None
 
 
 def _config() -> Config:
@@ -109,8 +119,12 @@ def _config() -> Config:
     raise SetupError("the migrations are missing from this installation; install syncworker again")
 
 
+def _is_sqlite(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"
+
+
 def _absent(url: URL) -> bool:
-    return url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists()
+    return _is_sqlite(url) and not Path(str(url.database)).exists()
 
 
 @contextmanager
@@ -121,10 +135,13 @@ def _connected(url: URL, *, begin: str) -> Iterator[sa.Connection]:
             yield connection
     except DBAPIError as error:
         refused = translated(error)
+        if getattr(error.orig, "sqlite_errorname", "") == "SQLITE_NOTADB":
+            raise SettingsError(f"database_url: {url.database} is no SQLite database; give another file") from None
         if isinstance(refused, StoreUnavailableError):
+            check = "the file and that we may write it and its folder" if _is_sqlite(url) else _CHECKED
             raise StoreUnavailableError(
-                f"database_url: the database cannot be reached, or does not let us in ({type(error.orig).__name__});"
-                " check host, port, name, user and that it runs"
+                "database_url: the database cannot be reached, or does not let us in"
+                f" ({getattr(error.orig, 'sqlite_errorname', type(error.orig).__name__)}); check {check}"
             ) from None
         raise refused from None
     finally:
@@ -132,7 +149,7 @@ def _connected(url: URL, *, begin: str) -> Iterator[sa.Connection]:
 
 
 def _engine(url: URL, begin: str) -> sa.Engine:
-    if url.get_backend_name() == "sqlite":
+    if _is_sqlite(url):
         engine = sa.create_engine(
             url.set(drivername="sqlite"),
             poolclass=sa.NullPool,

@@ -156,7 +156,7 @@ work = sa.Table(
     sa.UniqueConstraint("tenant", "kind", "subject"),
     sa.Index("ix_work_due", "lfi", "kind", "due_at", sqlite_where=sa.text("parked_at IS NULL"),
              postgresql_where=sa.text("parked_at IS NULL")),
-    sa.Index("ix_work_leased", "lfi", "kind", "lease_until", sqlite_where=sa.text("lease_until IS NOT NULL"),
+    sa.Index("ix_work_leased", "tenant", "kind", "lfi", "lease_until", sqlite_where=sa.text("lease_until IS NOT NULL"),
              postgresql_where=sa.text("lease_until IS NOT NULL")),
 )  # fmt: skip
 

@@ -6,12 +6,13 @@ report.  While a batch runs its leases are renewed together; a claim that was lo
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
 import structlog
 
+from syncworker.clock import Clock, SystemClock
 from syncworker.consents.lifecycle import Clients
 from syncworker.errors import ConsentNotUsableError, LeaseLostError, SyncWorkerError, TransientError
 from syncworker.lfi.api import TokenSource
@@ -47,12 +48,14 @@ class Parts:
         clients: gives the client of an LFI.
         tokens: gives the token source of a consent.
         ask: asks the Hub for a consent and files what it says.
+        clock: dates a report when the database is away; otherwise only database time counts.
     """
 
     store: Store
     clients: Clients
     tokens: Callable[[ConsentId], TokenSource]
     ask: Callable[[ConsentId], Awaitable[StoredConsent]]
+    clock: Clock = field(default_factory=SystemClock)
 
 
 class Engine:
@@ -164,31 +167,37 @@ class Engine:
             return await self._failed(claim, UnexpectedError(type(error).__name__))
 
     async def _failed(self, claim: Claim, error: SyncWorkerError) -> RunReport:
-        """End a claim whose run broke; without a database the lease runs out by itself."""
+        """End a claim whose run broke; without a database its lease runs out by itself."""
         wait = self._settings.retry_after(claim.attempts)
         if isinstance(error, TransientError) and error.retry_after is not None:
             wait = timedelta(seconds=max(error.retry_after, 1))
+        now = self._parts.clock.now()
+        report = RunReport(
+            connection_id=ConsentId(claim.subject),
+            consent_id=ConsentId(""),
+            lfi=claim.lfi,
+            gen=claim.gen,
+            started_at=now,
+            ended_at=now,
+            outcome=RunOutcome.LEASE_LOST if isinstance(error, LeaseLostError) else RunOutcome.FAILED,
+            error=error.code,
+            due_at=now + wait,
+        )
 
         async def step(unit: UnitOfWork) -> RunReport:
-            now = await unit.now()
-            report = RunReport(
-                connection_id=ConsentId(claim.subject),
-                consent_id=ConsentId(""),
-                lfi=claim.lfi,
-                gen=claim.gen,
-                started_at=now,
-                ended_at=now,
-                outcome=RunOutcome.LEASE_LOST if isinstance(error, LeaseLostError) else RunOutcome.FAILED,
-                error=error.code,
-                due_at=now + wait,
-            )
+            at = await unit.now()
+            dated = replace(report, started_at=at, ended_at=at, due_at=at + wait)
             await unit.work.finish(
-                claim, due_at=report.due_at, outcome=report.outcome.value, error=error.code, good=False
+                claim, due_at=dated.due_at, outcome=dated.outcome.value, error=dated.error, good=False
             )
-            return report
+            return dated
 
         log.warning("sync failed", connection_id=claim.subject, lfi=claim.lfi, error=error.code)
-        return await self._parts.store.atomically(step)
+        try:
+            return await self._parts.store.atomically(step)
+        except SyncWorkerError as fault:
+            log.warning("sync not ended", connection_id=claim.subject, lfi=claim.lfi, error=fault.code)
+            return report
 
     async def _not_callable(self, claim: Claim, consent: StoredConsent | None, known: Situation) -> RunReport:
         """End the claim of a connection that may not be called now; nobody was asked for data."""

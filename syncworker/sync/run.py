@@ -9,6 +9,7 @@ brings more than `flush_bytes` is written in several transactions, each of whole
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -43,7 +44,7 @@ from syncworker.sync import pages as footprint
 from syncworker.sync.apply import Scope, Showing, apply, guard, keep_grants, show
 from syncworker.sync.fetch import Reader, Walk, fetch
 from syncworker.sync.plan import ConsentLimits, PlanSettings, Step, plan
-from syncworker.sync.refusals import TRANSIENT, Refusal, refusal
+from syncworker.sync.refusals import ABSENT, TRANSIENT, Refusal, refusal
 from syncworker.sync.reports import RunOutcome, RunReport, StepOutcome, StepReport, run_outcome
 
 RESTING: Final = timedelta(hours=1)
@@ -279,8 +280,9 @@ class ConsentRun:
         except StandardViolationError as error:
             walk = replace(walk, error=error)
         else:
-            self._showings.append(shown)
-            if walk.step.resource.name is ResourceName.ACCOUNTS:
+            if walk.pages:
+                self._showings.append(shown)
+            if walk.pages and walk.step.resource.name is ResourceName.ACCOUNTS:
                 self._accounts_seen = frozenset(shown.seen) | (self._known.granted if walk.error else frozenset())
         if walk.error is not None:
             await self._broken_off(walk, walk.error)
@@ -300,7 +302,8 @@ class ConsentRun:
                 self._stop = self._stop or error
             case ConsentError() | SetupError() | TokenBusyError():
                 self._stop = self._stop or error
-        log.warning(
+        log.log(
+            logging.INFO if meaning is ABSENT else logging.WARNING,
             "listing not read",
             lfi=self._consent.lfi,
             consent_id=self._consent.consent_id,

@@ -648,6 +648,28 @@ async def test_an_unknown_consent_has_no_token(house: House) -> None:
         await (await house.vault()).access_token(ConsentId("nobody"))
 
 
+async def test_no_secret_reaches_an_output(house: House, capfd: pytest.CaptureFixture[str]) -> None:
+    """Through consent, refresh, a lost answer and the loss: no token and no state in any line (rule 37)."""
+    consent_id = (await house.consented()).consent_id
+    vault = await house.vault()
+    first = await house.token(consent_id)
+    await vault.refresh(consent_id, reason="test")
+    second = await house.token(consent_id)
+    house.bank.bank.drop_response("token.refresh_token")
+    await vault.refresh(consent_id, reason="test")
+    async with house.store.reading() as unit:
+        row = await unit.authorizations.of(consent_id)
+    assert row is not None
+
+    said = "".join(capfd.readouterr())
+
+    secrets = [first.access_token, first.refresh_token, second.access_token, second.refresh_token]
+    assert "token refresh ended" in said
+    assert [secret for secret in secrets if secret is None or secret.get_secret_value() in said] == []
+    assert row.state not in said
+    assert row.nonce not in said
+
+
 def _new(held: StoredToken, *, certificate: str | None = None) -> NewToken:
     assert held.access_token is not None
     assert held.issued_at is not None

@@ -1,5 +1,8 @@
 """From nothing to the newest schema and back, on both databases; an old schema is refused with the command."""
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+import syncworker
 from syncworker.errors import SetupError
 from syncworker.store import migrate
 from syncworker.store.failures import StoreRefusedError, StoreUnavailableError
@@ -15,6 +19,11 @@ from syncworker.store.tables import metadata
 from tests.ground.postgres import PostgresServer, free_port
 
 pytestmark = pytest.mark.store
+
+
+def migrations() -> Path:
+    project = Path(syncworker.__file__).parent
+    return next(folder for folder in (project / "migrations", project.parent / "migrations") if folder.is_dir())
 
 
 def engine(url: str) -> sa.Engine:
@@ -109,3 +118,21 @@ def test_no_database_is_named(tmp_path: Path) -> None:
     """Nobody listens: the field is named, the driver's text is not repeated."""
     with pytest.raises(StoreUnavailableError, match=r"^database_url: the database cannot be reached"):
         migrate.check(f"postgresql://someone@127.0.0.1:{free_port()}/none")
+
+
+def test_an_installed_package_carries_its_migrations_and_refuses_an_old_schema(sqlite_url: str, tmp_path: Path) -> None:
+    """Laid out as in a wheel, and one migration newer than the database: the command is named."""
+    project = Path(syncworker.__file__).parent
+    here = tmp_path / "site" / "syncworker"
+    shutil.copytree(project, here, ignore=shutil.ignore_patterns("__pycache__", "migrations"))
+    shutil.copytree(migrations(), here / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
+    newer = f'revision = "9999"\ndown_revision = "{migrate.head()}"\n'
+    (here / "migrations" / "versions" / "9999_newer.py").write_text(newer)
+    script = f"from syncworker.store import migrate; migrate.check({sqlite_url!r})"
+
+    done = subprocess.run([sys.executable, "-c", script], cwd=here.parent, capture_output=True, text=True, check=False)
+
+    assert done.stderr.splitlines()[-1] == (
+        "syncworker.errors.SetupError: database_url: the database schema is old"
+        f" ({migrate.head()}, newest is 9999); run: syncworker db upgrade"
+    )

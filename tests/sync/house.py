@@ -1,5 +1,6 @@
 """A product syncing from the sandbox bank: what the flow tests stand on."""
 
+import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -98,6 +99,7 @@ class Product:
         async def plain(_: Slug) -> LFIClient:
             return self.client
 
+        self.clients = clients
         self.authorizer = Authorizer(self.store, plain, self.clock, token_due=None)
         self.vault = Vault(
             self.store,
@@ -195,6 +197,11 @@ class Product:
         """Data requests the bank answered behind a point of its log, by operation and account."""
         entries = self.bank.bank.log.served(since)
         return Counter((entry.operation, entry.account_id) for entry in entries if entry.token_age_s is not None)
+
+    async def asked_for_data(self) -> None:
+        """Wait until the first data request is at the bank."""
+        while not self.bank.bank.log.max_data_in_flight:  # noqa: ASYNC110 - the bank's log has no event
+            await asyncio.sleep(0.01)
 
     def mark(self) -> int:
         """A point in the bank's log."""

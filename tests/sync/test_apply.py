@@ -1,6 +1,7 @@
 """Walks become rows: once, together with their cursors and changes, and only by the claim that still holds."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
@@ -8,10 +9,10 @@ import pytest
 
 from syncworker.errors import ConsentNotUsableError, LeaseLostError, LFIUnavailableError, SealError
 from syncworker.standard.consents import ConsentView, Status
-from syncworker.standard.resources import ResourceName
+from syncworker.standard.resources import BY_NAME, ResourceName
 from syncworker.store.cursors import BEGINNING, Listing
 from syncworker.store.failures import StoreRefusedError
-from syncworker.sync.plan import Window
+from syncworker.sync.plan import Step, Window
 from syncworker.sync.reports import StepOutcome
 from tests.ground.clock import ManualClock
 from tests.sync.books import ACCOUNT, CONSENT, Desk, balance, claim, page, steal, transaction, walk
@@ -234,6 +235,23 @@ async def test_grants_follow_the_listing_of_accounts(desk: Desk) -> None:
     both = await granted()
     await desk.apply(walk(N.ACCOUNTS, page(N.ACCOUNTS, accounts[0])))
     assert (both, await granted()) == ({"a", "b"}, {"a"})
+
+
+async def test_a_connection_of_many_accounts_is_written_at_once(desk: Desk) -> None:
+    """Enough cursors and rows for the database's bulk way."""
+    accounts = [f"acc-{number}" for number in range(60)]
+    walks = [
+        replace(
+            walk(N.BALANCES, page(N.BALANCES, balance("1")).replace(ACCOUNT.encode(), name.encode())),
+            step=Step(BY_NAME[N.BALANCES], name),
+        )
+        for name in accounts
+    ]
+    await desk.apply(*walks)
+    async with desk.store.reading() as unit:
+        cursors = await unit.cursors.of(CONSENT)
+        rows = (await unit.records.count(CONSENT))[N.BALANCES]
+    assert (set(cursors), rows) == ({Listing(name, N.BALANCES) for name in accounts}, 60)
 
 
 @pytest.mark.parametrize("seal_raw", [False, True])

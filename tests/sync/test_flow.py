@@ -11,8 +11,11 @@ from syncworker.consents.lifecycle import NEVER
 from syncworker.standard.permissions import Permission
 from syncworker.standard.resources import ResourceName
 from syncworker.store.counters import RowCounters
+from syncworker.store.unit_of_work import Store
 from syncworker.store.work import Claim
+from syncworker.sync.engine import Engine, Parts
 from syncworker.sync.reports import RunOutcome, StepOutcome
+from tests.ground.proxy import FaultProxy
 from tests.sync.house import LFI, SETTINGS, Product
 
 pytestmark = pytest.mark.flow
@@ -311,6 +314,61 @@ async def test_a_batch_survives_one_bad_consent(product: Product) -> None:
     product.bank.bank.answers(500, consent_id=bad)
     report = await product.sync_all(bad, good)
     assert {run.connection_id: run.outcome for run in report.runs} == {bad: RunOutcome.FAILED, good: RunOutcome.OK}
+
+
+async def test_a_lease_lost_in_the_middle_ends_the_run(open_product: Opener) -> None:
+    """Leases are renewed while a run lasts; one that is no longer ours stops its run, long before its deadline."""
+    product = await open_product(settings=replace(SETTINGS, lease_s=0.6))
+    connection = await product.consented()
+    product.bank.bank.hang("accounts", times=None)
+    running = asyncio.create_task(product.sync(connection))
+    await product.asked_for_data()
+    product.clock.advance(minutes=5)
+    (newer,) = await product.claimed(connection)
+    async with asyncio.timeout(5):
+        report = await running
+    assert (report.outcome, (await product.work(connection)).gen) == (RunOutcome.LEASE_LOST, newer.gen)
+
+
+async def test_a_lease_is_renewed_while_its_run_lasts(open_product: Opener) -> None:
+    """The bank takes its time; nobody else gets the work meanwhile."""
+    product = await open_product(settings=replace(SETTINGS, lease_s=0.6))
+    connection = await product.consented()
+    product.bank.bank.latency(0.4, "accounts")
+    before = product.clock.now()
+    running = asyncio.create_task(product.sync(connection))
+    await product.asked_for_data()
+    product.clock.advance(milliseconds=500)
+    await asyncio.sleep(0.3)
+    lease_until = (await product.work(connection)).lease_until
+    assert lease_until == before + timedelta(milliseconds=1_100)
+    assert (await running).outcome is RunOutcome.OK
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_without_a_database_a_batch_ends_with_values(
+    open_store: Callable[..., Store],
+    fault_proxy: Callable[[str], Awaitable[FaultProxy]],
+    product: Product,
+    database_url: str,
+) -> None:
+    """The database goes away in the middle: the batch says so, the leases bring the work back."""
+    connection = await product.consented()
+    proxy = await fault_proxy(database_url)
+    away = open_store(proxy.url(database_url))
+    engine = Engine(
+        Parts(store=away, clients=product.clients, tokens=product.vault.source, ask=product.lifecycle.ask), SETTINGS
+    )
+
+    async def cut(resource: ResourceName, _number: int) -> None:
+        if resource is N.TRANSACTIONS:
+            await proxy.refuse()
+
+    product.between = cut
+    claims = await product.claimed(connection)
+    report = await engine.sync_batch([(claim.id, claim.gen) for claim in claims])
+    assert [(run.outcome, run.error) for run in report.runs] == [(RunOutcome.FAILED, "store_unavailable")]
+    assert await product.rows() == []
 
 
 async def test_a_batch_taken_twice_is_worked_on_once(product: Product) -> None:
