@@ -13,6 +13,7 @@ SyncWorkerError
 ├── RequestError                   our caller must act: what was asked for cannot be asked of an LFI
 ├── RefusedError                   the LFI refuses this request of this consent; other requests may pass
 ├── StandardViolationError         the LFI must act: keep the payload, raise an alert
+│   └── TruncatedError                 a guard cut a listing off: what came is good, the rest was never seen
 └── SetupError                     our operator must act: key, certificate, registration, settings
     ├── SettingsError                  a value in the settings: names the field and the fix
     ├── ClientRejectedError            invalid_client, unauthorized_client: the LFI does not know us (yet)
@@ -124,6 +125,12 @@ class StandardViolationError(SyncWorkerError):
     """The LFI sent what the standard forbids, or what no reader can take."""
 
     code = "standard_violation"
+
+
+class TruncatedError(StandardViolationError):
+    """A listing was cut off by a guard of ours: too many pages, a loop, a link that leads away, a page too large."""
+
+    code = "truncated"
 
 
 class SetupError(SyncWorkerError):

@@ -89,8 +89,15 @@ class CadenceSettings(_Group):
     """How old each resource may grow, in seconds."""
 
     accounts: Seconds = 24 * 3600
+    account: Seconds = 24 * 3600
     balances: Seconds = 6 * 3600
     transactions: Seconds = 12 * 3600
+    scheduled_payments: Seconds = 24 * 3600
+    standing_orders: Seconds = 7 * 24 * 3600
+    direct_debits: Seconds = 7 * 24 * 3600
+    beneficiaries: Seconds = 7 * 24 * 3600
+    statements: Seconds = 7 * 24 * 3600
+    product: Seconds = 7 * 24 * 3600
     account_parties: Seconds = 7 * 24 * 3600
     parties: Seconds = 7 * 24 * 3600
 
@@ -127,6 +134,11 @@ class Settings(BaseSettings):
     cadence: CadenceSettings = CadenceSettings()
     prices: PriceSettings = PriceSettings()
     overlap_days: Annotated[int, Field(ge=0, le=90)] = 7
+    first_sync_days: Annotated[int, Field(ge=1, le=3650)] = 90
+    backfill_slice_days: Annotated[int, Field(ge=1, le=3650)] = 90
+    backfill_max_days: Annotated[int, Field(ge=1, le=36500)] = 3650
+    rewalk_days: Annotated[int, Field(ge=0, le=365)] = 30
+    rewalk_every: Seconds = 7 * 24 * 3600
     tick_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
     batch_size: Annotated[int, Field(ge=1, le=500)] = 50
     threads: Annotated[int, Field(ge=1, le=256)] = 8
@@ -137,6 +149,7 @@ class Settings(BaseSettings):
     consent_deadline: Seconds = 600.0
     batch_deadline: Seconds = 900.0
     consents_at_once: Annotated[int, Field(ge=1, le=1000)] = 50
+    account_details: bool = False
     seal_raw: bool = False
 
     @classmethod

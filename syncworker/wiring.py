@@ -326,12 +326,21 @@ async def build_application(settings: Settings) -> Application:
 def sync_settings(settings: Settings) -> SyncSettings:
     """What the engine needs of the settings."""
     return SyncSettings(
-        plan=PlanSettings(cadence=settings.cadence.as_mapping(), overlap=timedelta(days=settings.overlap_days)),
+        plan=PlanSettings(
+            cadence=settings.cadence.as_mapping(),
+            overlap=timedelta(days=settings.overlap_days),
+            first_sync=timedelta(days=settings.first_sync_days),
+            backfill_slice=timedelta(days=settings.backfill_slice_days),
+            backfill_max=timedelta(days=settings.backfill_max_days),
+            rewalk=timedelta(days=settings.rewalk_days),
+            rewalk_every=timedelta(seconds=settings.rewalk_every),
+        ),
         retry_after=due.retry_delay,
         consent_deadline_s=settings.consent_deadline,
         consents_at_once=settings.consents_at_once,
         lease_s=settings.lease_seconds,
         seal_raw=settings.seal_raw,
+        account_details=settings.account_details,
         data_get_millifils=settings.prices.data_get,
     )
 

@@ -33,6 +33,7 @@ from syncworker.errors import (
     StandardViolationError,
     SyncWorkerError,
     TransientError,
+    TruncatedError,
 )
 from syncworker.lfi import jose, oauth
 from syncworker.lfi.bounds import check_json, home_link
@@ -525,9 +526,9 @@ class LFIClient:
         number = 0
         while url is not None:
             if number == pages_max:
-                raise StandardViolationError(f"{resource.operation}: more than {pages_max} pages")
+                raise TruncatedError(f"{resource.operation}: more than {pages_max} pages")
             if url in seen:
-                raise StandardViolationError(f"{resource.operation}: Links.Next leads round in a circle")
+                raise TruncatedError(f"{resource.operation}: Links.Next leads round in a circle")
             seen.add(url)
             number += 1
             page = await self._page(url, number, resource, base_url, token=token, calls=calls, attendance=attendance)
@@ -567,7 +568,8 @@ class LFIClient:
                 answer, number=number, base_url=base_url, interaction_id=interaction_id, received_at=received_at
             )
         except StandardViolationError as error:
-            raise StandardViolationError(f"{resource.operation}, page {number}: {error}") from error
+            kind = TruncatedError if isinstance(error, TruncatedError) else StandardViolationError
+            raise kind(f"{resource.operation}, page {number}: {error}") from error
 
     async def _authorised(
         self,

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from syncworker.errors import StandardViolationError
+from syncworker.errors import StandardViolationError, TruncatedError
 
 BODY_BYTES_MAX: Final = 10 * 1024 * 1024
 HEADER_BYTES_MAX: Final = 64 * 1024
@@ -57,7 +57,7 @@ class Inflater:
         """Take the next bytes from the wire."""
         self.bytes_in += len(chunk)
         if self.bytes_in > self._limit:
-            raise StandardViolationError(f"body: larger than {self._limit} bytes")
+            raise TruncatedError(f"body: larger than {self._limit} bytes")
         if self._gzip is None:
             self._keep(chunk)
             return
@@ -77,7 +77,7 @@ class Inflater:
     def _keep(self, decoded: bytes) -> None:
         self._size += len(decoded)
         if self._size > self._limit:
-            raise StandardViolationError(f"body: larger than {self._limit} bytes when decoded")
+            raise TruncatedError(f"body: larger than {self._limit} bytes when decoded")
         if decoded:
             self._parts.append(decoded)
 
@@ -147,12 +147,12 @@ def home_link(link: str, *, base_url: str) -> str:
             The message does not repeat the link, which may hold a continuation token.
     """
     if not _URI.fullmatch(link) or _DOTS.search(link):
-        raise StandardViolationError("Links.Next: not a plain absolute https URI")
+        raise TruncatedError("Links.Next: not a plain absolute https URI")
     if _origin(link) != _origin(base_url):
-        raise StandardViolationError("Links.Next: leads to another host; the token stays at home")
+        raise TruncatedError("Links.Next: leads to another host; the token stays at home")
     path, base_path = urlsplit(link).path, urlsplit(base_url).path.rstrip("/")
     if path != base_path and not path.startswith(base_path + "/"):
-        raise StandardViolationError("Links.Next: leads out of the LFI's base path")
+        raise TruncatedError("Links.Next: leads out of the LFI's base path")
     return link
 
 
@@ -194,4 +194,4 @@ def _origin(url: str) -> tuple[str, str, int]:
         parts = urlsplit(url)
         return parts.scheme, (parts.hostname or "").lower(), parts.port or 443
     except ValueError as error:
-        raise StandardViolationError("Links.Next: not a plain absolute https URI") from error
+        raise TruncatedError("Links.Next: not a plain absolute https URI") from error

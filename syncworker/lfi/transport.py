@@ -28,7 +28,13 @@ from yarl import URL
 
 from syncworker import __version__
 from syncworker.clock import Clock, monotonic
-from syncworker.errors import LFIUnavailableError, SettingsError, SetupError, StandardViolationError
+from syncworker.errors import (
+    LFIUnavailableError,
+    SettingsError,
+    SetupError,
+    StandardViolationError,
+    TruncatedError,
+)
 from syncworker.lfi.bounds import Inflater, check_headers
 from syncworker.lfi.directory import LFIConfig
 
@@ -109,6 +115,10 @@ class UnfitAnswerError(StandardViolationError):
         self.status = status
 
 
+class OversizedAnswerError(UnfitAnswerError, TruncatedError):
+    """An answer was cut off because it is larger than we take."""
+
+
 class UntrustedServerError(SetupError):
     """The server's certificate does not verify: nothing was sent."""
 
@@ -187,7 +197,8 @@ class AiohttpTransport:
             except TimeoutError as error:
                 raise NoAnswerError("no whole answer in time", reason="timeout", status=status) from error
             except StandardViolationError as error:
-                raise UnfitAnswerError(str(error), status=status) from error
+                kind = OversizedAnswerError if isinstance(error, TruncatedError) else UnfitAnswerError
+                raise kind(str(error), status=status) from error
             except aiohttp.ClientConnectorCertificateError as error:
                 raise UntrustedServerError(_UNTRUSTED) from error
             except aiohttp.ClientSSLError as error:
@@ -275,7 +286,8 @@ class ControlTransport:
             except (TimeoutError, httpx.TimeoutException) as error:
                 raise NoAnswerError("no whole answer in time", reason="timeout", status=status) from error
             except StandardViolationError as error:
-                raise UnfitAnswerError(str(error), status=status) from error
+                kind = OversizedAnswerError if isinstance(error, TruncatedError) else UnfitAnswerError
+                raise kind(str(error), status=status) from error
             except httpx.HTTPError as error:
                 if _is_untrusted(error):
                     raise UntrustedServerError(_UNTRUSTED) from error

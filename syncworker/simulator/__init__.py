@@ -3,13 +3,16 @@
 It shares `syncworker.standard` with us and nothing else, and checks signatures with its own code, so that a bug of
 ours cannot agree with itself.  The modules, from what the bank is to how it is reached:
 
-`clock` tells the bank's time and can be moved.  `people` invents customers and their money lives, `ledger` holds them
-and changes them, `render` writes them as the API and as the bank's own books.  `consents` and `grants` are what users
-agreed to and the tokens that came of it.  `identity` makes keys and certificates, `jose` signs and checks.  `requests`
-reads pushed requests and assertions.  `faults` are the troubles one can order, `served` the log of what was answered.
-`asgi` is the way every request goes; `authorization`, `pages` and `resources` answer on the hosts auth1, as1 and rs1,
-`door` answers those who may read the books.  `servers` listens, `sandbox` puts it all together, `process` runs it as a
-program.  `books` and `browser` are for the other side: a reader of the books, and a user at the consent page.
+`clock` tells the bank's time and can be moved.  `people` says who there is, `lives` what they did month by month and
+`arranging` what they signed, all by `dice`.  `ledger` holds accounts and transactions and changes them, `arrangements`
+is what lies beside the transactions; `render`, `arrangement_items` and `listings` write them as the API and as the
+bank's own books.  `consents` and `grants` are what users agreed to and the tokens that came of it.  `identity` makes
+keys and certificates, `jose` signs and checks.  `requests` reads pushed requests and assertions.  `faults` are the
+troubles one can order, `bent` the answers they make, `drift` what happens between two pages, `storm` many things at
+once, `served` the log of what was answered, `bank` all verbs together.  `asgi` is the way every request goes;
+`authorization`, `pages` and `resources` answer on the hosts auth1, as1 and rs1, `door` answers those who may read the
+books.  `servers` listens, `sandbox` puts it all together, `process` runs it as a program.  `books` and `browser` are
+for the other side: a reader of the books, and a user at the consent page.
 """
 
 from collections.abc import Callable, Sequence

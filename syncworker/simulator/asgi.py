@@ -7,13 +7,12 @@ certificate and the transport into the scope, so that a host can know its caller
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
 
-import msgspec
-
+from syncworker.simulator import bent
 from syncworker.simulator.clock import BankClock
 from syncworker.simulator.faults import Fault, Faults, Kind
 from syncworker.simulator.render import ENCODER
@@ -145,7 +144,7 @@ class Door:
             return Answer(200, _PAGE, content_type="text/html; charset=utf-8"), fault
         if fault.kind is Kind.ANSWERS:
             return self._host.refusal(request, fault), fault
-        while fault.kind is Kind.HANG and self._faults.in_force(fault):  # noqa: ASYNC110 - ends with the fault or the bank
+        while fault.kind is Kind.HANG and not fault.cleared:  # noqa: ASYNC110 - ends with the fault or the bank
             await asyncio.sleep(0.02)
         return Answer(0), fault
 
@@ -189,20 +188,49 @@ async def read_body(receive: Receive) -> bytes | None:
 
 
 async def deliver(answer: Answer, fault: Fault | None, scope: Scope, receive: Receive, send: Send) -> None:
-    if answer.status == 0 or (fault is not None and fault.kind is Kind.DROP):
+    """Send an answer, or what a fault makes of sending it."""
+    kind = fault.kind if fault is not None else None
+    if answer.status == 0 or kind is Kind.DROP:
         await _cut(scope, receive)
         return
     headers = [(b"content-length", str(len(answer.body)).encode())]
     if answer.body:
         headers.append((b"content-type", answer.content_type.encode()))
     headers += [(name.encode(), text.encode("latin-1")) for name, text in answer.headers.items()]
+    if fault is not None and kind is Kind.WRONG_LENGTH:
+        headers[0] = (b"content-length", str(max(0, len(answer.body) + fault.size)).encode())
+        await _send_by_hand(answer, headers, scope, receive)
+        return
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    if fault is not None and fault.kind is Kind.TRUNCATED:
+    if kind is Kind.TRUNCATED:
         await send({"type": "http.response.body", "body": answer.body[: len(answer.body) // 2], "more_body": True})
         await asyncio.sleep(0.01)
         await _cut(scope, receive)
         return
+    if fault is not None and kind is Kind.DRIP:
+        await _drip(answer.body, fault, scope, send)
+        return
     await send({"type": "http.response.body", "body": answer.body})
+
+
+async def _drip(body: bytes, fault: Fault, scope: Scope, send: Send) -> None:
+    """A byte at a time, while the fault stands and somebody listens; then the rest."""
+    sent = 0
+    while sent < len(body) and not fault.cleared and not scope[TRANSPORT].is_closing():
+        await send({"type": "http.response.body", "body": body[sent : sent + 1], "more_body": True})
+        sent += 1
+        await asyncio.sleep(fault.seconds)
+    await send({"type": "http.response.body", "body": body[sent:]})
+
+
+async def _send_by_hand(answer: Answer, headers: list[tuple[bytes, bytes]], scope: Scope, receive: Receive) -> None:
+    """Past the server, which would not send such headers; then the line is closed."""
+    lines = (name + b": " + text for name, text in headers)
+    head = b"\r\n".join((f"HTTP/1.1 {answer.status} OK".encode(), *lines))
+    scope[TRANSPORT].write(head + b"\r\n\r\n" + answer.body)
+    scope[TRANSPORT].close()
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _cut(scope: Scope, receive: Receive) -> None:
@@ -213,14 +241,26 @@ async def _cut(scope: Scope, receive: Receive) -> None:
 
 
 def _bent(fault: Fault, answer: Answer, request: Request) -> Answer:
-    """Lead `Links.Next` astray; other answers stay as they are."""
-    if answer.status != 200 or fault.kind not in (Kind.FOREIGN_LINK, Kind.LOOP_LINK):
+    """A good answer as the fault wants it; refusals stay as they are."""
+    if answer.status != 200:
         return answer
-    body = msgspec.json.decode(answer.body, type=dict[str, msgspec.Raw])
-    if "Links" not in body:
-        return answer
-    links: dict[str, str] = msgspec.json.decode(body["Links"])
-    foreign = f"https://elsewhere.example{request.path}?continuation=1"
-    links["Next"] = foreign if fault.kind is Kind.FOREIGN_LINK else links["Self"]
-    body["Links"] = msgspec.Raw(ENCODER.encode(links))
-    return Answer(answer.status, ENCODER.encode(body), answer.headers, answer.content_type)
+    match fault.kind:
+        case Kind.FOREIGN_LINK:
+            body = bent.foreign_link(answer.body, request.path)
+        case Kind.LOOP_LINK:
+            body = bent.loop_link(answer.body, request.path)
+        case Kind.GZIP_BOMB:
+            return replace(answer, body=bent.bomb(fault.size), headers=answer.headers | {"content-encoding": "gzip"})
+        case Kind.DEEP:
+            body = bent.deep(answer.body, fault.size)
+        case Kind.GIANT_AMOUNT | Kind.GIANT_NUMBER:
+            body = bent.giant(answer.body, fault.size, bare=fault.kind is Kind.GIANT_NUMBER)
+        case Kind.DUPLICATE_ITEM:
+            body = bent.duplicate_item(answer.body)
+        case Kind.DUPLICATE_MEMBER:
+            body = bent.duplicate_member(answer.body)
+        case Kind.WRONG_TYPE:
+            return replace(answer, content_type=fault.content_type)
+        case _:
+            return answer
+    return replace(answer, body=body)

@@ -4,34 +4,38 @@ Every verb takes what JSON can say (amounts as text, instants as ISO text) as we
 door and a test in the same process speak alike.
 """
 
-from collections.abc import Callable
-from dataclasses import fields
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, get_type_hints
 
+import msgspec
+
+from syncworker.simulator import bent
+from syncworker.simulator.arrangements import KINDS
+from syncworker.simulator.arranging import Arranger
+from syncworker.simulator.asgi import Trace
 from syncworker.simulator.clock import BankClock
 from syncworker.simulator.consents import Consent, Consents
+from syncworker.simulator.dice import Dice
+from syncworker.simulator.drift import Drift
 from syncworker.simulator.faults import Fault, Faults, Kind
 from syncworker.simulator.grants import Grants, Reuse, Rotation
-from syncworker.simulator.ledger import (
-    Account,
-    Balance,
-    Counterparty,
-    Ledger,
-    Merchant,
-    PartyRole,
-    Style,
-    Transaction,
-)
-from syncworker.simulator.render import Item, balance_item, book_rows, party_book_row, transaction_item
+from syncworker.simulator.ledger import Account, Balance, Ledger, PartyRole, Person, Transaction
+from syncworker.simulator.listings import LISTINGS, book_row, book_rows
+from syncworker.simulator.render import Item, balance_item, transaction_item
 from syncworker.simulator.resources import Resources
 from syncworker.simulator.served import Log
-from syncworker.standard.resources import BY_NAME, ResourceName, permitted
+from syncworker.simulator.storm import Storm
+from syncworker.standard.permissions import Permission
+from syncworker.standard.resources import RESOURCES, ResourceName, Shape, permitted
 from syncworker.standard.values import local_date
 from syncworker.standard.versions import Version
 
-_TRANSACTION_MEMBERS: Final = frozenset(one.name for one in fields(Transaction))
+N = ResourceName
 
 
 class Bank:
@@ -46,8 +50,19 @@ class Bank:
         self.grants = grants
         self.faults = faults
         self.log = log
-        self.resources: Resources | None = None
+        self.drifts: list[Drift] = []
+        self._resources: Resources | None = None
         self._made = 0
+
+    @property
+    def resources(self) -> Resources | None:
+        """The resource server, once the bank is open."""
+        return self._resources
+
+    @resources.setter
+    def resources(self, resources: Resources) -> None:
+        self._resources = resources
+        resources.on_page = self._page_served
 
     # -- the books ----------------------------------------------------------------------------------------------------
 
@@ -62,8 +77,11 @@ class Bank:
         """What the Hub knows of each consent, without tokens."""
         return [self._consent_facts(consent) for consent in self.consents]
 
-    def books(self, consent_id: str | None = None) -> Item:
+    def books(self, consent_id: str | None = None, *, repeats: bool = False) -> Item:
         """What the bank has for each consent, or for one.
+
+        Args:
+            repeats: also what only shows an item once more (`/accounts/{AccountId}`).
 
         Returns:
             `{as_of, consents: [{…facts, resources: {name: [{account_id, key, item, columns}]}}]}`; `key` lists the
@@ -76,28 +94,25 @@ class Bank:
         chosen = list(self.consents) if consent_id is None else [self.consents.get(consent_id)]
         return {
             "as_of": self.clock.now(),
-            "consents": [self._consent_facts(one) | {"resources": self._shown(one)} for one in chosen],
+            "consents": [self._consent_facts(one) | {"resources": self._shown(one, repeats=repeats)} for one in chosen],
         }
 
-    def _shown(self, consent: Consent) -> dict[str, list[Item]]:
+    def _shown(self, consent: Consent, *, repeats: bool) -> dict[str, list[Item]]:
         shown: dict[str, list[Item]] = {}
         if consent.user is None:
             return shown
+        rates = Permission.ReadProductFinanceRates in consent.permissions
         for resource in permitted(consent.permissions, version=Version.V2_1):
-            if resource.name is ResourceName.PARTIES:
-                shown[resource.name] = [party_book_row(self.ledger.customer(consent.user).person)]
+            if resource.repeats is not None and not repeats:
                 continue
-            rows = shown[resource.name] = []
-            for account_id in consent.account_ids:
-                account = self.ledger.account(account_id)
-                listed = book_rows(resource.name, account)
-                if resource.name is ResourceName.TRANSACTIONS:
-                    listed = [
-                        row
-                        for row, known in zip(listed, account.transactions, strict=True)
-                        if consent.shows(local_date(known.booked_at))
-                    ]
-                rows += listed
+            if resource.name is ResourceName.PARTIES:
+                shown[resource.name] = [book_row(resource.name, "", self.ledger.customer(consent.user).person)]
+                continue
+            shown[resource.name] = [
+                row
+                for account_id in consent.account_ids
+                for row in book_rows(resource.name, self.ledger.account(account_id), rates=rates, shows=consent.shows)
+            ]
         return shown
 
     def _consent_facts(self, consent: Consent) -> Item:
@@ -141,12 +156,12 @@ class Bank:
             "sub_kind": "Purchase",
             "narration": "Inserted",
         }
-        row = Transaction(**(plain | _typed(facts) | {"amount": Decimal(amount)}))
+        row = Transaction(**(plain | _typed(Transaction, facts) | {"amount": Decimal(amount)}))
         return transaction_item(self.ledger.insert_transaction(account_id, row))
 
     def amend_transaction(self, account_id: str, transaction_id: str, **facts: Any) -> Item:
         """Change facts of a transaction and give its API item."""
-        return transaction_item(self.ledger.amend_transaction(account_id, transaction_id, **_typed(facts)))
+        return transaction_item(self.ledger.amend_transaction(account_id, transaction_id, **_typed(Transaction, facts)))
 
     def book(self, account_id: str, transaction_id: str | None = None) -> Item:
         """Book a pending transaction, the first one unless named, as of now.
@@ -154,13 +169,51 @@ class Bank:
         Raises:
             KeyError: none is pending.
         """
-        if transaction_id is None:
-            rows = self.ledger.account(account_id).transactions
-            pending = next((row for row in rows if row.status == "Pending"), None)
-            if pending is None:
-                raise KeyError("nothing is pending")
-            transaction_id = pending.transaction_id
-        return transaction_item(self.ledger.book(account_id, transaction_id, at=self.clock.now()))
+        pending = self._pending(account_id, transaction_id).transaction_id
+        return transaction_item(self.ledger.book(account_id, pending, at=self.clock.now()))
+
+    def insert_late(self, account_id: str, *, days: float, amount: str | Decimal = "10.00", **facts: Any) -> Item:
+        """Add a transaction booked so many days ago, which nobody could see until now."""
+        booked = self.clock.now() - timedelta(days=days)
+        plain: dict[str, Any] = {"happened_at": booked, "booked_at": booked, "value_at": booked, "narration": "Late"}
+        return self.insert_transaction(account_id, amount=amount, **plain | facts)
+
+    def re_id(self, account_id: str, transaction_id: str | None = None, *, new_id: str | None = None) -> Item:
+        """Book a pending transaction, the first one unless named, as a new one: another id takes its place.
+
+        Raises:
+            KeyError: none is pending.
+            ValueError: the new id is taken.
+        """
+        row = self._pending(account_id, transaction_id)
+        self._made += 1
+        now = self.clock.now()
+        booked = replace(
+            row, transaction_id=new_id or f"REID{self._made:06d}{row.transaction_id}"[:210], status="Booked",
+            booked_at=now, value_at=now,
+        )  # fmt: skip
+        self.ledger.insert_transaction(account_id, booked)
+        self.ledger.drop_transaction(account_id, row.transaction_id)
+        return transaction_item(booked)
+
+    def back_date(self, account_id: str, transaction_id: str, *, days: float) -> Item:
+        """Move the booking of a transaction so many days back; it keeps its id."""
+        booked = self._transaction(account_id, transaction_id).booked_at - timedelta(days=days)
+        return self.amend_transaction(account_id, transaction_id, booked_at=booked, value_at=booked)
+
+    def _transaction(self, account_id: str, transaction_id: str) -> Transaction:
+        for row in self.ledger.account(account_id).transactions:
+            if row.transaction_id == transaction_id:
+                return row
+        raise KeyError(transaction_id)
+
+    def _pending(self, account_id: str, transaction_id: str | None) -> Transaction:
+        if transaction_id is not None:
+            return self._transaction(account_id, transaction_id)
+        for row in self.ledger.account(account_id).transactions:
+            if row.status == "Pending":
+                return row
+        raise KeyError("nothing is pending")
 
     def drop_transaction(self, account_id: str, transaction_id: str) -> Item:
         """Stop listing a transaction."""
@@ -196,7 +249,178 @@ class Bank:
 
     def rename_account(self, account_id: str, nickname: str | None) -> None:
         """Give an account another nickname."""
-        self.ledger.rename_account(account_id, nickname)
+        self.ledger.change_account(account_id, nickname=nickname)
+
+    def change_person(self, user: str, **facts: Any) -> None:
+        """Change facts of a customer, given as members of `ledger.Person`: they moved, they married."""
+        self.ledger.change_person(user, **_typed(Person, facts))
+
+    # -- any listing --------------------------------------------------------------------------------------------------
+
+    def insert_item(self, resource: str, account_id: str, *, place: int | None = None, **facts: Any) -> Item:
+        """List one more item of a resource and give it; facts that are not given are invented.
+
+        Args:
+            facts: members of the class in `arrangements`, or what the verb for transactions, balances or parties takes.
+            place: where it is listed, from 0; last unless given.
+
+        Raises:
+            KeyError: no such resource or account.
+            ValueError: a fact that does not fit, or an id that is taken.
+        """
+        name = _resource(resource)
+        match name:
+            case N.TRANSACTIONS:
+                return self.insert_transaction(account_id, **{"amount": "10.00", **facts})
+            case N.BALANCES:
+                return self.change_balance(account_id, **facts)
+            case N.ACCOUNT_PARTIES:
+                party_id = self.add_party(account_id, **facts)
+                return self._item(name, account_id, party_id)
+        self._made += 1
+        arranger = Arranger(Dice(f"insert/{self._made}/{account_id}"), today=local_date(self.clock.now()))
+        made = arranger.make(name, self.ledger.account(account_id))
+        row = replace(made, **_typed(KINDS[name], facts))
+        return LISTINGS[name].item(self.ledger.insert(name, account_id, row, place=place))
+
+    def change_item(self, resource: str, account_id: str, key: str, **facts: Any) -> Item:
+        """Change facts of an item and give it.
+
+        Args:
+            key: as we key it: parts joined by `|`; for an item without a key, its place from 1.
+
+        Raises:
+            KeyError: no such resource, account or item.
+            ValueError: a fact that does not fit.
+        """
+        name = _resource(resource)
+        match name:
+            case N.TRANSACTIONS:
+                return self.amend_transaction(account_id, key, **facts)
+            case N.BALANCES:
+                type_, _, currency = key.partition("|")
+                return self.change_balance(account_id, type=type_, currency=currency, **facts)
+            case N.ACCOUNTS | N.ACCOUNT:
+                return LISTINGS[name].item(self.ledger.change_account(account_id, **_typed(Account, facts)))
+            case N.ACCOUNT_PARTIES:
+                self.ledger.change_party(account_id, key, **facts)
+                return self._item(name, account_id, key)
+        return LISTINGS[name].item(self.ledger.change(name, account_id, key, **_typed(KINDS[name], facts)))
+
+    def drop_item(self, resource: str, account_id: str, key: str) -> Item:
+        """Stop listing an item and give it as it was.
+
+        Raises:
+            KeyError: no such resource, account or item.
+        """
+        name = _resource(resource)
+        item = self._item(name, account_id, key)
+        match name:
+            case N.TRANSACTIONS:
+                self.drop_transaction(account_id, key)
+            case N.BALANCES:
+                self.ledger.drop_balance(account_id, *key.split("|"))
+            case N.ACCOUNT_PARTIES:
+                self.remove_party(account_id, key)
+            case _:
+                self.ledger.drop(name, account_id, key)
+        return item
+
+    def withhold(self, resource: str, account_id: str) -> None:
+        """Take a whole listing of arrangements away: 404 from now on, until an item is inserted."""
+        self.ledger.withhold(_resource(resource), account_id)
+
+    def _item(self, name: ResourceName, account_id: str, key: str) -> Item:
+        listing = LISTINGS[name]
+        for place, row in enumerate(listing.rows(self.ledger.account(account_id)) or (), start=1):
+            if key == (str(place) if listing.key is None else "|".join(listing.key(row))):
+                return listing.item(row)
+        raise KeyError(key)
+
+    def hide_account(self, consent_id: str, account_id: str) -> None:
+        """The consent shows this account no longer, as when the customer lost their right to it."""
+        consent = self.consents.get(consent_id)
+        consent.account_ids = tuple(one for one in consent.account_ids if one != account_id)
+
+    def show_account(self, consent_id: str, account_id: str) -> None:
+        """The consent shows this account of a customer from now on.
+
+        Raises:
+            KeyError: no such account.
+        """
+        self.hide_account(consent_id, account_id)
+        consent = self.consents.get(consent_id)
+        consent.account_ids = (*consent.account_ids, self.ledger.account(account_id).account_id)
+
+    # -- chance -------------------------------------------------------------------------------------------------------
+
+    def do(self, verb: str, arguments: dict[str, Any]) -> Any:
+        """Use a verb by its name.
+
+        Raises:
+            KeyError: no such verb.
+        """
+        return VERBS[verb](self, **arguments)
+
+    def storm(
+        self,
+        seed: int,
+        n: int = 100,
+        *,
+        account_ids: Iterable[str] | None = None,
+        reach_days: int = 60,
+        pages: bool = True,
+    ) -> list[Item]:
+        """Let n random things happen: inserts (late ones too), bookings, other ids, drops, changes of every listing.
+
+        Args:
+            seed: the same seed on the same bank at the same time is the same storm.
+            account_ids: where; every account any consent shows, unless given.
+            reach_days: nothing older than this is touched, and no late row is older.
+            pages: sizes of pages change too.
+
+        Returns:
+            `[{verb, arguments}]`, in order.
+        """
+        shown = dict.fromkeys(one for consent in self.consents for one in consent.account_ids)
+        chosen = tuple(shown if account_ids is None else account_ids)
+        blown = Storm(self, seed, account_ids=chosen, reach_days=reach_days, pages=pages).blow(n)
+        return [{"verb": verb, "arguments": arguments} for verb, arguments in blown]
+
+    def drift(
+        self,
+        verb: str,
+        arguments: dict[str, Any] | None = None,
+        *,
+        operation: str = "transactions",
+        after_page: int | None = 1,
+        account_id: str | None = None,
+        consent_id: str | None = None,
+        times: int | None = 1,
+    ) -> Drift:
+        """Let a verb happen when a page of a walk has been written; see `drift.Drift`.
+
+        Raises:
+            KeyError: no such verb.
+        """
+        VERBS[verb]
+        order = Drift(
+            operation=operation, after_page=after_page, verb=verb, arguments=dict(arguments or {}),
+            account_id=account_id, consent_id=consent_id, times=times,
+        )  # fmt: skip
+        self.drifts.append(order)
+        return order
+
+    def _page_served(self, trace: Trace) -> None:
+        for order in [one for one in self.drifts if one.due(trace)]:
+            order.happened += 1
+            arguments = dict(order.arguments)
+            if "account_id" not in arguments and trace.account_id and "account_id" in _parameters(order.verb):
+                arguments["account_id"] = trace.account_id
+            try:
+                self.do(order.verb, arguments)
+            except (KeyError, ValueError, TypeError) as fault:
+                order.faults.append(f"{type(fault).__name__}: {fault}")
 
     # -- consents and tokens ------------------------------------------------------------------------------------------
 
@@ -230,15 +454,34 @@ class Bank:
         reuse: str | None = None,
         page_size: int | None = None,
     ) -> None:
-        """Change how the bank behaves from now on; what is not given stays."""
+        """Change how the bank behaves from now on; what is not given stays.
+
+        Args:
+            page_size: items on a page of transactions and of statements; see `paginate` for one listing alone.
+        """
         if access_token_seconds is not None:
             self.grants.access_token_seconds = access_token_seconds
         if rotation is not None:
             self.grants.rotation = Rotation(rotation)
         if reuse is not None:
             self.grants.reuse = Reuse.read(reuse)
-        if page_size is not None and self.resources is not None:
-            self.resources.page_size = page_size
+        if page_size is not None:
+            for name in (N.TRANSACTIONS, N.STATEMENTS):
+                self.paginate(name, page_size)
+
+    def paginate(self, resource: str, size: int | None) -> None:
+        """Cut a listing into pages of so many items, or, with `None`, give it whole; `*` is every listing.
+
+        Raises:
+            KeyError: no such resource.
+            ValueError: not a size.
+        """
+        if size is not None and size < 1:
+            raise ValueError("size: at least 1")
+        lists = [row.name for row in RESOURCES if row.shape is Shape.LIST]
+        names = lists if resource == "*" else [_resource(resource)]
+        if self._resources is not None:
+            self._resources.sizes |= dict.fromkeys(names, size)
 
     def is_current(self, consent_id: str, refresh_token_sha256: str) -> bool:
         """Whether the SHA-256 (hexadecimal) is that of the consent's live refresh token."""
@@ -312,9 +555,53 @@ class Bank:
         """Let `Links.Next` lead to the page itself."""
         return self.faults.order(Fault(kind=Kind.LOOP_LINK, operation=operation, times=times))
 
+    def gzip_bomb(
+        self, operation: str = "transactions", *, megabytes: int = bent.BOMB_MEGABYTES, times: int | None = 1
+    ) -> Fault:
+        """Answer with a small gzip stream that unpacks to so many megabytes."""
+        bent.bomb(megabytes)
+        return self.faults.order(Fault(kind=Kind.GZIP_BOMB, operation=operation, times=times, size=megabytes))
+
+    def deep(self, operation: str = "transactions", *, depth: int = bent.DEPTH, times: int | None = 1) -> Fault:
+        """Nest so many arrays in an item."""
+        return self.faults.order(Fault(kind=Kind.DEEP, operation=operation, times=times, size=depth))
+
+    def giant_amount(
+        self, operation: str = "transactions", *, digits: int = bent.DIGITS, bare: bool = False, times: int | None = 1
+    ) -> Fault:
+        """Give an amount so many digits; `bare`: as a JSON number."""
+        kind = Kind.GIANT_NUMBER if bare else Kind.GIANT_AMOUNT
+        return self.faults.order(Fault(kind=kind, operation=operation, times=times, size=digits))
+
+    def wrong_length(self, operation: str = "transactions", *, by: int = 10, times: int | None = 1) -> Fault:
+        """Announce so many bytes more (negative: fewer) than are sent, then close the line."""
+        return self.faults.order(Fault(kind=Kind.WRONG_LENGTH, operation=operation, times=times, size=by))
+
+    def duplicate(self, operation: str = "transactions", *, member: bool = False, times: int | None = 1) -> Fault:
+        """List an item twice on its page, the second time with one member more; `member`: have a member twice."""
+        kind = Kind.DUPLICATE_MEMBER if member else Kind.DUPLICATE_ITEM
+        return self.faults.order(Fault(kind=kind, operation=operation, times=times))
+
+    def wrong_type(
+        self, operation: str = "transactions", *, content_type: str = "text/plain", times: int | None = 1
+    ) -> Fault:
+        """Send the right body as another content type."""
+        return self.faults.order(
+            Fault(kind=Kind.WRONG_TYPE, operation=operation, times=times, content_type=content_type)
+        )
+
+    def drip(self, operation: str = "transactions", *, seconds: float = 1, times: int | None = 1) -> Fault:
+        """Send a byte every so many seconds, until the faults are cleared."""
+        return self.faults.order(Fault(kind=Kind.DRIP, operation=operation, times=times, seconds=seconds))
+
+    def fault_facts(self) -> Item:
+        """What is ordered, as JSON: `{latency, faults, drifts}`."""
+        return self.faults.facts() | {"drifts": [one.facts() for one in self.drifts]}
+
     def clear_faults(self) -> None:
-        """Take all faults and latencies back."""
+        """Take all faults, latencies and drifts back."""
         self.faults.clear()
+        self.drifts.clear()
 
     def account_of(self, user: str, number: int = 0) -> Account:
         """The n-th account of a customer, for tests in this process."""
@@ -328,38 +615,49 @@ class Bank:
 VERBS: Final[dict[str, Callable[..., Any]]] = {
     name: getattr(Bank, name)
     for name in (
-        "insert_transaction", "amend_transaction", "book", "drop_transaction", "change_balance", "add_party",
-        "remove_party", "rename_account", "suspend", "lift", "revoke", "expire", "end_grant", "configure", "is_current",
-        "advance", "forget_peaks", "latency", "answers", "drop_response", "hang", "html", "truncated", "foreign_link",
-        "loop_link", "clear_faults",
+        "insert_transaction", "insert_late", "amend_transaction", "book", "re_id", "back_date", "drop_transaction",
+        "change_balance", "add_party", "remove_party", "rename_account", "change_person", "insert_item", "change_item",
+        "drop_item", "withhold", "hide_account", "show_account", "storm", "drift", "suspend", "lift", "revoke",
+        "expire", "end_grant", "configure", "paginate", "is_current", "advance", "forget_peaks", "latency", "answers",
+        "drop_response", "hang", "html", "truncated", "foreign_link", "loop_link", "gzip_bomb", "deep", "giant_amount",
+        "wrong_length", "duplicate", "wrong_type", "drip", "clear_faults",
     )
 }  # fmt: skip
 """What may be asked for through the door."""
 
 
-def data_operations() -> tuple[str, ...]:
-    """The operations that count as data calls in the log."""
-    return (*(name.value for name in BY_NAME), "account")
+@lru_cache(maxsize=64)
+def _parameters(verb: str) -> frozenset[str]:
+    return frozenset(inspect.signature(VERBS[verb]).parameters)
 
 
-def _typed(facts: dict[str, Any]) -> dict[str, Any]:
-    """Facts of a transaction in Python's types.
+def _resource(name: str) -> ResourceName:
+    """A resource by our word for it.
 
     Raises:
-        ValueError: not a member of a transaction.
+        KeyError: no such resource.
     """
-    for name in facts.keys() - _TRANSACTION_MEMBERS:
-        raise ValueError(f"{name}: not a member of a transaction")
-    typed = dict(facts)
-    for name in ("happened_at", "booked_at", "value_at"):
-        if isinstance(typed.get(name), str):
-            typed[name] = datetime.fromisoformat(typed[name])
-    for name in ("amount", "charge"):
-        if isinstance(typed.get(name), str):
-            typed[name] = Decimal(typed[name])
-    if "style" in typed:
-        typed["style"] = Style(typed["style"])
-    for name, made in (("merchant", Merchant), ("counterparty", Counterparty)):
-        if isinstance(typed.get(name), dict):
-            typed[name] = made(**typed[name])
-    return typed
+    try:
+        return ResourceName(name)
+    except ValueError:
+        raise KeyError(name) from None
+
+
+@lru_cache(maxsize=16)
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _typed(kind: type, facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts of a class's members in Python's types; what JSON cannot say is taken as it is.
+
+    Raises:
+        ValueError: not a member, or not of its type.
+    """
+    hints = _hints(kind)
+    for name in facts.keys() - hints.keys():
+        raise ValueError(f"{name}: not a member of {kind.__name__}")
+    return {
+        name: msgspec.convert(value, hints[name]) if isinstance(value, str | int | float | dict | list) else value
+        for name, value in facts.items()
+    }

@@ -59,12 +59,13 @@ class Books:
         answer: list[dict[str, Any]] = await self._get("/consents")
         return answer
 
-    async def books(self, consent_id: str | None = None) -> list[dict[str, Any]]:
+    async def books(self, consent_id: str | None = None, *, repeats: bool = False) -> list[dict[str, Any]]:
         """What the bank has, per consent; see `bank.Bank.books`.
 
         Numbers under `item` come as `int` or, exactly, as `Decimal`.
         """
         query = {} if consent_id is None else {"consent_id": consent_id}
+        query |= {"repeats": "1"} if repeats else {}
         content = self._content(await self._client.get("/books", params=query))
         answer: dict[str, Any] = json.loads(content, parse_float=Decimal)
         consents: list[dict[str, Any]] = answer["consents"]
@@ -90,7 +91,7 @@ class Books:
         answer: dict[str, Any] = await self._get("/clock")
         return answer
 
-    async def do(self, verb: str, **arguments: Any) -> Any:
+    async def do(self, verb: str, /, **arguments: Any) -> Any:
         """Use a verb of `bank.VERBS`, with amounts and instants as text; gives its result.
 
         Raises:

@@ -2,7 +2,7 @@
 
     GET  /customers                 login names and their accounts
     GET  /consents                  facts of each consent
-    GET  /books[?consent_id=…]      what the bank has, per consent (`bank.Bank.books`)
+    GET  /books[?consent_id=…]      what the bank has, per consent (`bank.Bank.books`); `repeats=1` for all of it
     GET  /log[?since=n]             what was served after entry n, counters, peaks
     GET  /tokens[?since=n]          the token log
     GET  /faults                    orders in force
@@ -37,10 +37,10 @@ class BooksDoor:
         self._readings: dict[str, Callable[[dict[str, str]], Any]] = {
             "/customers": lambda _: bank.customers(),
             "/consents": lambda _: bank.consent_facts(),
-            "/books": lambda query: bank.books(query.get("consent_id")),
+            "/books": lambda query: bank.books(query.get("consent_id"), repeats="repeats" in query),
             "/log": lambda query: bank.log.facts(int(query.get("since", "0"))),
             "/tokens": lambda query: bank.log.token_facts(int(query.get("since", "0"))),
-            "/faults": lambda _: bank.faults.facts(),
+            "/faults": lambda _: bank.fault_facts(),
             "/clock": lambda _: {"now": bank.clock.now(), "offset_s": bank.clock.offset.total_seconds()},
         }
 

@@ -4,8 +4,7 @@ A fault names the operations it strikes (`*` for all), how many times it strikes
 should spare the others, one consent.  Faults strike in the order they were ordered, one to a request; latency is apart.
 
 Operations: discovery, jwks, authorize, par, token (and token.authorization_code, token.refresh_token,
-token.client_credentials), consent, consents, consent_patch, accounts, account, balances, transactions,
-account_parties, parties.
+token.client_credentials), consent, consents, consent_patch, and the names of `standard.resources`.
 
 Source: Fault scenarios, `reliability.md` §9.
 """
@@ -32,9 +31,28 @@ class Kind(StrEnum):
     """`Links.Next` leads to another host."""
     LOOP_LINK = "loop_link"
     """`Links.Next` leads to the page itself."""
+    GZIP_BOMB = "gzip_bomb"
+    """A small gzip stream that unpacks to `size` megabytes, whether or not gzip was asked for."""
+    DEEP = "deep"
+    """An item with `size` nested arrays."""
+    GIANT_AMOUNT = "giant_amount"
+    """An amount of `size` digits, as text."""
+    GIANT_NUMBER = "giant_number"
+    """An amount of `size` digits, as a JSON number."""
+    WRONG_LENGTH = "wrong_length"
+    """`Content-Length` is `size` bytes more (negative: fewer) than what comes before the line is closed."""
+    DUPLICATE_ITEM = "duplicate_item"
+    """An item comes twice on its page, the second time with one member more."""
+    DUPLICATE_MEMBER = "duplicate_member"
+    """An item has one member twice."""
+    WRONG_TYPE = "wrong_type"
+    """The right body as `content_type`."""
+    DRIP = "drip"
+    """A byte every `seconds` until the fault is cleared."""
 
 
-AFTER = frozenset({Kind.TRUNCATED, Kind.FOREIGN_LINK, Kind.LOOP_LINK})
+BEFORE = frozenset({Kind.ANSWERS, Kind.HANG, Kind.HTML})
+"""Nothing is processed."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,6 +62,8 @@ class Fault:
     Attributes:
         times: strikes left; `None` is for ever.
         struck: strikes so far.
+        cleared: taken back.
+        size: how much, in the unit of the kind.
     """
 
     kind: Kind
@@ -54,7 +74,11 @@ class Fault:
     retry_after: int | None = None
     code: str = "GenericRecoverableError"
     after_processing: bool = True
+    size: int = 0
+    seconds: float = 1
+    content_type: str = "text/plain"
     struck: int = 0
+    cleared: bool = False
 
     def __post_init__(self) -> None:
         self.kind = Kind(self.kind)
@@ -67,7 +91,7 @@ class Fault:
     @property
     def late(self) -> bool:
         """Whether the request is processed before it strikes."""
-        return self.kind in AFTER or (self.kind is Kind.DROP and self.after_processing)
+        return self.after_processing if self.kind is Kind.DROP else self.kind not in BEFORE
 
     def facts(self) -> dict[str, Any]:
         """The order as JSON."""
@@ -88,6 +112,8 @@ class Faults:
 
     def clear(self) -> None:
         """Take all faults and latencies back; hanging requests end."""
+        for fault in self._orders:
+            fault.cleared = True
         self._orders.clear()
         self.latency.clear()
 
@@ -108,10 +134,6 @@ class Faults:
                 fault.struck += 1
                 return fault
         return None
-
-    def in_force(self, fault: Fault) -> bool:
-        """Whether the order still stands."""
-        return any(known is fault for known in self._orders)
 
     def facts(self) -> dict[str, Any]:
         """All orders as JSON."""

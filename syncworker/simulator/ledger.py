@@ -4,12 +4,15 @@ Domain objects only: amounts are `Decimal`, instants are aware.  How they are wr
 account counts its versions, so that what was rendered from it can be kept until it changes.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
+
+from syncworker.simulator.arrangements import Arrangement, Statement, id_of
+from syncworker.standard.resources import ResourceName
 
 
 class Style(StrEnum):
@@ -96,11 +99,23 @@ class Balance:
     amount: Decimal
     at: datetime
     credit_line: Decimal | None = None
+    components: tuple[tuple[str, Decimal], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Business:
+    """A company a customer acts for.  All synthetic."""
+
+    name: str
+    licence: str
+    tax_number: str
+    incorporated: date
+    industry: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """A customer's identity.  All synthetic."""
+    """A customer's identity; with a `business` that is the party and the person acts for it.  All synthetic."""
 
     party_id: str
     party_number: str
@@ -117,11 +132,22 @@ class Person:
     street: str
     town: str
     emirate: str
+    business: Business | None = None
 
     @property
     def full_name(self) -> str:
         """Given name and surname."""
         return f"{self.given_name} {self.surname}"
+
+    @property
+    def category(self) -> str:
+        """`PartyCategory`."""
+        return "SME" if self.business else "Retail"
+
+    @property
+    def legal_name(self) -> str:
+        """Whose account it is: the business's name or the person's."""
+        return self.business.name if self.business else self.full_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +161,12 @@ class PartyRole:
 
 @dataclass(slots=True, kw_only=True)
 class Account:
-    """One account; `transactions` are kept in the order in which the API lists them, newest booking first."""
+    """One account; `transactions` are kept in the order in which the API lists them, newest booking first.
+
+    Attributes:
+        references: further identifiers: (scheme, identification).
+        listings: what lies beside the transactions; a listing that is not there does not apply to this account (404).
+    """
 
     account_id: str
     holder: Person
@@ -146,17 +177,23 @@ class Account:
     iban: str
     number: str
     opened_at: datetime
+    account_type: str = "Retail"
     masked_pan: str | None = None
+    references: tuple[tuple[str, str], ...] = ()
+    matures_at: datetime | None = None
     status: str = "Active"
     sharia: bool = False
     balances: list[Balance] = field(default_factory=list)
     transactions: list[Transaction] = field(default_factory=list)
     parties: list[PartyRole] = field(default_factory=list)
+    listings: dict[ResourceName, list[Arrangement]] = field(default_factory=dict)
     version: int = 0
 
     def sort(self) -> None:
-        """Bring the transactions into listing order: booking instant, then id, both falling."""
+        """Bring transactions and statements into listing order: the newest first."""
         self.transactions.sort(key=lambda row: (row.booked_at, row.transaction_id), reverse=True)
+        if statements := self.listings.get(ResourceName.STATEMENTS):
+            statements.sort(key=lambda one: one.opening_date if isinstance(one, Statement) else date.min, reverse=True)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -166,6 +203,9 @@ class Customer:
     user: str
     person: Person
     accounts: list[Account]
+
+
+_OWN_VERBS: Final = frozenset({"account_id", "balances", "transactions", "parties", "listings", "version"})
 
 
 class Ledger:
@@ -181,7 +221,6 @@ class Ledger:
         self._make = make
         self._customers: dict[str, Customer] = {}
         self._accounts: dict[str, Account] = {}
-        self._owners: dict[str, str] = {}
 
     def customer(self, user: str) -> Customer:
         """The customer of a login name.
@@ -195,7 +234,6 @@ class Ledger:
             customer = self._customers[user] = self._make(user)
             for account in customer.accounts:
                 self._accounts[account.account_id] = account
-                self._owners[account.account_id] = user
         return self._customers[user]
 
     def account(self, account_id: str) -> Account:
@@ -279,10 +317,115 @@ class Ledger:
         account.parties = left
         self._changed(account)
 
-    def rename_account(self, account_id: str, nickname: str | None) -> None:
-        """Give an account another nickname."""
+    def change_party(self, account_id: str, party_id: str, **facts: Any) -> None:
+        """Change somebody's part in an account, given as members of `PartyRole`.
+
+        Raises:
+            KeyError: no such party.
+        """
         account = self.account(account_id)
-        account.nickname = nickname
+        for place, known in enumerate(account.parties):
+            if known.person.party_id == party_id:
+                account.parties[place] = replace(known, **facts)
+                self._changed(account)
+                return
+        raise KeyError(party_id)
+
+    def drop_balance(self, account_id: str, type: str, currency: str) -> None:  # noqa: A002 - the standard's word
+        """Stop listing a balance.
+
+        Raises:
+            KeyError: no such balance.
+            ValueError: it is the only one, and the standard wants one at least.
+        """
+        account = self.account(account_id)
+        left = [one for one in account.balances if (one.type, one.currency) != (type, currency)]
+        if len(left) == len(account.balances):
+            raise KeyError(f"{type}|{currency}")
+        if not left:
+            raise ValueError("an account has one balance at least")
+        account.balances = left
+        self._changed(account)
+
+    def change_account(self, account_id: str, **facts: Any) -> Account:
+        """Change facts of an account, given as members of `Account`.
+
+        Raises:
+            ValueError: its id, or a part of it that has verbs of its own.
+        """
+        account = self.account(account_id)
+        for name, value in facts.items():
+            if name in _OWN_VERBS or name not in Account.__slots__:
+                raise ValueError(f"{name}: not to be changed here")
+            setattr(account, name, value)
+        self._changed(account)
+        return account
+
+    def change_person(self, user: str, **facts: Any) -> Person:
+        """Change facts of a customer, wherever they have a part."""
+        customer = self.customer(user)
+        person = replace(customer.person, **facts)
+        for account in self._accounts.values():
+            known = [role.person.party_id for role in account.parties]
+            if person.party_id in known:
+                account.parties = [
+                    replace(role, person=person) if role.person.party_id == person.party_id else role
+                    for role in account.parties
+                ]
+            if account.holder.party_id == person.party_id:
+                account.holder = person
+            self._changed(account)
+        customer.person = person
+        return person
+
+    def insert(
+        self, resource: ResourceName, account_id: str, row: Arrangement, *, place: int | None = None
+    ) -> Arrangement:
+        """List one more arrangement: last, or at a place counted from 0; the account has the listing from now on.
+
+        Raises:
+            ValueError: the listing has one of this id.
+        """
+        account = self.account(account_id)
+        listed = account.listings.setdefault(resource, [])
+        if id_of(row) is not None and id_of(row) in {id_of(known) for known in listed}:
+            raise ValueError(f"{resource}: the id is taken")
+        listed.insert(len(listed) if place is None else place, row)
+        self._changed(account)
+        return row
+
+    def change(self, resource: ResourceName, account_id: str, key: str, **facts: Any) -> Arrangement:
+        """Change facts of an arrangement, given as members of its class.
+
+        Args:
+            key: its id; for one without, its place from 1.
+
+        Raises:
+            KeyError: no such arrangement.
+        """
+        account = self.account(account_id)
+        listed = account.listings.get(resource, [])
+        place = _place_of(listed, key)
+        listed[place] = replace(listed[place], **facts)
+        self._changed(account)
+        return listed[place]
+
+    def drop(self, resource: ResourceName, account_id: str, key: str) -> Arrangement:
+        """Stop listing an arrangement; the listing stays, be it empty.
+
+        Raises:
+            KeyError: no such arrangement.
+        """
+        account = self.account(account_id)
+        listed = account.listings.get(resource, [])
+        row = listed.pop(_place_of(listed, key))
+        self._changed(account)
+        return row
+
+    def withhold(self, resource: ResourceName, account_id: str) -> None:
+        """Take a whole listing away: the account knows no such thing any more (404)."""
+        account = self.account(account_id)
+        account.listings.pop(resource, None)
         self._changed(account)
 
     @staticmethod
@@ -296,3 +439,10 @@ class Ledger:
     def _changed(account: Account) -> None:
         account.version += 1
         account.sort()
+
+
+def _place_of(listed: Sequence[Arrangement], key: str) -> int:
+    for place, row in enumerate(listed):
+        if key == (id_of(row) or str(place + 1)):
+            return place
+    raise KeyError(key)

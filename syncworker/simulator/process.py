@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None, *, ready: Ready | None = None) 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="syncworker.simulator", description="A sandbox bank on loopback.")
     parser.add_argument("--data-dir", type=Path, required=True, help="keys and certificates; kept between starts")
-    parser.add_argument("--customers", type=int, default=8)
+    parser.add_argument("--customers", type=int, default=24)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--anchor", type=date.fromisoformat, help="last day of the history, YYYY-MM-DD; default today")
     parser.add_argument("--base-port", type=int, default=0, help="first of four ports; 0: the system chooses")

@@ -8,6 +8,7 @@ The books name their columns as a reader would ask for them; the words are those
   UAE), value_date_time, transaction_date_time, transaction_type, sub_transaction_type, transaction_reference,
   transaction_information, merchant_name, merchant_category_code, counterparty_name
 - account_parties, parties: party_type, party_category, account_role
+- account: as accounts; the others are written by `arrangement_items`
 
 Amounts are decimal text, instants UTC with microseconds (`2026-05-01T09:30:00.123000+00:00`), dates ISO; what is
 absent is null.
@@ -22,8 +23,7 @@ from typing import Any, Final
 
 import msgspec
 
-from syncworker.simulator.ledger import Account, Balance, PartyRole, Person, Style, Transaction
-from syncworker.standard.resources import ResourceName
+from syncworker.simulator.ledger import Account, Balance, Business, PartyRole, Person, Style, Transaction
 from syncworker.standard.values import UAE, local_date
 
 Item = dict[str, Any]
@@ -50,43 +50,49 @@ def money(amount: Decimal, currency: str) -> Item:
 def account_item(account: Account, *, with_id: bool = True) -> Item:
     """An `AEAccountArrayId`; without its id it is an `AEAccountId`."""
     identifiers = [
-        {"SchemeName": "IBAN", "Identification": account.iban, "Name": account.holder.full_name[:70]},
+        {"SchemeName": "IBAN", "Identification": account.iban, "Name": account.holder.legal_name[:70]},
         {"SchemeName": "AccountNumber", "Identification": account.number},
     ]
     if account.masked_pan:
         identifiers.append({"SchemeName": "MaskedPAN", "Identification": account.masked_pan})
+    identifiers += [{"SchemeName": scheme, "Identification": text} for scheme, text in account.references]
     item = {
         "AccountId": account.account_id,
-        "AccountHolderName": account.holder.full_name,
+        "AccountHolderName": account.holder.legal_name,
         "AccountHolderShortName": account.holder.surname,
         "Status": account.status,
         "Currency": account.currency,
-        "AccountType": "Retail",
+        "AccountType": account.account_type,
         "AccountSubType": account.sub_type,
         "Description": account.description,
         "Nickname": account.nickname,
         "OpeningDate": instant(account.opened_at),
+        "MaturityDate": account.matures_at and instant(account.matures_at),
         "AccountIdentifiers": identifiers,
         "Servicer": {"SchemeName": "BICFI", "Identification": BIC},
         "IsShariaCompliant": account.sharia,
     }
     if not with_id:
         del item["AccountId"]
-    return _present(item)
+    return present(item)
 
 
 def balance_item(balance: Balance) -> Item:
     """An `AEBalance`; zero is a Credit."""
     line = balance.credit_line
-    return _present(
+    return present(
         {
-            "CreditDebitIndicator": _indicator(balance.amount),
+            "CreditDebitIndicator": indicator(balance.amount),
             "Type": balance.type,
             "DateTime": instant(balance.at, Style.UAE),
             "Amount": money(balance.amount, balance.currency),
             "CreditLine": None
             if line is None
             else [{"Included": False, "Type": "Pre-Agreed", "Amount": money(line, balance.currency)}],
+            "Components": [
+                {"BalanceCategory": name, "Amount": money(part, balance.currency)} for name, part in balance.components
+            ]
+            or None,
         }
     )
 
@@ -131,7 +137,7 @@ def transaction_item(row: Transaction) -> Item:
             if row.credit
             else {"CreditorAgent": agent, "CreditorAccount": [side]}
         )
-    return _present(item) | dict(row.stray)
+    return present(item) | dict(row.stray)
 
 
 def account_party_item(role: PartyRole) -> Item:
@@ -140,105 +146,96 @@ def account_party_item(role: PartyRole) -> Item:
 
 
 def party_item(person: Person) -> Item:
-    """An `AEPartyIdentityAssurance4`: the user themselves."""
+    """An `AEPartyIdentityAssurance4`: the user themselves, or the business they act for."""
     return {
         "PartyId": person.party_id,
         "PartyNumber": person.party_number,
-        "PartyCategory": "Retail",
+        "PartyCategory": person.category,
         "VerifiedClaims": [
             {
                 "Verification": {"TrustFramework": "FI", "AssuranceLevel": "high"},
-                "Claims": {
-                    "IdentityType": "Person",
-                    "FullName": person.full_name,
-                    "GivenName": person.given_name,
-                    "Surname": person.surname,
-                    "EmiratesId": person.emirates_id,
-                    "EmiratesIdExpiryDate": person.emirates_id_expiry.isoformat(),
-                    "DateOfBirth": person.born.isoformat(),
-                    "Nationality": person.nationality,
-                    "Salary": person.salary,
-                    "MobileNumber": person.mobile,
-                    "Email": person.email,
-                    "EmployerName": person.employer,
-                    "SalaryTransfer": True,
-                    "ResidentialAddress": {
-                        "AddressType": "Residential",
-                        "AddressLine": [person.street, person.town],
-                        "TownName": person.town,
-                        "CountrySubDivision": person.emirate,
-                        "Country": "AE",
-                    },
-                },
+                "Claims": _business_claims(person.business, person) if person.business else _personal_claims(person),
             }
         ],
     }
 
 
-def book_rows(resource: ResourceName, account: Account) -> list[Item]:
-    """What the bank has of one resource of one account: `{account_id, key, item, columns}` for each item.
-
-    `key` lists the parts of the natural key in the standard's order.
-    """
-    if resource is ResourceName.ACCOUNTS:
-        return [_row("", (account.account_id,), account_item(account), _account_columns(account))]
-    if resource is ResourceName.BALANCES:
-        return [
-            _row(account.account_id, (row.type, row.currency), balance_item(row), _balance_columns(row))
-            for row in account.balances
-        ]
-    if resource is ResourceName.TRANSACTIONS:
-        return [
-            _row(account.account_id, (row.transaction_id,), transaction_item(row), _transaction_columns(row))
-            for row in account.transactions
-        ]
-    if resource is ResourceName.ACCOUNT_PARTIES:
-        return [
-            _row(
-                account.account_id,
-                (role.person.party_id,),
-                account_party_item(role),
-                {"party_type": role.party_type, "party_category": "Retail", "account_role": role.role},
-            )
-            for role in account.parties
-        ]
-    raise ValueError(f"{resource}: belongs to no account")
+def _personal_claims(person: Person) -> Item:
+    return {
+        "IdentityType": "Person",
+        "FullName": person.full_name,
+        "GivenName": person.given_name,
+        "Surname": person.surname,
+        "EmiratesId": person.emirates_id,
+        "EmiratesIdExpiryDate": person.emirates_id_expiry.isoformat(),
+        "DateOfBirth": person.born.isoformat(),
+        "Nationality": person.nationality,
+        "Salary": person.salary,
+        "MobileNumber": person.mobile,
+        "Email": person.email,
+        "EmployerName": person.employer,
+        "SalaryTransfer": True,
+        "ResidentialAddress": {
+            "AddressType": "Residential",
+            "AddressLine": [person.street, person.town],
+            "TownName": person.town,
+            "CountrySubDivision": person.emirate,
+            "Country": "AE",
+        },
+    }
 
 
-def party_book_row(person: Person) -> Item:
-    """The one row of `/parties`."""
-    columns = {"party_type": None, "party_category": "Retail", "account_role": None}
-    return _row("", (person.party_id,), party_item(person), columns)
+def _business_claims(business: Business, person: Person) -> Item:
+    return {
+        "IdentityType": "Business",
+        "BusinessName": business.name,
+        "TradeLicenceNumber": business.licence,
+        "TaxIdentificationNumber": business.tax_number,
+        "DateOfIncorporation": business.incorporated.isoformat(),
+        "CountryOfIncorporation": "AE",
+        "CorporateAddress": {
+            "AddressType": "Business",
+            "AddressLine": [person.street, person.town],
+            "TownName": person.town,
+            "CountrySubDivision": person.emirate,
+            "Country": "AE",
+        },
+        "CorporateContactEmail": person.email,
+        "CorporateContactPhoneNumber": person.mobile,
+        "Industry": business.industry,
+    }
 
 
-def _row(account_id: str, key: tuple[str, ...], item: Item, columns: Item) -> Item:
-    return {"account_id": account_id, "key": list(key), "item": item, "columns": columns}
+# -- the books --------------------------------------------------------------------------------------------------------
 
 
-def _account_columns(account: Account) -> Item:
+def account_columns(account: Account) -> Item:
+    """Columns of an account."""
     return {
         "status": account.status,
         "currency": account.currency,
-        "account_type": "Retail",
+        "account_type": account.account_type,
         "account_sub_type": account.sub_type,
         "nickname": account.nickname,
         "description": account.description,
-        "opening_date": _utc(account.opened_at),
+        "opening_date": utc(account.opened_at),
     }
 
 
-def _balance_columns(balance: Balance) -> Item:
+def balance_columns(balance: Balance) -> Item:
+    """Columns of a balance."""
     return {
         "type": balance.type,
         "currency": balance.currency,
-        "credit_debit_indicator": _indicator(balance.amount),
+        "credit_debit_indicator": indicator(balance.amount),
         "amount": format(abs(balance.amount), "f"),
         "signed_amount": format(balance.amount, "f"),
-        "date_time": _utc(balance.at),
+        "date_time": utc(balance.at),
     }
 
 
-def _transaction_columns(row: Transaction) -> Item:
+def transaction_columns(row: Transaction) -> Item:
+    """Columns of a transaction."""
     booked = row.booked_at
     return {
         "status": row.stray.get("Status", row.status),
@@ -246,10 +243,10 @@ def _transaction_columns(row: Transaction) -> Item:
         "amount": format(row.amount, "f"),
         "signed_amount": format(row.amount if row.credit else -row.amount, "f"),
         "currency": row.currency,
-        "booking_date_time": _utc(booked, row.style),
+        "booking_date_time": utc(booked, row.style),
         "booking_date": local_date(booked).isoformat(),
-        "value_date_time": _utc(row.value_at, row.style) if row.value_at else None,
-        "transaction_date_time": _utc(row.happened_at, row.style),
+        "value_date_time": utc(row.value_at, row.style) if row.value_at else None,
+        "transaction_date_time": utc(row.happened_at, row.style),
         "transaction_type": row.stray.get("TransactionType", row.kind),
         "sub_transaction_type": row.sub_kind,
         "transaction_reference": row.reference,
@@ -260,7 +257,14 @@ def _transaction_columns(row: Transaction) -> Item:
     }
 
 
-def _utc(moment: datetime, style: Style = Style.MILLIS) -> str:
+def party_columns(party: Person | PartyRole) -> Item:
+    """Columns of a party, with their part in an account when they have one."""
+    if isinstance(party, PartyRole):
+        return party_columns(party.person) | {"party_type": party.party_type, "account_role": party.role}
+    return {"party_type": None, "party_category": party.category, "account_role": None}
+
+
+def utc(moment: datetime, style: Style = Style.MILLIS) -> str:
     """The instant the bank means; a style without a fraction means whole seconds."""
     whole = style in (Style.SECONDS, Style.LOCAL)
     kept = moment.replace(microsecond=0 if whole else moment.microsecond // 1000 * 1000)
@@ -286,9 +290,11 @@ def _digits(amount: Decimal, currency: str) -> str:
     return f"{amount:.{max(places, given)}f}"
 
 
-def _indicator(amount: Decimal) -> str:
+def indicator(amount: Decimal) -> str:
+    """`CreditDebitIndicator` of an amount with its sign; zero is a Credit."""
     return "Debit" if amount < 0 else "Credit"
 
 
-def _present(item: Item) -> Item:
+def present(item: Item) -> Item:
+    """An item without its absent members."""
     return {name: value for name, value in item.items() if value is not None}

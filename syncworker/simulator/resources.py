@@ -8,36 +8,31 @@ Sources: Account Information API v2.1-errata2; `domain.md` ยง5.1 (operations), ย
 import base64
 import binascii
 import re
+import sys
 import uuid
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, time
 from typing import Any, Final
 from urllib.parse import unquote
 
 import msgspec
 
-from syncworker.simulator.asgi import JSON, Answer, Request, json_answer
+from syncworker.simulator.asgi import JSON, Answer, Request, Trace, json_answer
 from syncworker.simulator.clock import BankClock
 from syncworker.simulator.consents import REVOKERS, Consent, Consents, MoveError
 from syncworker.simulator.faults import Fault
 from syncworker.simulator.grants import AccessToken, Grants
 from syncworker.simulator.identity import thumbprint
 from syncworker.simulator.ledger import Account, Ledger
-from syncworker.simulator.render import (
-    ENCODER,
-    account_item,
-    account_party_item,
-    balance_item,
-    instant,
-    party_item,
-    transaction_item,
-)
+from syncworker.simulator.listings import LISTINGS, rows_of
+from syncworker.simulator.render import ENCODER, instant, party_item
 from syncworker.simulator.requests import is_uuid
 from syncworker.standard.consents import Status
 from syncworker.standard.permissions import Permission
-from syncworker.standard.resources import BY_NAME, RESOURCES, ResourceName
-from syncworker.standard.values import local_date
+from syncworker.standard.resources import BY_NAME, RESOURCES, Resource, ResourceName, Shape, Window
+from syncworker.standard.values import UAE
 from syncworker.standard.versions import Version
 
 BASE_PATH: Final = f"/open-finance/account-information/{Version.V2_1.value}"
@@ -68,7 +63,6 @@ def _pattern(path: str) -> re.Pattern[str]:
 
 OPERATIONS: Final = (
     *(_Operation(row.name.value, "GET", _pattern(row.path), row.permissions) for row in RESOURCES),
-    _Operation("account", "GET", _pattern("/accounts/{AccountId}"), BY_NAME[N.ACCOUNTS].permissions),
     _Operation("consents", "GET", _pattern("/account-access-consents"), own_token=True),
     _Operation("consent", "GET", _pattern("/account-access-consents/{ConsentId}"), own_token=True),
     _Operation("consent_patch", "PATCH", _pattern("/account-access-consents/{ConsentId}"), own_token=True),
@@ -95,10 +89,23 @@ class _Shelf:
     """Rendered parts of one account, good for one version of it."""
 
     version: int
-    rows: list[bytes] = field(default_factory=list)
-    days: list[date] = field(default_factory=list)
-    """UAE booking dates of the rows, negated order: newest first."""
-    bodies: dict[tuple[str, str, date | None, date | None], bytes] = field(default_factory=dict)
+    rows: dict[tuple[ResourceName, bool], tuple[Sequence[Any], list[bytes]] | None] = field(default_factory=dict)
+    bodies: dict[tuple[object, ...], bytes] = field(default_factory=dict)
+
+    def listed(self, name: ResourceName, account: Account, *, rates: bool) -> tuple[Sequence[Any], list[bytes]]:
+        """What an account has of a resource, and the same written.
+
+        Raises:
+            RefusalError: 404, the account knows no such thing.
+        """
+        if (name, rates) not in self.rows:
+            rows = rows_of(name, account, rates=rates)
+            item = LISTINGS[name].item
+            self.rows[name, rates] = None if rows is None else (rows, [ENCODER.encode(item(row)) for row in rows])
+        found = self.rows[name, rates]
+        if found is None:
+            raise RefusalError(404)
+        return found
 
 
 class Resources:
@@ -106,7 +113,11 @@ class Resources:
 
     Args:
         base_url: `https://host:port` without a path.
-        page_size: items on a page of transactions.
+        page_size: items on a page of transactions and of statements; the other listings come whole.
+
+    Attributes:
+        sizes: items on a page by resource; `None` or absent: the listing comes whole, without links to pages.
+        on_page: is told the trace of each page, when it has been written and before it is sent.
     """
 
     name = "rs"
@@ -121,13 +132,18 @@ class Resources:
         grants: Grants,
         clock: BankClock,
     ) -> None:
-        self.page_size = page_size
+        self.sizes: dict[ResourceName, int | None] = {N.TRANSACTIONS: page_size, N.STATEMENTS: page_size}
+        self.on_page: Callable[[Trace], None] = lambda _: None
         self._base_url = base_url
         self._ledger = ledger
         self._consents = consents
         self._grants = grants
         self._clock = clock
         self._shelves: dict[str, _Shelf] = {}
+
+    def size_of(self, name: ResourceName) -> int | None:
+        """Items on a page; `None` for a listing that comes whole."""
+        return self.sizes.get(name)
 
     # -- the way of a request -----------------------------------------------------------------------------------------
 
@@ -178,14 +194,9 @@ class Resources:
             self._check_own_token(request)
             return self._consent_operation(operation, request)
         consent = self._check_user_token(request, operation.permissions)
-        if operation.name == N.ACCOUNTS:
-            return Answer(200, self._accounts(consent))
-        if operation.name == N.PARTIES:
-            return Answer(200, self._parties(consent))
-        account = self._account(consent, request.parts["AccountId"])
-        if operation.name == N.TRANSACTIONS:
-            return Answer(200, self._transactions(consent, account, request))
-        return Answer(200, self._below_account(operation.name, account, request.path))
+        answer = Answer(200, self._data(BY_NAME[ResourceName(operation.name)], consent, request))
+        self.on_page(request.trace)
+        return answer
 
     def _operation(self, request: Request) -> _Operation:
         found = [one for one in OPERATIONS if one.pattern.fullmatch(request.path)]
@@ -237,66 +248,79 @@ class Resources:
 
     # -- data ---------------------------------------------------------------------------------------------------------
 
+    def _data(self, resource: Resource, consent: Consent, request: Request) -> bytes:
+        window = _Window.read(resource, request.query())
+        request.trace.page = window.start // (self.size_of(resource.name) or sys.maxsize) + 1
+        if resource.name is N.PARTIES:
+            person = self._ledger.customer(consent.user or "").person
+            return self._page(resource, {}, [ENCODER.encode(party_item(person))], window, request)
+        if resource.name is N.ACCOUNTS:
+            accounts = [self._ledger.account(one) for one in consent.account_ids]
+            written = [self._shelf(one).listed(N.ACCOUNTS, one, rates=False)[1][0] for one in accounts]
+            return self._page(resource, {}, written, window, request)
+        return self._below_account(
+            resource, consent, self._account(consent, request.parts["AccountId"]), window, request
+        )
+
     def _shelf(self, account: Account) -> _Shelf:
         shelf = self._shelves.get(account.account_id)
         if shelf is None or shelf.version != account.version:
             shelf = self._shelves[account.account_id] = _Shelf(account.version)
-            shelf.rows = [ENCODER.encode(transaction_item(row)) for row in account.transactions]
-            shelf.days = [local_date(row.booked_at) for row in account.transactions]
         return shelf
 
-    def _accounts(self, consent: Consent) -> bytes:
-        items = [ENCODER.encode(account_item(self._ledger.account(one))) for one in consent.account_ids]
-        return self._listing(b'{"Account":[' + b",".join(items) + b"]}", f"{BASE_PATH}/accounts")
-
-    def _parties(self, consent: Consent) -> bytes:
-        person = self._ledger.customer(consent.user or "").person
-        return self._listing(ENCODER.encode({"Party": party_item(person)}), f"{BASE_PATH}/parties")
-
-    def _below_account(self, name: str, account: Account, path: str) -> bytes:
-        shelf = self._shelf(account)
-        key = (name, path, None, None)
-        if key not in shelf.bodies:
-            shelf.bodies[key] = self._listing(ENCODER.encode(_below(name, account)), path)
-        return shelf.bodies[key]
-
-    def _transactions(self, consent: Consent, account: Account, request: Request) -> bytes:
-        window = _Window.read(request.query())
-        shelf = self._shelf(account)
-        request.trace.page = window.start // self.page_size + 1
-        key = (N.TRANSACTIONS.value, f"{request.query_string}#{self.page_size}", consent.from_date, consent.to_date)
+    def _below_account(
+        self, resource: Resource, consent: Consent, account: Account, window: "_Window", request: Request
+    ) -> bytes:
+        shelf, size = self._shelf(account), self.size_of(resource.name)
+        rates = Permission.ReadProductFinanceRates in consent.permissions
+        key = (resource.name, request.query_string, size, consent.from_date, consent.to_date, rates)
         if key not in shelf.bodies:
             if len(shelf.bodies) >= KEPT_MAX:
                 shelf.bodies.clear()
-            shelf.bodies[key] = self._page(consent, account, shelf, window, request)
+            rows, written = shelf.listed(resource.name, account, rates=rates)
+            shown = _within(resource, rows, window, consent)
+            head: dict[str, Any] = {"AccountId": account.account_id}
+            if resource.name is N.STATEMENTS:
+                head["AccountSubType"] = account.sub_type
+            meta = _available(resource, rows)
+            shelf.bodies[key] = self._page(resource, head, [written[one] for one in shown], window, request, **meta)
         return shelf.bodies[key]
 
-    def _page(self, consent: Consent, account: Account, shelf: _Shelf, window: "_Window", request: Request) -> bytes:
-        rows = _within(shelf, account, window, consent)
-        size = self.page_size
-        pages = max(1, -(-len(rows) // size))
-        path = request.path
-        here = f"{self._base_url}{path}" + (f"?{request.query_string}" if request.query_string else "")
-        last = self._link(path, window, (pages - 1) * size)
-        links = {"Self": here, "First": self._link(path, window, 0), "Last": last}
+    def _page(
+        self,
+        resource: Resource,
+        head: Mapping[str, Any],
+        items: Sequence[bytes],
+        window: "_Window",
+        request: Request,
+        **meta: str,
+    ) -> bytes:
+        """The page of a listing that a window starts at."""
+        size = self.size_of(resource.name) if resource.shape is Shape.LIST else None
+        here = f"{self._base_url}{request.path}" + (f"?{request.query_string}" if request.query_string else "")
+        links, pages = {"Self": here}, 1
+        if size is not None:
+            pages = max(1, -(-len(items) // size))
+            links |= self._links(request.path, window, size, len(items), pages)
+            items = items[window.start : window.start + size]
+        else:
+            items = items[window.start :]
+        listed = b",".join(items) if resource.shape is Shape.ONE else b"[" + b",".join(items) + b"]"
+        members = [(name, ENCODER.encode(value)) for name, value in head.items()] + [(resource.items, listed)]
+        data = b"{" + b",".join(ENCODER.encode(name) + b":" + value for name, value in members) + b"}"
+        return _envelope(data, links, {"TotalPages": pages, **meta})
+
+    def _links(self, path: str, window: "_Window", size: int, count: int, pages: int) -> dict[str, str]:
+        links = {"First": self._link(path, window, 0), "Last": self._link(path, window, (pages - 1) * size)}
         if window.start:
             links["Prev"] = self._link(path, window, max(0, window.start - size))
-        if window.start + size < len(rows):
+        if window.start + size < count:
             links["Next"] = self._link(path, window, window.start + size)
-        meta: dict[str, Any] = {"TotalPages": pages}
-        if account.transactions:
-            meta["FirstAvailableDateTime"] = instant(account.transactions[-1].booked_at)
-            meta["LastAvailableDateTime"] = instant(account.transactions[0].booked_at)
-        listed = b",".join(shelf.rows[number] for number in rows[window.start : window.start + size])
-        data = b'{"AccountId":' + ENCODER.encode(account.account_id) + b',"Transaction":[' + listed + b"]}"
-        return _envelope(data, links, meta)
+        return links
 
     def _link(self, path: str, window: "_Window", start: int) -> str:
         query = window.query(start)
         return f"{self._base_url}{path}" + (f"?{query}" if query else "")
-
-    def _listing(self, data: bytes, path: str) -> bytes:
-        return _envelope(data, {"Self": self._base_url + path}, {"TotalPages": 1})
 
     # -- consents -----------------------------------------------------------------------------------------------------
 
@@ -343,48 +367,56 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """What a request for transactions narrows, and where its page starts.
+    """What a request for a listing narrows, and where its page starts.
 
-    The time zone of the filters is ignored, as LFIs do: only the written date and time count (trap 26).
+    The time zone of date-time filters is ignored, as LFIs do: only the written date and time count (trap 26).
     """
 
-    booked_from: datetime | None
-    booked_to: datetime | None
+    window: Window | None
+    since: datetime | None
+    until: datetime | None
     start: int
 
     @classmethod
-    def read(cls, query: dict[str, str]) -> "_Window":
-        for name in query.keys() - {"fromBookingDateTime", "toBookingDateTime", "continuation"}:
+    def read(cls, resource: Resource, query: dict[str, str]) -> "_Window":
+        window = resource.window
+        names = {window.from_param, window.to_param} if window else set()
+        listed = {"continuation"} if resource.shape is Shape.LIST else set()
+        for name in query.keys() - names - listed:
             raise RefusalError(400, "Resource.InvalidFormat", "not a parameter of this endpoint", name[:100] or None)
         token = query.get("continuation")
         if token is not None:
             query = _read_continuation(token)
-        texts = (query.get("fromBookingDateTime"), query.get("toBookingDateTime"))
-        booked_from, booked_to = (_written(text) for text in texts)
         start = query.get("start", "0")
         if not start.isdecimal():
             raise RefusalError(400, "Resource.InvalidFormat", "not a continuation", "continuation")
-        return cls(booked_from, booked_to, int(start))
+        if window is None:
+            return cls(None, None, None, int(start))
+        since, until = (_written(query.get(name), name, window) for name in (window.from_param, window.to_param))
+        return cls(window, since, until, int(start))
 
     def query(self, start: int) -> str:
         """The query of another page of the same window: opaque to the client."""
         facts = {"start": str(start)}
-        if self.booked_from:
-            facts["fromBookingDateTime"] = self.booked_from.isoformat()
-        if self.booked_to:
-            facts["toBookingDateTime"] = self.booked_to.isoformat()
+        for name, moment in (("from_param", self.since), ("to_param", self.until)):
+            if self.window is not None and moment is not None:
+                written = moment.date() if self.window.as_dates else moment
+                facts[getattr(self.window, name)] = written.isoformat()
         return "continuation=" + base64.urlsafe_b64encode(ENCODER.encode(facts)).rstrip(b"=").decode()
 
 
-def _written(text: str | None) -> datetime | None:
+def _written(text: str | None, name: str, window: Window) -> datetime | None:
     """A filter as it is written: its offset does not count, a date alone is midnight."""
     if text is None:
         return None
     try:
+        if window.as_dates:
+            return datetime.combine(date.fromisoformat(text), time())
         # a `+` that was not encoded has become a space: real LFIs refuse it as no date-time
         return datetime.fromisoformat(text).replace(tzinfo=None)
     except ValueError:
-        raise RefusalError(400, "Resource.InvalidFormat", "not a date-time", "fromBookingDateTime") from None
+        kind = "a date" if window.as_dates else "a date-time"
+        raise RefusalError(400, "Resource.InvalidFormat", f"not {kind}", name) from None
 
 
 def _read_continuation(token: str) -> dict[str, str]:
@@ -395,31 +427,42 @@ def _read_continuation(token: str) -> dict[str, str]:
         raise RefusalError(400, "Resource.InvalidFormat", "not a continuation", "continuation") from None
 
 
-def _within(shelf: _Shelf, account: Account, window: _Window, consent: Consent) -> range | list[int]:
+def _within(resource: Resource, rows: Sequence[Any], window: _Window, consent: Consent) -> Sequence[int]:
     """Numbers of the rows a window and a consent show, in listing order."""
-    whole = range(len(shelf.rows))
-    if (window.booked_from, window.booked_to, consent.from_date, consent.to_date) == (None, None, None, None):
-        return whole
-    # rows fall by booking instant; the filters compare with the instant as written in UTC
-    times = [row.booked_at for row in account.transactions]
-    first, last = 0, len(times)
-    if window.booked_to is not None:
-        first = bisect_left(times, -_stamp(window.booked_to), key=lambda moment: -moment.timestamp())
-    if window.booked_from is not None:
-        last = bisect_right(times, -_stamp(window.booked_from), key=lambda moment: -moment.timestamp())
-    return [number for number in range(first, last) if consent.shows(shelf.days[number])]
+    day = LISTINGS[resource.name].day
+    first, last = 0, len(rows)
+    if day is None or (window.since, window.until, consent.from_date, consent.to_date) == (None, None, None, None):
+        return range(first, last)
+    # rows fall by what the filters compare with
+    if window.until is not None:
+        first = bisect_left(rows, -_stamp(window.until), key=lambda row: -_compared(resource, row))
+    if window.since is not None:
+        last = bisect_right(rows, -_stamp(window.since), key=lambda row: -_compared(resource, row))
+    return [number for number in range(first, last) if consent.shows(day(rows[number]))]
+
+
+def _compared(resource: Resource, row: Any) -> float:
+    """What a filter compares with: the instant as written in UTC, the opening date as midnight."""
+    if resource.name is N.STATEMENTS:
+        return _stamp(datetime.combine(row.opening_date, time()))
+    stamp: float = row.booked_at.timestamp()
+    return stamp
 
 
 def _stamp(written: datetime) -> float:
     return (written - datetime(1970, 1, 1)).total_seconds()  # noqa: DTZ001 - both sides are written times
 
 
-def _below(name: str, account: Account) -> dict[str, Any]:
-    if name == "account":
-        return {"AccountId": account.account_id, "Account": account_item(account, with_id=False)}
-    if name == N.BALANCES:
-        return {"AccountId": account.account_id, "Balance": [balance_item(row) for row in account.balances]}
-    return {"AccountId": account.account_id, "Party": [account_party_item(role) for role in account.parties]}
+def _available(resource: Resource, rows: Sequence[Any]) -> dict[str, str]:
+    """First and last available instant of a listing that has a window and is not empty."""
+    if resource.window is None or not rows:
+        return {}
+    if resource.name is N.STATEMENTS:
+        first = datetime.combine(rows[-1].opening_date, time(), tzinfo=UAE)
+        last = datetime.combine(rows[0].closing_date, time(23, 59, 59), tzinfo=UAE)
+    else:
+        first, last = rows[-1].booked_at, rows[0].booked_at
+    return {"FirstAvailableDateTime": instant(first), "LastAvailableDateTime": instant(last)}
 
 
 def _envelope(data: bytes, links: dict[str, str], meta: dict[str, Any]) -> bytes:

@@ -40,14 +40,14 @@ class Sandbox:
         customers: how many people have accounts.
         seed: chooses their lives.
         anchor: the last day of their history, a UAE date; today's when not given.
-        page_size: transactions on a page.
+        page_size: transactions or statements on a page; the other listings come whole.
         access_token_seconds: life of an access token.
         rotation: `always`, `never` or `omit`.
         reuse: `revoke_grant` or `grace:SECONDS`.
         base_port: auth1 listens there, as1, rs1 and the books on the next three; 0 lets the system choose.
         redirect_uri: the one the TPP has registered.
         client_id: the TPP's; made once and kept unless given.
-        strays: serve three items that break the standard as real LFIs do.
+        strays: serve a few items that break the standard as real LFIs do.
         now: where the bank's clock gets its time; the computer's unless given.
 
     Raises:
@@ -58,7 +58,7 @@ class Sandbox:
         self,
         data_dir: Path,
         *,
-        customers: int = 8,
+        customers: int = 24,
         seed: int = 1,
         anchor: date | None = None,
         page_size: int = 100,

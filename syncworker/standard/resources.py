@@ -36,7 +36,7 @@ class Shape(StrEnum):
     """How the items lie under `Data`."""
 
     LIST = "list"
-    ONE = "one"     # a single object: `/parties`
+    ONE = "one"  # a single object: `/parties`
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class Window:
         compares: the member of an item the parameters compare with.
         as_dates: the parameters are dates; otherwise date-times, and LFIs ignore their offset (trap 26).
         wider: what we ask beyond each end of what we want, so that no reading of the filter loses an item.
+        sliced: long enough to be read newest first and then backwards in slices; otherwise one walk takes it whole.
     """
 
     from_param: str
@@ -54,6 +55,7 @@ class Window:
     compares: str
     as_dates: bool = False
     wider: timedelta = timedelta(days=1)
+    sliced: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,12 @@ class Resource:
 
 BOOKED: Final = Window("fromBookingDateTime", "toBookingDateTime", compares="BookingDateTime")
 OPENED: Final = Window(  # D-39: compared with the opening date, spoken of as the period: ask one period wider
-    "fromStatementDate", "toStatementDate", compares="OpeningDate", as_dates=True, wider=timedelta(days=31)
+    "fromStatementDate",
+    "toStatementDate",
+    compares="OpeningDate",
+    as_dates=True,
+    wider=timedelta(days=31),
+    sliced=False,
 )
 
 N = ResourceName
@@ -120,7 +127,7 @@ BY_NAME: Final[dict[ResourceName, Resource]] = {resource.name: resource for reso
 
 
 def permitted(
-    permissions: Iterable[str], *, version: Version, published: frozenset[str] | None = None
+    permissions: Iterable[str], *, version: Version, published: frozenset[str] | None = None, repeats: bool = True
 ) -> tuple[Resource, ...]:
     """The rows a consent opens at an LFI, in the order they should be read.
 
@@ -128,6 +135,7 @@ def permitted(
         permissions: the consent's permissions, unknown ones included.
         version: the consent's version.
         published: path templates the LFI publishes; `None` when it publishes no list.
+        repeats: also the rows that show another's items once more.
 
     A consent without `ReadAccounts*` may call `/parties` alone, since an AccountId comes from `/accounts` only.
     """
@@ -140,4 +148,5 @@ def permitted(
         and (accounts_open or not resource.per_account)
         and version.rank >= resource.since.rank
         and (published is None or resource.path in published)
+        and (repeats or resource.repeats is None)
     )

@@ -42,7 +42,12 @@ class Cursor:
         checked_at: end of the last complete walk, changed or not.
         outcome: a constant word for the last attempt.
         refused_until: do not ask before: a definite refusal, remembered.
-        covered_from: earliest date whose coverage is known; filled when read, not written.
+        first_available: where the LFI says that its own history begins.
+        deep_at: last walk that reached back for rows the LFI filed late.
+        backfilled_to: set: the backfill is complete, the history whole from here on; `BEGINNING`: all the LFI has.
+        empty_slices: slices of the backfill in a row that held nothing.
+        backfill_due_at: no slice before this.
+        covered_from: first date of the window that reaches the newest; filled when read, not written.
     """
 
     listing: Listing
@@ -58,6 +63,11 @@ class Cursor:
     outcome: str | None = None
     error: str | None = None
     refused_until: datetime | None = None
+    first_available: datetime | None = None
+    deep_at: datetime | None = None
+    backfilled_to: date | None = None
+    empty_slices: int = 0
+    backfill_due_at: datetime | None = None
     covered_from: date | None = None
 
 
@@ -92,7 +102,8 @@ class Covered:
 _LISTING: Final = ("tenant", "connection_id", "account_id", "resource")
 _MOVED: Final = (
     "pages", "window_from", "high_water", "open_since", "checked_at", "attempted_at", "changed_at", "due_at",
-    "outcome", "error", "refused_until", "gen",
+    "outcome", "error", "refused_until", "first_available", "deep_at", "backfilled_to", "empty_slices",
+    "backfill_due_at", "gen",
 )  # fmt: skip
 _ATTEMPTED: Final = ("attempted_at", "due_at", "outcome", "error", "refused_until", "gen")
 
@@ -106,13 +117,15 @@ class Cursors:
     async def of(self, connection_id: ConsentId) -> dict[Listing, Cursor]:
         """Every cursor of a connection."""
         covered_from = (
-            sa.select(sa.func.min(coverage.c.from_date))
+            sa.select(coverage.c.from_date)
             .where(
                 coverage.c.tenant == cursor.c.tenant,
                 coverage.c.connection_id == cursor.c.connection_id,
                 coverage.c.account_id == cursor.c.account_id,
                 coverage.c.resource == cursor.c.resource,
             )
+            .order_by(coverage.c.to_date.desc(), coverage.c.from_date)
+            .limit(1)
             .scalar_subquery()
             .label("covered_from")
         )
@@ -194,6 +207,20 @@ class Cursors:
         )
         return result.rowcount
 
+    async def delay_backfill(self, connection_id: ConsentId, listing: Listing, *, until: datetime, gen: int) -> None:
+        """Take no slice of a listing's history before an instant."""
+        await self._unit.connection.execute(
+            sa.update(cursor)
+            .where(
+                cursor.c.tenant == self._unit.tenant,
+                cursor.c.connection_id == connection_id,
+                cursor.c.account_id == listing.account_id,
+                cursor.c.resource == listing.resource.value,
+                cursor.c.gen <= gen,
+            )
+            .values(backfill_due_at=until, gen=gen)
+        )
+
     async def forget_pages(self, connection_id: ConsentId, listings: Collection[Listing], *, gen: int) -> None:
         """Rows were written that the last complete walk did not show: its pages say nothing any more."""
         for one in sorted(listings):
@@ -231,7 +258,19 @@ class Cursors:
         return windows
 
     async def cover(self, connection_id: ConsentId, windows: Mapping[Listing, Covered], *, gen: int) -> None:
-        """Write windows; one that begins on the same date is replaced."""
+        """Write windows; those that lie inside one of them are replaced by it."""
+        for listing, window in sorted(windows.items(), key=lambda pair: pair[0]):
+            await self._unit.connection.execute(
+                sa.delete(coverage).where(
+                    coverage.c.tenant == self._unit.tenant,
+                    coverage.c.connection_id == connection_id,
+                    coverage.c.account_id == listing.account_id,
+                    coverage.c.resource == listing.resource.value,
+                    coverage.c.from_date > window.from_date,
+                    coverage.c.to_date <= window.to_date,
+                    coverage.c.gen <= gen,
+                )
+            )
         facts = tuple(name for name in Covered.__slots__ if name != "from_date")
         rows = [
             (
@@ -265,8 +304,12 @@ def _names(listing: Listing) -> tuple[str, str]:
 
 
 def extended(held: Sequence[Covered], walked: Covered) -> Covered:
-    """The window to write after a walk: one that it touches or overlaps grows forward, else the walk stands alone."""
-    for window in held:
-        if window.from_date <= walked.from_date <= window.to_date + timedelta(days=1):
-            return replace(walked, from_date=window.from_date, to_date=max(window.to_date, walked.to_date))
-    return walked
+    """The window to write after a walk: it and all it touches or overlaps, as one; the newest part gives the facts."""
+    day = timedelta(days=1)
+    one = walked
+    for window in sorted(held, key=lambda window: window.to_date, reverse=True):
+        if window.from_date > one.to_date + day or (one.from_date > BEGINNING and window.to_date < one.from_date - day):
+            continue
+        newest = one if one.to_date >= window.to_date else window
+        one = replace(newest, from_date=min(one.from_date, window.from_date))
+    return one

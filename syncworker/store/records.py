@@ -3,12 +3,17 @@
 Each resource of the catalogue has its table (`tables.RECORD_TABLES`) with the same frame around typed columns, so
 that one repository serves them all.  The raw item lies deflated beside the columns; a party's is always sealed.
 
+A row says what is.  What it said before lies in `record_history`: one entry for each state that ended, with the time
+it held, so that `as_of` can answer for any instant.  The bytes are moved as they lie, seal included: it names the row
+they came from.
+
 Also here, since `/accounts` writes them: which consent shows which account (`account_grant`).
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, date, datetime, time
+from enum import StrEnum
 from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -24,6 +29,7 @@ from syncworker.store.tables import (
     SEALED_RAW,
     account_grant,
     balance_history,
+    record_history,
     typed_columns,
 )
 
@@ -104,8 +110,33 @@ class StoredRecord:
     gen: int
 
 
+class Ended(StrEnum):
+    """What ended a state of a row."""
+
+    MODIFIED = "modified"
+    REMOVED = "removed"
+    REVIVED = "revived"  # it was a tombstone until then
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastRecord:
+    """What a row said at some instant.
+
+    Attributes:
+        item: the item's bytes exactly as the LFI had sent them.
+        valid_from: when we learnt it.
+        valid_until: when we learnt otherwise; `None`: it still holds.
+    """
+
+    account_id: str
+    key: str
+    item: bytes = field(repr=False)
+    valid_from: datetime
+    valid_until: datetime | None
+
+
 class Records:
-    """The record tables, `balance_history` and `account_grant` of one tenant.  Nothing here commits."""
+    """The record tables, their histories and `account_grant` of one tenant.  Nothing here commits."""
 
     def __init__(self, unit: "UnitOfWork") -> None:
         self._unit = unit
@@ -121,13 +152,14 @@ class Records:
         instant: str | None = None,
         status: str | None = None,
         since: datetime | None = None,
+        until: datetime | None = None,
     ) -> dict[str, dict[str, Held]]:
         """The rows of some accounts, by account and key; tombstones included.
 
         Args:
             instant: column the window compares; `None` where the listing has no window.
             status: column that says `Pending`; `None` where nothing is ever pending.
-            since: leaves out rows whose `instant` lies before, unless they are pending or missed.
+            since, until: leave out rows whose `instant` lies before or not before, unless they are pending or missed.
         """
         table = RECORD_TABLES[resource]
         query = self._held(table, instant, status).where(
@@ -135,8 +167,13 @@ class Records:
             table.c.connection_id == connection_id,
             table.c.account_id.in_(sorted(account_ids)),
         )
-        if since is not None and instant is not None:
-            near = [table.c[instant] >= since, table.c[instant].is_(None), table.c.missed_since.is_not(None)]
+        if instant is not None and (since is not None or until is not None):
+            place = table.c[instant]
+            inside = [
+                *([place >= _as_in(place, since)] if since is not None else []),
+                *([place < _as_in(place, until)] if until is not None else []),
+            ]
+            near = [sa.and_(*inside), place.is_(None), table.c.missed_since.is_not(None)]
             if status is not None:
                 near.append(table.c[status] == "Pending")
             query = query.where(sa.or_(*near))
@@ -264,6 +301,60 @@ class Records:
             self._unit.connection, self._unit.dialect, table, columns, rows, key=(*_KEY, series), replace=replace
         )
 
+    async def keep_before(
+        self,
+        resource: ResourceName,
+        connection_id: ConsentId,
+        keys: Mapping[str, Collection[str]],
+        *,
+        op: Ended,
+        gen: int,
+        at: datetime,
+    ) -> int:
+        """Copy what rows say now into `record_history`, before it is overwritten in the same transaction.
+
+        A row that a newer claim wrote is left out, as it will not be overwritten.
+
+        Args:
+            keys: account_id (`''` for none) → keys about to be modified, removed or revived.
+
+        Returns:
+            States kept.
+        """
+        table = RECORD_TABLES[resource]
+        places = sorted((account_id, key) for account_id, those in keys.items() for key in those)
+        names = (
+            "tenant", "connection_id", "account_id", "resource", "key",
+            "valid_from", "valid_until", "op", "raw", "digest", "gen",
+        )  # fmt: skip
+        kept = 0
+        for start in range(0, len(places), KEYS_MAX):
+            now_said = (
+                sa.select(
+                    table.c.tenant,
+                    table.c.connection_id,
+                    table.c.account_id,
+                    sa.literal(resource.value, record_history.c.resource.type),
+                    table.c.key,
+                    table.c.changed_at,
+                    sa.literal(at, record_history.c.valid_until.type),
+                    sa.literal(op.value, record_history.c.op.type),
+                    sa.null() if op is Ended.REVIVED else table.c.raw,
+                    table.c.digest,
+                    sa.literal(gen, record_history.c.gen.type),
+                )
+                .where(
+                    table.c.tenant == self._unit.tenant,
+                    table.c.connection_id == connection_id,
+                    sa.tuple_(table.c.account_id, table.c.key).in_(places[start : start + KEYS_MAX]),
+                    table.c.gen <= gen,
+                )
+                .order_by(table.c.account_id, table.c.key)
+            )
+            result = await self._unit.connection.execute(sa.insert(record_history).from_select(names, now_said))
+            kept += result.rowcount
+        return kept
+
     async def miss(
         self,
         resource: ResourceName,
@@ -373,6 +464,39 @@ class Records:
                 if resource in resources:
                     yield self._opened(table, typed, resource, row)
 
+    async def as_of(self, connection_id: ConsentId, resource: ResourceName, at: datetime) -> list[PastRecord]:
+        """What the connection's rows of one resource said at an instant, by account and key.
+
+        Says what we knew then: a row counts from the sync that brought it to the one that found it gone.
+
+        Raises:
+            SealError: a sealed item does not open.
+        """
+        table, history = RECORD_TABLES[resource], record_history
+        mine = [table.c.tenant == self._unit.tenant, table.c.connection_id == connection_id]
+        if resource in _PARTIES:
+            mine.append((table.c.account_id == "") == (resource is ResourceName.PARTIES))
+        still = sa.select(table.c.account_id, table.c.key, table.c.raw, table.c.changed_at, sa.null()).where(
+            *mine, table.c.changed_at <= at, table.c.gone_at.is_(None)
+        )
+        ended = sa.select(
+            history.c.account_id, history.c.key, history.c.raw, history.c.valid_from, history.c.valid_until
+        ).where(
+            history.c.tenant == self._unit.tenant,
+            history.c.connection_id == connection_id,
+            history.c.resource == resource.value,
+            history.c.valid_from <= at,
+            history.c.valid_until > at,
+            history.c.raw.is_not(None),
+        )
+        found = []
+        for query in (still, ended):
+            for account_id, key, raw, since, until in await self._unit.connection.execute(query):
+                opener = self._opener(table.name, connection_id, account_id, key)
+                item = unpack_raw(bytes(raw), opener, sealed_only=table.name in SEALED_RAW)
+                found.append(PastRecord(account_id=account_id, key=key, item=item, valid_from=since, valid_until=until))
+        return sorted(found, key=lambda one: (one.account_id, one.key))
+
     async def count(self, connection_id: ConsentId | None = None) -> dict[ResourceName, int]:
         """Live rows by resource."""
         counts = dict.fromkeys(ResourceName, 0)
@@ -480,7 +604,14 @@ class Records:
         return unseal
 
 
-def _held(digest: bytes, instant: datetime | None, status: str | None, missed: Any, gone: Any) -> Held:
+def _as_in(column: sa.Column[Any], moment: datetime) -> datetime | date:
+    """An instant as a column compares it: a date's is its midnight in UTC."""
+    return moment.astimezone(UTC).date() if isinstance(column.type, sa.Date) else moment
+
+
+def _held(digest: bytes, instant: datetime | date | None, status: str | None, missed: Any, gone: Any) -> Held:
+    if instant is not None and not isinstance(instant, datetime):
+        instant = datetime.combine(instant, time(), UTC)
     return Held(bytes(digest), instant, status == "Pending", bool(missed), bool(gone))
 
 

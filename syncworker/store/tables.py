@@ -41,7 +41,9 @@ lfi = sa.Table(
     metadata,
     _tenant(),
     sa.Column("slug", sa.String(64), primary_key=True),
-    sa.Column("declared", JSON, nullable=False, comment="the declaration given to `lfis add`; paths of keys, never keys"),
+    sa.Column(
+        "declared", JSON, nullable=False, comment="the declaration given to `lfis add`; paths of keys, never keys"
+    ),
     sa.Column("added_at", Instant, nullable=False),
     sa.Column("not_before", Instant, comment="the gate: no call before this instant (429)"),
 )
@@ -94,7 +96,9 @@ token = sa.Table(
     sa.Column("consent_id", CONSENT_ID, primary_key=True),
     sa.Column("access_token", sa.LargeBinary, comment="sealed"),
     sa.Column("refresh_token", sa.LargeBinary, comment="sealed"),
-    sa.Column("spares", sa.LargeBinary, comment="sealed JSON list: refresh tokens of answers that lost a swap, newest first"),
+    sa.Column(
+        "spares", sa.LargeBinary, comment="sealed JSON list: refresh tokens of answers that lost a swap, newest first"
+    ),
     sa.Column("version", sa.BigInteger, nullable=False, comment="only grows; the swap compares it"),
     sa.Column("issued_at", Instant),
     sa.Column("expires_at", Instant),
@@ -181,16 +185,20 @@ def _record(name: str, *typed: sa.Column[Any]) -> sa.Table:
     )
 
 
-account = _record(
-    "account",
-    sa.Column("status", sa.String(40)),
-    sa.Column("currency", sa.String(3)),
-    sa.Column("account_type", sa.String(40)),
-    sa.Column("account_sub_type", sa.String(40)),
-    sa.Column("nickname", sa.String(140)),
-    sa.Column("description", sa.String(140)),
-    sa.Column("opening_date", Instant),
-)
+def _account_columns() -> tuple[sa.Column[Any], ...]:
+    return (
+        sa.Column("status", sa.String(40)),
+        sa.Column("currency", sa.String(3)),
+        sa.Column("account_type", sa.String(40)),
+        sa.Column("account_sub_type", sa.String(40)),
+        sa.Column("nickname", sa.String(140)),
+        sa.Column("description", sa.String(140)),
+        sa.Column("opening_date", Instant),
+    )
+
+
+account = _record("account", *_account_columns())
+account_detail = _record("account_detail", *_account_columns())
 
 balance = _record(
     "balance",
@@ -236,13 +244,95 @@ transaction = _record(
     sa.Column("merchant_category_code", sa.String(8)),
     sa.Column("counterparty_name", sa.String(140), comment="creditor of a Debit, debtor of a Credit"),
 )
-sa.Index(None, transaction.c.tenant, transaction.c.connection_id, transaction.c.account_id, transaction.c.booking_date_time)
+sa.Index(
+    None, transaction.c.tenant, transaction.c.connection_id, transaction.c.account_id, transaction.c.booking_date_time
+)
 
 party = _record(
     "party",
     sa.Column("party_type", sa.String(40)),
     sa.Column("party_category", sa.String(40)),
     sa.Column("account_role", sa.String(40)),
+)
+
+beneficiary = _record(
+    "beneficiary",
+    sa.Column("beneficiary_type", sa.String(40)),
+    sa.Column("added_via_of", sa.Boolean, comment="added through Open Finance"),
+    sa.Column("reference", sa.String(140)),
+)
+
+direct_debit = _record(
+    "direct_debit",
+    sa.Column("mandate_identification", sa.String(140)),
+    sa.Column("status", sa.String(40)),
+    sa.Column("name", sa.String(140)),
+    sa.Column("frequency", sa.String(40)),
+    sa.Column("previous_payment_date_time", Instant),
+    sa.Column("previous_payment_amount", Money),
+    sa.Column("previous_payment_currency", sa.String(3)),
+)
+
+standing_order = _record(
+    "standing_order",
+    sa.Column("standing_order_type", sa.String(40)),
+    sa.Column("status", sa.String(40)),
+    sa.Column("frequency", sa.String(140), comment="as sent: the standard's pattern is prose and contradicts itself"),
+    sa.Column("first_payment_date_time", Instant),
+    sa.Column("next_payment_date_time", Instant),
+    sa.Column("last_payment_date_time", Instant),
+    sa.Column("final_payment_date_time", Instant),
+    sa.Column("number_of_payments", sa.String(35)),
+    sa.Column("first_payment_amount", Money),
+    sa.Column("first_payment_currency", sa.String(3)),
+    sa.Column("next_payment_amount", Money),
+    sa.Column("next_payment_currency", sa.String(3)),
+)
+
+scheduled_payment = _record(
+    "scheduled_payment",
+    sa.Column("scheduled_type", sa.String(40)),
+    sa.Column("scheduled_payment_date_time", Instant),
+    sa.Column("amount", Money),
+    sa.Column("currency", sa.String(3)),
+)
+
+statement = _record(
+    "statement",
+    sa.Column("statement_date", sa.Date),
+    sa.Column("opening_date", sa.Date, comment="what the listing's filter compares"),
+    sa.Column("closing_date", sa.Date),
+    sa.Column("opening_balance", Money, comment="signed"),
+    sa.Column("opening_currency", sa.String(3)),
+    sa.Column("closing_balance", Money, comment="signed"),
+    sa.Column("closing_currency", sa.String(3)),
+)
+
+product = _record(
+    "product",
+    sa.Column("sharia_structure", sa.String(40)),
+    sa.Column("is_secured", sa.Boolean),
+    sa.Column("is_salary_transfer_required", sa.Boolean),
+    sa.Column("finance_rates", sa.String(10), comment="open | locked: a JWE only the user's code opens"),
+)
+
+record_history = sa.Table(
+    "record_history",
+    metadata,
+    sa.Column("id", BIG_ID, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("connection_id", CONSENT_ID, nullable=False),
+    sa.Column("account_id", ACCOUNT_ID, nullable=False),
+    sa.Column("resource", sa.String(40), nullable=False),
+    sa.Column("key", KEY, nullable=False),
+    sa.Column("valid_from", Instant, nullable=False, comment="when the row began to say so"),
+    sa.Column("valid_until", Instant, nullable=False, comment="when it ceased to"),
+    sa.Column("op", sa.String(10), nullable=False, comment="what ended it"),
+    sa.Column("raw", sa.LargeBinary, comment="as the row kept it, seal included; NULL: it was a tombstone"),
+    sa.Column("digest", DIGEST, nullable=False),
+    sa.Column("gen", sa.BigInteger, nullable=False, comment="generation of the claim that ended it"),
+    sa.CheckConstraint("op IN ('modified', 'removed', 'revived')", name="op"),
+    sa.Index("ix_record_history_row", "tenant", "connection_id", "resource", "account_id", "key", "valid_until"),
 )
 
 account_grant = sa.Table(
@@ -266,7 +356,11 @@ cursor = sa.Table(
     sa.Column("pages", sa.LargeBinary, comment="digest and keys of each page of the last complete walk"),
     sa.Column("window_from", sa.Date, comment="what the last walk asked from"),
     sa.Column("high_water", Instant, comment="newest booked BookingDateTime seen"),
-    sa.Column("open_since", Instant, comment="oldest booking of a row still Pending or missed: the next walk reaches back to it"),
+    sa.Column(
+        "open_since",
+        Instant,
+        comment="oldest booking of a row still Pending or missed: the next walk reaches back to it",
+    ),
     sa.Column("checked_at", Instant, comment="last complete walk, changed or not"),
     sa.Column("attempted_at", Instant),
     sa.Column("changed_at", Instant),
@@ -274,6 +368,15 @@ cursor = sa.Table(
     sa.Column("outcome", sa.String(40)),
     sa.Column("error", sa.String(64)),
     sa.Column("refused_until", Instant, comment="a definite refusal, remembered"),
+    sa.Column("first_available", Instant, comment="where the LFI says that its own history begins"),
+    sa.Column("deep_at", Instant, comment="last walk that reached back for rows filed late"),
+    sa.Column(
+        "backfilled_to", sa.Date, comment="set: the backfill is complete, from here on; 0001-01-01: all the LFI has"
+    ),
+    sa.Column(
+        "empty_slices", sa.Integer, nullable=False, server_default="0", comment="slices in a row that held nothing"
+    ),
+    sa.Column("backfill_due_at", Instant, comment="no slice before this: the last one was refused or broke off"),
     sa.Column("gen", sa.BigInteger, nullable=False),
 )
 
@@ -379,13 +482,32 @@ RECORD_TABLES: Final[dict[ResourceName, sa.Table]] = {
     ResourceName.TRANSACTIONS: transaction,
     ResourceName.ACCOUNT_PARTIES: party,
     ResourceName.PARTIES: party,
+    ResourceName.BENEFICIARIES: beneficiary,
+    ResourceName.DIRECT_DEBITS: direct_debit,
+    ResourceName.STANDING_ORDERS: standing_order,
+    ResourceName.SCHEDULED_PAYMENTS: scheduled_payment,
+    ResourceName.STATEMENTS: statement,
+    ResourceName.PRODUCT: product,
+    ResourceName.ACCOUNT: account_detail,
 }
 """Where each resource of the catalogue is kept."""
 
 SEALED_RAW: Final = frozenset({"party"})
 """Record tables whose raw item is always sealed; others by setting."""
 
-FRAME: Final = ("tenant", "connection_id", "account_id", "key", "raw", "digest", "first_seen_at", "changed_at", "missed_since", "gone_at", "gen")
+FRAME: Final = (
+    "tenant",
+    "connection_id",
+    "account_id",
+    "key",
+    "raw",
+    "digest",
+    "first_seen_at",
+    "changed_at",
+    "missed_since",
+    "gone_at",
+    "gen",
+)
 
 
 def typed_columns(table: sa.Table) -> tuple[str, ...]:

@@ -7,15 +7,15 @@ runs this through `Store.atomically`, so that a conflict repeats the whole of it
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time
 from typing import Final
 
 from syncworker.errors import ConsentNotUsableError, LeaseLostError, StandardViolationError
 from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.values import ConsentId, local_date
 from syncworker.store.changes import Op, RowChange
-from syncworker.store.cursors import BEGINNING, Covered, Cursor, Listing, extended
-from syncworker.store.records import Held, Record
+from syncworker.store.cursors import Covered, Cursor, Listing, extended
+from syncworker.store.records import Ended, Held, Record
 from syncworker.store.tables import RECORD_TABLES, typed_columns
 from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.store.work import Claim
@@ -23,10 +23,9 @@ from syncworker.sync import pages as footprint
 from syncworker.sync.decode import PENDING, TYPED, decode
 from syncworker.sync.diff import Changes, Proof, diff, open_since, unproved
 from syncworker.sync.fetch import Walk
-from syncworker.sync.plan import Window
+from syncworker.sync.plan import Window, backfilled_to
 from syncworker.sync.reports import StepOutcome, StepReport
 
-DAY: Final = timedelta(days=1)
 BOOKED: Final = "Booked"
 
 
@@ -88,6 +87,9 @@ def show(walk: Walk, known: Mapping[bytes, tuple[str, ...]]) -> Showing:
     newest = typed_columns(RECORD_TABLES[step.resource.name]).index(typed.newest) if typed.newest else None
     shown = Showing(walk=walk)
     pages: list[tuple[str, ...]] = []
+    place = 1
+    if not step.resource.key:  # a page says nothing of its place in the listing
+        known = {}
     for data in walk.pages:
         digest = footprint.page_digest(data)
         shown.digests.append(digest)
@@ -96,7 +98,8 @@ def show(walk: Walk, known: Mapping[bytes, tuple[str, ...]]) -> Showing:
             shown.pages_unchanged += 1
             shown.seen.update(dict.fromkeys(keys))
         else:
-            decoded = decode(step.resource, step.account_id, data)
+            decoded = decode(step.resource, step.account_id, data, place=place)
+            place += len(decoded.records) + decoded.violations
             keys = tuple(record.key for record in decoded.records)
             for record in decoded.records:
                 earlier = shown.records.get(record.key) if newest is not None else None
@@ -124,13 +127,14 @@ def proof_of(shown: Showing) -> Proof:
     walk, window = shown.walk, shown.walk.step.window
     since = None if window is None else window.since
     if window is not None and walk.first_available is not None:
-        horizon = walk.first_available + DAY
+        horizon = walk.first_available + window.wider
         since = horizon if since is None else max(since, horizon)
     return Proof(
         walk_complete=shown.complete,
         single_page=len(walk.pages) == 1,
         since=since,
         until=None if window is None else window.until,
+        reaches_back=window is None or window.since is None or walk.step.deep,
     )
 
 
@@ -204,6 +208,7 @@ async def _held(unit: UnitOfWork, scope: Scope, showings: Sequence[Showing]) -> 
             instant=typed.instant,
             status=typed.status,
             since=_since(those),
+            until=_until(those),
         )
         found |= {one.listing: held[one.listing.account_id] for one in those}
     return found
@@ -216,9 +221,17 @@ def _since(showings: Iterable[Showing]) -> datetime | None:
     return min(known) if len(known) == len(ends) else None
 
 
+def _until(showings: Iterable[Showing]) -> datetime | None:
+    """The latest upper end of some walks' windows; `None` when one of them has none."""
+    ends = [None if one.walk.step.window is None else one.walk.step.window.until for one in showings]
+    known = [end for end in ends if end is not None]
+    return max(known) if len(known) == len(ends) else None
+
+
 async def _decide(unit: UnitOfWork, scope: Scope, shown: Showing, held: dict[str, Held]) -> Decided:
     """Changes of one walk; what it counts on without having decoded it is fetched or decoded first."""
-    if shown.walk.step.window is not None and shown.walk.step.window.since is not None:
+    window = shown.walk.step.window
+    if window is not None and (window.since is not None or window.until is not None):
         unknown = shown.seen.keys() - held.keys()
         typed = TYPED[shown.resource.name]
         held |= await unit.records.held_of(
@@ -239,6 +252,9 @@ async def _write(
 ) -> None:
     """Everything one resource's walks changed, one statement a kind of change."""
     gen, connection_id = scope.claim.gen, scope.connection_id
+    for op, ending in ((Ended.MODIFIED, "changed"), (Ended.REVIVED, "revived"), (Ended.REMOVED, "gone")):
+        before = {shown.listing.account_id: getattr(changes, ending) for shown, changes, _ in decided}
+        await unit.records.keep_before(resource, connection_id, before, op=op, gen=gen, at=now)
     records = {
         shown.listing.account_id: [shown.records[key] for key in changes.to_write]
         for shown, changes, _ in decided
@@ -299,8 +315,18 @@ def _cursor(
     marks = _marks(shown, typed.instant, typed.status)
     booked = [at for at, status in marks.values() if at is not None and status == BOOKED]
     undecided = {key: (at, status == PENDING) for key, (at, status) in marks.items()}
+    start = _backfill_state(shown, start)
+    if shown.walk.step.backfill:
+        return replace(
+            start,
+            open_since=open_since(changes, held, undecided) if typed.instant else None,
+            changed_at=now if changes else start.changed_at,
+            backfill_due_at=None,
+            gen=gen,
+        )
     return replace(
         start,
+        deep_at=None if changes.missed else now if shown.walk.step.deep else start.deep_at,
         pages=None if changes.missed or not shown.complete else footprint.pack(shown.digests, shown.keys),
         window_from=window.from_date,
         high_water=max([*booked, *([start.high_water] if start.high_water else [])], default=None),
@@ -316,13 +342,38 @@ def _cursor(
     )
 
 
+def _backfill_state(shown: Showing, start: Cursor) -> Cursor:
+    """How far the history reaches after a walk: the newest part, or a slice behind it."""
+    step = shown.walk.step
+    window = step.window
+    if window is None:
+        return start
+    first_available = shown.walk.first_available or start.first_available
+    empty = start.empty_slices
+    if step.backfill or start.checked_at is None:
+        empty = 0 if shown.seen else empty + 1
+    ends = backfilled_to(window, floor=step.floor, first_available=first_available, empty_slices=empty)
+    known = [day for day in (ends, start.backfilled_to) if day is not None]
+    return replace(start, first_available=first_available, empty_slices=empty, backfilled_to=min(known, default=None))
+
+
 def _marks(shown: Showing, instant: str | None, status: str | None) -> dict[str, tuple[datetime | None, str | None]]:
-    """Instant and status of each decoded record, where the resource has them."""
-    if instant is None or status is None:
+    """Instant and status of each decoded record, where the resource has them; without a status all are final."""
+    if instant is None:
         return {}
     names = typed_columns(RECORD_TABLES[shown.resource.name])
-    at, state = names.index(instant), names.index(status)
-    return {key: (record.columns[at], record.columns[state]) for key, record in shown.records.items()}
+    at, state = names.index(instant), None if status is None else names.index(status)
+    return {
+        key: (_moment(record.columns[at]), BOOKED if state is None else record.columns[state])
+        for key, record in shown.records.items()
+    }
+
+
+def _moment(place: datetime | date | None) -> datetime | None:
+    """The place of a record in time; a date's is its midnight in UTC."""
+    if place is None or isinstance(place, datetime):
+        return place
+    return datetime.combine(place, time(), UTC)
 
 
 async def _cover(unit: UnitOfWork, scope: Scope, showings: Sequence[Showing], *, now: datetime) -> None:
@@ -338,8 +389,8 @@ async def _cover(unit: UnitOfWork, scope: Scope, showings: Sequence[Showing], *,
 def _covered(shown: Showing, *, now: datetime) -> Covered:
     window = shown.walk.step.window or Window()
     today = local_date(now)
-    until: date = today if window.to_date is None else min(today, window.to_date - DAY)
-    since = BEGINNING if window.from_date is None else window.from_date + DAY
+    until: date = today if window.to_date is None else min(today, window.to_date - window.wider)
+    since = window.covers_from
     return Covered(
         from_date=min(since, until), to_date=until, walked_at=now, pages=len(shown.walk.pages), items=len(shown.seen)
     )

@@ -13,7 +13,7 @@ Money is `Decimal` from the first byte, instants are UTC; one without an offset 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
@@ -32,6 +32,7 @@ DECODER_VERSION: Final = 1
 """Salts every digest: raise it when a column is added or read differently, and every row fills itself anew."""
 
 PENDING: Final = "Pending"
+JWE_PARTS: Final = 5
 
 Item = Mapping[str, Any]
 Note = Callable[[str], None]
@@ -154,6 +155,80 @@ def instant(path: str, column: sa.Column[Any]) -> Read:
     return read
 
 
+def signed_balance(path: str, column: sa.Column[Any]) -> Read:
+    """The amount of a balance object with the sign of the object's own `CreditDebitIndicator`."""
+    amount, name = money(f"{path}.Amount.Amount", column), column.name
+    indicator_of = _reach(f"{path}.CreditDebitIndicator")
+
+    def read(item: Item, note: Note) -> Decimal | None:
+        value, indicator = amount(item, note), indicator_of(item)
+        if value is None:
+            return None
+        if indicator not in ("Credit", "Debit"):
+            note(f"{name}.no_sign")
+            return None
+        return signed(value, indicator)
+
+    return read
+
+
+def flag(path: str, column: sa.Column[Any]) -> Read:
+    """True or false; a bank's `"true"` in quotes is read and noted."""
+    reach, name = _reach(path), column.name
+
+    def read(item: Item, note: Note) -> bool | None:
+        value = reach(item)
+        if value is None or isinstance(value, bool):
+            return value
+        note(f"{name}.wrong_type")
+        return {"true": True, "false": False}.get(value.lower()) if isinstance(value, str) else None
+
+    return read
+
+
+def day(path: str, column: sa.Column[Any]) -> Read:
+    """A calendar date; of a date-time, which some LFIs send, the date in the UAE, noted."""
+    reach, name = _reach(path), column.name
+
+    def read(item: Item, note: Note) -> date | None:
+        value = reach(item)
+        if value is None:
+            return None
+        if isinstance(value, str) and len(value) == len("2026-01-31"):
+            try:
+                return date.fromisoformat(value)
+            except ValueError:
+                note(f"{name}.not_a_date")
+                return None
+        moment = _instant(value)[0] if isinstance(value, str) else None
+        note(f"{name}.not_a_date" if moment is None else f"{name}.a_date_time")
+        return None if moment is None else local_date(moment)
+
+    return read
+
+
+def rates(path: str, column: sa.Column[Any]) -> Read:
+    """Whether a product's rates can be read: `locked` for a JWE, which only the user's code opens, else `open`.
+
+    v1.2 and v2.0 have `LendingRates` in its place.  Source: Account Information API v2.1-errata2, `FinanceRates`.
+    """
+    reaches, name = (_reach(path), _reach("LendingRates")), column.name
+
+    def read(item: Item, note: Note) -> str | None:
+        value = next((found for reach in reaches if (found := reach(item)) is not None), None)
+        match value:
+            case None:
+                return None
+            case Mapping() | list():
+                return "open"
+            case str() if value.count(".") == JWE_PARTS - 1:
+                return "locked"
+        note(f"{name}.wrong_type")
+        return None
+
+    return read
+
+
 def uae_date(path: str, _column: sa.Column[Any]) -> Read:
     """The local date in the UAE of an instant."""
     reach = _reach(path)
@@ -206,6 +281,15 @@ class Typed:
 
 
 N = ResourceName
+_ACCOUNT: Final[Mapping[str, tuple[Reader, str]]] = {
+    "status": (text, "Status"),
+    "currency": (text, "Currency"),
+    "account_type": (text, "AccountType"),
+    "account_sub_type": (text, "AccountSubType"),
+    "nickname": (text, "Nickname"),
+    "description": (text, "Description"),
+    "opening_date": (instant, "OpeningDate"),  # a date-time on accounts (trap 28)
+}
 _PARTY: Final = Typed(
     {
         "party_type": (text, "PartyType"),
@@ -215,18 +299,8 @@ _PARTY: Final = Typed(
 )
 
 TYPED: Final[Mapping[ResourceName, Typed]] = {
-    N.ACCOUNTS: Typed(
-        {
-            "status": (text, "Status"),
-            "currency": (text, "Currency"),
-            "account_type": (text, "AccountType"),
-            "account_sub_type": (text, "AccountSubType"),
-            "nickname": (text, "Nickname"),
-            "description": (text, "Description"),
-            "opening_date": (instant, "OpeningDate"),  # a date-time on accounts (trap 28)
-        },
-        key_max=ACCOUNT_ID.length or 40,
-    ),
+    N.ACCOUNTS: Typed(_ACCOUNT, key_max=ACCOUNT_ID.length or 40),
+    N.ACCOUNT: Typed(_ACCOUNT),
     N.BALANCES: Typed(
         {
             "type": (text, "Type"),
@@ -262,6 +336,68 @@ TYPED: Final[Mapping[ResourceName, Typed]] = {
     ),
     N.ACCOUNT_PARTIES: _PARTY,
     N.PARTIES: _PARTY,
+    N.BENEFICIARIES: Typed(  # names and accounts of other people stay in the raw item
+        {
+            "beneficiary_type": (text, "BeneficiaryType"),
+            "added_via_of": (flag, "AddedViaOF"),
+            "reference": (text, "Reference"),
+        }
+    ),
+    N.DIRECT_DEBITS: Typed(
+        {
+            "mandate_identification": (text, "MandateIdentification"),
+            "status": (text, "DirectDebitStatusCode"),
+            "name": (text, "Name"),
+            "frequency": (text, "Frequency"),
+            "previous_payment_date_time": (instant, "PreviousPaymentDateTime"),
+            "previous_payment_amount": (money, "PreviousPaymentAmount.Amount"),
+            "previous_payment_currency": (text, "PreviousPaymentAmount.Currency"),
+        }
+    ),
+    N.STANDING_ORDERS: Typed(
+        {
+            "standing_order_type": (text, "StandingOrderType"),
+            "status": (text, "StandingOrderStatusCode"),
+            "frequency": (text, "Frequency"),
+            "first_payment_date_time": (instant, "FirstPaymentDateTime"),
+            "next_payment_date_time": (instant, "NextPaymentDateTime"),
+            "last_payment_date_time": (instant, "LastPaymentDateTime"),
+            "final_payment_date_time": (instant, "FinalPaymentDateTime"),
+            "number_of_payments": (text, "NumberOfPayments"),
+            "first_payment_amount": (money, "FirstPaymentAmount.Amount"),
+            "first_payment_currency": (text, "FirstPaymentAmount.Currency"),
+            "next_payment_amount": (money, "NextPaymentAmount.Amount"),
+            "next_payment_currency": (text, "NextPaymentAmount.Currency"),
+        }
+    ),
+    N.SCHEDULED_PAYMENTS: Typed(
+        {
+            "scheduled_type": (text, "ScheduledType"),
+            "scheduled_payment_date_time": (instant, "ScheduledPaymentDateTime"),
+            "amount": (money, "InstructedAmount.Amount"),
+            "currency": (text, "InstructedAmount.Currency"),
+        }
+    ),
+    N.STATEMENTS: Typed(
+        {
+            "statement_date": (day, "StatementDate"),
+            "opening_date": (day, "OpeningDate"),
+            "closing_date": (day, "ClosingDate"),
+            "opening_balance": (signed_balance, "OpeningBalance"),
+            "opening_currency": (text, "OpeningBalance.Amount.Currency"),
+            "closing_balance": (signed_balance, "ClosingBalance"),
+            "closing_currency": (text, "ClosingBalance.Amount.Currency"),
+        },
+        instant="opening_date",
+    ),
+    N.PRODUCT: Typed(
+        {
+            "sharia_structure": (text, "ShariaStructure"),
+            "is_secured": (flag, "IsSecured"),
+            "is_salary_transfer_required": (flag, "IsSalaryTransferRequired"),
+            "finance_rates": (rates, "FinanceRates"),
+        }
+    ),
 }
 
 
@@ -278,11 +414,12 @@ _READERS: Final = {name: _readers(name) for name in TYPED}
 # -- a page ----------------------------------------------------------------------------------------------------------
 
 
-def decode(resource: Resource, account_id: str, data: bytes) -> Decoded:
+def decode(resource: Resource, account_id: str, data: bytes, *, place: int = 1) -> Decoded:
     """Decode the `Data` of one page.
 
     Args:
         account_id: the account the page was asked for; `''` for none.
+        place: of the page's first item in the listing; names items the standard gives no id.
 
     Raises:
         StandardViolationError: `Data` is not an object, its items are missing, or it is another account's.
@@ -295,10 +432,10 @@ def decode(resource: Resource, account_id: str, data: bytes) -> Decoded:
     records: list[Record] = []
     violations = 0
     readers, key_of, key_max = _READERS[resource.name], _key_reader(resource.key), TYPED[resource.name].key_max
-    for raw in _items(resource, account_id, data):
+    for number, raw in enumerate(_items(resource, account_id, data), start=place):
         try:
             item = _EXACT.decode(raw)
-            key = key_of(item)
+            key = key_of(item) if resource.key else _place(item, number)
             digest = xxhash.xxh3_128_digest(_CANONICAL.encode(item), seed=DECODER_VERSION)
         except _UNREADABLE:
             key = None
@@ -339,6 +476,10 @@ def _items(resource: Resource, account_id: str, data: bytes) -> Iterator[bytes]:
         raise StandardViolationError(f"{resource.operation}: Data has no {resource.items}") from None
     except _UNREADABLE:
         raise StandardViolationError(f"{resource.operation}: Data is not what the standard says") from None
+
+
+def _place(item: Any, number: int) -> str | None:
+    return str(number) if isinstance(item, Mapping) else None
 
 
 @lru_cache(maxsize=64)

@@ -5,7 +5,10 @@ No I/O here.  The rule that matters: only complete walks can prove that a record
 
 A walk of pages is not a snapshot (`reliability.md` rule 24): a listing of one page proves an absence at once, one of
 several pages only when two complete walks in a row did not show the record.  A walk narrowed to a window proves
-nothing outside it.  Pending records are replaced as a set (rule 25).
+nothing outside it, and what a booked record's absence from it proves is only that the record is not dated there any
+more: LFIs correct dates.  So a narrow walk notes the absence, and the next one, which reaches far back, decides.
+Pending records are replaced as a set (rule 25); from several pages they, too, need a second walk, since an item that
+moves up between two reads is on neither page.
 """
 
 from collections.abc import Mapping
@@ -24,6 +27,7 @@ class Proof:
     Attributes:
         walk_complete: every page came, and every item on them had a key.
         single_page: the whole listing was one page: a snapshot.
+        reaches_back: the walk went far enough for a record whose date was corrected.
         since, until: instants between which every record must have been shown; `None` is open.
     """
 
@@ -31,6 +35,7 @@ class Proof:
     single_page: bool
     since: datetime | None = None
     until: datetime | None = None
+    reaches_back: bool = True
 
     def must_have_shown(self, held: Held) -> bool:
         """Whether this walk would have shown the record, were it still there."""
@@ -44,7 +49,7 @@ class Proof:
 
     def proves_gone(self, held: Held) -> bool:
         """Whether not being shown is proof enough."""
-        return self.single_page or held.pending or held.missed
+        return (self.single_page or held.missed) and (self.reaches_back or held.pending)
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,12 @@ class Engine:
         if consent is None or not consent.callable_at(known.now):
             return await self._not_callable(claim, consent, known)
         client = await self._parts.clients(consent.lfi)
-        resources = permitted(consent.permissions, version=consent.version, published=client.config.published)
+        resources = permitted(
+            consent.permissions,
+            version=consent.version,
+            published=client.config.published,
+            repeats=self._settings.account_details,
+        )
         run = ConsentRun(
             self._parts.store,
             claim,

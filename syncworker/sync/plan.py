@@ -4,6 +4,16 @@ In: what the consent opens, how far each listing was read, the time.  Out: `Step
 
 Accounts come first: an AccountId may only be used with the consent whose `/accounts` showed it, so the steps of the
 accounts are planned after that (or from the grants an earlier run filed).
+
+How a long listing (`Window.sliced`) is read, so that what is new comes first and nothing is read in vain:
+
+    first        the newest `first_sync`
+    then         slices of `backfill_slice`, backwards, until the consent's FromDate, the LFI's first available, or
+                 `backfill_max`; of an LFI that does not say where its history begins, until `EMPTY_SLICES` in a row
+                 held nothing
+    later        from `overlap` before the newest booked record, or from the oldest undecided one
+    now and then from `rewalk` back, once every `rewalk_every`: rows that the LFI files late, dated weeks ago, lie
+                 before any overlap.  What comes later still is found by no walk but a full one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,37 +22,50 @@ from datetime import UTC, date, datetime, time, timedelta
 
 from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.resources import Window as WindowParams
-from syncworker.standard.values import write_instant
+from syncworker.standard.values import local_date, write_instant
 from syncworker.store.cursors import BEGINNING, Cursor, Listing
 
 DAY = timedelta(days=1)
+EMPTY_SLICES = 4
+"""Slices in a row without an item after which an LFI that does not say where its history begins has no more: a year."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The dates a walk asks for, already one day wider at each end: LFIs ignore the offset of a filter (trap 26).
+    """The dates a walk asks for, already wider at each end: LFIs ignore the offset of a filter (trap 26).
 
     Attributes:
-        from_date, to_date: as sent, at 00:00:00Z; `None` sends nothing.
+        from_date, to_date: as sent; `None` sends nothing.
+        wider: by how much (`standard.resources.Window.wider`).
     """
 
     from_date: date | None = None
     to_date: date | None = None
+    wider: timedelta = DAY
 
     def params(self, names: WindowParams) -> dict[str, str]:
         """As query parameters."""
         ends = ((names.from_param, self.from_date), (names.to_param, self.to_date))
-        return {name: write_instant(_midnight(day)) for name, day in ends if day is not None}
+        return {
+            name: day.isoformat() if names.as_dates else write_instant(_midnight(day))
+            for name, day in ends
+            if day is not None
+        }
 
     @property
     def since(self) -> datetime | None:
         """From here on every record must be shown."""
-        return None if self.from_date is None else _midnight(self.from_date + DAY)
+        return None if self.from_date is None else _midnight(self.from_date + self.wider)
 
     @property
     def until(self) -> datetime | None:
         """Up to here, exclusive, every record must be shown."""
-        return None if self.to_date is None else _midnight(self.to_date - DAY)
+        return None if self.to_date is None else _midnight(self.to_date - self.wider)
+
+    @property
+    def covers_from(self) -> date:
+        """The first date that is covered once the walk is complete."""
+        return BEGINNING if self.from_date is None else self.from_date + self.wider
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +75,18 @@ class Step:
     Attributes:
         account_id: `''` for a listing of the connection.
         window: `None` where the listing cannot be narrowed.
+        floor: nothing older is ever asked for.
+        deep: reaches back for rows filed late.
+        backfill: a slice of the history behind what was read, not the newest part.
     """
 
     resource: Resource
     account_id: str = ""
     params: Mapping[str, str] = field(default_factory=dict)
     window: Window | None = None
+    floor: date = BEGINNING
+    deep: bool = False
+    backfill: bool = False
 
     @property
     def listing(self) -> Listing:
@@ -73,12 +102,21 @@ class PlanSettings:
         overlap: how far behind the high-water mark a walk begins again.
         open_max: how far back an undecided record may hold a window open.
         together: a listing due within this time is read along with those due now.
+        first_sync: how far back the first walk of a long listing reaches.
+        backfill_slice: how much of the history behind it is read at once.
+        backfill_max: how far back history is wanted at all.
+        rewalk, rewalk_every: how far back a walk reaches now and then, and how often.
     """
 
     cadence: Mapping[ResourceName, timedelta]
     overlap: timedelta = timedelta(days=7)
     open_max: timedelta = timedelta(days=60)
     together: timedelta = timedelta(minutes=10)
+    first_sync: timedelta = timedelta(days=90)
+    backfill_slice: timedelta = timedelta(days=90)
+    backfill_max: timedelta = timedelta(days=3650)
+    rewalk: timedelta = timedelta(days=30)
+    rewalk_every: timedelta = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,29 +179,122 @@ def _step(
 ) -> Step:
     if resource.window is None:
         return Step(resource, account_id)
-    window = window_of(cursor, limits=limits, now=now, settings=settings)
-    return Step(resource, account_id, window.params(resource.window), window)
+    deep = cursor is None or cursor.deep_at is None or now - cursor.deep_at >= settings.rewalk_every
+    window = window_of(cursor, of=resource.window, limits=limits, now=now, settings=settings, deep=deep)
+    floor = floor_of(limits, now=now, settings=settings)
+    return Step(resource, account_id, window.params(resource.window), window, floor=floor, deep=deep)
 
 
-def window_of(cursor: Cursor | None, *, limits: ConsentLimits, now: datetime, settings: PlanSettings) -> Window:
-    """From where to where a listing is walked.
+def window_of(
+    cursor: Cursor | None,
+    *,
+    of: WindowParams,
+    limits: ConsentLimits,
+    now: datetime,
+    settings: PlanSettings,
+    deep: bool = False,
+) -> Window:
+    """From where to where the newest part of a listing is walked, within the consent's dates.
 
-    The first walk takes all there is within the consent's dates.  Later ones begin `overlap` before the newest booked
-    record, or at the oldest undecided one; the whole again when the consent opens more than was ever covered.
+    A short listing is walked whole at first, and again when the consent opens more than was ever covered; of a long
+    one that is the backfill's part.
     """
-    whole = Window(
-        None if limits.from_date is None else _earlier(limits.from_date, DAY),
-        None if limits.to_date is None else limits.to_date + DAY,
+    begin = limits.from_date
+    back_to = _back_to(cursor, of=of, limits=limits, now=now, settings=settings, deep=deep)
+    if back_to is not None:
+        begin = back_to if begin is None else max(begin, back_to)
+    return Window(
+        None if begin is None else _earlier(begin, of.wider),
+        None if limits.to_date is None else limits.to_date + of.wider,
+        of.wider,
     )
-    if cursor is None or cursor.checked_at is None or cursor.high_water is None:
-        return whole
-    if cursor.covered_from is None or cursor.covered_from > (limits.from_date or BEGINNING):
-        return whole
+
+
+def _back_to(
+    cursor: Cursor | None,
+    *,
+    of: WindowParams,
+    limits: ConsentLimits,
+    now: datetime,
+    settings: PlanSettings,
+    deep: bool,
+) -> date | None:
+    """How far back the newest part of a listing reaches; `None`: as far as there is."""
+    if cursor is None or cursor.checked_at is None:
+        today = local_date(now)
+        newest = today if limits.to_date is None else min(today, limits.to_date)
+        return _earlier(newest, settings.first_sync) if of.sliced else None
+    if not of.sliced and (
+        cursor.high_water is None
+        or cursor.covered_from is None
+        or cursor.covered_from > (limits.from_date or BEGINNING)
+    ):
+        return None
+    if cursor.high_water is None:  # never a booked record
+        return _earlier(local_date(cursor.checked_at), settings.first_sync)
     back_to = min(cursor.high_water, now) - settings.overlap
     if cursor.open_since is not None:
         back_to = min(back_to, max(cursor.open_since, now - settings.open_max))
-    from_date = _earlier(back_to.astimezone(UTC).date(), DAY)
-    return Window(from_date if whole.from_date is None else max(from_date, whole.from_date), whole.to_date)
+    if deep:
+        back_to = min(back_to, now - settings.rewalk)
+    return back_to.astimezone(UTC).date()
+
+
+# -- the history behind ----------------------------------------------------------------------------------------------
+
+
+def floor_of(limits: ConsentLimits, *, now: datetime, settings: PlanSettings) -> date:
+    """The date behind which nothing is asked for."""
+    return max(limits.from_date or BEGINNING, _earlier(local_date(now), settings.backfill_max))
+
+
+def is_backfilled(cursor: Cursor, *, floor: date) -> bool:
+    """Whether the history of a listing was read down to where it ends, or to the floor."""
+    return (cursor.backfilled_to is not None and cursor.backfilled_to <= floor) or (
+        cursor.covered_from is not None and cursor.covered_from <= floor
+    )
+
+
+def next_slice(
+    resource: Resource,
+    cursor: Cursor | None,
+    *,
+    limits: ConsentLimits,
+    now: datetime,
+    settings: PlanSettings,
+) -> Step | None:
+    """The next slice of a listing's history, behind what is covered; `None` when there is none to read.
+
+    A listing that was never read, or is refused, has none yet.  `Cursor.backfill_due_at` is the caller's to mind.
+    """
+    if resource.window is None or not resource.window.sliced:
+        return None
+    if cursor is None or cursor.covered_from is None:
+        return None
+    if cursor.refused_until is not None and cursor.refused_until > now:
+        return None
+    floor = floor_of(limits, now=now, settings=settings)
+    if is_backfilled(cursor, floor=floor):
+        return None
+    wider = resource.window.wider
+    end = _earlier(cursor.covered_from, DAY)
+    begin = max(floor, _earlier(cursor.covered_from, settings.backfill_slice))
+    window = Window(_earlier(begin, wider), end + wider, wider)
+    return Step(resource, cursor.listing.account_id, window.params(resource.window), window, floor=floor, backfill=True)
+
+
+def backfilled_to(window: Window, *, floor: date, first_available: datetime | None, empty_slices: int) -> date | None:
+    """Where the history ends, once a complete walk of `window` reached it; `None`: there may be more.
+
+    Args:
+        empty_slices: slices in a row that held nothing, this one included.
+    """
+    begins = window.covers_from
+    if begins <= floor:
+        return begins
+    if first_available is not None:
+        return BEGINNING if begins <= local_date(first_available) else None
+    return BEGINNING if empty_slices >= EMPTY_SLICES else None
 
 
 def _midnight(day: date) -> datetime:

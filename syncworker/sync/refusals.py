@@ -29,6 +29,8 @@ ABSENT: Final = Refusal("absent", timedelta(days=7))
 
 REFUSED: Final = Refusal("refused", timedelta(hours=24))
 TRANSIENT: Final = Refusal("failed")
+TRUNCATED: Final = Refusal("truncated")
+"""A guard cut the walk off: too many pages, a loop, a link that leads away, a page too large."""
 
 # fmt: off
 BY_CODE: Final = {

@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId, Slug
@@ -19,7 +19,11 @@ class StepOutcome(StrEnum):
     ABSENT = "absent"  # 404: the account has no such thing
     REFUSED = "refused"  # a definite refusal, remembered
     FAILED = "failed"  # time may mend it
+    TRUNCATED = "truncated"  # cut off by a guard: what came is kept, the rest was never seen
     SKIPPED = "skipped"  # the run stopped before it
+
+
+_UNFINISHED: Final = (StepOutcome.FAILED, StepOutcome.TRUNCATED, StepOutcome.SKIPPED)
 
 
 class RunOutcome(StrEnum):
@@ -57,6 +61,20 @@ class StepReport:
     notes: Mapping[str, int] = field(default_factory=dict)
     due_at: datetime | None = None
 
+    def plus(self, other: "StepReport") -> "StepReport":
+        """Both walks of one listing, its newest part and a slice of its history, as one report."""
+        new = StepOutcome.OK in (self.outcome, other.outcome)
+        counts = ("pages", "pages_unchanged", "items", "added", "modified", "removed")
+        due = [at for at in (self.due_at, other.due_at) if at is not None]
+        return replace(
+            self,
+            outcome=StepOutcome.OK if new else self.outcome,
+            error=self.error or other.error,
+            notes=Counter(self.notes) + Counter(other.notes),
+            due_at=min(due, default=None),
+            **{name: getattr(self, name) + getattr(other, name) for name in counts},
+        )
+
     def as_json(self) -> dict[str, Any]:
         """For `run.steps`: what is not empty."""
         facts: dict[str, Any] = {"account_id": self.account_id, "resource": self.resource.value}
@@ -91,8 +109,7 @@ class RunReport:
     def good(self) -> bool:
         """Whether nothing is left that a try soon could mend."""
         return self.outcome in (RunOutcome.OK, RunOutcome.UNCHANGED) or (
-            self.outcome is RunOutcome.PARTIAL
-            and all(step.outcome not in (StepOutcome.FAILED, StepOutcome.SKIPPED) for step in self.steps)
+            self.outcome is RunOutcome.PARTIAL and all(step.outcome not in _UNFINISHED for step in self.steps)
         )
 
     def total(self, name: str) -> int:
@@ -125,7 +142,7 @@ def run_outcome(steps: Sequence[StepReport], *, stopped: bool) -> RunOutcome:
         stopped: the run ended early, because of the consent, the LFI's gate or the deadline.
     """
     outcomes = {step.outcome for step in steps}
-    read = outcomes & {StepOutcome.OK, StepOutcome.UNCHANGED, StepOutcome.ABSENT}
-    if stopped or outcomes & {StepOutcome.FAILED, StepOutcome.REFUSED, StepOutcome.SKIPPED}:
+    read = outcomes & {StepOutcome.OK, StepOutcome.UNCHANGED}
+    if stopped or outcomes & {StepOutcome.REFUSED, *_UNFINISHED}:
         return RunOutcome.PARTIAL if read else RunOutcome.FAILED
     return RunOutcome.OK if StepOutcome.OK in outcomes else RunOutcome.UNCHANGED

@@ -2,10 +2,14 @@
 
     read       consent, cursors and grants, in one transaction
     walk       the listings that are due, a few at a time; what goes wrong is a value
+    backfill   slices of the history behind what was read, one after the other, each in its own transaction
     write      records, cursors, changes, the run, its calls and the end of the claim, in one transaction
 
 A listing whose pages are all known is not decoded: its cursor moves with the others in one statement.  A consent that
 brings more than `flush_bytes` is written in several transactions, each of whole listings with their cursors.
+
+The backfill follows once the newest data is in its tables.  A process that dies in it has at most one slice to fetch
+again; a run that comes near its deadline leaves the rest to the next one, which is due at once.
 """
 
 import asyncio
@@ -29,6 +33,7 @@ from syncworker.errors import (
     SyncWorkerError,
     TokenBusyError,
     TransientError,
+    TruncatedError,
 )
 from syncworker.lfi.api import TokenSource
 from syncworker.lfi.transport import Call
@@ -43,14 +48,17 @@ from syncworker.store.work import Claim
 from syncworker.sync import pages as footprint
 from syncworker.sync.apply import Scope, Showing, apply, guard, keep_grants, show
 from syncworker.sync.fetch import Reader, Walk, fetch
-from syncworker.sync.plan import ConsentLimits, PlanSettings, Step, plan
-from syncworker.sync.refusals import ABSENT, TRANSIENT, Refusal, refusal
+from syncworker.sync.plan import ConsentLimits, PlanSettings, Step, next_slice, plan
+from syncworker.sync.refusals import ABSENT, TRANSIENT, TRUNCATED, Refusal, refusal
 from syncworker.sync.reports import RunOutcome, RunReport, StepOutcome, StepReport, run_outcome
 
 RESTING: Final = timedelta(hours=1)
 """When to look again at a consent that may not be called now but is not at its end."""
 
 CODE_LENGTH: Final = 64
+
+BACKFILL_SHARE: Final = 0.7
+"""Share of a run's deadline after which no further slice of history is begun."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -74,6 +82,7 @@ class SyncSettings:
         flush_bytes: page bytes held in memory before they are written.
         lease_s: lease of a claim; renewed three times in that time while the run lasts.
         seal_raw: seal every raw item, not only those of parties.
+        account_details: read `/accounts/{AccountId}` too, which repeats `/accounts` at the price of a call each.
         data_get_millifils: price of a successful data GET.
     """
 
@@ -86,6 +95,7 @@ class SyncSettings:
     flush_bytes: int = 8 * 1024 * 1024
     lease_s: float = 120.0
     seal_raw: bool = False
+    account_details: bool = False
     data_get_millifils: int = 2_500
 
 
@@ -190,6 +200,10 @@ class ConsentRun:
         self._unchanged: list[StepReport] = []
         self._broken: dict[Listing, tuple[StepReport, Attempt | None]] = {}
         self._reports: list[StepReport] = []
+        self._limits = ConsentLimits(from_date=consent.from_date, to_date=consent.to_date)
+        self._slices = 0
+        self._broken_slices: dict[Listing, StepReport] = {}
+        self._backfill_due: dict[Listing, datetime] = {}
 
     async def run(self) -> RunReport:
         """Walk what is due and write what came.
@@ -197,11 +211,14 @@ class ConsentRun:
         Raises:
             StoreUnavailableError: the database is away: nothing more is written, the lease runs out by itself.
         """
+        enough = asyncio.get_running_loop().time() + self._settings.consent_deadline_s * BACKFILL_SHARE
         try:
             async with asyncio.timeout(self._settings.consent_deadline_s):
                 await self._read()
+                await self._backfill(enough)
         except TimeoutError:
-            self._stop = self._stop or DeadlineError("the consent's run took longer than it may")
+            if not self._slices:  # otherwise the next run goes on where this one came to
+                self._stop = self._stop or DeadlineError("the consent's run took longer than it may")
         try:
             return await self._store.atomically(self._finish)
         except (ConsentNotUsableError, LeaseLostError) as error:
@@ -231,7 +248,7 @@ class ConsentRun:
             self._resources,
             accounts,
             self._known.cursors,
-            limits=ConsentLimits(from_date=self._consent.from_date, to_date=self._consent.to_date),
+            limits=self._limits,
             now=self._known.now,
             everything=self._claim.asked or self._full,
             needed=needed,
@@ -266,7 +283,8 @@ class ConsentRun:
         cursor = self._known.cursors.get(walk.step.listing)
         packed = cursor.pages if cursor and not self._full else None
         known: Mapping[bytes, footprint.Keys] = {}
-        if walk.error is None and footprint.same(packed, [footprint.page_digest(data) for data in walk.pages]):
+        known_walk = walk.error is None and not walk.step.deep  # a deep walk has to leave its mark on the cursor
+        if known_walk and footprint.same(packed, [footprint.page_digest(data) for data in walk.pages]):
             if walk.step.resource.name is ResourceName.ACCOUNTS:
                 self._accounts_seen = frozenset(show(walk, footprint.unpack(packed)).seen)
             report = _report(walk.step, StepOutcome.UNCHANGED)
@@ -288,9 +306,16 @@ class ConsentRun:
             await self._broken_off(walk, walk.error)
 
     async def _broken_off(self, walk: Walk, error: SyncWorkerError) -> None:
-        """What a walk that did not come to its end means for its listing, and for the run."""
+        """What a walk that did not come to its end means for its listing."""
+        meaning = await self._meaning(walk, error)
+        self._broken[walk.step.listing] = self._attempt(walk, error, meaning)
+
+    async def _meaning(self, walk: Walk, error: SyncWorkerError) -> Refusal:
+        """What it means for the run; asks the Hub, closes the gate or stops the run where it must."""
         meaning = TRANSIENT
         match error:
+            case TruncatedError():
+                meaning = TRUNCATED
             case RefusedError():
                 meaning = refusal(error.status, error.error_code)
                 if meaning.ask:
@@ -311,7 +336,7 @@ class ConsentRun:
             error=error.code,
             outcome=meaning.outcome,
         )
-        self._broken[walk.step.listing] = self._attempt(walk, error, meaning)
+        return meaning
 
     def _attempt(self, walk: Walk, error: SyncWorkerError, meaning: Refusal) -> tuple[StepReport, Attempt]:
         now = self._known.now
@@ -343,6 +368,102 @@ class ConsentRun:
                 self._stop = ConsentNotUsableError(
                     f"consent is {consent.status}", consent_id=consent.consent_id, cause=consent.status
                 )
+
+    # -- the history behind ------------------------------------------------------------------------------------------
+
+    async def _backfill(self, enough: float) -> None:
+        """Read the history behind what is covered, slice by slice, the accounts by turns.
+
+        Args:
+            enough: loop time after which no slice is begun.
+        """
+        listings = [
+            (resource, Listing(account_id, resource.name))
+            for resource in self._resources
+            if resource.window is not None and resource.window.sliced
+            for account_id in self._accounts
+        ]
+        cursors = self._known.cursors
+        if all(one in cursors and not self._slice(resource, cursors[one]) for resource, one in listings):
+            return
+        await self._flush()
+        async with self._store.reading() as unit:
+            cursors = await unit.cursors.of(self._scope.connection_id)
+        while self._stop is None:
+            begun = self._slices
+            for resource, listing in listings:
+                step = self._slice(resource, cursors.get(listing))
+                if step is None or self._stop is not None:
+                    continue
+                cursor = cursors[listing]
+                if cursor.backfill_due_at is not None and cursor.backfill_due_at > self._known.now:
+                    self._backfill_due[listing] = cursor.backfill_due_at
+                    continue
+                self._backfill_due[listing] = self._known.now
+                if asyncio.get_running_loop().time() > enough:
+                    return
+                if listing not in self._broken_slices:
+                    cursors = await self._one_slice(step, cursors)
+                    later = cursors[listing].backfill_due_at
+                    if later is None:
+                        del self._backfill_due[listing]
+                    else:
+                        self._backfill_due[listing] = later
+            if self._slices == begun:
+                return
+
+    def _slice(self, resource: Resource, cursor: Cursor | None) -> Step | None:
+        return next_slice(resource, cursor, limits=self._limits, now=self._known.now, settings=self._settings.plan)
+
+    async def _one_slice(self, step: Step, cursors: Mapping[Listing, Cursor]) -> Mapping[Listing, Cursor]:
+        """Walk one slice and write it with its cursor and coverage; gives back the cursors as they are then."""
+        try:
+            self._gates.check(self._consent.lfi)
+        except LFIRateLimitedError as error:
+            self._stop = error
+            return cursors
+        walk = await fetch(
+            step,
+            self._reader,
+            version=self._consent.version,
+            token=self._token,
+            calls=self._calls.append,
+            pages_max=self._settings.pages_max,
+        )
+        shown: Showing | None = None
+        try:
+            shown = show(walk, {})
+        except StandardViolationError as error:
+            walk = replace(walk, error=error)
+        wait: datetime | None = None
+        if walk.error is not None:
+            meaning = await self._meaning(walk, walk.error)
+            report, attempt = self._attempt(walk, walk.error, meaning)
+            self._broken_slices[step.listing] = report
+            wait = attempt.due_at
+
+        async def write(unit: UnitOfWork) -> tuple[tuple[StepReport, ...], Mapping[Listing, Cursor]]:
+            now = await unit.now()
+            await guard(unit, self._scope, now=now)
+            held = await unit.cursors.of(self._scope.connection_id)
+            due = {step.listing: held[step.listing].due_at}
+            reports: tuple[StepReport, ...] = ()
+            if shown is not None and (walk.error is None or walk.pages):
+                reports = await apply(unit, self._scope, [shown], held, due=due, now=now)
+            if wait is not None:
+                await unit.cursors.delay_backfill(
+                    self._scope.connection_id, step.listing, until=wait, gen=self._claim.gen
+                )
+            return reports, await unit.cursors.of(self._scope.connection_id)
+
+        try:
+            reports, cursors = await self._store.atomically(write)
+        except SyncWorkerError as error:
+            self._stop = self._stop or error
+            return cursors
+        self._reports += reports
+        self._slices += walk.error is None
+        return cursors
 
     # -- write -------------------------------------------------------------------------------------------------------
 
@@ -402,7 +523,13 @@ class ConsentRun:
 
     def _whole(self, reports: list[StepReport]) -> list[StepReport]:
         """One report a listing: a walk that broke off keeps the counts of the records it brought."""
-        by_listing = {Listing(one.account_id, one.resource): one for one in reports}
+        by_listing: dict[Listing, StepReport] = {}
+        for one in reports:
+            listing = Listing(one.account_id, one.resource)
+            by_listing[listing] = by_listing[listing].plus(one) if listing in by_listing else one
+        for listing, slice_ in self._broken_slices.items():
+            written = by_listing.get(listing, slice_)
+            by_listing[listing] = replace(written, outcome=slice_.outcome, error=slice_.error)
         for listing, (broken, _) in self._broken.items():
             written = by_listing.get(listing, broken)
             by_listing[listing] = replace(
@@ -469,6 +596,8 @@ class ConsentRun:
             for account_id in (self._accounts if resource.per_account else ("",))
         ]
         known = {listing: cursor.due_at for listing, cursor in self._known.cursors.items()}
+        for listing, at in self._backfill_due.items():
+            due[listing] = min(at, due.get(listing) or known.get(listing) or at)
         return max(now, min((due.get(one) or known.get(one) or soon for one in listings), default=now + RESTING))
 
     def _call_row(self, call: Call) -> CallRow:

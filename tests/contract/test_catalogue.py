@@ -51,10 +51,9 @@ def test_the_window_of_a_resource_is_published(resource: Resource, account_infor
     """Its two query parameters are those of the operation."""
     assert resource.window is not None
     parameters = account_information.document["components"]["parameters"]
-    referred = (
-        one["$ref"].rpartition("/")[2] for one in account_information.operation(resource.operation)["parameters"]
-    )
-    names = {parameters[name]["name"] for name in referred if parameters[name]["in"] == "query"}
+    listed = account_information.operation(resource.operation)["parameters"]
+    resolved = [parameters[one["$ref"].rpartition("/")[2]] if "$ref" in one else one for one in listed]
+    names = {one["name"] for one in resolved if one["in"] == "query"}
     assert names == {resource.window.from_param, resource.window.to_param}
 
 

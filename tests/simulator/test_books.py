@@ -12,6 +12,7 @@ from syncworker.simulator.books import Books, BooksError
 from syncworker.simulator.sandbox import Sandbox
 from syncworker.standard.permissions import Permission
 from syncworker.standard.resources import BY_NAME, Resource, ResourceName, Shape
+from syncworker.store.tables import RECORD_TABLES, typed_columns
 from tests.simulator.tpp import TPP, Tokens
 
 pytestmark = pytest.mark.flow
@@ -23,6 +24,8 @@ async def served(tpp: TPP, resource: Resource, account_id: str, token: str) -> l
     following: str | None = resource.path.format(AccountId=account_id)
     while following:
         answer = await tpp.get(following, token)
+        if answer.status_code == 404:
+            return []
         body = json.loads(answer.content, parse_float=Decimal)
         found = body["Data"][resource.items]
         items += [found] if resource.shape is Shape.ONE else found
@@ -42,10 +45,11 @@ async def test_the_books_hold_exactly_the_items_served(
         for account_id in (accounts if resource.per_account else accounts[:1])
         for item in await served(tpp, resource, account_id, tokens.access)
     ]
-    [consent] = await books.books(tokens.consent_id)
+    [consent] = await books.books(tokens.consent_id, repeats=True)
     rows = consent["resources"][name]
     assert [(row["account_id"], row["item"]) for row in rows] == walked
-    assert [row["key"] for row in rows] == [[reach(item, part) for part in resource.key] for _, item in walked]
+    keys = [[reach(item, part) for part in resource.key] or ["1"] for _, item in walked]  # one product at most
+    assert [row["key"] for row in rows] == keys
 
 
 def reach(item: dict[str, Any], path: str) -> Any:
@@ -185,3 +189,32 @@ async def test_an_unknown_consent_has_no_books(books: Books) -> None:
     """404, as a named error."""
     with pytest.raises(BooksError, match="404"):
         await books.books("x")
+
+
+@pytest.mark.parametrize("name", list(BY_NAME))
+async def test_columns_of_the_books_are_those_of_our_tables(books: Books, tokens: Tokens, name: ResourceName) -> None:
+    """All of them, and no other: else an audit would compare less than there is."""
+    [consent] = await books.books(tokens.consent_id, repeats=True)
+    rows = consent["resources"][name]
+    assert rows
+    assert {frozenset(row["columns"]) for row in rows} == {frozenset(typed_columns(RECORD_TABLES[name]))}
+
+
+async def test_what_only_repeats_is_in_the_books_when_asked_for(books: Books, tokens: Tokens) -> None:
+    """An account's own endpoint shows what `/accounts` has shown."""
+    [plain], [whole] = [await books.books(tokens.consent_id, repeats=asked) for asked in (False, True)]
+    assert whole["resources"].keys() - plain["resources"].keys() == {"account"}
+
+
+async def test_rates_are_locked_open_or_unseen(tpp: TPP, sandbox: Sandbox, books: Books) -> None:
+    """As far as the consent may know."""
+    told: list[Any] = []
+    for user, permissions in (
+        (sandbox.users[0], tuple(Permission)),
+        (sandbox.users[1], tuple(Permission)),
+        (sandbox.users[0], (Permission.ReadAccountsBasic, Permission.ReadProduct)),
+    ):
+        tokens = await tpp.consent(permissions, user=user)
+        [consent] = await books.books(tokens.consent_id)
+        told.append(consent["resources"]["product"][0]["columns"]["finance_rates"])
+    assert told == ["locked", "open", None]

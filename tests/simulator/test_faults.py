@@ -1,6 +1,8 @@
 """Troubles come when ordered, as often as ordered, and to nobody else."""
 
 import asyncio
+import gzip
+import json
 import time
 
 import httpx
@@ -127,6 +129,108 @@ async def test_links_astray(tpp: TPP, sandbox: Sandbox, tokens: Tokens) -> None:
     assert plain["Data"] == foreign["Data"] == loop["Data"]
 
 
+# -- a hostile bank ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def transactions(sandbox: Sandbox) -> str:
+    return f"/accounts/{sandbox.bank.account_of(sandbox.users[0]).account_id}/transactions"
+
+
+async def test_a_gzip_bomb_is_small_until_it_is_opened(tpp: TPP, sandbox: Sandbox, tokens: Tokens) -> None:
+    """A valid stream: a thousandth of what it unpacks to."""
+    sandbox.bank.gzip_bomb("accounts", megabytes=8)
+    headers = {"authorization": f"Bearer {tokens.access}", "accept": "application/json"}
+    async with tpp.http.stream("GET", f"{sandbox.resource_base_url}/accounts", headers=headers) as answer:
+        packed = b"".join([part async for part in answer.aiter_raw()])
+    assert (answer.status_code, answer.headers["content-encoding"]) == (200, "gzip")
+    assert len(packed) < 2**17
+    assert len(gzip.decompress(packed)) > 8 * 2**20
+
+
+async def test_arrays_nest_too_deep(tpp: TPP, sandbox: Sandbox, tokens: Tokens, transactions: str) -> None:
+    """In the first item, as deep as ordered."""
+    sandbox.bank.deep(depth=150_000)
+    body = (await tpp.get(transactions, tokens.access)).content
+    assert b'"Nested":' + b"[" * 150_000 + b"]" * 150_000 in body
+    with pytest.raises(RecursionError):
+        json.loads(body)
+
+
+@pytest.mark.parametrize("bare", [False, True])
+async def test_an_amount_of_five_thousand_digits(
+    tpp: TPP, sandbox: Sandbox, tokens: Tokens, transactions: str, bare: bool
+) -> None:
+    """As text, or as a JSON number that Python's int refuses."""
+    sandbox.bank.giant_amount(bare=bare)
+    body = (await tpp.get(transactions, tokens.access)).content
+    quote = b"" if bare else b'"'
+    assert b'"Amount":' + quote + b"9" * 5_000 + quote in body
+
+
+async def test_more_bytes_are_announced_than_come(tpp: TPP, sandbox: Sandbox, tokens: Tokens) -> None:
+    """The line is closed before the announced end."""
+    sandbox.bank.wrong_length("accounts", by=10)
+    with pytest.raises(httpx.RemoteProtocolError):
+        await tpp.get("/accounts", tokens.access)
+
+
+async def test_fewer_bytes_are_announced_than_come(tpp: TPP, sandbox: Sandbox, tokens: Tokens) -> None:
+    """What is read breaks off; what is left over lies in the connection."""
+    good = await tpp.get("/accounts", tokens.access)
+    sandbox.bank.wrong_length("accounts", by=-10)
+    broken = await tpp.get("/accounts", tokens.access)
+    assert broken.content == good.content[:-10]
+
+
+async def test_an_item_comes_twice_on_its_page(tpp: TPP, sandbox: Sandbox, tokens: Tokens, transactions: str) -> None:
+    """One key, two contents."""
+    sandbox.bank.duplicate()
+    rows = (await tpp.get(transactions, tokens.access)).json()["Data"]["Transaction"]
+    assert rows[-1] == rows[0] | {"Copy": True}
+
+
+async def test_an_item_has_a_member_twice(tpp: TPP, sandbox: Sandbox, tokens: Tokens, transactions: str) -> None:
+    """The later one contradicts the first."""
+    sandbox.bank.duplicate(member=True)
+    body = (await tpp.get(transactions, tokens.access)).content
+    plain = (await tpp.get(transactions, tokens.access)).content
+    assert json.loads(body)["Data"]["Transaction"][0]["TransactionId"] == "again"
+    assert body.count(b'"TransactionId":') == plain.count(b'"TransactionId":') + 1
+
+
+async def test_a_wrong_content_type(tpp: TPP, sandbox: Sandbox, tokens: Tokens) -> None:
+    """The body is good."""
+    sandbox.bank.wrong_type("accounts", content_type="application/xml")
+    wrong, right = [await tpp.get("/accounts", tokens.access) for _ in range(2)]
+    assert (wrong.headers["content-type"], wrong.content) == ("application/xml", right.content)
+
+
+async def test_a_dripping_answer_ends_when_the_fault_is_cleared(tpp: TPP, sandbox: Sandbox, tokens: Tokens) -> None:
+    """Byte by byte until then."""
+    sandbox.bank.drip("accounts", seconds=0.02)
+    headers = {"authorization": f"Bearer {tokens.access}", "accept": "application/json"}
+    async with tpp.http.stream("GET", f"{sandbox.resource_base_url}/accounts", headers=headers) as answer:
+        parts = answer.aiter_raw()
+        slow = [await anext(parts) for _ in range(5)]
+        sandbox.bank.clear_faults()
+        rest = [part async for part in parts]
+    whole = (await tpp.get("/accounts", tokens.access)).content
+    assert [len(part) for part in slow] == [1] * 5
+    assert b"".join([*slow, *rest]) == whole
+
+
+async def test_a_client_that_hangs_up_ends_the_drip(tpp: TPP, sandbox: Sandbox, tokens: Tokens) -> None:
+    """The bank keeps nothing running for it and stops at once."""
+    sandbox.bank.drip("accounts", seconds=0.02)
+    headers = {"authorization": f"Bearer {tokens.access}", "accept": "application/json"}
+    async with tpp.http.stream("GET", f"{sandbox.resource_base_url}/accounts", headers=headers) as answer:
+        await anext(answer.aiter_raw())
+    started = time.perf_counter()
+    await sandbox.stop()
+    assert time.perf_counter() - started < 1
+
+
 async def test_orders_in_force_can_be_read_and_taken_back(books: Books) -> None:
     """Through the door, like everything."""
     await books.do("answers", status=503, operation="balances")
@@ -134,7 +238,7 @@ async def test_orders_in_force_can_be_read_and_taken_back(books: Books) -> None:
     facts = await books.faults()
     await books.do("clear_faults")
     assert (facts["latency"], [one["operation"] for one in facts["faults"]]) == ({"*": 0.5}, ["balances"])
-    assert await books.faults() == {"latency": {}, "faults": []}
+    assert await books.faults() == {"latency": {}, "faults": [], "drifts": []}
 
 
 async def test_a_verb_that_does_not_exist_is_refused(books: Books) -> None:

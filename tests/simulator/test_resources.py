@@ -2,16 +2,28 @@
 
 import uuid
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import httpx
 import pytest
 
 from syncworker.simulator.sandbox import Sandbox
 from syncworker.standard.permissions import Permission
+from syncworker.standard.resources import RESOURCES
 from syncworker.standard.values import local_date
 from tests.simulator.tpp import TPP, Tokens
 
 pytestmark = pytest.mark.flow
+
+
+BESIDE = {
+    "beneficiaries": 200,
+    "statements": 200,
+    "direct-debits": 404,
+    "product": 404,
+    "scheduled-payments": 404,
+    "standing-orders": 404,
+}
 
 
 def refusal(answer: httpx.Response) -> tuple[int, str]:
@@ -52,7 +64,9 @@ async def test_a_users_token_reads_no_consent(tpp: TPP, tokens: Tokens) -> None:
     assert refusal(answer) == (403, "AccessToken.InvalidScope")
 
 
-@pytest.mark.parametrize("path", ["/balances", "/transactions", "/parties"])
+@pytest.mark.parametrize(
+    "path", [row.path.removeprefix("/accounts/{AccountId}") for row in RESOURCES if row.per_account and not row.repeats]
+)
 async def test_an_endpoint_needs_its_permission(tpp: TPP, sandbox: Sandbox, path: str) -> None:
     """Accounts alone open `/accounts` alone."""
     tokens = await tpp.consent((Permission.ReadAccountsBasic,))
@@ -242,6 +256,73 @@ async def test_an_empty_account_has_one_empty_page(tpp: TPP, sandbox: Sandbox) -
     tokens = await tpp.consent(user=user)
     body = (await tpp.get(f"/accounts/{empty.account_id}/transactions", tokens.access)).json()
     assert (body["Data"], body["Meta"]) == ({"AccountId": empty.account_id, "Transaction": []}, {"TotalPages": 1})
+
+
+# -- the other listings -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def statements(sandbox: Sandbox) -> str:
+    return f"/accounts/{sandbox.bank.account_of(sandbox.users[0]).account_id}/statements"
+
+
+def opened(pages: list[dict[str, Any]]) -> list[str]:
+    return [row["OpeningDate"] for page in pages for row in page["Data"]["Statements"]]
+
+
+async def test_statements_come_newest_first_and_tell_what_there_is(tpp: TPP, tokens: Tokens, statements: str) -> None:
+    """With the account's sub-type, and First and LastAvailableDateTime."""
+    (page,) = await tpp.walk(statements, tokens.access)
+    rows = page["Data"]["Statements"]
+    assert opened([page]) == sorted(opened([page]), reverse=True)
+    assert page["Data"]["AccountSubType"] == "CurrentAccount"
+    ends = [page["Meta"][f"{end}AvailableDateTime"] for end in ("First", "Last")]
+    assert [datetime.fromisoformat(one) for one in ends] == [
+        datetime.fromisoformat(f"{rows[-1]['OpeningDate']}T00:00:00+04:00"),
+        datetime.fromisoformat(f"{rows[0]['ClosingDate']}T23:59:59+04:00"),
+    ]
+
+
+async def test_statement_filters_compare_with_the_opening_date(
+    tpp: TPP, sandbox: Sandbox, tokens: Tokens, statements: str
+) -> None:
+    """Dates, both ends inclusive, on every page (D-39)."""
+    sandbox.bank.paginate("statements", 1)
+    window = {"fromStatementDate": "2026-08-01", "toStatementDate": "2026-10-01"}
+    pages = await tpp.walk(statements, tokens.access, params=window)
+    assert [opened([page]) for page in pages] == [["2026-10-01"], ["2026-09-01"], ["2026-08-01"]]
+
+
+async def test_a_consents_window_limits_its_statements(tpp: TPP, statements: str) -> None:
+    """By the opening date, as the filters do."""
+    tokens = await tpp.consent(from_date=date(2026, 8, 2), to_date=date(2026, 10, 31))
+    assert opened(await tpp.walk(statements, tokens.access)) == ["2026-10-01", "2026-09-01"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["fromStatementDate=2026-10-01T00:00:00Z", "toStatementDate=October", "fromBookingDateTime=2026-10-01"],
+)
+async def test_a_statement_filter_is_a_date(tpp: TPP, tokens: Tokens, statements: str, query: str) -> None:
+    """And no filter of another listing."""
+    assert refusal(await tpp.get(f"{statements}?{query}", tokens.access)) == (400, "Resource.InvalidFormat")
+
+
+async def test_finance_rates_need_a_permission_of_their_own(tpp: TPP, sandbox: Sandbox, tokens: Tokens) -> None:
+    """Without ReadProductFinanceRates the product is there and says nothing of them."""
+    path = f"/accounts/{sandbox.bank.account_of(sandbox.users[0]).account_id}/product"
+    plain = await tpp.consent((Permission.ReadAccountsBasic, Permission.ReadProduct))
+    [told], [untold] = [(await tpp.get(path, one.access)).json()["Data"]["Product"] for one in (tokens, plain)]
+    assert told["FinanceRates"].count(".") == 4
+    assert untold == {name: value for name, value in told.items() if name != "FinanceRates"}
+
+
+async def test_what_does_not_apply_to_an_account_is_not_found(tpp: TPP, sandbox: Sandbox, tokens: Tokens) -> None:
+    """404 without a body, where the standard has one; an empty list elsewhere."""
+    wallet = sandbox.bank.account_of(sandbox.users[0], 2).account_id
+    answers = {name: await tpp.get(f"/accounts/{wallet}/{name}", tokens.access) for name in BESIDE}
+    assert {name: answer.status_code for name, answer in answers.items()} == BESIDE
+    assert answers["beneficiaries"].json()["Data"] == {"AccountId": wallet, "Beneficiary": []}
 
 
 # -- consents ---------------------------------------------------------------------------------------------------------

@@ -24,12 +24,7 @@ from syncworker.standard.permissions import Permission
 from syncworker.standard.versions import Version
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-ALL: Final = (
-    Permission.ReadAccountsDetail,
-    Permission.ReadBalances,
-    Permission.ReadTransactionsDetail,
-    Permission.ReadParty,
-)
+ALL: Final = tuple(Permission)
 ABSENT: Final = object()
 """A member to leave out."""
 

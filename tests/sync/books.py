@@ -100,12 +100,14 @@ def walk(
     window: Window | None = None,
     error: SyncWorkerError | None = None,
     first_available: datetime | None = None,
+    deep: bool = False,
+    backfill: bool = False,
 ) -> Walk:
     """A walk of one listing of the account."""
     row = BY_NAME[resource]
     if row.window is not None:
         window = window or Window()
-    step = Step(row, ACCOUNT if row.per_account else "", {}, window)
+    step = Step(row, ACCOUNT if row.per_account else "", {}, window, deep=deep, backfill=backfill)
     return Walk(step=step, pages=pages, error=error, first_available=first_available)
 
 

@@ -23,6 +23,7 @@ from syncworker.standard.permissions import Permission
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import AccountId, ConsentId, Slug
 from syncworker.standard.versions import Version
+from syncworker.store.changes import Op
 from syncworker.store.cursors import Cursor, Listing
 from syncworker.store.records import StoredRecord
 from syncworker.store.unit_of_work import Store
@@ -42,15 +43,21 @@ EVERYTHING = (
     Permission.ReadAccountsDetail,
     Permission.ReadBalances,
     Permission.ReadTransactionsDetail,
+    Permission.ReadBeneficiariesDetail,
+    Permission.ReadStandingOrdersDetail,
+    Permission.ReadDirectDebits,
+    Permission.ReadScheduledPaymentsDetail,
+    Permission.ReadStatements,
+    Permission.ReadProduct,
+    Permission.ReadProductFinanceRates,
     Permission.ReadParty,
     Permission.ReadPartyUser,
 )
-CADENCE = {
+CADENCE = dict.fromkeys(ResourceName, timedelta(days=7)) | {
     ResourceName.ACCOUNTS: timedelta(hours=24),
+    ResourceName.SCHEDULED_PAYMENTS: timedelta(hours=24),
     ResourceName.BALANCES: timedelta(hours=6),
     ResourceName.TRANSACTIONS: timedelta(hours=12),
-    ResourceName.ACCOUNT_PARTIES: timedelta(days=7),
-    ResourceName.PARTIES: timedelta(days=7),
 }
 
 
@@ -175,6 +182,37 @@ class Product:
         assert books
         return compare(books, tables).differences
 
+    def listed(self) -> set[tuple[str, str, str, str]]:
+        """What the bank shows now: (consent, account, resource, key) of every item."""
+        return {
+            (consent["consent_id"], row["account_id"], resource, "|".join(row["key"]))
+            for consent in self.bank.bank.books()["consents"]
+            for resource, rows in consent["resources"].items()
+            for row in rows
+        }
+
+    async def buried(self) -> set[tuple[str, str, str, str]]:
+        """Tombstones, named as in `listed`."""
+        return {
+            (row.connection_id, row.account_id, row.resource.value, row.key)
+            for row in await self.rows(gone=True)
+            if row.gone_at is not None
+        }
+
+    async def replayed(self) -> set[tuple[str, str, str, str]]:
+        """What a reader of the feed believes to be live, named as in `listed`."""
+        live: set[tuple[str, str, str, str]] = set()
+        async with self.store.reading() as unit:
+            feed = await unit.changes.read(limit=1_000_000)
+        for row in feed:
+            name = (row.connection_id, row.change.account_id, row.change.resource.value, row.change.key)
+            if row.change.op is Op.REMOVED:
+                live.remove(name)
+            else:
+                assert (name in live) == (row.change.op is Op.MODIFIED)
+                live.add(name)
+        return live
+
     async def rows(self, connection: ConsentId | None = None, *, gone: bool = False) -> list[StoredRecord]:
         async with self.store.reading() as unit:
             return [row async for row in unit.records.all_rows(connection, gone=gone)]
@@ -197,6 +235,15 @@ class Product:
         """Data requests the bank answered behind a point of its log, by operation and account."""
         entries = self.bank.bank.log.served(since)
         return Counter((entry.operation, entry.account_id) for entry in entries if entry.token_age_s is not None)
+
+    def answered(self, since: int = 0) -> "Counter[tuple[str, str | None]]":
+        """Those of them that brought data."""
+        entries = self.bank.bank.log.served(since)
+        return Counter(
+            (entry.operation, entry.account_id)
+            for entry in entries
+            if entry.token_age_s is not None and entry.status == 200
+        )
 
     async def asked_for_data(self) -> None:
         """Wait until the first data request is at the bank."""

@@ -141,8 +141,18 @@ async def test_outside_its_window_a_walk_proves_nothing(desk: Desk) -> None:
     """Rows before the window live on; inside it absence counts."""
     await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, *(transaction(str(day), day) for day in (1, 10, 20)))))
     window = Window(date(2026, 10, 9))
-    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("20", 20)), window=window))
+    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("20", 20)), window=window, deep=True))
     assert await desk.live() == {"1", "20"}
+
+
+async def test_a_narrow_walk_notes_an_absence_and_a_deep_one_decides(desk: Desk) -> None:
+    """A booked row may have been dated back, out of the window: it is not gone because of that."""
+    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("a", 20), transaction("b", 20))))
+    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS), window=Window(date(2026, 10, 14))))
+    noted = await desk.live(), (await desk.cursor(N.TRANSACTIONS)).deep_at
+    deep = walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("a", 3)), window=Window(date(2026, 10, 1)), deep=True)
+    await desk.apply(deep)
+    assert (noted, await desk.live()) == (({"a", "b"}, None), {"a"})
 
 
 async def test_before_the_banks_own_history_nothing_is_proved(desk: Desk) -> None:
@@ -155,12 +165,22 @@ async def test_before_the_banks_own_history_nothing_is_proved(desk: Desk) -> Non
 
 
 async def test_a_pending_row_that_is_replaced_goes_at_once(desk: Desk) -> None:
-    """Pending is replaced as a set, also in a listing of several pages."""
+    """Pending is replaced as a set, by a narrow walk as well."""
+    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("p", 20, Status="Pending"))))
+    booked = page(N.TRANSACTIONS, transaction("booked", 20))
+    await desk.apply(walk(N.TRANSACTIONS, booked, window=Window(date(2026, 10, 14))))
+    assert await desk.live() == {"booked"}
+
+
+async def test_a_pending_row_missing_from_several_pages_goes_with_the_second_walk(desk: Desk) -> None:
+    """It may have moved from one page to the other between the two reads."""
     second = page(N.TRANSACTIONS, transaction("b"))
-    pending = transaction("p", 20, Status="Pending")
-    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, pending), second))
-    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("booked", 20)), second))
-    assert await desk.live() == {"b", "booked"}
+    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("p", 20, Status="Pending")), second))
+    states = []
+    for _ in range(2):
+        await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("booked", 20)), second))
+        states.append(await desk.live())
+    assert states == [{"b", "booked", "p"}, {"b", "booked"}]
 
 
 async def test_the_cursor_marks_the_newest_booking_and_the_oldest_open_one(desk: Desk) -> None:
@@ -280,3 +300,74 @@ async def test_what_is_needed_of_a_clock_comes_from_the_database(desk: Desk, clo
     await desk.apply(walk(N.BALANCES, page(N.BALANCES, balance("1"))))
     row = (await desk.rows())["InterimBooked|AED"]
     assert (row.first_seen_at, row.changed_at) == (now, now)
+
+
+async def test_what_a_row_said_before_is_kept(desk: Desk) -> None:
+    """Modified, gone, back again: at every instant the table answers as it would have answered then."""
+    before = desk.clock.now() - timedelta(hours=1)
+    told = []
+    for items in ([transaction("a", Status="Pending")], [transaction("a")], [], [transaction("a")]):
+        await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, *items)))
+        told.append((desk.clock.now() + timedelta(minutes=30), items))
+        desk.clock.advance(hours=1)
+    async with desk.store.reading() as unit:
+        first = await unit.records.as_of(CONSENT, N.TRANSACTIONS, before)
+        answers = [await unit.records.as_of(CONSENT, N.TRANSACTIONS, at) for at, _ in told]
+    assert first == []
+    assert [[json.loads(one.item) for one in answer] for answer in answers] == [items for _, items in told]
+
+
+async def test_what_a_sealed_row_said_before_opens(desk: Desk) -> None:
+    """A party's item is moved into history with its seal."""
+    at = desk.clock.now()
+    await desk.apply(walk(N.ACCOUNT_PARTIES, page(N.ACCOUNT_PARTIES, PARTY)))
+    desk.clock.advance(days=1)
+    await desk.apply(walk(N.ACCOUNT_PARTIES, page(N.ACCOUNT_PARTIES, PARTY | {"AccountRole": "Administrator"})))
+    async with desk.store.reading() as unit:
+        (raw,) = (await unit.connection.exec_driver_sql("SELECT raw FROM record_history")).scalars()
+        (then,) = await unit.records.as_of(CONSENT, N.ACCOUNT_PARTIES, at)
+    assert (bytes(raw)[:1], json.loads(then.item)) == (b"\x02", PARTY)
+
+
+async def test_a_history_is_rolled_back_with_its_rows(desk: Desk) -> None:
+    """What was not overwritten did not end."""
+    await desk.apply(walk(N.BALANCES, page(N.BALANCES, balance("1"))))
+    async with desk.store.writing() as unit:
+        await unit.connection.exec_driver_sql("DROP TABLE coverage")
+        await unit.commit()
+    with pytest.raises(StoreRefusedError):
+        await desk.apply(walk(N.BALANCES, page(N.BALANCES, balance("2"))), walk(N.TRANSACTIONS, page(N.TRANSACTIONS)))
+    assert await desk.table("record_history") == []
+
+
+async def test_a_slice_of_history_leaves_the_newest_part_alone(desk: Desk) -> None:
+    """Rows and coverage grow backwards; footprint, high-water mark and dates of the listing stay."""
+    newest = walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("new", 20)), window=Window(date(2026, 10, 9)))
+    await desk.apply(newest)
+    before = await desk.cursor(N.TRANSACTIONS)
+    desk.clock.advance(hours=1)
+    slice_ = Window(date(2026, 9, 30), date(2026, 10, 10))
+    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("old", 5)), window=slice_, backfill=True))
+    after = await desk.cursor(N.TRANSACTIONS)
+    assert await desk.live() == {"new", "old"}
+    assert after == replace(before, covered_from=date(2026, 10, 1), gen=after.gen, changed_at=desk.clock.now())
+
+
+async def test_empty_slices_are_counted_until_history_ends(desk: Desk) -> None:
+    """An LFI that does not say where its history begins has none left after a year without an item."""
+    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS), window=Window(date(2026, 10, 9))))
+    counts = []
+    for month in (9, 8, 7):
+        window = Window(date(2026, month, 9), date(2026, month + 1, 10))
+        await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS), window=window, backfill=True))
+        cursor = await desk.cursor(N.TRANSACTIONS)
+        counts.append((cursor.empty_slices, cursor.backfilled_to))
+    assert counts == [(2, None), (3, None), (4, BEGINNING)]
+
+
+async def test_where_the_bank_begins_the_backfill_is_complete(desk: Desk) -> None:
+    """`FirstAvailableDateTime` lies within the window."""
+    window, begins = Window(date(2026, 10, 9)), OCTOBER.replace(day=15)
+    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS), window=window, first_available=begins))
+    cursor = await desk.cursor(N.TRANSACTIONS)
+    assert (cursor.first_available, cursor.backfilled_to) == (begins, BEGINNING)

@@ -17,6 +17,7 @@ SNAPSHOT = Proof(walk_complete=True, single_page=True)
 WALK = Proof(walk_complete=True, single_page=False)
 BROKEN = Proof(walk_complete=False, single_page=False)
 WINDOW = Proof(walk_complete=True, single_page=True, since=AT - timedelta(days=7))
+NARROW = Proof(walk_complete=True, single_page=True, since=AT - timedelta(days=7), reaches_back=False)
 ENDED = Proof(walk_complete=True, single_page=True, until=AT - timedelta(days=7))
 
 
@@ -48,10 +49,22 @@ def keys(*names: str) -> frozenset[str]:
         pytest.param({}, {"k": Held(A)}, BROKEN, Changes(), id="a broken walk misses nothing"),
         pytest.param({}, {"k": Held(A, missed=True)}, BROKEN, Changes(), id="a broken walk buries nothing"),
         pytest.param({}, {"k": Held(A, gone=True)}, SNAPSHOT, Changes(), id="gone stays gone"),
-        pytest.param({}, {"k": Held(A, pending=True)}, WALK, Changes(gone=keys("k")), id="pending goes at once"),
+        pytest.param(
+            {}, {"k": Held(A, pending=True)}, WALK, Changes(missed=keys("k")), id="pending, from several pages"
+        ),
+        pytest.param({}, {"k": Held(A, pending=True)}, SNAPSHOT, Changes(gone=keys("k")), id="pending goes at once"),
         pytest.param({}, {"k": Held(A, AT)}, WINDOW, Changes(gone=keys("k")), id="inside the window"),
         pytest.param(
             {}, {"k": Held(A, AT - timedelta(days=8))}, WINDOW, Changes(), id="outside the window nothing is proved"
+        ),
+        pytest.param(
+            {}, {"k": Held(A, AT)}, NARROW, Changes(missed=keys("k")), id="its date may have been corrected: missed"
+        ),
+        pytest.param(
+            {}, {"k": Held(A, AT, missed=True)}, NARROW, Changes(), id="however often a narrow walk misses it"
+        ),
+        pytest.param(
+            {}, {"k": Held(A, AT, pending=True)}, NARROW, Changes(gone=keys("k")), id="pending goes with a narrow walk"
         ),
         pytest.param({}, {"k": Held(A, None)}, WINDOW, Changes(), id="without an instant nothing is proved"),
         pytest.param(

@@ -1,12 +1,22 @@
 """Which listings are read now, and how far back."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
 from syncworker.standard.resources import BY_NAME, RESOURCES, ResourceName
 from syncworker.store.cursors import BEGINNING, Covered, Cursor, Listing, extended
-from syncworker.sync.plan import ConsentLimits, PlanSettings, Step, Window, plan, window_of
+from syncworker.sync.plan import (
+    EMPTY_SLICES,
+    ConsentLimits,
+    PlanSettings,
+    Step,
+    Window,
+    backfilled_to,
+    next_slice,
+    plan,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -35,7 +45,7 @@ def test_a_connection_never_read_begins_with_its_own_listings() -> None:
 
 def test_each_account_is_read_in_the_catalogues_order() -> None:
     """Every permitted listing of each account, account by account."""
-    below = [N.BALANCES, N.TRANSACTIONS, N.ACCOUNT_PARTIES]
+    below = [resource.name for resource in RESOURCES if resource.per_account]
     assert planned(("a", "b")) == [("a", name) for name in below] + [("b", name) for name in below]
 
 
@@ -76,16 +86,21 @@ def test_a_needed_resource_is_read_though_it_is_not_due() -> None:
     assert steps == (Step(BY_NAME[N.ACCOUNTS]),)
 
 
-READ = {"high_water": datetime(2026, 11, 20, 22, tzinfo=UTC), "covered_from": BEGINNING}
+READ = {"high_water": datetime(2026, 11, 20, 22, tzinfo=UTC), "covered_from": BEGINNING, "deep_at": NOW}
 
 
 @pytest.mark.parametrize(
     ("held", "limits", "expected"),
     [
-        pytest.param(None, OPEN, Window(), id="first walk: all there is"),
-        pytest.param(None, ConsentLimits(from_date=date(2026, 1, 1)), Window(date(2025, 12, 31)), id="first: FromDate"),
+        pytest.param(None, OPEN, Window(date(2026, 8, 22)), id="first walk: the newest ninety days"),
         pytest.param(
-            None, ConsentLimits(to_date=date(2026, 6, 30)), Window(None, date(2026, 7, 1)), id="first: up to ToDate"
+            None, ConsentLimits(from_date=date(2026, 10, 1)), Window(date(2026, 9, 30)), id="first: not before FromDate"
+        ),
+        pytest.param(
+            None,
+            ConsentLimits(to_date=date(2026, 6, 30)),
+            Window(date(2026, 3, 31), date(2026, 7, 1)),
+            id="first: the newest ninety days before ToDate",
         ),
         pytest.param(READ, OPEN, Window(date(2026, 11, 12)), id="later: seven days of overlap and one of zone"),
         pytest.param(
@@ -106,26 +121,142 @@ READ = {"high_water": datetime(2026, 11, 20, 22, tzinfo=UTC), "covered_from": BE
             Window(date(2026, 11, 13)),
             id="a booking in the future does not move the window beyond now",
         ),
-        pytest.param(READ | {"high_water": None}, OPEN, Window(), id="nothing booked yet: all there is"),
+        pytest.param(
+            READ | {"high_water": None}, OPEN, Window(date(2026, 8, 22)), id="nothing booked yet: as the first walk"
+        ),
         pytest.param(
             READ, ConsentLimits(from_date=date(2026, 11, 18)), Window(date(2026, 11, 17)), id="never before FromDate"
         ),
         pytest.param(
-            READ | {"covered_from": date(2026, 5, 1)}, OPEN, Window(), id="a consent that opens more is walked whole"
+            READ | {"covered_from": date(2026, 5, 1)},
+            OPEN,
+            Window(date(2026, 11, 12)),
+            id="what the consent opens beyond is the backfill's part",
         ),
         pytest.param(
-            READ | {"covered_from": date(2026, 5, 1)},
-            ConsentLimits(from_date=date(2026, 5, 1)),
-            Window(date(2026, 11, 12)),
-            id="one that opens as much is not",
+            READ | {"deep_at": NOW - timedelta(days=7)}, OPEN, Window(date(2026, 10, 21)), id="once a week: thirty days"
         ),
-        pytest.param(READ | {"covered_from": None}, OPEN, Window(), id="no coverage is known: all there is"),
+        pytest.param(
+            READ | {"deep_at": None, "high_water": datetime(2026, 8, 1, tzinfo=UTC)},
+            OPEN,
+            Window(date(2026, 7, 24)),
+            id="which may be less than the overlap reaches",
+        ),
     ],
 )
 def test_how_far_back_a_walk_begins(held: dict[str, object] | None, limits: ConsentLimits, expected: Window) -> None:
     """The window of transactions, as dates sent, one day wider at both ends."""
     before = None if held is None else cursor("a", N.TRANSACTIONS, **held)
-    assert window_of(before, limits=limits, now=NOW, settings=SETTINGS) == expected
+    assert window(before, N.TRANSACTIONS, limits) == expected
+
+
+MONTH = timedelta(days=31)
+STATEMENTS = {"high_water": datetime(2026, 11, 1, tzinfo=UTC), "covered_from": BEGINNING, "deep_at": NOW}
+
+
+@pytest.mark.parametrize(
+    ("held", "limits", "expected"),
+    [
+        pytest.param(None, OPEN, Window(wider=MONTH), id="first walk: all there is"),
+        pytest.param(
+            None,
+            ConsentLimits(from_date=date(2026, 1, 1), to_date=date(2026, 6, 30)),
+            Window(date(2025, 12, 1), date(2026, 7, 31), MONTH),
+            id="first: the consent's dates, a period wider",
+        ),
+        pytest.param(
+            STATEMENTS, OPEN, Window(date(2026, 9, 24), wider=MONTH), id="later: a week of overlap and a period"
+        ),
+        pytest.param(STATEMENTS | {"high_water": None}, OPEN, Window(wider=MONTH), id="none yet: all there is"),
+        pytest.param(
+            STATEMENTS | {"covered_from": date(2026, 5, 1)},
+            OPEN,
+            Window(wider=MONTH),
+            id="a consent that opens more is walked whole",
+        ),
+        pytest.param(
+            STATEMENTS | {"covered_from": date(2026, 5, 1)},
+            ConsentLimits(from_date=date(2026, 5, 1)),
+            Window(date(2026, 9, 24), wider=MONTH),
+            id="one that opens as much is not",
+        ),
+    ],
+)
+def test_statements_are_read_by_period(held: dict[str, object] | None, limits: ConsentLimits, expected: Window) -> None:
+    """So few that the first walk takes them whole."""
+    before = None if held is None else cursor("a", N.STATEMENTS, **held)
+    assert window(before, N.STATEMENTS, limits) == expected
+
+
+def window(before: Cursor | None, name: ResourceName, limits: ConsentLimits) -> Window | None:
+    resource = BY_NAME[name]
+    held = {} if before is None else {before.listing: replace(before, due_at=NOW)}
+    (step,) = plan((resource,), ("a",), held, limits=limits, now=NOW, everything=True, settings=SETTINGS)
+    return step.window
+
+
+@pytest.mark.parametrize(
+    ("facts", "limits", "expected"),
+    [
+        pytest.param(
+            {"covered_from": date(2026, 8, 23)}, OPEN, Window(date(2026, 5, 24), date(2026, 8, 23)), id="next"
+        ),
+        pytest.param(
+            {"covered_from": date(2026, 8, 23)},
+            ConsentLimits(from_date=date(2026, 8, 1)),
+            Window(date(2026, 7, 31), date(2026, 8, 23)),
+            id="the last, down to FromDate",
+        ),
+        pytest.param(
+            {"covered_from": date(2026, 8, 1)}, ConsentLimits(from_date=date(2026, 8, 1)), None, id="down to FromDate"
+        ),
+        pytest.param({"covered_from": date(2025, 9, 1), "backfilled_to": BEGINNING}, OPEN, None, id="complete"),
+        pytest.param(
+            {"covered_from": date(2026, 8, 1), "backfilled_to": date(2026, 8, 1)},
+            OPEN,
+            Window(date(2026, 5, 2), date(2026, 8, 1)),
+            id="complete for a consent that opened less",
+        ),
+        pytest.param({"covered_from": date(2016, 11, 23)}, OPEN, None, id="as far back as history is wanted"),
+        pytest.param({"covered_from": None}, OPEN, None, id="never read"),
+        pytest.param(
+            {"covered_from": date(2026, 8, 23), "refused_until": NOW + timedelta(hours=1)}, OPEN, None, id="refused"
+        ),
+    ],
+)
+def test_which_slice_of_history_comes_next(
+    facts: dict[str, object], limits: ConsentLimits, expected: Window | None
+) -> None:
+    """Ninety days behind what is covered, one day wider at both ends."""
+    held = cursor("a", N.TRANSACTIONS, **facts)
+    step = next_slice(BY_NAME[N.TRANSACTIONS], held, limits=limits, now=NOW, settings=SETTINGS)
+    assert (None if step is None else step.window) == expected
+
+
+@pytest.mark.parametrize(
+    ("floor", "first_available", "empty_slices", "expected"),
+    [
+        pytest.param(BEGINNING, None, 0, None, id="there may be more"),
+        pytest.param(date(2026, 1, 2), None, 0, date(2026, 1, 2), id="the floor"),
+        pytest.param(BEGINNING, datetime(2026, 1, 5, tzinfo=UTC), 0, BEGINNING, id="the LFI's own beginning"),
+        pytest.param(BEGINNING, datetime(2025, 12, 5, tzinfo=UTC), 9, None, id="the LFI says that there is more"),
+        pytest.param(BEGINNING, None, EMPTY_SLICES, BEGINNING, id="nothing for a year"),
+    ],
+)
+def test_where_a_history_ends(
+    floor: date, first_available: datetime | None, empty_slices: int, expected: date | None
+) -> None:
+    """At the consent's FromDate, where the LFI says, or where nothing came for long."""
+    slice_ = Window(date(2026, 1, 1), date(2026, 4, 1))
+    end = backfilled_to(slice_, floor=floor, first_available=first_available, empty_slices=empty_slices)
+    assert end == expected
+
+
+def test_periods_are_sent_as_dates() -> None:
+    """`fromStatementDate` is a date; nothing is said of a time."""
+    resource = BY_NAME[N.STATEMENTS]
+    assert resource.window is not None
+    assert Window(date(2026, 1, 1)).params(resource.window) == {"fromStatementDate": "2026-01-01"}
 
 
 def test_dates_are_sent_as_midnight_in_utc() -> None:
@@ -159,6 +290,11 @@ def covered(from_date: date, to_date: date) -> Covered:
         pytest.param(
             ((BEGINNING, date(2026, 1, 9)),), (date(2026, 1, 10), date(2026, 1, 12)), (BEGINNING, date(2026, 1, 12)),
             id="touching: the older one grows",
+        ),
+        pytest.param(
+            ((date(2026, 1, 9), date(2026, 2, 9)),), (date(2025, 12, 1), date(2026, 1, 8)),
+            (date(2025, 12, 1), date(2026, 2, 9)),
+            id="a slice behind: it grows backwards",
         ),
         pytest.param(
             ((BEGINNING, date(2026, 1, 9)),), (date(2026, 1, 11), date(2026, 1, 12)),
