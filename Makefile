@@ -41,6 +41,7 @@ check: lint test
 
 bench: $(VENV)/.installed
 	$(BIN)/python bench/transport.py
+	$(BIN)/python bench/concurrency.py
 
 lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet \
