@@ -7,7 +7,7 @@ runs this through `Store.atomically`, so that a conflict repeats the whole of it
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from syncworker.errors import ConsentNotUsableError, LeaseLostError, StandardViolationError
@@ -28,6 +28,7 @@ from syncworker.sync.reports import StepOutcome, StepReport
 
 DAY: Final = timedelta(days=1)
 BOOKED: Final = "Booked"
+NEWEST: Final = datetime.max.replace(tzinfo=UTC) - DAY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,7 @@ class Showing:
     @property
     def complete(self) -> bool:
         """Whether every page came and every item on them had a key."""
-        return self.walk.error is None and not self.violations
+        return self.walk.error is None and not self.walk.short and not self.violations
 
 
 def show(walk: Walk, known: Mapping[bytes, tuple[str, ...]]) -> Showing:
@@ -115,6 +116,8 @@ def show(walk: Walk, known: Mapping[bytes, tuple[str, ...]]) -> Showing:
     shown_twice = sum(map(len, pages)) - len(shown.seen)
     if shown_twice:
         shown.notes["item.shown_twice"] = shown_twice
+    if walk.short:
+        shown.notes["listing.ends_early"] = 1
     shown.keys = None if shown_twice else pages
     return shown
 
@@ -124,7 +127,7 @@ def proof_of(shown: Showing) -> Proof:
     walk, window = shown.walk, shown.walk.step.window
     since = None if window is None else window.since
     if window is not None and walk.first_available is not None:
-        horizon = walk.first_available + DAY
+        horizon = min(walk.first_available, NEWEST) + DAY
         since = horizon if since is None else max(since, horizon)
     return Proof(
         walk_complete=shown.complete,
@@ -141,9 +144,9 @@ async def guard(unit: UnitOfWork, scope: Scope, *, now: datetime) -> None:
         LeaseLostError: a newer claim owns the work.
         ConsentNotUsableError: the consent is no longer callable.
     """
+    consent = await unit.consents.get(scope.consent_id, lock=True)  # before the work: who files a status goes that way
     if not await unit.work.holds(scope.claim):
         raise LeaseLostError("a newer claim owns this sync")
-    consent = await unit.consents.get(scope.consent_id, lock=True)
     if consent is None or not consent.callable_at(now):
         status = "erased" if consent is None else consent.status
         raise ConsentNotUsableError(f"consent is {status}", consent_id=scope.consent_id, cause=status)
@@ -184,7 +187,7 @@ async def apply(
     await unit.cursors.advance(scope.connection_id, advanced)
     broken_off = [shown.listing for shown, changes, _ in decided if shown.walk.error is not None and changes]
     await unit.cursors.forget_pages(scope.connection_id, broken_off, gen=scope.claim.gen)
-    await _cover(unit, scope, [shown for shown, _, _ in complete], now=now)
+    await _cover(unit, scope, [shown for shown, _, _ in complete if not shown.walk.short], now=now)
     return tuple(_report(shown, changes, due.get(shown.listing)) for shown, changes, _ in decided)
 
 
