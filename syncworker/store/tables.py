@@ -41,7 +41,9 @@ lfi = sa.Table(
     metadata,
     _tenant(),
     sa.Column("slug", sa.String(64), primary_key=True),
-    sa.Column("declared", JSON, nullable=False, comment="the declaration given to `lfis add`; paths of keys, never keys"),
+    sa.Column(
+        "declared", JSON, nullable=False, comment="the declaration given to `lfis add`; paths of keys, never keys"
+    ),
     sa.Column("added_at", Instant, nullable=False),
     sa.Column("not_before", Instant, comment="the gate: no call before this instant (429)"),
 )
@@ -94,7 +96,9 @@ token = sa.Table(
     sa.Column("consent_id", CONSENT_ID, primary_key=True),
     sa.Column("access_token", sa.LargeBinary, comment="sealed"),
     sa.Column("refresh_token", sa.LargeBinary, comment="sealed"),
-    sa.Column("spares", sa.LargeBinary, comment="sealed JSON list: refresh tokens of answers that lost a swap, newest first"),
+    sa.Column(
+        "spares", sa.LargeBinary, comment="sealed JSON list: refresh tokens of answers that lost a swap, newest first"
+    ),
     sa.Column("version", sa.BigInteger, nullable=False, comment="only grows; the swap compares it"),
     sa.Column("issued_at", Instant),
     sa.Column("expires_at", Instant),
@@ -236,7 +240,9 @@ transaction = _record(
     sa.Column("merchant_category_code", sa.String(8)),
     sa.Column("counterparty_name", sa.String(140), comment="creditor of a Debit, debtor of a Credit"),
 )
-sa.Index(None, transaction.c.tenant, transaction.c.connection_id, transaction.c.account_id, transaction.c.booking_date_time)
+sa.Index(
+    None, transaction.c.tenant, transaction.c.connection_id, transaction.c.account_id, transaction.c.booking_date_time
+)
 
 party = _record(
     "party",
@@ -266,7 +272,11 @@ cursor = sa.Table(
     sa.Column("pages", sa.LargeBinary, comment="digest and keys of each page of the last complete walk"),
     sa.Column("window_from", sa.Date, comment="what the last walk asked from"),
     sa.Column("high_water", Instant, comment="newest booked BookingDateTime seen"),
-    sa.Column("open_since", Instant, comment="oldest booking of a row still Pending or missed: the next walk reaches back to it"),
+    sa.Column(
+        "open_since",
+        Instant,
+        comment="oldest booking of a row still Pending or missed: the next walk reaches back to it",
+    ),
     sa.Column("checked_at", Instant, comment="last complete walk, changed or not"),
     sa.Column("attempted_at", Instant),
     sa.Column("changed_at", Instant),
@@ -307,7 +317,7 @@ change = sa.Table(
     sa.Column("at", Instant, nullable=False),
     sa.Column("gen", sa.BigInteger, nullable=False),
     sa.CheckConstraint("op IN ('added', 'modified', 'removed')", name="op"),
-    sa.Index(None, "tenant", "seq"),
+    sa.Index(None, "tenant", "txid", "seq"),
     sqlite_autoincrement=True,
 )  # fmt: skip
 
@@ -385,7 +395,19 @@ RECORD_TABLES: Final[dict[ResourceName, sa.Table]] = {
 SEALED_RAW: Final = frozenset({"party"})
 """Record tables whose raw item is always sealed; others by setting."""
 
-FRAME: Final = ("tenant", "connection_id", "account_id", "key", "raw", "digest", "first_seen_at", "changed_at", "missed_since", "gone_at", "gen")
+FRAME: Final = (
+    "tenant",
+    "connection_id",
+    "account_id",
+    "key",
+    "raw",
+    "digest",
+    "first_seen_at",
+    "changed_at",
+    "missed_since",
+    "gone_at",
+    "gen",
+)
 
 
 def typed_columns(table: sa.Table) -> tuple[str, ...]:
