@@ -28,7 +28,7 @@ class Shape(StrEnum):
     """How the items lie under `Data`."""
 
     LIST = "list"
-    ONE = "one"     # a single object: `/parties`
+    ONE = "one"  # a single object: `/parties`
 
 
 @dataclass(frozen=True, slots=True)
