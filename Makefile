@@ -1,5 +1,6 @@
 # Two commands on a fresh machine: `make demo` and `make test`.  The environment is .venv.
 PYTHON ?= python3
+PYTEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -28,7 +29,7 @@ demo: $(VENV)/.installed
 	@exec $(BIN)/syncworker demo
 
 test: $(VENV)/.installed
-	@exec $(BIN)/python -m pytest $(PYTEST_ARGS)
+	@exec $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
@@ -40,6 +41,7 @@ check: lint test
 
 bench: $(VENV)/.installed
 	$(BIN)/python bench/transport.py
+	$(BIN)/python bench/concurrency.py
 
 lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet \

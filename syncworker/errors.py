@@ -23,6 +23,7 @@ Each class has a stable `code` for metrics, alerts and `--json`.  Facts are attr
 codes and field names, never a token, a key, a payload or anything personal.
 """
 
+import re
 from typing import ClassVar
 
 
@@ -30,6 +31,21 @@ class SyncWorkerError(Exception):
     """Anything syncworker raises on purpose."""
 
     code: ClassVar[str] = "error"
+
+
+def meaning_of(code: str) -> str:
+    """What the error of a code means, in a line, for who finds the code in a table; empty for a code of no error.
+
+    Args:
+        code: of a class, alone or with what a run adds to it: `grant_lost:reused`, `refused_403:Consent.Suspended`.
+    """
+    code = re.split(r":|_\d", code)[0]
+    known = [SyncWorkerError]
+    for error in known:
+        known.extend(error.__subclasses__())
+        if error.code == code:
+            return (error.__doc__ or "").partition("\n")[0]
+    return ""
 
 
 class TransientError(SyncWorkerError):

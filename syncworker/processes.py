@@ -36,7 +36,8 @@ SOCKET_PATH_MAX: Final = 100
 """Bytes of a Unix socket's path: the kernel ends at 108, and Valkey and kombu each want a few."""
 
 BROKER_READY_S: Final = 15.0
-STOP_GRACE_S: Final = 30.0
+STOP_GRACE_S: Final = 40.0
+"""More than a worker's own end may take (`tasks.STOP_PATIENCE_S` and `STOP_GRACE_S` together)."""
 
 RESTART_WAIT_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Waits before the first, second … restart in a row; the last one repeats."""

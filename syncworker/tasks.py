@@ -41,8 +41,11 @@ SHORT_DEADLINE_S: Final = 30.0
 STOP_PATIENCE_S: Final = 20.0
 """How long runs may go on after SIGTERM: more than the longest token call, since a call cut short is in doubt."""
 
-STOP_GRACE_S: Final = 12.0
-"""After that, how long cancelled runs, shielded commits and the closing of the parts may take together."""
+STOP_GRACE_S: Final = 17.0
+"""After that, how long cancelled runs, shielded commits and the closing of the parts may take together.
+
+More than one token call too: a refresh may begin as late as the end of the patience, and must not be cut short.
+"""
 
 THREADS: Final = 8
 RESERVED_THREADS: Final = 2

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+from pydantic import ValidationError
 
 from syncworker.clock import Clock, SystemClock
 from syncworker.consents.authorize import Authorizer
@@ -26,10 +27,11 @@ from syncworker.processes import EmbeddedBroker
 from syncworker.schedule import due
 from syncworker.schedule.claims import Batch, Dispatcher
 from syncworker.schedule.limits import Admission, admission
-from syncworker.settings import EMBEDDED, LFISettings, Settings
+from syncworker.settings import EMBEDDED, LFISettings, Settings, faults_of
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store import migrate
 from syncworker.store.keyring import KeyRing
+from syncworker.store.lfis import DeclaredLFI
 from syncworker.store.runs import CallRow
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim, WorkKind
@@ -76,10 +78,16 @@ def load_keyring(settings: Settings) -> KeyRing:
 async def declared_lfis(settings: Settings, store: Store) -> Mapping[Slug, tuple[LFISettings, str]]:
     """Every declared LFI with where it is declared; the settings win over the database."""
     async with store.reading() as unit:
-        added = {
-            entry.slug: (LFISettings.model_validate(entry.declared), "database") for entry in await unit.lfis.list()
-        }
+        added = {entry.slug: (_declaration(entry), "database") for entry in await unit.lfis.list()}
     return added | {Slug(slug): (entry, "settings") for slug, entry in settings.lfis.items()}
+
+
+def _declaration(entry: DeclaredLFI) -> LFISettings:
+    try:
+        return LFISettings.model_validate(entry.declared)
+    except ValidationError as error:
+        faults = "; ".join(faults_of(error))
+        raise SettingsError(f"lfis.{entry.slug}: as `lfis add` put it into the database: {faults}") from None
 
 
 def lfi_config(settings: Settings, slug: Slug, declared: LFISettings, *, now: datetime | None = None) -> LFIConfig:

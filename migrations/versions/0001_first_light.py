@@ -392,7 +392,7 @@ def upgrade() -> None:
         sa.CheckConstraint("op IN ('added', 'modified', 'removed')", name=op.f("ck_change_op")),
         sqlite_autoincrement=True,
     )
-    op.create_index(op.f("ix_change_tenant_seq"), "change", ["tenant", "seq"])
+    op.create_index(op.f("ix_change_tenant_txid_seq"), "change", ["tenant", "txid", "seq"])
 
     op.create_table(
         "run",

@@ -9,8 +9,8 @@ import typer
 
 from syncworker.audit import AuditedRow, AuditReport, RowName, compare
 from syncworker.cli import frame, show
-from syncworker.errors import RequestError
-from syncworker.simulator.books import Books
+from syncworker.errors import RequestError, SetupError
+from syncworker.simulator.books import Books, BooksError
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId
 from syncworker.store.unit_of_work import Store
@@ -26,8 +26,11 @@ def audit(
     facts = read_facts(sandbox)
 
     async def compared(store: Store) -> AuditReport:
-        async with Books.of(facts) as books:
-            return await audit_sandbox(store, books)
+        try:
+            async with Books.of(facts) as books:
+                return await audit_sandbox(store, books)
+        except (BooksError, OSError) as error:
+            raise SetupError(f"sandbox: {sandbox}: {error}; start it again with `syncworker sandbox`") from None
 
     report = frame.with_store(compared, sealed=True)
     print_report(report, as_json=as_json)
@@ -43,7 +46,8 @@ def read_facts(sandbox: Path) -> dict[str, Any]:
     """
     try:
         facts: dict[str, Any] = json.loads((sandbox / "sandbox.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        facts["books_url"], facts["books_key"]  # a bank of ours names its door
+    except (OSError, ValueError, LookupError, TypeError):
         raise RequestError(f"sandbox: {sandbox} holds no sandbox.json; start one with `syncworker sandbox`") from None
     return facts
 

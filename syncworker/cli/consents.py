@@ -10,7 +10,7 @@ import typer
 from syncworker import tasks, wiring
 from syncworker.cli import frame, show
 from syncworker.clock import SystemClock, monotonic
-from syncworker.errors import RequestError
+from syncworker.errors import RequestError, meaning_of
 from syncworker.settings import Settings, read_slug
 from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest, Purpose, UserType
 from syncworker.standard.permissions import Permission
@@ -259,10 +259,11 @@ async def _print_run(store: Store, one: StoredConsent, *, as_json: bool, since: 
         },
         as_json=as_json,
     )
-    if run.outcome == "partial":
-        raise typer.Exit(frame.PARTLY)
-    if run.outcome not in {"ok", "unchanged"}:
-        raise typer.Exit(frame.FAILED)
+    if run.outcome in {"ok", "unchanged"}:
+        return
+    if run.error:
+        show.say(f"error [{run.error}]: {meaning_of(run.error) or 'the listings under `consents show` say where'}")
+    raise typer.Exit(frame.PARTLY if run.outcome == "partial" else frame.FAILED)
 
 
 async def _held(store: Store, consent_id: str) -> StoredConsent:

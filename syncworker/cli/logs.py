@@ -1,7 +1,7 @@
 """Logs: one constant event per line with fields; console on a terminal, JSON otherwise.
 
-Every library's records pass the same formatter.  httpx and aiohttp stay silent below WARNING: at INFO they print whole
-URLs (`reliability.md` rule 37).
+Every library's records pass the same formatter.  Below WARNING only we and Celery speak, whatever the level: at INFO
+httpx prints whole URLs, at DEBUG aiosqlite prints every row it writes (`reliability.md` rule 37).
 """
 
 import logging
@@ -10,7 +10,12 @@ from typing import Any, Final
 
 import structlog
 
-QUIET: Final = ("httpx", "httpcore", "aiohttp", "asyncio", "alembic", "sqlalchemy")
+OUTSPOKEN: Final = frozenset({"syncworker", "celery", "kombu"})
+"""Packages that may speak below WARNING."""
+
+QUIET: Final = ("httpx", "httpcore", "aiohttp", "aiosqlite", "asyncio", "alembic", "sqlalchemy")
+"""Loggers of others that would say much: not even asked to build their records."""
+
 EVERY_TICK: Final = ("celery.worker.strategy", "celery.app.trace", "celery.beat")
 """Loggers that say each tick three times over; our own events say what came of it."""
 
@@ -24,7 +29,7 @@ def configure(level: str = "INFO") -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if sys.stderr.isatty():
-        render: list[Any] = [structlog.dev.ConsoleRenderer()]
+        render: list[Any] = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     else:
         render = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     structlog.configure(
@@ -44,9 +49,14 @@ def configure(level: str = "INFO") -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
         )
     )
+    handler.addFilter(_may_be_said)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
     chatty = QUIET if level.upper() == "DEBUG" else (*QUIET, *EVERY_TICK)
     for name in chatty:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _may_be_said(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or record.name.partition(".")[0] in OUTSPOKEN

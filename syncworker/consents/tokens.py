@@ -275,7 +275,11 @@ class Vault:
         Running it twice is harmless: a stale claim is passed over, and a token that is no longer due costs no call.
         """
         claims = await self._store.atomically(lambda unit: unit.work.take_many(hints))
-        ended = await asyncio.gather(*(self._claimed(claim) for claim in claims))
+        try:
+            ended = await asyncio.gather(*(self._claimed(claim) for claim in claims))
+        except asyncio.CancelledError:
+            await self._given_back(claims)
+            raise
         known = [outcome for outcome in ended if outcome is not None]
         return TokenBatchReport(
             outcomes=dict(Counter(known)), stale=len(hints) - len(claims), failed=len(ended) - len(known)
@@ -306,6 +310,13 @@ class Vault:
         except SyncWorkerError as fault:  # the lease brings the row back
             log.warning("token claim not finished", lfi=claim.lfi, consent_id=consent_id, error=fault.code)
         return None if ended is None else ended.outcome
+
+    async def _given_back(self, claims: Sequence[Claim]) -> None:
+        """The batch was cancelled (shutdown): rows it did not end are due again at once; refreshes go on."""
+        try:
+            await self._store.atomically(lambda unit: unit.work.give_back(claims))
+        except SyncWorkerError as fault:  # the leases bring them back
+            log.warning("token claims not given back", claims=len(claims), error=fault.code)
 
     async def _scheduled(self, claim: Claim, consent_id: ConsentId) -> _Ended:
         if not claim.asked and self._token_due is not None:

@@ -80,6 +80,9 @@ CONSENT_SCOPE: Final = "openid accounts"
 MARGIN_MAX: Final = timedelta(seconds=60)
 MARGIN_SHARE: Final = 0.15
 JWKS_FORCED_EVERY: Final = timedelta(minutes=1)
+DISCOVERY_AGE_MIN: Final = timedelta(minutes=1)
+"""A document that forbids to be kept is kept so long: no fetch comes between a refresh's intent and its call."""
+
 DISCOVERY_STALE_MAX: Final = timedelta(days=1)
 DISCOVERY_RETRY_EVERY: Final = timedelta(minutes=1)
 
@@ -233,7 +236,7 @@ class LFIClient:
     # discovery and keys
 
     async def discovery(self) -> Discovery:
-        """The LFI's checked discovery document, cached for its `max-age`, at most 15 minutes.
+        """The LFI's checked discovery document, cached for its `max-age`, at least one minute and at most 15.
 
         When the LFI does not answer, the last one serves on for at most a day, and is asked for again every minute.
 
@@ -260,7 +263,9 @@ class LFIClient:
             _document(answer),
             config=self.config,
             fetched_at=self._clock.now(),
-            fresh_for=fresh_for(answer.headers.get("cache-control", ""), at_most=DISCOVERY_AGE_MAX),
+            fresh_for=max(
+                DISCOVERY_AGE_MIN, fresh_for(answer.headers.get("cache-control", ""), at_most=DISCOVERY_AGE_MAX)
+            ),
         )
         return self._discovery
 
@@ -352,7 +357,7 @@ class LFIClient:
             StandardViolationError: the ID token does not hold.
             and those of `refresh`.
         """
-        await self._published_keys()  # fetched first: their absence must not cost us the answer
+        keys = await self._published_keys()  # fetched first and kept: their absence must not cost us the answer
         answer = await self._token_call(
             {
                 "grant_type": "authorization_code",
@@ -363,7 +368,7 @@ class LFIClient:
             calls=calls,
         )
         if answer.id_token is not None:
-            await self._check_id_token(answer.id_token, nonce=nonce)
+            await self._check_id_token(answer.id_token, keys, nonce=nonce)
         return answer
 
     async def refresh(self, refresh_token: SecretStr, *, calls: CallLog) -> TokenAnswer:
@@ -424,9 +429,9 @@ class LFIClient:
             raise LFIUnavailableError(f"{operation}: no answer that can be read: {error}") from error
         return answer
 
-    async def _check_id_token(self, id_token: SecretStr, *, nonce: str) -> None:
+    async def _check_id_token(self, id_token: SecretStr, keys: Mapping[str, RSAKey], *, nonce: str) -> None:
         try:
-            claims = jose.verify(id_token, await self._published_keys())
+            claims = jose.verify(id_token, keys)
         except jose.UnknownKeyError:
             claims = jose.verify(id_token, await self._published_keys(forced=True))
         jose.check_id_token(

@@ -38,7 +38,7 @@ _EXPIRES_IN_MAX_S: Final = 366 * 86_400
 _REDIRECT_CHARACTERS_MAX: Final = 8 * 1024
 _DESCRIPTION_CHARACTERS_MAX: Final = 500
 _CLIENT_FAULTS: Final = frozenset({"invalid_client", "unauthorized_client", "invalid_scope", "unsupported_grant_type"})
-_CODE: Final = re.compile(r"[A-Za-z0-9_.\-]{1,100}")
+_CODE: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}")  # as long as the columns that keep it
 _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]+")
 
 log = structlog.stdlib.get_logger(__name__)

@@ -13,7 +13,8 @@ import asyncio
 import logging
 import ssl
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -39,6 +40,11 @@ from syncworker.lfi.bounds import Inflater, check_headers
 from syncworker.lfi.directory import LFIConfig
 
 KEEPALIVE_S: Final = 60.0
+SLOT_SHARE: Final = 0.5
+"""Share of its deadline a control call may wait for a free connection, before that deadline begins.
+
+Who bounds a call by twice its deadline, as a refresh is bounded by its lease, then never cuts one that was sent.
+"""
 USER_AGENT: Final = f"syncworker/{__version__}"
 INTERACTION_ID: Final = "x-fapi-interaction-id"
 _HEADERS: Final = {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "gzip"}
@@ -264,13 +270,13 @@ class ControlTransport:
         *,
         form: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Send one request, form-encoded when `form` is given, within `deadline` seconds in all.
+        """Send one request, form-encoded when `form` is given, within `deadline` seconds once a connection is free.
 
         Raises:
             NoAnswerError, UnfitAnswerError, UntrustedServerError: as `DataTransport.get`.
         """
         status: int | None = None
-        async with self._slots:
+        async with self._slot(deadline * SLOT_SHARE):
             try:
                 async with (
                     asyncio.timeout(deadline),
@@ -299,6 +305,18 @@ class ControlTransport:
     async def close(self) -> None:
         """Close every connection."""
         await self._client.aclose()
+
+    @asynccontextmanager
+    async def _slot(self, patience: float) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(patience):
+                await self._slots.acquire()
+        except TimeoutError as error:
+            raise NoAnswerError("no connection came free in time; nothing was sent", reason="timeout") from error
+        try:
+            yield
+        finally:
+            self._slots.release()
 
 
 class Attempts:

@@ -10,6 +10,8 @@ from typing import Final
 
 import xxhash
 
+from syncworker.consents.tokens import MARGIN_MAX, MARGIN_SHARE
+
 RETRY_LADDER: Final = (
     timedelta(minutes=1),
     timedelta(minutes=5),
@@ -26,8 +28,6 @@ TOKEN_DUE: Final = 0.75
 """Share of a token's life after which its refresh is due …"""
 TOKEN_SPREAD: Final = 0.10
 """… give or take this share of its life, by the ConsentId."""
-TOKEN_MARGIN_SHARE: Final = 0.15
-TOKEN_MARGIN_MAX: Final = timedelta(seconds=60)
 
 
 def phase(subject: str) -> float:
@@ -47,7 +47,7 @@ def spread(moment: datetime, subject: str, *, over: timedelta) -> datetime:
 
 def token_margin(life: timedelta) -> timedelta:
     """How long before its expiry a token no longer counts as alive: 60 s, for short lives 15 % (rule 23)."""
-    return max(timedelta(), min(TOKEN_MARGIN_MAX, life * TOKEN_MARGIN_SHARE))
+    return max(timedelta(), min(MARGIN_MAX, life * MARGIN_SHARE))
 
 
 def token_due_at(

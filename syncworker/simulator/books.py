@@ -15,7 +15,7 @@ import msgspec
 
 
 class BooksError(Exception):
-    """The door refused; the message is its reason."""
+    """The door refused, or nobody is behind it; the message is the reason."""
 
 
 class Books:
@@ -66,7 +66,7 @@ class Books:
         """
         query = {} if consent_id is None else {"consent_id": consent_id}
         query |= {"repeats": "1"} if repeats else {}
-        content = self._content(await self._client.get("/books", params=query))
+        content = await self._send("GET", "/books", params=query)
         answer: dict[str, Any] = json.loads(content, parse_float=Decimal)
         consents: list[dict[str, Any]] = answer["consents"]
         return consents
@@ -97,14 +97,17 @@ class Books:
         Raises:
             BooksError: unknown verb or arguments that do not fit.
         """
-        answer = await self._client.post(f"/verbs/{verb}", content=msgspec.json.encode(arguments))
-        return json.loads(self._content(answer))["result"]
+        answer = await self._send("POST", f"/verbs/{verb}", content=msgspec.json.encode(arguments))
+        return json.loads(answer)["result"]
 
     async def _get(self, path: str, **query: int) -> Any:
-        return json.loads(self._content(await self._client.get(path, params=query)))
+        return json.loads(await self._send("GET", path, params=query))
 
-    @staticmethod
-    def _content(answer: httpx.Response) -> bytes:
+    async def _send(self, method: str, path: str, **options: Any) -> bytes:
+        try:
+            answer = await self._client.request(method, path, **options)
+        except httpx.TransportError as error:
+            raise BooksError(f"the bank does not answer ({type(error).__name__})") from error
         if answer.status_code != 200:
             raise BooksError(f"{answer.status_code}: {answer.text[:200]}")
         return answer.content

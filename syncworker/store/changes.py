@@ -1,14 +1,15 @@
 """The feed: one row per applied change, appended in the transaction that applies it.
 
-`seq` orders the rows.  On PostgreSQL a transaction that took a lower number may commit later, so each row carries its
-transaction id: a reader stops before the oldest transaction still open, and skips nothing.
+Numbers are given when rows are inserted, and transactions commit in another order.  So a row's place is its
+transaction and then its number, and a reader stops before the oldest transaction still open: below that line nothing
+can appear any more, and nothing is skipped.  SQLite has one writer at a time; there the number alone is the order.
 """
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
@@ -39,11 +40,22 @@ class RowChange:
     op: Op
 
 
+class Place(NamedTuple):
+    """Where a row stands in the feed: its transaction, then its number within."""
+
+    txid: int
+    seq: int
+
+
+BEGINNING: Final = Place(-1, -1)
+"""Before the first row."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedRow:
     """A `RowChange` in its place in the feed."""
 
-    seq: int
+    place: Place
     connection_id: ConsentId
     change: RowChange
     at: datetime
@@ -71,30 +83,33 @@ class Changes:
         await insert_many(self._unit.connection, self._unit.dialect, change, _COLUMNS, rows)
 
     async def read(
-        self, *, after: int = 0, limit: int = 1_000, connection_id: ConsentId | None = None
+        self, *, after: Place = BEGINNING, limit: int = 1_000, connection_id: ConsentId | None = None
     ) -> list[FeedRow]:
-        """Rows behind `seq == after`, in order; none that a transaction still open could precede."""
-        query = (
-            sa.select(change)
-            .where(change.c.tenant == self._unit.tenant, change.c.seq > after)
-            .order_by(change.c.seq)
-            .limit(limit)
-        )
+        """Rows behind a place, in order; none that a transaction still open could precede.
+
+        Going on from the last row's `place` shows every change once, whichever transaction commits first.
+        """
+        query = self._settled().where(sa.tuple_(change.c.txid, change.c.seq) > after)
+        query = query.order_by(change.c.txid, change.c.seq).limit(limit)
+        if connection_id is not None:
+            query = query.where(change.c.connection_id == connection_id)
+        return list(_feed_rows((await self._unit.connection.execute(query)).all()))
+
+    async def head(self) -> Place:
+        """The newest place a reader can reach now; who wants only what comes from now on starts behind it."""
+        newest = self._settled().order_by(change.c.txid.desc(), change.c.seq.desc()).limit(1)
+        row = (await self._unit.connection.execute(newest)).one_or_none()
+        return BEGINNING if row is None else Place(row.txid, row.seq)
+
+    def _settled(self) -> sa.Select[Any]:
+        """Rows of transactions older than every one still open: nothing can appear among them any more."""
+        query = sa.select(change).where(change.c.tenant == self._unit.tenant)
         if self._unit.dialect.is_postgresql:
             oldest_open: sa.ColumnElement[int] = sa.literal_column(
                 "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
             )
             query = query.where(change.c.txid < oldest_open)
-        if connection_id is not None:
-            query = query.where(change.c.connection_id == connection_id)
-        return list(_feed_rows((await self._unit.connection.execute(query)).all()))
-
-    async def head(self) -> int:
-        """The newest `seq` there is; a reader that wants only what comes from now on starts behind it."""
-        newest = await self._unit.connection.scalar(
-            sa.select(sa.func.max(change.c.seq)).where(change.c.tenant == self._unit.tenant)
-        )
-        return int(newest or 0)
+        return query
 
     async def _transaction(self) -> int:
         if not self._unit.dialect.is_postgresql:
@@ -107,7 +122,7 @@ class Changes:
 def _feed_rows(rows: Iterable[sa.Row[tuple[object, ...]]]) -> Iterable[FeedRow]:
     for row in rows:
         yield FeedRow(
-            seq=row.seq,
+            place=Place(row.txid, row.seq),
             connection_id=ConsentId(row.connection_id),
             change=RowChange(row.account_id, ResourceName(row.resource), row.key, Op(row.op)),
             at=row.at,

@@ -23,7 +23,7 @@ RESOURCE_TABLES: Final[Sequence[str]] = (
 """Every table that holds what LFIs told us."""
 
 _FLUSH_S: Final = 10.5
-"""PostgreSQL's sessions report what they wrote at the latest ten seconds after they fell idle (`PGSTAT_IDLE_INTERVAL`)."""
+"""PostgreSQL's sessions tell what they wrote at most ten seconds after they fell idle (`PGSTAT_IDLE_INTERVAL`)."""
 
 
 class RowCounters:

@@ -13,8 +13,12 @@ from syncworker.errors import SyncWorkerError, TransientError
 RETRIED: Final = frozenset({"40001", "40P01"})
 """SQLSTATEs of PostgreSQL that say "the same transaction may succeed now": serialization failure, deadlock."""
 
-_AWAY: Final = frozenset({"08", "53", "57"})  # connection, resources, operator intervention
-_LOCK_NOT_AVAILABLE: Final = "55P03"
+_AWAY: Final = frozenset({"08", "53", "57", "58"})  # connection, resources, operator intervention, system
+_AWAY_FOR_NOW: Final = frozenset({
+    "25006",  # read-only: a standby that is not promoted yet, as during a failover
+    "25P03", "25P04",  # the session was ended because its transaction stood idle, or took too long
+    "55P03",  # a lock did not come free
+})  # fmt: skip
 _SQLITE_AWAY: Final = tuple(
     f"SQLITE_{name}" for name in ("BUSY", "LOCKED", "CANTOPEN", "IOERR", "FULL", "NOMEM", "PROTOCOL", "READONLY")
 )
@@ -61,7 +65,7 @@ def translated_driver_error(error: BaseException, *, unavailable: bool = False) 
     sqlstate = getattr(error, "sqlstate", None) or ""
     if sqlstate in RETRIED:
         return StoreConflictError(f"database conflict ({sqlstate})")
-    if sqlstate[:2] in _AWAY or sqlstate == _LOCK_NOT_AVAILABLE:
+    if sqlstate[:2] in _AWAY or sqlstate in _AWAY_FOR_NOW:
         return StoreUnavailableError(f"database unavailable ({sqlstate})")
     if not sqlstate and (unavailable or kind == "OperationalError"):
         return StoreUnavailableError(f"database unavailable ({kind})")

@@ -410,7 +410,7 @@ change = sa.Table(
     sa.Column("at", Instant, nullable=False),
     sa.Column("gen", sa.BigInteger, nullable=False),
     sa.CheckConstraint("op IN ('added', 'modified', 'removed')", name="op"),
-    sa.Index(None, "tenant", "seq"),
+    sa.Index(None, "tenant", "txid", "seq"),
     sqlite_autoincrement=True,
 )  # fmt: skip
 

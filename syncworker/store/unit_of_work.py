@@ -11,6 +11,7 @@ connection (a deferred transaction that turns into a writer fails as "database i
 engine serves reads beside it.
 """
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -49,6 +50,8 @@ STATEMENT_TIMEOUT_MS: Final = 30_000
 LOCK_TIMEOUT_MS: Final = 10_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 60_000
 SQLITE_BUSY_TIMEOUT_MS: Final = 30_000
+SILENCE: Final = {"tcp_user_timeout": 30_000, "keepalives_idle": 20, "keepalives_interval": 5, "keepalives_count": 3}
+"""When libpq gives up a connection that went silent, as in a failover: the server's own timeouts end nothing then."""
 
 
 class UnitOfWork:
@@ -214,12 +217,13 @@ def _engines(url: URL, connections: int) -> tuple[AsyncEngine, AsyncEngine]:
                 max_overflow=0,
                 pool_timeout=30,
                 pool_pre_ping=True,
-                connect_args={"options": options, "connect_timeout": 5},
+                connect_args={"options": options, "connect_timeout": 5, **SILENCE},
             )
         except ModuleNotFoundError as error:
             raise SetupError("database_url: PostgreSQL needs psycopg; install syncworker[postgres]") from error
         return engine, engine
     url = url.set(drivername="sqlite+aiosqlite")
+    logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # at DEBUG it prints every row (rule 37)
     Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
     common: dict[str, Any] = {
         "hide_parameters": True,
@@ -236,7 +240,8 @@ def _sqlite_events(engine: AsyncEngine, begin: str) -> None:
     @sa.event.listens_for(engine.sync_engine, "connect")
     def on_connect(connection: Any, _record: Any) -> None:
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "temp_store=MEMORY"):
+        # FULL: a refresh token once committed must outlive a loss of power; NORMAL may take back the last commits
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
             cursor.execute(f"PRAGMA {pragma}")
         if begin == "BEGIN":
             cursor.execute("PRAGMA query_only=ON")

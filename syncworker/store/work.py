@@ -359,7 +359,8 @@ class Work:
     ) -> bool:
         """End a run: the lease goes, the next due time comes.  A bad end counts an attempt, never a crash.
 
-        Asked for again while it ran, the row is due at once.
+        Asked for again while it ran, the row is due at once; scheduled meanwhile for an earlier time than `due_at`, as
+        for a successor's first sync, it is due then.
 
         Args:
             due_at: when the subject is due next.
@@ -371,14 +372,16 @@ class Work:
             `False` when a newer claim owns the row: nothing was changed.
         """
         now = self._unit.dialect.now()
+        due = sa.literal(due_at, Instant())
         asked_since = sa.and_(work.c.asked_at.is_not(None), work.c.asked_gen >= claim.gen)
+        scheduled_since = sa.and_(work.c.due_at > work.c.last_started_at, work.c.due_at < due)  # it was due when begun
         values: dict[str, Any] = {
             "lease_until": None,
             "last_ended_at": now,
             "last_outcome": outcome,
             "last_error": error,
             "crashes": 0,
-            "due_at": sa.case((asked_since, work.c.due_at), else_=sa.literal(due_at, Instant())),
+            "due_at": sa.case((sa.or_(asked_since, scheduled_since), work.c.due_at), else_=due),
             "asked_at": sa.case((asked_since, work.c.asked_at), else_=None),
         }
         if good:

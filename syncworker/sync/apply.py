@@ -27,6 +27,7 @@ from syncworker.sync.plan import Window, backfilled_to
 from syncworker.sync.reports import StepOutcome, StepReport
 
 BOOKED: Final = "Booked"
+NEWEST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,7 @@ class Showing:
     @property
     def complete(self) -> bool:
         """Whether every page came and every item on them had a key."""
-        return self.walk.error is None and not self.violations
+        return self.walk.error is None and not self.walk.short and not self.violations
 
 
 def show(walk: Walk, known: Mapping[bytes, tuple[str, ...]]) -> Showing:
@@ -118,6 +119,8 @@ def show(walk: Walk, known: Mapping[bytes, tuple[str, ...]]) -> Showing:
     shown_twice = sum(map(len, pages)) - len(shown.seen)
     if shown_twice:
         shown.notes["item.shown_twice"] = shown_twice
+    if walk.short:
+        shown.notes["listing.ends_early"] = 1
     shown.keys = None if shown_twice else pages
     return shown
 
@@ -127,7 +130,7 @@ def proof_of(shown: Showing) -> Proof:
     walk, window = shown.walk, shown.walk.step.window
     since = None if window is None else window.since
     if window is not None and walk.first_available is not None:
-        horizon = walk.first_available + window.wider
+        horizon = min(walk.first_available, NEWEST - window.wider) + window.wider
         since = horizon if since is None else max(since, horizon)
     return Proof(
         walk_complete=shown.complete,
@@ -145,9 +148,9 @@ async def guard(unit: UnitOfWork, scope: Scope, *, now: datetime) -> None:
         LeaseLostError: a newer claim owns the work.
         ConsentNotUsableError: the consent is no longer callable.
     """
+    consent = await unit.consents.get(scope.consent_id, lock=True)  # before the work: who files a status goes that way
     if not await unit.work.holds(scope.claim):
         raise LeaseLostError("a newer claim owns this sync")
-    consent = await unit.consents.get(scope.consent_id, lock=True)
     if consent is None or not consent.callable_at(now):
         status = "erased" if consent is None else consent.status
         raise ConsentNotUsableError(f"consent is {status}", consent_id=scope.consent_id, cause=status)
@@ -188,7 +191,7 @@ async def apply(
     await unit.cursors.advance(scope.connection_id, advanced)
     broken_off = [shown.listing for shown, changes, _ in decided if shown.walk.error is not None and changes]
     await unit.cursors.forget_pages(scope.connection_id, broken_off, gen=scope.claim.gen)
-    await _cover(unit, scope, [shown for shown, _, _ in complete], now=now)
+    await _cover(unit, scope, [shown for shown, _, _ in complete if not shown.walk.short], now=now)
     return tuple(_report(shown, changes, due.get(shown.listing)) for shown, changes, _ in decided)
 
 

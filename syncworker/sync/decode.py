@@ -236,7 +236,10 @@ def uae_date(path: str, _column: sa.Column[Any]) -> Read:
     def read(item: Item, _note: Note) -> Any:
         value = reach(item)
         moment = _instant(value)[0] if isinstance(value, str) else None
-        return None if moment is None else local_date(moment)
+        try:
+            return None if moment is None else local_date(moment)
+        except OverflowError:  # the last hours of the year 9999, as some write "no date yet"
+            return None
 
     return read
 

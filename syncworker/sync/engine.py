@@ -5,6 +5,7 @@ report.  While a batch runs its leases are renewed together; a claim that was lo
 """
 
 import asyncio
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -84,11 +85,10 @@ class Engine:
         slots = asyncio.Semaphore(self._settings.consents_at_once)
         lost: set[int] = set()
 
-        async def one(claim: Claim) -> RunReport:
-            async with slots:
-                return await self._outlived(claim, lost)
-
-        running = {claim.id: asyncio.create_task(one(claim), name=f"sync {claim.id}") for claim in claims}
+        running = {
+            claim.id: asyncio.create_task(self._outlived(claim, lost, slots), name=f"sync {claim.id}")
+            for claim in claims
+        }
         renewing = asyncio.create_task(self._renew(claims, running, lost), name="renew leases")
         try:
             runs = await asyncio.gather(*running.values())
@@ -97,6 +97,7 @@ class Engine:
             for task in running.values():
                 task.cancel()
             await asyncio.gather(renewing, *running.values(), return_exceptions=True)
+            await self._give_back([claim for claim in claims if running[claim.id].cancelled()])
         return BatchReport(stale=len(hints) - len(claims), runs=tuple(runs))
 
     async def sync_consent(self, claim: Claim, *, full: bool = False) -> RunReport:
@@ -151,10 +152,11 @@ class Engine:
         )
         return report
 
-    async def _outlived(self, claim: Claim, lost: set[int]) -> RunReport:
+    async def _outlived(self, claim: Claim, lost: set[int], slots: asyncio.Semaphore) -> RunReport:
         """One claim's run; whatever goes wrong in it stays its own."""
         try:
-            return await self.sync_consent(claim)
+            async with slots:
+                return await self.sync_consent(claim)
         except asyncio.CancelledError:
             if claim.id not in lost:
                 raise
@@ -164,12 +166,12 @@ class Engine:
             return await self._failed(claim, LeaseLostError("a newer claim owns this sync"))
         except SyncWorkerError as error:
             return await self._failed(claim, error)
-        except Exception as error:
-            # A bug met by one consent must not end the others of its batch.
-            log.exception(
-                "sync broke", connection_id=claim.subject, kind=type(error).__name__, exc_info=_without_values(error)
-            )
-            return await self._failed(claim, UnexpectedError(type(error).__name__))
+        except Exception as error:  # noqa: BLE001  a bug met by one consent must not end the others of its batch
+            bug = _innermost(error)
+            kind, trace = type(bug).__name__, "".join(traceback.format_tb(bug.__traceback__))
+            # No exc_info: its text may repeat what a bank sent, and some renderers print the variables of every frame.
+            log.error("sync broke", connection_id=claim.subject, kind=kind, trace=trace)  # noqa: TRY400
+            return await self._failed(claim, UnexpectedError(kind))
 
     async def _failed(self, claim: Claim, error: SyncWorkerError) -> RunReport:
         """End a claim whose run broke; without a database its lease runs out by itself."""
@@ -227,6 +229,15 @@ class Engine:
 
         return await self._parts.store.atomically(step)
 
+    async def _give_back(self, claims: Sequence[Claim]) -> None:
+        """The batch was cancelled (shutdown): what it did not end is due again at once, and no crash is counted."""
+        if not claims:
+            return
+        try:
+            await self._parts.store.atomically(lambda unit: unit.work.give_back(claims))
+        except SyncWorkerError as error:  # their leases bring them back
+            log.warning("claims not given back", claims=len(claims), error=error.code)
+
     async def _renew(
         self, claims: Sequence[Claim], running: dict[int, "asyncio.Task[RunReport]"], lost: set[int]
     ) -> None:
@@ -247,6 +258,8 @@ class Engine:
                     running[claim.id].cancel()
 
 
-def _without_values(error: Exception) -> tuple[type[Exception], Exception, object]:
-    """The traceback with an empty exception: its text might repeat what a bank sent."""
-    return type(error), SyncWorkerError("(text withheld)"), error.__traceback__
+def _innermost(error: Exception) -> Exception:
+    """What a group of tasks wraps: the first bug among theirs."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -41,13 +41,20 @@ class Walk:
     Attributes:
         pages: the bytes of each page's `Data`, first to last.
         first_available: where the LFI's own history begins, when it says so.
+        pages_said: how many pages there are, as the last one says; `None` when it does not.
         error: why the walk broke off; `None`: it is complete.
     """
 
     step: Step
     pages: tuple[bytes, ...] = field(repr=False)
     first_available: datetime | None = None
+    pages_said: int | None = None
     error: SyncWorkerError | None = None
+
+    @property
+    def short(self) -> bool:
+        """Whether the links ended before the last page: then nobody knows what the others would have shown."""
+        return self.pages_said is not None and self.pages_said > len(self.pages)
 
     @property
     def size(self) -> int:
@@ -61,6 +68,7 @@ async def fetch(
     """Walk a listing to its end, or until something goes wrong; errors of ours are values, cancellation is not."""
     pages: list[bytes] = []
     first_available: datetime | None = None
+    pages_said: int | None = None
     account_id = AccountId(step.account_id) if step.account_id else None
     try:
         listing = reader.pages(
@@ -71,6 +79,7 @@ async def fetch(
             async for page in listing:
                 pages.append(page.data)
                 first_available = page.first_available or first_available
+                pages_said = page.total_pages
     except SyncWorkerError as error:
         return Walk(step=step, pages=tuple(pages), first_available=first_available, error=error)
-    return Walk(step=step, pages=tuple(pages), first_available=first_available)
+    return Walk(step=step, pages=tuple(pages), first_available=first_available, pages_said=pages_said)

@@ -22,6 +22,7 @@ from typing import Final
 import structlog
 
 from syncworker.consents.lifecycle import NEVER
+from syncworker.consents.tokens import GATE_S
 from syncworker.errors import (
     ConsentError,
     ConsentNotUsableError,
@@ -579,6 +580,8 @@ class ConsentRun:
     def _wait(self, error: SyncWorkerError) -> timedelta:
         """How long to leave it alone: as the other side asked, else by the ladder."""
         asked = error.retry_after if isinstance(error, TransientError) else None
+        if asked is None and isinstance(error, LFIRateLimitedError):
+            asked = GATE_S  # every consent of the LFI waits: this one's bad ends must not say how long
         ladder = self._settings.retry_after(self._claim.attempts)
         return ladder if asked is None else max(timedelta(seconds=asked), timedelta(seconds=1))
 

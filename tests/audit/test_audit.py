@@ -18,7 +18,7 @@ COFFEE = AuditedRow(
 RENT = replace(COFFEE, name=replace(COFFEE.name, key="tx-2"))
 
 
-def test_equal_sides_have_no_difference_whatever_their_spelling():
+def test_equal_sides_have_no_difference_whatever_their_spelling() -> None:
     """The books speak JSON, the tables bytes and typed values."""
     held = AuditedRow(
         COFFEE.name,
@@ -57,12 +57,12 @@ def test_equal_sides_have_no_difference_whatever_their_spelling():
         ),
     ],
 )
-def test_each_kind_of_difference_is_named(tables, expected):
+def test_each_kind_of_difference_is_named(tables: list[AuditedRow], expected: list[Difference]) -> None:
     """One row that differs is one difference, both ways."""
     assert list(compare([COFFEE, RENT], tables).differences) == expected
 
 
-def test_instants_are_compared_as_instants():
+def test_instants_are_compared_as_instants() -> None:
     """`+04:00` in the books is the same moment as UTC in the tables."""
     stated = replace(COFFEE, columns={"booking_date_time": "2026-11-01T04:00:00+04:00"})
     held = replace(COFFEE, columns={"booking_date_time": datetime(2026, 11, 1, tzinfo=UTC)})
@@ -70,7 +70,7 @@ def test_instants_are_compared_as_instants():
     assert compare([stated], [held]).differences == ()
 
 
-def test_a_difference_shows_no_content():
+def test_a_difference_shows_no_content() -> None:
     """Names and amounts stay out of what gets printed."""
     report = compare([COFFEE], [replace(COFFEE, columns={"amount": Decimal(1), "merchant_category_code": "5411"})])
 

@@ -5,7 +5,6 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +18,7 @@ from syncworker.simulator.browser import Browser
 from syncworker.standard.consents import ConsentRequest, Purpose
 from syncworker.standard.permissions import Permission
 from syncworker.standard.values import ConsentId, Slug
+from syncworker.standard.versions import Version
 from syncworker.store import migrate
 from syncworker.store.keyring import KeyRing
 from tests.cli.house import CLIENT_FILES, House, settings_toml
@@ -79,7 +79,7 @@ def prepared(bank: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
         ),
         lfis={
             "sandbox": LFISettings(
-                issuer=bank["issuer"], base_urls={"v2.1": bank["resource_base_url"]}, allow_private_hosts=True
+                issuer=bank["issuer"], base_urls={Version("v2.1"): bank["resource_base_url"]}, allow_private_hosts=True
             )
         },
     )

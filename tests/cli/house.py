@@ -7,6 +7,7 @@ The folder holds what an operator has: `syncworker.toml`, a key ring, keys, an S
 import asyncio
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -48,6 +49,12 @@ class House:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    @classmethod
+    def copy(cls, of: Path, folder: Path) -> "House":
+        """A house in a new folder, with everything the other one holds."""
+        shutil.copytree(of, folder)
+        return cls(folder)
 
     @property
     def toml(self) -> Path:

@@ -595,6 +595,27 @@ async def test_a_batch_refreshes_what_is_due_and_finishes_its_rows(house: House)
     assert (rows[lost].due_at, rows[lost].last_outcome, rows[lost].last_error) == (NEVER, "lost", "grant_lost")
 
 
+async def test_a_batch_cut_short_is_due_again_at_once(house: House) -> None:
+    """A shutdown costs the row neither a lease nor a crash, and the refresh under way ends by itself."""
+    consent_id = (await house.consented()).consent_id
+    gate = Gate("answer-received")
+    vault = await house.vault(checkpoint=gate)
+    house.clock.advance(seconds=450)
+    running = asyncio.create_task(vault.token_batch(await _claimed(house)))
+    await gate.reached.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    gate.opened.set()
+    await vault.drain()
+
+    async with house.store.reading() as unit:
+        row = await unit.work.find(WorkKind.TOKEN, consent_id)
+    assert row is not None
+    assert (row.lease_until, row.crashes, row.attempts) == (None, 0, 0)
+    assert await house.stored_is_current(consent_id)
+
+
 async def test_a_token_refreshed_meanwhile_is_not_refreshed_by_schedule(house: House) -> None:
     """A hint that waited in the queue costs no call when work has already minted a token."""
     consent_id = (await house.consented()).consent_id

@@ -25,7 +25,8 @@ from syncworker.errors import (
 from syncworker.lfi.api import LFIClient
 from syncworker.lfi.jose import verify
 from syncworker.lfi.keys import SigningKey
-from syncworker.lfi.transport import Call
+from syncworker.lfi.oauth import TokenAnswer
+from syncworker.lfi.transport import Call, NoAnswerError
 from syncworker.standard.values import ConsentId
 from tests.lfi.conftest import ClientMaker, MovableClock
 from tests.lfi.raw_bank import (
@@ -110,6 +111,27 @@ async def test_a_refresh_without_a_definite_answer_is_in_doubt_and_sent_once(
     token_calls = [call for call in calls if call.operation == "CreateAccessTokenRequest"]
     assert (len(bank.heard("/token")), len(token_calls), token_calls[0].price_class) == (1, 1, "free")
     assert token_calls[0].status == 200 or token_calls[0].error_code
+
+
+async def test_waiting_for_a_connection_takes_nothing_from_a_calls_deadline(
+    bank: RawBank, client_of: ClientMaker, calls: list[Call]
+) -> None:
+    """Two slow answers, one connection: the second call is whole or was never sent, and both end in time."""
+
+    async def slowly(_request: Request, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.7)
+        writer.write(http(body=json_of(TOKENS)))
+
+    bank.replies["/token"] = slowly
+    client = client_of(connections=1, token_timeout=1.0)
+    await client.discovery()
+    async with asyncio.timeout(2.0):
+        outcomes = await asyncio.gather(
+            *(client.refresh(SecretStr("rt-1"), calls=calls.append) for _ in range(2)), return_exceptions=True
+        )
+
+    assert [type(outcome) for outcome in outcomes] == [TokenAnswer, NoAnswerError]
+    assert len(bank.heard("/token")) == 1
 
 
 async def test_a_refresh_on_a_connection_that_died_is_sent_once(
@@ -260,6 +282,33 @@ async def test_keys_nobody_can_fetch_do_not_cost_the_code(bank: RawBank, client:
         await _exchange(client, calls)
 
     assert bank.heard("/token") == []
+
+
+async def test_keys_that_vanish_during_the_exchange_do_not_cost_its_answer(
+    bank: RawBank, identities: Identities, client: LFIClient, calls: list[Call]
+) -> None:
+    """Keys that may not be kept are good for the exchange they were fetched for."""
+    bank.replies["/jwks"] = says(
+        http(body=json_of(identities.jwks("bank-1")), cache_control="no-store"), http(500), http(500), http(500)
+    )
+    id_token = identities.id_token(_id_claims(bank))
+    bank.replies["/token"] = says(http(body=json_of(TOKENS | {"id_token": id_token})))
+
+    assert (await _exchange(client, calls)).refresh_token == SecretStr("rt-2")
+
+
+async def test_a_document_not_to_be_kept_does_not_come_between_two_calls(
+    bank: RawBank, client: LFIClient, clock: MovableClock
+) -> None:
+    """A fetch there would eat the time of a refresh that has written its intent."""
+    bank.replies[DISCOVERY] = says(http(body=json_of(bank.discovery()), cache_control="no-store"))
+    for _ in range(3):
+        await client.discovery()
+    before = len(bank.heard(DISCOVERY))
+    clock.advance(seconds=61)
+    await client.discovery()
+
+    assert (before, len(bank.heard(DISCOVERY))) == (1, 2)
 
 
 async def test_discovery_is_kept_for_its_max_age(bank: RawBank, client: LFIClient, clock: MovableClock) -> None:

@@ -37,7 +37,9 @@ def proved(demo: Spawned) -> list[str]:
     return [claim for claim in PROVED if re.search(rf"✓ .*{re.escape(claim)}", demo.output())]
 
 
-def test_without_a_terminal_the_demo_proves_its_claims_and_ends_by_itself(worker_process: Nursery, tmp_path: Path):
+def test_without_a_terminal_the_demo_proves_its_claims_and_ends_by_itself(
+    worker_process: Nursery, tmp_path: Path
+) -> None:
     """SQLite and a broker of its own: the two defaults of a newcomer."""
     demo = worker_process.syncworker("demo", "--customers", CUSTOMERS, cwd=tmp_path)
 
@@ -49,7 +51,7 @@ def test_without_a_terminal_the_demo_proves_its_claims_and_ends_by_itself(worker
 
 def test_the_demo_runs_on_a_postgresql_and_a_redis_of_yours(
     worker_process: Nursery, tmp_path: Path, postgres_server: PostgresServer, valkey: ValkeyServer
-):
+) -> None:
     """The same engine and the same proofs on the production database, empty at the start."""
     valkey.flush()
     database = postgres_server.clone("template0")
@@ -68,7 +70,7 @@ def running(child: Spawned) -> bool:
     return "What is in the database" in child.output()
 
 
-def test_ctrl_c_ends_everything_in_order(worker_process: Nursery, tmp_path: Path):
+def test_ctrl_c_ends_everything_in_order(worker_process: Nursery, tmp_path: Path) -> None:
     """On a terminal it stays until then."""
     demo = worker_process.syncworker("demo", "--customers", "1", "--stay", cwd=tmp_path, ready=running, timeout=60)
 
@@ -78,7 +80,7 @@ def test_ctrl_c_ends_everything_in_order(worker_process: Nursery, tmp_path: Path
     assert left_behind(worker_process, within=5) == []
 
 
-def test_killed_the_demo_takes_its_children_along(worker_process: Nursery, tmp_path: Path):
+def test_killed_the_demo_takes_its_children_along(worker_process: Nursery, tmp_path: Path) -> None:
     """`kill -9` leaves nobody to clean up; the kernel does."""
     demo = worker_process.syncworker("demo", "--customers", "1", "--stay", cwd=tmp_path, ready=running, timeout=60)
 
@@ -88,7 +90,7 @@ def test_killed_the_demo_takes_its_children_along(worker_process: Nursery, tmp_p
     assert left_behind(worker_process, within=10) == []
 
 
-def test_the_demo_ends_when_what_started_it_is_killed(worker_process: Nursery, tmp_path: Path):
+def test_the_demo_ends_when_what_started_it_is_killed(worker_process: Nursery, tmp_path: Path) -> None:
     """`make` or a shell, killed with -9: no bank and no worker goes on by itself."""
     starter = (
         "import subprocess, sys; "
@@ -102,7 +104,7 @@ def test_the_demo_ends_when_what_started_it_is_killed(worker_process: Nursery, t
     assert left_behind(worker_process, within=45) == []
 
 
-def test_the_demo_empties_only_its_own_folder(worker_process: Nursery, tmp_path: Path):
+def test_the_demo_empties_only_its_own_folder(worker_process: Nursery, tmp_path: Path) -> None:
     """Somebody's files in the folder stop it before it touches anything."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")

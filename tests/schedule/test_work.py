@@ -514,6 +514,21 @@ async def test_scheduling_never_undoes_a_wish_or_a_claim(desk: Desk, clock: Manu
     assert (other.gen, other.lease_until, other.due_at) == (claimed[0].gen, clock.now() + LEASE, clock.now() + HOUR)
 
 
+async def test_what_was_scheduled_during_a_run_outlives_its_end(desk: Desk, clock: ManualClock) -> None:
+    """A successor's tokens arrive while the old consent's run is on, and that run ends with "never again"."""
+    await desk.due("connection-1")
+    old = await desk.begin()
+    clock.advance(seconds=5)
+    await desk.due("connection-1", ago=timedelta())
+    clock.advance(seconds=5)
+    await desk.finish(old, after=timedelta(days=1_000))
+
+    first = await desk.begin()
+    await desk.finish(first)
+
+    assert (first.subject, await desk.claim()) == ("connection-1", [])
+
+
 # -- what people ask -------------------------------------------------------------------------------------------------
 
 

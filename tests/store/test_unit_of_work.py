@@ -14,7 +14,7 @@ from syncworker.standard.values import Slug
 from syncworker.store.dialect import Instant, Money
 from syncworker.store.failures import StoreRefusedError, StoreUnavailableError
 from syncworker.store.tables import lfi, worker
-from syncworker.store.unit_of_work import Store, UnitOfWork
+from syncworker.store.unit_of_work import SILENCE, Store, UnitOfWork
 from tests.ground.clock import ManualClock
 from tests.ground.postgres import free_port
 from tests.ground.proxy import FaultProxy
@@ -134,6 +134,18 @@ async def test_every_wait_has_an_end_on_postgresql(postgresql_url: str, open_sto
         ]
 
     assert shown == ["30s", "10s", "1min", "UTC"]
+
+
+async def test_a_silent_connection_is_given_up_on_postgresql(
+    postgresql_url: str, open_store: Callable[..., Store]
+) -> None:
+    """The server's timeouts cannot be heard through a dead network: the client's own end the wait."""
+    async with open_store(postgresql_url).reading() as unit:
+        driver = (await unit.connection.get_raw_connection()).driver_connection
+        assert driver is not None
+        given = driver.info.get_parameters()
+
+    assert {name: int(given[name]) for name in SILENCE} == SILENCE
 
 
 async def test_a_deadlock_is_run_again(postgresql_url: str, open_store: Callable[..., Store]) -> None:

@@ -1,17 +1,20 @@
 """Walks become rows: once, together with their cursors and changes, and only by the claim that still holds."""
 
+import asyncio
 import json
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+import sqlalchemy as sa
 
 from syncworker.errors import ConsentNotUsableError, LeaseLostError, LFIUnavailableError, SealError
 from syncworker.standard.consents import ConsentView, Status
 from syncworker.standard.resources import BY_NAME, ResourceName
 from syncworker.store.cursors import BEGINNING, Listing
 from syncworker.store.failures import StoreRefusedError
+from syncworker.store.tables import work
 from syncworker.sync.plan import Step, Window
 from syncworker.sync.reports import StepOutcome
 from tests.ground.clock import ManualClock
@@ -114,6 +117,14 @@ async def test_a_broken_walk_keeps_what_it_brought_and_buries_nothing(desk: Desk
     after = await desk.cursor(N.TRANSACTIONS)
     assert await desk.live() == {"a", "b", "c"}
     assert (after.checked_at, after.high_water) == (before.checked_at, before.high_water)
+
+
+async def test_links_that_end_before_the_last_page_prove_nothing(desk: Desk) -> None:
+    """The bank says two pages and links to one: what it showed is kept, nothing is buried, no window is covered."""
+    await desk.apply(walk(N.PARTIES, page(N.PARTIES, {"PartyId": "p-1"}, {"PartyId": "p-2"})))
+    early = walk(N.PARTIES, page(N.PARTIES, {"PartyId": "p-3"})), walk(N.TRANSACTIONS, page(N.TRANSACTIONS))
+    await desk.apply(*(replace(one, pages_said=2) for one in early))
+    assert (await desk.live(), await desk.table("coverage")) == ({"p-1", "p-2", "p-3"}, [])
 
 
 async def test_a_broken_walk_makes_the_next_one_look_again(desk: Desk) -> None:
@@ -231,6 +242,21 @@ async def test_after_a_revocation_is_seen_no_row_is_written(desk: Desk) -> None:
     with pytest.raises(ConsentNotUsableError):
         await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("a"))))
     assert [await desk.table(name) for name in ('"transaction"', "cursor", "change")] == [[], [], []]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_a_run_and_the_news_of_its_consent_lock_in_one_order(desk: Desk) -> None:
+    """Who files a status locks the consent, then the work that follows; a run that waits there holds no work yet."""
+    mine = await claim(desk.store)
+    async with desk.store.writing() as unit:
+        await unit.consents.get(CONSENT, lock=True)
+        run = asyncio.create_task(desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, transaction("a"))), by=mine))
+        waiting = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        while not await unit.connection.scalar(waiting):  # noqa: ASYNC110 - a lock has no event
+            await asyncio.sleep(0.01)
+        await unit.connection.execute(sa.select(work.c.id).with_for_update(nowait=True))
+    await run
+    assert await desk.live() == {"a"}
 
 
 async def test_records_cursors_and_changes_are_written_together_or_not_at_all(desk: Desk) -> None:

@@ -119,6 +119,9 @@ def test_a_transaction_fills_its_columns() -> None:
             {"ValueDateTime": "yesterday"}, "value_date_time", None, {"value_date_time.not_an_instant": 1},
             id="not an instant",
         ),
+        pytest.param(
+            {"BookingDateTime": "9999-12-31T23:59:59Z"}, "booking_date", None, {}, id="a date beyond the calendar"
+        ),
     ],
 )  # fmt: skip
 def test_reading_is_tolerant(change: dict[str, Any], column: str, value: Any, notes: dict[str, int]) -> None:

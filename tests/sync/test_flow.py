@@ -258,6 +258,20 @@ async def test_a_bank_that_wants_us_to_wait_is_left_alone(product: Product) -> N
     assert (report.runs, product.gets(begin)) == ((), {})
 
 
+async def test_a_wait_without_a_length_is_a_minute_for_the_whole_lfi(product: Product) -> None:
+    """However many bad ends the consent that met it has had."""
+    connection = await product.consented()
+    product.bank.bank.answers(503, operation="accounts", times=None)
+    for _ in range(5):
+        await product.sync(connection)
+    product.bank.bank.clear_faults()
+    product.bank.bank.answers(429, retry_after=None, operation="accounts", times=1)
+    await product.sync(connection)
+    async with product.store.reading() as unit:
+        gates = await unit.lfis.gates()
+    assert gates == {LFI: product.clock.now() + timedelta(seconds=60)}
+
+
 async def test_a_consent_for_the_party_alone_calls_nothing_else(product: Product) -> None:
     """Without ReadAccounts* there is no AccountId to ask with."""
     connection = await product.consented(permissions=(Permission.ReadPartyUser,))
@@ -317,6 +331,21 @@ async def test_a_batch_survives_one_bad_consent(product: Product) -> None:
     assert {run.connection_id: run.outcome for run in report.runs} == {bad: RunOutcome.FAILED, good: RunOutcome.OK}
 
 
+async def test_a_bug_is_logged_without_the_values_it_met(product: Product, capfd: pytest.CaptureFixture[str]) -> None:
+    """Neither its text nor the variables around it, whatever renders the log; where it struck is there."""
+    connection = await product.consented()
+
+    async def stumble(_resource: ResourceName, _number: int) -> None:
+        iban = "-".join(("AE07", "MARKED"))
+        raise ValueError(iban)
+
+    product.between = stumble
+    report = await product.sync(connection)
+    said = "".join(capfd.readouterr())
+    assert (report.outcome, report.error) == (RunOutcome.FAILED, "unexpected")
+    assert ("AE07-MARKED" in said, "ValueError" in said, "in stumble" in said) == (False, True, True)
+
+
 async def test_a_lease_lost_in_the_middle_ends_the_run(open_product: Opener) -> None:
     """Leases are renewed while a run lasts; one that is no longer ours stops its run, long before its deadline."""
     product = await open_product(settings=replace(SETTINGS, lease_s=0.6))
@@ -329,6 +358,38 @@ async def test_a_lease_lost_in_the_middle_ends_the_run(open_product: Opener) -> 
     async with asyncio.timeout(5):
         report = await running
     assert (report.outcome, (await product.work(connection)).gen) == (RunOutcome.LEASE_LOST, newer.gen)
+
+
+async def test_a_lease_lost_while_waiting_for_a_turn_leaves_the_others(open_product: Opener) -> None:
+    """The second claim of a batch is taken away before its turn: the first goes on to its end."""
+    product = await open_product(settings=replace(SETTINGS, lease_s=0.3, consents_at_once=1))
+    first, second = await product.consented(0), await product.consented(1)
+    product.bank.bank.latency(0.5, "accounts")
+    claims = sorted(await product.claimed(first, second), key=lambda one: one.subject != first)
+    running = asyncio.create_task(product.engine.sync_batch([(claim.id, claim.gen) for claim in claims]))
+    await product.asked_for_data()
+    async with product.store.writing() as unit:
+        await unit.work.give_back([claim for claim in claims if claim.subject == second])
+        await unit.commit()
+    report = await running
+    assert {run.connection_id: run.outcome for run in report.runs} == {
+        first: RunOutcome.OK,
+        second: RunOutcome.LEASE_LOST,
+    }
+
+
+async def test_a_batch_cut_short_is_due_again_at_once(product: Product) -> None:
+    """A shutdown costs neither a lease nor a crash."""
+    connection = await product.consented()
+    product.bank.bank.hang("accounts", times=None)
+    running = asyncio.create_task(product.sync(connection))
+    await product.asked_for_data()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    row = await product.work(connection)
+    (again,) = await product.claimed(connection)
+    assert (row.lease_until, row.crashes, again.gen, again.attempts) == (None, 0, row.gen + 1, 1)
 
 
 async def test_a_lease_is_renewed_while_its_run_lasts(open_product: Opener) -> None:

@@ -1,6 +1,7 @@
 """What a whole walk shows, and what it leaves behind for the next one."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,12 +12,13 @@ from syncworker.sync import pages as footprint
 from syncworker.sync.apply import proof_of, show
 from syncworker.sync.diff import Proof
 from syncworker.sync.fetch import Walk
-from syncworker.sync.plan import Step
+from syncworker.sync.plan import Step, Window
 from syncworker.sync.refusals import ABSENT, REFUSED, TRANSIENT, refusal
 
 pytestmark = pytest.mark.unit
 
 N = ResourceName
+LAST = datetime.max.replace(tzinfo=UTC)
 
 
 def data(resource: ResourceName, *items: Any) -> bytes:
@@ -103,10 +105,17 @@ def test_the_newest_of_two_balances_of_one_type_wins(order: int) -> None:
         pytest.param(walk(N.BALANCES, data(N.BALANCES)), Proof(True, True), id="one page"),
         pytest.param(walk(N.TRANSACTIONS, ONE, TWO), Proof(True, False), id="two pages"),
         pytest.param(walk(N.TRANSACTIONS, ONE, error=LFIUnavailableError("away")), Proof(False, True), id="broken off"),
+        pytest.param(walk(N.TRANSACTIONS, ONE, pages_said=2), Proof(False, True), id="fewer pages than the bank says"),
+        pytest.param(walk(N.TRANSACTIONS, ONE, TWO, pages_said=1), Proof(True, False), id="more pages than it says"),
         pytest.param(
             walk(N.TRANSACTIONS, data(N.TRANSACTIONS, {"Status": "Booked"})),
             Proof(False, True),
             id="an item lacks a key",
+        ),
+        pytest.param(
+            Walk(step=Step(BY_NAME[N.TRANSACTIONS], "acc", window=Window()), pages=(ONE,), first_available=LAST),
+            Proof(True, True, since=LAST),
+            id="history that begins at the end of time",
         ),
     ],
 )
