@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import redis.asyncio as redis
 
 from syncworker.processes import EmbeddedBroker
 from syncworker.schedule.limits import LocalAdmission, SharedAdmission, admission, redis_url
@@ -114,18 +115,24 @@ def test_without_redis_each_process_counts_alone(url: str | None) -> None:
 
 
 @pytest.fixture
-async def shared(tmp_path: Path) -> AsyncIterator[Callable[..., SharedAdmission]]:
+def broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
+    """A Valkey of its own."""
+    with EmbeddedBroker(tmp_path / "data") as running:
+        yield running
+
+
+@pytest.fixture
+async def shared(broker: EmbeddedBroker) -> AsyncIterator[Callable[..., SharedAdmission]]:
     """`shared(rates)`: one more process's admission on the same Valkey."""
     opened: list[SharedAdmission] = []
-    with EmbeddedBroker(tmp_path / "data") as broker:
 
-        def one_more(rates: dict[Slug, float], **changes: Callable[[float], Awaitable[None]]) -> SharedAdmission:
-            opened.append(SharedAdmission(broker.url, rates, **changes))  # type: ignore[arg-type]
-            return opened[-1]
+    def one_more(rates: dict[Slug, float], **changes: Callable[[float], Awaitable[None]]) -> SharedAdmission:
+        opened.append(SharedAdmission(broker.url, rates, **changes))  # type: ignore[arg-type]
+        return opened[-1]
 
-        yield one_more
-        for each in opened:
-            await each.close()
+    yield one_more
+    for each in opened:
+        await each.close()
 
 
 @pytest.mark.live
@@ -138,19 +145,19 @@ async def test_processes_share_one_rate(shared: Callable[..., SharedAdmission]) 
     await asyncio.gather(*(process.admit(NOOR) for process in processes for _ in range(20)))
 
     took = loop.time() - begun
-    assert 1.0 <= took <= 2.0  # 60 calls; 6 of them are the burst
+    assert took >= 1.0  # 60 calls; 6 of them are the burst
 
 
 @pytest.mark.live
-async def test_a_high_rate_costs_few_trips(shared: Callable[..., SharedAdmission]) -> None:
-    """2,000 calls at 20,000 a second: reserved 400 at a time, they do not wait for a trip each."""
-    loop = asyncio.get_running_loop()
+async def test_a_high_rate_costs_few_trips(shared: Callable[..., SharedAdmission], broker: EmbeddedBroker) -> None:
+    """2,000 calls at 20,000 a second: reserved 400 at a time, by the server's own count of scripts run."""
     fast = shared({NOOR: 20_000.0})
-    begun = loop.time()
 
     await asyncio.gather(*(fast.admit(NOOR) for _ in range(2000)))
 
-    assert loop.time() - begun < 1.0
+    async with redis.Redis.from_url(broker.redis_url) as server:
+        run = await server.info("commandstats")
+    assert run["cmdstat_evalsha"]["calls"] - run["cmdstat_evalsha"]["failed_calls"] == 5
 
 
 @pytest.mark.live
