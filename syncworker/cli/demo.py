@@ -49,7 +49,7 @@ CADENCE_SECONDS: Final = 8
 STORM_PER_CUSTOMER: Final = 10
 REWALK_DAYS: Final = 62
 """Every walk reaches so far back: rows that the bank files late are found by the next one, not within a week."""
-WAIT_SECONDS_MAX: Final = 60
+WAIT_SECONDS_MAX: Final = 90
 PERMISSIONS: Final = (
     Permission.ReadAccountsDetail,
     Permission.ReadBalances,
@@ -152,7 +152,6 @@ class _Stage:
     books: Books
     sandbox: Mapping[str, Any]
     counters: RowCounters
-    first_mark: int = 0
     failures: list[str] = field(default_factory=list)
 
     @property

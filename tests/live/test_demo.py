@@ -12,7 +12,7 @@ from tests.ground.postgres import PostgresServer
 from tests.ground.processes import Nursery, Spawned
 from tests.ground.valkey import ValkeyServer
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 
 CUSTOMERS = "3"
 PROVED = (
@@ -43,9 +43,9 @@ def test_without_a_terminal_the_demo_proves_its_claims_and_ends_by_itself(
     """SQLite and a broker of its own: the two defaults of a newcomer."""
     demo = worker_process.syncworker("demo", "--customers", CUSTOMERS, cwd=tmp_path)
 
-    assert demo.wait(timeout=150) == 0, demo.output()
+    assert demo.wait(timeout=200) == 0, demo.output()
     assert proved(demo) == list(PROVED), demo.output()
-    assert demo.output().count("\n0 differences") == 2, demo.output()
+    assert demo.output().count("\n0 differences") == 3, demo.output()
     assert left_behind(worker_process, within=5) == []
 
 
@@ -59,9 +59,9 @@ def test_the_demo_runs_on_a_postgresql_and_a_redis_of_yours(
 
     demo = worker_process.syncworker("demo", "--customers", CUSTOMERS, cwd=tmp_path, env=env)
 
-    assert demo.wait(timeout=150) == 0, demo.output()
+    assert demo.wait(timeout=200) == 0, demo.output()
     assert proved(demo) == list(PROVED), demo.output()
-    assert demo.output().count("\n0 differences") == 2, demo.output()
+    assert demo.output().count("\n0 differences") == 3, demo.output()
     assert left_behind(worker_process, within=5) == []
 
 
