@@ -12,6 +12,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -341,12 +342,22 @@ def _stop() -> None:
     runtime.stop(_process.patience + STOP_GRACE_S, patience=_process.patience)
 
 
+def _on_beat(**_: Any) -> None:
+    """Beat keeps nothing, so SIGTERM may end it anywhere.
+
+    Celery's own handler raises `SystemExit`, which is lost when it strikes while a message is being published: beat
+    would go on until it is killed.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+
+
 for _signal, _receiver in (
     (signals.worker_ready, _on_ready),  # threads: one process, one loop
     (signals.worker_process_init, _on_ready),  # prefork: one loop per child
     (signals.worker_shutting_down, _on_shutting_down),
     (signals.worker_shutdown, _on_shutdown),
     (signals.worker_process_shutdown, _on_shutdown),
+    (signals.beat_init, _on_beat),
 ):
     _signal.connect(_receiver, weak=False)
 

@@ -305,3 +305,21 @@ async def test_beat_comes_back_when_the_broker_does(
     await site.until(lambda: len(site.done()) >= 10)
 
     assert (during, len(site.done())) == ([], 10)
+
+
+async def test_beat_ends_at_once_even_while_the_broker_does_not_answer(
+    sqlite_site: Site, fault_proxy: Callable[[str | int], Awaitable[FaultProxy]]
+) -> None:
+    """SIGTERM in the middle of a publication that hangs: beat keeps nothing, so it need not wait for anything."""
+    site = sqlite_site
+    proxy = await fault_proxy(site.broker_url)
+    site.broker_url = proxy.url(site.broker_url)
+    beat = await asyncio.to_thread(site.start, "beat")
+    await asyncio.sleep(1)
+    proxy.blackhole()
+    await asyncio.sleep(1)
+
+    begun = time.monotonic()
+    status = await asyncio.to_thread(beat.stop, grace=8)
+
+    assert (status, time.monotonic() - begun < 3) == (0, True), beat.output()
