@@ -1,17 +1,21 @@
 """Settings: one file, overridden by the environment, overridden by the command line.
 
 The file is `syncworker.toml`, or what `SYNCWORKER_CONFIG` names; the environment spells a setting
-`SYNCWORKER_DATABASE_URL`, with `__` between levels (`SYNCWORKER_CADENCE__BALANCES`).  No value is read anywhere else.
+`SYNCWORKER_DATABASE_URL`, with `__` between levels (`SYNCWORKER_CADENCE__BALANCES`).  URLs with passwords may lie in
+files of their own, in the folder `SYNCWORKER_SECRETS` names: they win over `syncworker.toml`, the environment wins over
+them.  No value is read anywhere else.
 Relative paths count from the folder of the file, or from the working folder when there is none.
 
 `wiring` alone sees the whole; every part gets the two or three plain values it needs.
 """
 
+import difflib
 import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
@@ -31,6 +35,9 @@ from syncworker.standard.versions import Version
 
 ENVIRONMENT_PREFIX: Final = "SYNCWORKER_"
 CONFIG_VARIABLE: Final = "SYNCWORKER_CONFIG"
+SECRETS_VARIABLE: Final = "SYNCWORKER_SECRETS"
+"""Names a folder of files, each holding one setting of `SECRET_FIELDS` and called like it, as containers mount them."""
+
 CONFIG_FILE: Final = "syncworker.toml"
 EMBEDDED: Final = "embedded"
 SECRET_FIELDS: Final = frozenset({"database_url", "broker_url", "limits_url"})
@@ -106,6 +113,26 @@ class CadenceSettings(_Group):
         return {name: timedelta(seconds=getattr(self, name.value)) for name in ResourceName}
 
 
+class RefreshMode(StrEnum):
+    """Who asks for a new access token."""
+
+    SCHEDULED = "scheduled"
+    """Beat, before the old one ends."""
+    ON_DEMAND = "on_demand"
+    """Whoever needs one and finds none that is good."""
+
+
+class TokenSettings(_Group):
+    """How tokens are kept; what each costs stands in docs/operations.md.
+
+    Attributes:
+        keep_warm: by schedule also for consents that no sync will call for within the next token's life.
+    """
+
+    refresh: RefreshMode = RefreshMode.SCHEDULED
+    keep_warm: bool = True
+
+
 class PriceSettings(_Group):
     """The rate card, in milli-fils (1 AED = 100,000); `domain.md` §14."""
 
@@ -133,6 +160,7 @@ class Settings(BaseSettings):
     lfis: dict[Annotated[str, Field(pattern=SLUG)], LFISettings] = {}
     cadence: CadenceSettings = CadenceSettings()
     prices: PriceSettings = PriceSettings()
+    tokens: TokenSettings = TokenSettings()
     overlap_days: Annotated[int, Field(ge=0, le=90)] = 7
     first_sync_days: Annotated[int, Field(ge=1, le=3650)] = 90
     backfill_slice_days: Annotated[int, Field(ge=1, le=3650)] = 90
@@ -142,6 +170,7 @@ class Settings(BaseSettings):
     tick_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
     batch_size: Annotated[int, Field(ge=1, le=500)] = 50
     threads: Annotated[int, Field(ge=1, le=256)] = 8
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
     lease_seconds: Annotated[float, Field(ge=1)] = 120.0
     connect_timeout: Seconds = 5.0
     call_timeout: Seconds = 30.0
@@ -163,7 +192,8 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         file = _config_file()
         values = _read_toml(file) if file else {}
-        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=values)
+        given = (InitSettingsSource(settings_cls, init_kwargs=layer) for layer in (_secrets(), values))
+        return init_settings, env_settings, *given
 
     def resolved(self, path: Path) -> Path:
         """A path of the settings, counted from the folder of the file."""
@@ -217,12 +247,15 @@ def origins(settings: Settings, overrides: Mapping[str, Any] | None = None) -> I
     """Yield (setting, value, where it came from), passwords masked, in the order of the class."""
     file = _config_file()
     in_file = dict(_flat(_read_toml(file))) if file else {}
+    secrets = _secrets()
     for name, value in _flat(settings.model_dump(mode="json", exclude_none=True)):
         variable = ENVIRONMENT_PREFIX + name.upper().replace(".", "__")
         if overrides and name in overrides:
             origin = "command line"
         elif variable in os.environ or ENVIRONMENT_PREFIX + name.split(".")[0].upper() in os.environ:
             origin = f"environment {variable}"
+        elif name in secrets:
+            origin = f"file {name} in {os.environ[SECRETS_VARIABLE]}"
         elif name in in_file:
             origin = str(file)
         else:
@@ -238,6 +271,22 @@ def variables_set() -> set[str]:
         if name.startswith(ENVIRONMENT_PREFIX)
         and name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")[0] in Settings.model_fields
     }
+
+
+def variables_unknown() -> list[tuple[str, str]]:
+    """Environment variables in our name that set nothing, each with the one it was perhaps meant to be (or empty)."""
+    known = {ENVIRONMENT_PREFIX + name.upper(): name for name in Settings.model_fields}
+    unknown = {
+        name
+        for name in os.environ
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in {CONFIG_VARIABLE, SECRETS_VARIABLE}
+    } - variables_set()
+    found = []
+    for name in sorted(unknown):
+        first, separator, rest = name.partition("__")
+        close = difflib.get_close_matches(first, known, n=1)
+        found.append((name, close[0] + separator + rest if close else ""))
+    return found
 
 
 def masked(url: str) -> str:
@@ -265,6 +314,23 @@ def _placed(settings: Settings) -> str:
     if scheme != "sqlite" or not file or file.startswith((":", "/", "file:")):
         return settings.database_url
     return f"{scheme}{separator}{settings.resolved(Path(file))}"
+
+
+def _secrets() -> dict[str, str]:
+    """Settings that lie in files of their own."""
+    named = os.environ.get(SECRETS_VARIABLE)
+    if not named:
+        return {}
+    folder = Path(named)
+    if not folder.is_dir():
+        raise SettingsError(f"{SECRETS_VARIABLE}: {named} is not a folder; correct the path or unset the variable")
+    try:
+        files = [file for name in sorted(SECRET_FIELDS) if (file := folder / name).is_file()]
+        return {file.name: file.read_text(encoding="utf-8").strip() for file in files}
+    except OSError as error:
+        raise SettingsError(f"{SECRETS_VARIABLE}: a file in {named} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{SECRETS_VARIABLE}: a file in {named} is not UTF-8 text") from None
 
 
 def _config_file() -> Path | None:

@@ -4,8 +4,6 @@
 """
 
 import asyncio
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,11 +21,14 @@ from syncworker.lfi.api import LFIClient
 from syncworker.lfi.directory import LFIConfig
 from syncworker.lfi.keys import SigningKey, TransportCertificate
 from syncworker.lfi.transport import Call
-from syncworker.processes import EmbeddedBroker
+from syncworker.processes import EmbeddedBroker, host_name, process_name
 from syncworker.schedule import due
 from syncworker.schedule.claims import Batch, Dispatcher
-from syncworker.schedule.limits import Admission, admission
-from syncworker.settings import EMBEDDED, LFISettings, Settings, faults_of
+from syncworker.schedule.clocks import ClockWatch
+from syncworker.schedule.limits import admission, keeps_counts
+from syncworker.schedule.stopping import Door, LastCalls
+from syncworker.schedule.traffic import TrafficControl
+from syncworker.settings import EMBEDDED, LFISettings, RefreshMode, Settings, faults_of
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store import migrate
 from syncworker.store.keyring import KeyRing
@@ -42,6 +43,8 @@ from syncworker.sync.run import SyncSettings
 
 DISCOVERY_PATH: Final = "/.well-known/openid-configuration"
 JOURNAL_ROWS_MAX: Final = 10_000
+LIMITS_IN_REDIS: Final = "redis"
+LIMITS_IN_DATABASE: Final = "database"
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -141,13 +144,22 @@ def broker_url(settings: Settings) -> str:
     return EmbeddedBroker(settings.data_folder).url if settings.broker_url == EMBEDDED else settings.broker_url
 
 
+def limits_kept_in(settings: Settings) -> str:
+    """Where all workers' counts of calls are kept."""
+    url = settings.limits_url or broker_url(settings)
+    return LIMITS_IN_REDIS if keeps_counts(url) else LIMITS_IN_DATABASE
+
+
 class Clients:
     """The one client of each LFI that this process keeps.  Built at first use, on the loop that uses it."""
 
-    def __init__(self, settings: Settings, store: Store, admissions: Admission, journal: "Journal") -> None:
+    def __init__(
+        self, settings: Settings, store: Store, traffic: TrafficControl, door: Door, journal: "Journal"
+    ) -> None:
         self._settings = settings
         self._store = store
-        self._admissions = admissions
+        self._traffic = traffic
+        self._door = door
         self._journal = journal
         self._clients: dict[Slug, LFIClient] = {}
         self._building = asyncio.Lock()
@@ -179,7 +191,7 @@ class Clients:
             lfi_config(self._settings, slug, declared[slug][0]),
             clock=SystemClock(),
             log=lambda call: self._journal.note(slug, ConsentId(""), call),
-            admit=lambda: self._admissions.admit(slug),
+            traffic=LastCalls(self._traffic.of(slug), self._door),
         )
 
 
@@ -205,6 +217,7 @@ class Journal:
                 bytes_in=call.bytes_in,
                 attended=call.attended,
                 price_millifils=0,
+                attempt=call.attempt,
             )
         )
 
@@ -230,28 +243,35 @@ class Application:
     def __init__(self, settings: Settings, store: Store) -> None:
         self.settings = settings
         self.store = store
-        clock = SystemClock()
+        clock = self._clock = SystemClock()
         name = process_name()
+        self._door = Door()
+        self.clocks = ClockWatch(host_name())
+        self._comparing: asyncio.Task[None] | None = None
         limits = settings.limits_url or broker_url(settings)
         self._rates: dict[Slug, float] = {Slug(slug): one.calls_per_second for slug, one in settings.lfis.items()}
-        self._admissions = admission(limits, self._rates, tenant=settings.tenant)
+        self.traffic = TrafficControl(
+            store, admission(limits, self._rates, store, tenant=settings.tenant), heard=self._heard
+        )
         self._journal = Journal(store)
-        self.clients = Clients(settings, store, self._admissions, self._journal)
+        self.clients = Clients(settings, store, self.traffic, self._door, self._journal)
         token_headroom = timedelta(seconds=2 * settings.tick_seconds)
 
         def token_due(consent_id: ConsentId, issued_at: datetime, expires_at: datetime) -> datetime:
             return due.token_due_at(consent_id, issued_at, expires_at, headroom=token_headroom)
 
+        scheduled = token_due if settings.tokens.refresh is RefreshMode.SCHEDULED else None
         self.vault = Vault(
             store,
             self.clients,
             clock,
             holder=name,
-            token_due=token_due,
+            token_due=scheduled,
+            keep_warm=settings.tokens.keep_warm,
             retry_after=due.retry_delay,
             on_call=self._journal.note,
         )
-        self.authorize = Authorizer(store, self.clients, clock, token_due=token_due, on_call=self._journal.note)
+        self.authorize = Authorizer(store, self.clients, clock, token_due=scheduled, on_call=self._journal.note)
         self.lifecycle = Lifecycle(store, self.clients, on_call=self._journal.note)
         self.engine = Engine(
             Parts(
@@ -259,6 +279,7 @@ class Application:
                 clients=self.clients,
                 tokens=self.vault.source,
                 ask=self.lifecycle.ask,
+                stopping=self._door.shut,
             ),
             sync_settings(settings),
         )
@@ -269,7 +290,14 @@ class Application:
         """Claim what is due at every LFI we can call, and commit."""
         declared = await declared_lfis(self.settings, self.store)
         self._rates.update({slug: entry.calls_per_second for slug, (entry, _) in declared.items()})
-        return await self.dispatcher.tick(dict.fromkeys(declared, self.settings.consents_at_once))
+        batches = await self.dispatcher.tick(
+            dict.fromkeys(declared, self.settings.consents_at_once), rates=dict(self._rates)
+        )
+        if not self._door.shut.is_set():
+            return batches
+        # told to stop meanwhile: what this process just gave back must not wait in a lease for a worker to come
+        await self.give_back([claim for batch in batches for claim in batch.claims])
+        return []
 
     async def sync_batch(self, claims: Sequence[tuple[int, int]]) -> BatchReport:
         """Sync the claimed connections."""
@@ -300,13 +328,61 @@ class Application:
         report = await self.sync_batch([(claim.id, claim.gen)])
         return report.runs[0] if report.runs else None
 
+    async def arrive(self) -> None:
+        """Note that this worker begins."""
+        await self.dispatcher.arrive()
+
     async def progress(self) -> None:
         """Note that this worker gets on."""
         await self.dispatcher.progress()
 
+    async def canaries(self) -> Sequence[str]:
+        """Names of the workers to send a canary to."""
+        return await self.dispatcher.canaries()
+
+    async def canary(self) -> None:
+        """Note that this worker's canary came round."""
+        await self.dispatcher.canary()
+
+    async def pulse(self, *, busy: bool) -> None:
+        """What a worker does for itself now and then: its progress when no canary can come, its clock's comparison."""
+        if busy:
+            await self.dispatcher.progress()
+        if self._comparing is None or self._comparing.done():
+            self._comparing = asyncio.create_task(self._compare_clocks(), name="compare clocks")
+
+    async def _compare_clocks(self) -> None:
+        """Compare our clock with the database's and each LFI's, where that is due."""
+        try:
+            declared = await declared_lfis(self.settings, self.store)
+            for slug in self.clocks.unheard(declared, now=self._clock.now()):
+                await self._hear(Slug(slug))
+            sent = self._clock.now()
+            async with self.store.reading() as unit:
+                database = await unit.now()
+            await self.clocks.file(self.store, now=self._clock.now(), sent=sent, database=database)
+        except SyncWorkerError as error:
+            log.debug("clocks not compared", error=error.code)
+
+    def _heard(self, slug: Slug, call: Call, headers: Mapping[str, str]) -> None:
+        took = timedelta(milliseconds=call.duration_ms)
+        self.clocks.note(slug, sent=call.started_at, took=took, headers=headers)
+
+    async def _hear(self, slug: Slug) -> None:
+        """Have an LFI say its time: its discovery document is free, and fetched for every token call anyway."""
+        try:
+            await (await self.clients(slug)).discovery()
+        except SyncWorkerError as error:
+            log.debug("clock not compared", lfi=slug, error=error.code)
+
     async def give_back(self, claims: Sequence[tuple[int, int]]) -> int:
         """Free claims nobody will begin."""
         return await self.dispatcher.give_back(claims)
+
+    def stop(self) -> None:
+        """Begin no consent, page or refresh any more: the process is to end."""
+        self._door.close()
+        self.vault.stop()
 
     async def leave(self) -> None:
         """Note that this worker ends in order."""
@@ -314,11 +390,14 @@ class Application:
 
     async def close(self) -> None:
         """Finish what must be finished, then give every connection back."""
+        if self._comparing is not None:
+            self._comparing.cancel()
+            await asyncio.gather(self._comparing, return_exceptions=True)
         await self.vault.drain()
         await self.authorize.drain()
         await self._journal.flush()
         await self.clients.close()
-        await self._admissions.close()
+        await self.traffic.close()
         await self.store.close()
 
 
@@ -351,8 +430,3 @@ def sync_settings(settings: Settings) -> SyncSettings:
         account_details=settings.account_details,
         data_get_millifils=settings.prices.data_get,
     )
-
-
-def process_name() -> str:
-    """This process among all of the installation: host and process id."""
-    return f"{platform.node()[:100]}/{os.getpid()}"

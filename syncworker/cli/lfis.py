@@ -108,6 +108,26 @@ def show_(slug: str, as_json: frame.AsJson = False) -> None:
     )
 
 
+@app.command()
+def retry(
+    slug: Annotated[str, typer.Argument(help="Our short name for the LFI.")],
+    as_json: frame.AsJson = False,
+) -> None:
+    """Try an LFI again now, after its trouble was mended: ends the wait of its open breakers.
+
+    One row of each class goes as the trial; a gate closed by 429 stays closed, since that is the LFI's own word.
+    """
+    name = read_slug(slug)
+
+    async def try_now(store: Store) -> int:
+        return await store.atomically(lambda unit: unit.breakers.try_now(name))
+
+    waited = frame.with_store(try_now)
+    if not waited:
+        show.say(f"{slug}: no breaker keeps calls back")
+    show.facts({"slug": slug, "breakers_tried": waited}, as_json=as_json)
+
+
 def _version_url(pair: str) -> tuple[Version, str]:
     version, separator, url = pair.partition("=")
     if not separator or version not in set(Version):

@@ -7,7 +7,21 @@ from collections.abc import Sequence
 import typer
 
 from syncworker import __version__
-from syncworker.cli import audit, consents, database, demo, health, keys, lfis, logs, processes, show, tokens
+from syncworker.cli import (
+    audit,
+    consents,
+    database,
+    demo,
+    health,
+    keys,
+    lfis,
+    liveness,
+    logs,
+    processes,
+    show,
+    syncs,
+    tokens,
+)
 from syncworker.cli.frame import FAILED, USED_WRONGLY
 from syncworker.errors import RequestError, SyncWorkerError
 
@@ -22,6 +36,7 @@ app.add_typer(database.app, name="db")
 app.add_typer(keys.app, name="keys")
 app.add_typer(lfis.app, name="lfis")
 app.add_typer(consents.app, name="consents")
+app.add_typer(syncs.app, name="syncs")
 app.add_typer(tokens.app, name="tokens")
 app.command("audit")(audit.audit)
 app.command("demo")(demo.demo)
@@ -31,6 +46,7 @@ app.command("worker")(processes.worker)
 app.command("beat")(processes.beat)
 app.command("doctor")(health.doctor)
 app.command("status")(health.status)
+app.command("health")(liveness.health)
 
 
 @app.callback(invoke_without_command=True)

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from syncworker import tasks, wiring
-from syncworker.cli import bank_settings, frame, logs, show
-from syncworker.processes import EmbeddedBroker, Program, Supervisor
+from syncworker.cli import bank_settings, frame, liveness, logs, show
+from syncworker.processes import EmbeddedBroker, Program, Supervisor, process_name
 from syncworker.settings import CONFIG_VARIABLE, EMBEDDED, Settings
 from syncworker.store import migrate
 
@@ -42,9 +42,10 @@ def worker(
     log_level: Level = LogLevel.INFO,
 ) -> None:
     """Run one worker process: claims, token refreshes and syncs, on one event loop."""
-    config = _ready(log_level)
+    name = process_name()
+    config = _ready(log_level, worker=name)
     wiring.load_keyring(config)
-    tasks.app.worker_main(tasks.worker_arguments(queues=queues or (), loglevel=log_level))
+    tasks.app.worker_main(tasks.worker_arguments(queues=queues or (), worker=name, loglevel=log_level))
 
 
 def beat(log_level: Level = LogLevel.INFO) -> None:
@@ -53,9 +54,17 @@ def beat(log_level: Level = LogLevel.INFO) -> None:
     tasks.app.start(tasks.beat_arguments(loglevel=log_level))
 
 
-def up(log_level: Level = LogLevel.INFO) -> None:
-    """Run everything on this machine: broker when embedded, worker, beat.  Ctrl-C or SIGTERM ends all in order."""
-    config = frame.settings()
+def up(
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Worker processes; the setting `workers` otherwise.")
+    ] = None,
+    log_level: Level = LogLevel.INFO,
+) -> None:
+    """Run everything on this machine: broker when embedded, workers, beat.  Ctrl-C or SIGTERM ends all in order.
+
+    A process that died or hangs is started again.
+    """
+    config = frame.settings(workers=workers)
     wiring.load_keyring(config)
     if config.database_url.startswith("sqlite"):
         migrate.upgrade(config.database_url)
@@ -64,14 +73,15 @@ def up(log_level: Level = LogLevel.INFO) -> None:
     if broker is None:
         tasks.check_broker(wiring.broker_url(config))
     level = f"--log-level={log_level}"
-    programs = [
-        Program(name="worker", argv=(*RUN, "worker", level)),
-        Program(name="beat", argv=(*RUN, "beat", level)),
-    ]
+    programs = [Program(name=name, argv=(*RUN, "worker", level)) for name in _worker_names(config)]
+    programs.append(Program(name=liveness.BEAT_NAME, argv=(*RUN, "beat", level)))
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    with Supervisor(programs, broker=broker) as supervisor:
+    with (
+        liveness.watching(config) as watch,
+        Supervisor(programs, broker=broker, hung=watch.hung) as supervisor,
+    ):
         running = ", ".join(f"{name} {pid}" for name, pid in supervisor.children().items())
         show.say(f"up: {running}{', embedded broker' if broker else ''}; Ctrl-C ends it")
         supervisor.run(ended)
@@ -107,8 +117,20 @@ def sandbox(
     raise typer.Exit(bank(arguments, ready=ready))
 
 
-def _ready(log_level: LogLevel) -> Settings:
-    """Settings read, logs on, schema and broker checked, the Celery app configured."""
+def _worker_names(config: Settings) -> list[str]:
+    """One name for each worker process to run."""
+    if config.workers > 1 and config.database_url.startswith("sqlite"):
+        show.say(f"workers: 1 instead of {config.workers}: SQLite takes one writer at a time; use PostgreSQL for more")
+        return ["worker"]
+    return ["worker"] if config.workers == 1 else [f"worker-{number}" for number in range(1, config.workers + 1)]
+
+
+def _ready(log_level: LogLevel, *, worker: str | None = None) -> Settings:
+    """Settings read, logs on, schema and broker checked, the Celery app configured.
+
+    Args:
+        worker: name of the worker this process is to be.
+    """
     config = frame.settings()
     logs.configure(log_level)
     migrate.check(config.database_url)
@@ -120,5 +142,6 @@ def _ready(log_level: LogLevel) -> Settings:
         config.data_folder,
         threads=config.threads,
         batch_deadline=config.batch_deadline,
+        worker=worker,
     )
     return config

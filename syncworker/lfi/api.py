@@ -22,11 +22,20 @@ import msgspec
 import structlog
 from joserfc.jwk import RSAKey
 from pydantic import SecretStr
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_before_delay
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_any,
+    stop_before_delay,
+)
+from tenacity.stop import stop_base
 from tenacity.wait import wait_random_exponential
 
 from syncworker.clock import Clock
 from syncworker.errors import (
+    LFIBreakerOpenError,
     LFIRateLimitedError,
     LFIUnavailableError,
     RefusedError,
@@ -39,6 +48,7 @@ from syncworker.lfi import jose, oauth
 from syncworker.lfi.bounds import check_json, home_link
 from syncworker.lfi.directory import DISCOVERY_AGE_MAX, JWKS_AGE_MAX, Discovery, LFIConfig, fresh_for, read_discovery
 from syncworker.lfi.oauth import PushedAuthorization, Redirect, TokenAnswer, read_redirect
+from syncworker.lfi.traffic import FreeTraffic, Traffic
 from syncworker.lfi.transport import (
     AiohttpTransport,
     Answer,
@@ -53,6 +63,7 @@ from syncworker.lfi.transport import (
     no_log,
 )
 from syncworker.standard.consents import ConsentView, read_consent
+from syncworker.standard.operations import OperationClass, class_of
 from syncworker.standard.resources import Resource
 from syncworker.standard.values import AccountId, ConsentId, read_instant
 from syncworker.standard.versions import Version
@@ -87,6 +98,9 @@ DISCOVERY_STALE_MAX: Final = timedelta(days=1)
 DISCOVERY_RETRY_EVERY: Final = timedelta(minutes=1)
 
 T = TypeVar("T")
+
+_Once = Callable[[Mapping[str, str], int], Awaitable[tuple[Answer, str]]]
+"""One attempt, given the headers and its number."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -188,8 +202,8 @@ class LFIClient:
     Args:
         clock: tells when answers were received and what has expired.
         log: receives the calls that belong to no single consent: discovery, JWKS, client-credentials tokens.
-        admit: awaited before each data or consent GET; the schedule's limiter.  Token calls and PAR pass without it,
-            since a wait there would eat the lease that protects the token.
+        traffic: is asked before each GET and told of every attempt: the schedule's limits.  Token calls and PAR pass
+            unasked: a wait there would eat the lease that protects the token; who refreshes asks before it (`admit`).
         sleep: waits between the attempts of a GET.
         data_transport: the hot path; aiohttp unless a measurement wants another.
 
@@ -203,14 +217,14 @@ class LFIClient:
         *,
         clock: Clock,
         log: CallLog = no_log,
-        admit: Callable[[], Awaitable[None]] | None = None,
+        traffic: Traffic | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         data_transport: DataTransport | None = None,
     ) -> None:
         self.config = config
         self._clock = clock
         self._log = log
-        self._admit = admit
+        self._traffic = traffic or FreeTraffic()
         self._sleep = sleep
         context = mtls_context(config)
         self._data: DataTransport = data_transport or AiohttpTransport(
@@ -219,11 +233,19 @@ class LFIClient:
         self._control = ControlTransport(
             context, connections=config.connections, connect_timeout=config.connect_timeout
         )
-        self._attempts = Attempts(config.slug, clock=clock)
+        self._attempts = Attempts(config.slug, clock=clock, heard=self._traffic.note)
         self._discovery: Discovery | None = None
         self._keys: _Keys | None = None
         self._own_tokens: dict[str, TokenAnswer] = {}
         self._in_flight: dict[str, asyncio.Future[Any]] = {}
+
+    async def admit(self, operations: OperationClass) -> None:
+        """Wait until a call of a class that is not asked for by itself may start: before a refresh takes its lease.
+
+        Raises:
+            GateClosedError, LFIBreakerOpenError: not now; says when.
+        """
+        await self._traffic.admit(operations)
 
     async def close(self) -> None:
         """Close every connection; the client cannot be used afterwards."""
@@ -458,7 +480,7 @@ class LFIClient:
         async def token(*, rejected: SecretStr | None = None) -> SecretStr:
             return await self._own_token(CONSENT_SCOPE, rejected=rejected)
 
-        async def once(headers: Mapping[str, str]) -> tuple[Answer, str]:
+        async def once(headers: Mapping[str, str], attempt: int) -> tuple[Answer, str]:
             return await self._attempts.make(
                 lambda whole: self._control.send("GET", url, whole, self.config.call_timeout),
                 operation="GetAccountAccessConsentsConsentId",
@@ -466,6 +488,7 @@ class LFIClient:
                 url=url,
                 calls=calls,
                 headers=headers,
+                attempt=attempt,
                 code_of=oauth.data_error_code,
             )
 
@@ -553,7 +576,7 @@ class LFIClient:
     ) -> Page:
         customer = attendance.headers() if attendance else {}
 
-        async def once(headers: Mapping[str, str]) -> tuple[Answer, str]:
+        async def once(headers: Mapping[str, str], attempt: int) -> tuple[Answer, str]:
             return await self._attempts.make(
                 lambda whole: self._data.get(url, whole, self.config.call_timeout),
                 operation=resource.operation,
@@ -563,6 +586,7 @@ class LFIClient:
                 headers={**headers, **customer},
                 data=True,
                 attended=attendance is not None,
+                attempt=attempt,
                 code_of=oauth.data_error_code,
             )
 
@@ -578,7 +602,7 @@ class LFIClient:
 
     async def _authorised(
         self,
-        once: Callable[[Mapping[str, str]], Awaitable[tuple[Answer, str]]],
+        once: _Once,
         *,
         token: TokenSource,
         what: str,
@@ -593,29 +617,26 @@ class LFIClient:
             raise self._fault(answer, what=what)
         return answer, interaction_id
 
-    async def _repeated(
-        self, once: Callable[[Mapping[str, str]], Awaitable[tuple[Answer, str]]], bearer: SecretStr | None, *, what: str
-    ) -> tuple[Answer, str]:
+    async def _repeated(self, once: _Once, bearer: SecretStr | None, *, what: str) -> tuple[Answer, str]:
         """Make a GET up to three times within 20 s while the LFI is unavailable; each attempt is built afresh."""
         headers = {"Authorization": f"Bearer {bearer.get_secret_value()}"} if bearer else {}
 
-        async def attempt() -> tuple[Answer, str]:
-            if self._admit is not None:
-                await self._admit()
-            answer, interaction_id = await once(headers)
+        async def attempt(number: int) -> tuple[Answer, str]:
+            await self._traffic.admit(class_of(what))
+            answer, interaction_id = await once(headers, number)
             if answer.status >= 500:
                 raise self._fault(answer, what=what)
             return answer, interaction_id
 
         async for trial in self._retrying():
             with trial:
-                result = await attempt()
+                result = await attempt(trial.retry_state.attempt_number)
         return result
 
     def _retrying(self) -> AsyncRetrying:
         return AsyncRetrying(
             retry=retry_if_exception(_is_worth_a_short_retry),
-            stop=stop_after_attempt(ATTEMPTS_MAX) | stop_before_delay(RETRY_WITHIN_S),
+            stop=stop_any(stop_after_attempt(ATTEMPTS_MAX), stop_before_delay(RETRY_WITHIN_S), _Spent(self._traffic)),
             wait=wait_random_exponential(multiplier=0.5, max=5),
             sleep=self._sleep,
             reraise=True,
@@ -624,7 +645,7 @@ class LFIClient:
     async def _get_control(self, operation: str, url: str, *, calls: CallLog) -> Answer:
         """GET a public document of the LFI, with short retries."""
 
-        async def once(headers: Mapping[str, str]) -> tuple[Answer, str]:
+        async def once(headers: Mapping[str, str], attempt: int) -> tuple[Answer, str]:
             return await self._attempts.make(
                 lambda whole: self._control.send("GET", url, whole, self.config.token_timeout),
                 operation=operation,
@@ -632,6 +653,7 @@ class LFIClient:
                 url=url,
                 calls=calls,
                 headers=headers,
+                attempt=attempt,
                 code_of=oauth.oauth_error_code,
             )
 
@@ -703,7 +725,19 @@ def fault_of_get(answer: Answer, *, what: str, now: datetime) -> SyncWorkerError
     return StandardViolationError(f"{what}: status {status} where the standard has 200; redirects are not followed")
 
 
+class _Spent(stop_base):
+    """Ends the retries where the budget does.  Asked last, when nothing else does: the budget counts the retry then."""
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        return not self._traffic.may_retry()
+
+
 def _is_worth_a_short_retry(error: BaseException) -> bool:
+    if isinstance(error, LFIBreakerOpenError):  # nothing was sent, and nothing is to be
+        return False
     return isinstance(error, LFIUnavailableError) and (error.retry_after or 0) <= RETRY_AFTER_PATIENCE_S
 
 

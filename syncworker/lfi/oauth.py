@@ -219,7 +219,7 @@ def refusal(answer: Answer, *, what: str, now: datetime) -> SyncWorkerError:
         return LFIUnavailableError(f"{what}: status {answer.status}", retry_after=wait)
     if code == "invalid_grant":
         return GrantLostError(f"{what}: invalid_grant", cause="invalid_grant")
-    if code in _CLIENT_FAULTS or (answer.status in (401, 403) and not code):
+    if is_client_fault(answer.status, code):
         return ClientRejectedError(
             f"{what}: {code or f'status {answer.status}'}; check client id, signing key and its kid, transport "
             "certificate, this machine's clock, and whether the LFI has activated the registration"
@@ -227,6 +227,15 @@ def refusal(answer: Answer, *, what: str, now: datetime) -> SyncWorkerError:
     if code:
         return RefusedError(f"{what}: {code}", status=answer.status, error_code=code)
     return LFIUnavailableError(f"{what}: status {answer.status} without an OAuth error")
+
+
+def is_client_fault(status: int | None, code: str) -> bool:
+    """Whether a refusal of the token side is about us as a client and not about what was asked.
+
+    Args:
+        code: the OAuth `error`; empty when the answer had none.
+    """
+    return code in _CLIENT_FAULTS or (status in (401, 403) and not code)
 
 
 def oauth_error_code(answer: Answer) -> str:

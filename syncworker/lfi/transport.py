@@ -66,6 +66,7 @@ class Call:
         error_code: the answer's own code, or ours (`timeout`, `lost`, `tls`, `untrusted`, `unfit`, `cancelled`); empty
             when fine.
         price_class: `data` for an answered data GET (it is billed), else `free`.
+        attempt: from 1; more for a short retry.
     """
 
     operation: str
@@ -79,13 +80,22 @@ class Call:
     attended: bool
     error_code: str
     price_class: str
+    attempt: int = 1
 
 
 CallLog = Callable[[Call], None]
 
 
+Heard = Callable[[Call, Mapping[str, str]], None]
+"""Is told each attempt with the headers of its answer; none when no answer came."""
+
+
 def no_log(_call: Call) -> None:
     """A `CallLog` that keeps nothing."""
+
+
+def unheard(_call: Call, _headers: Mapping[str, str]) -> None:
+    """A `Heard` that keeps nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,11 +330,16 @@ class ControlTransport:
 
 
 class Attempts:
-    """Makes single attempts for one LFI: fresh interaction id, one `Call` record, one log line each."""
+    """Makes single attempts for one LFI: fresh interaction id, one `Call` record, one log line each.
 
-    def __init__(self, slug: str, *, clock: Clock) -> None:
+    Args:
+        heard: is told each attempt, whoever it was made for.
+    """
+
+    def __init__(self, slug: str, *, clock: Clock, heard: Heard = unheard) -> None:
         self._slug = slug
         self._clock = clock
+        self._heard = heard
 
     async def make(
         self,
@@ -337,6 +352,7 @@ class Attempts:
         headers: Mapping[str, str],
         data: bool = False,
         attended: bool = False,
+        attempt: int = 1,
         code_of: Callable[[Answer], str],
     ) -> tuple[Answer, str]:
         """Send once, whatever happens leave a `Call`, and give back the answer with its interaction id.
@@ -344,6 +360,7 @@ class Attempts:
         Args:
             send: does the sending, given all headers.
             data: whether an answer with status 200 is billed as data.
+            attempt: from 1; more for a short retry.
             code_of: finds the error code in an answer that is no success.
 
         Raises:
@@ -353,9 +370,10 @@ class Attempts:
         started_at, started = self._clock.now(), monotonic()
         status: int | None = None
         bytes_in, error_code = 0, "cancelled"
+        received: Mapping[str, str] = {}
         try:
             answer = await send({**headers, INTERACTION_ID: interaction_id})
-            status, bytes_in = answer.status, answer.bytes_in
+            status, bytes_in, received = answer.status, answer.bytes_in, answer.headers
             error_code = "" if 200 <= status < 300 else code_of(answer) or f"http_{status}"
         except NoAnswerError as error:
             status, error_code = error.status, error.reason
@@ -381,8 +399,10 @@ class Attempts:
                 attended=attended,
                 error_code=error_code,
                 price_class="data" if data and status == 200 else "free",
+                attempt=attempt,
             )
             self._tell(call)
+            self._heard(call, received)
             calls(call)
 
     def _tell(self, call: Call) -> None:

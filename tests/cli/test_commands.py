@@ -147,7 +147,10 @@ def test_lists_show_the_consent_its_rows_and_its_token(newcomer: Newcomer) -> No
     )
     assert [(one["consent"], one["version"], one["lost"]) for one in tokens] == [(consent_id, 1, None)]
     assert (status.code, status.json["consents"], status.json["workers"]) == (1, {"Authorized": 1}, 0)
-    assert status.json["wrong"][0] == "no worker lives: run `syncworker up` or `syncworker worker`"
+    assert (status.json["wrong"][0], status.json["todo"][0]) == (
+        "no worker lives",
+        "run `syncworker up` or `syncworker worker`",
+    )
 
 
 def test_the_audit_finds_no_difference(newcomer: Newcomer) -> None:

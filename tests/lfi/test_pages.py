@@ -24,7 +24,9 @@ from syncworker.errors import (
 )
 from syncworker.lfi.api import Attendance, LFIClient, Page
 from syncworker.lfi.directory import LFIConfig
+from syncworker.lfi.traffic import FreeTraffic
 from syncworker.lfi.transport import Call
+from syncworker.standard.operations import OperationClass
 from syncworker.standard.resources import BY_NAME, ResourceName
 from syncworker.standard.values import AccountId
 from syncworker.standard.versions import Version
@@ -505,22 +507,51 @@ async def test_the_limiter_is_asked_before_each_attempt(
     bank: RawBank, config: LFIConfig, clock: MovableClock, tokens: Tokens, calls: list[Call]
 ) -> None:
     """The seam for the rate limit that all workers share."""
-    admitted: list[int] = []
+    admitted: list[tuple[str, int]] = []
 
-    async def admit() -> None:
-        admitted.append(len(bank.requests))
+    class Limiter(FreeTraffic):
+        async def admit(self, operations: OperationClass) -> None:
+            admitted.append((operations.value, len(bank.requests)))
 
     async def no_wait(_seconds: float) -> None:
         return None
 
-    client = LFIClient(config, clock=clock, admit=admit, sleep=no_wait)
+    client = LFIClient(config, clock=clock, traffic=Limiter(), sleep=no_wait)
     bank.says_pages(PATH, http(500), _page({}))
     try:
         await _read(client, tokens, calls)
     finally:
         await client.close()
 
-    assert admitted == [0, 1]
+    assert admitted == [("data", 0), ("data", 1)]
+
+
+async def test_beyond_the_retry_budget_the_first_failure_is_final(
+    bank: RawBank, config: LFIConfig, clock: MovableClock, tokens: Tokens, calls: list[Call]
+) -> None:
+    """One retry is granted and one is not; what was sent is on record with its number, and was told to the limits."""
+    granted = [True, False]
+    told: list[tuple[int, int | None]] = []
+
+    class Limiter(FreeTraffic):
+        def may_retry(self) -> bool:
+            return granted.pop(0)
+
+        def note(self, call: Call, headers: Mapping[str, str]) -> None:
+            told.append((call.attempt, call.status))
+
+    async def no_wait(_seconds: float) -> None:
+        return None
+
+    client = LFIClient(config, clock=clock, traffic=Limiter(), sleep=no_wait)
+    bank.says_pages(PATH, http(500), http(503), _page({}))
+    try:
+        with pytest.raises(LFIUnavailableError):
+            await _read(client, tokens, calls)
+    finally:
+        await client.close()
+
+    assert (told, [call.attempt for call in calls], granted) == ([(1, 500), (2, 503)], [1, 2], [])
 
 
 async def test_a_cancelled_call_is_on_record(
