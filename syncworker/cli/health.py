@@ -1,19 +1,22 @@
 """`syncworker status` and `syncworker doctor`: what is wrong, from one screen."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import typer
 
+from syncworker import opening, tasks, wiring
 from syncworker import settings as settings_module
-from syncworker import tasks, wiring
 from syncworker.cli import frame, show
 from syncworker.clock import SystemClock
+from syncworker.declarations import facts_of
 from syncworker.errors import SyncWorkerError
 from syncworker.settings import Settings
 from syncworker.standard.consents import Status
 from syncworker.store import migrate
+from syncworker.store.lfis import DeclaredLFI
 from syncworker.store.unit_of_work import Store
 
 CERTIFICATE_DAYS_WARNED: Final = 30
@@ -37,6 +40,7 @@ def status(as_json: frame.AsJson = False) -> None:
                 await unit.work.alive("beat", within=within),
             )
             runs = await unit.runs.latest(limit=1)
+            declared = await unit.lfis.list()
         by_state: dict[str, int] = {}
         for one in consents:
             by_state[one.needs_consent or one.status] = by_state.get(one.needs_consent or one.status, 0) + 1
@@ -54,6 +58,8 @@ def status(as_json: frame.AsJson = False) -> None:
             "calls_24h": calls,
             "cost_24h_fils": cost / 1000,
             "last_sync_at": runs[0].ended_at if runs else None,
+            "allowed": _allowed(config),
+            "directory": _directory_warnings(declared),
             "work": [
                 {
                     "lfi": one.lfi,
@@ -76,6 +82,21 @@ def status(as_json: frame.AsJson = False) -> None:
         _print_status(found, wrong)
     if wrong:
         raise typer.Exit(frame.FAILED)
+
+
+def _directory_warnings(declared: Sequence[DeclaredLFI]) -> list[str]:
+    """What the participants directory says that an operator should know: retirements, and who left."""
+    known = [(entry.slug, facts_of(entry)) for entry in declared]
+    return [f"{slug}: {warning}" for slug, facts in known if facts is not None for warning in facts.warnings()]
+
+
+def _allowed(config: Settings) -> str:
+    """The allow-lists in a line: while one is set, work outside it waits."""
+    lfis, user_refs = config.allow.lfis, config.allow.user_refs
+    said = ([f"LFIs {', '.join(sorted(lfis)) or 'none'}"] if lfis is not None else []) + (
+        [f"{len(user_refs)} customers"] if user_refs is not None else []
+    )
+    return f"only {' and '.join(said)}; the work of others waits" if said else "everybody"
 
 
 def _wrong(found: dict[str, Any]) -> list[str]:
@@ -104,7 +125,9 @@ def _print_status(found: dict[str, Any], wrong: list[str]) -> None:
         show.OUT.print(f"✗ {line}", markup=False)
     if not wrong:
         show.OUT.print("✓ nothing needs you", markup=False)
-    plain = {name: value for name, value in found.items() if name not in {"work", "consents"}}
+    for warning in found["directory"]:
+        show.OUT.print(f"! {warning}", markup=False)
+    plain = {name: value for name, value in found.items() if name not in {"work", "consents", "directory"}}
     states = ", ".join(f"{count} {state}" for state, count in sorted(found["consents"].items())) or "none"
     show.facts({**plain, "consents": states}, as_json=False)
     show.rows(found["work"], as_json=False, title="\nWork", empty="no work yet")
@@ -122,7 +145,7 @@ def doctor(as_json: frame.AsJson = False) -> None:
     config = frame.settings()
     findings = [
         _check("database schema", lambda: migrate.check(config.database_url), "newest"),
-        _check("key ring", lambda: wiring.load_keyring(config), "readable"),
+        _check("key ring", lambda: opening.load_keyring(config), "readable"),
         _check("broker", lambda: tasks.check_broker(wiring.broker_url(config)), "answers"),
     ]
     if all(finding.good for finding in findings[:2]):
@@ -154,21 +177,31 @@ async def _check_lfis(config: Settings) -> list[_Finding]:
     findings = []
     now = SystemClock().now()
     async with frame.open_application(config) as application:
-        for slug, (declared, _) in sorted((await wiring.declared_lfis(config, application.store)).items()):
+        for slug, (declared, _) in sorted((await opening.declared_lfis(config, application.store)).items()):
             what = f"LFI {slug}"
+            certificates = wiring.certificate_findings(config, {slug: declared}, now=now)
+            findings += [_certificate(one, now) for one in certificates]
             try:
-                used = wiring.lfi_config(config, slug, declared, now=now)
-                findings.append(_certificate(what, used.transport.expires_at, now))
+                wiring.lfi_config(config, slug, declared, now=now)
                 discovery = await (await application.clients(slug)).discovery()
                 findings.append(_Finding(what, True, f"discovery read, token endpoint {discovery.token_endpoint}"))
             except SyncWorkerError as error:
                 findings.append(_Finding(what, False, str(error)))
+        async with application.store.reading() as unit:
+            warnings = _directory_warnings(await unit.lfis.list())
+        findings += [_Finding("directory", True, warning) for warning in warnings]
     return findings or [
         _Finding("LFIs", False, "none is declared; add one to syncworker.toml or with `syncworker lfis add`")
     ]
 
 
-def _certificate(what: str, expires_at: datetime, now: datetime) -> _Finding:
-    left = expires_at - now
-    said = f"transport certificate ends {show.cell(expires_at)}, in {show.span(left)}"
+def _certificate(found: wiring.CertificateFinding, now: datetime) -> _Finding:
+    what = f"LFI {found.lfi}"
+    if found.expires_at is None:
+        return _Finding(what, False, f"{found.fault} (workers that run keep what they loaded)")
+    left = found.expires_at - now
+    end = f"ends {show.cell(found.expires_at)}, in {show.span(left)}" if left > timedelta(0) else "has ended"
+    said = f"{found.field} {end}"
+    if found.days is not None:
+        said += "; request a new one from the directory and put it over the old files, no restart is needed"
     return _Finding(what, left > timedelta(days=CERTIFICATE_DAYS_WARNED), said)

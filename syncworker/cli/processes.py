@@ -9,10 +9,11 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from syncworker import tasks, wiring
+from syncworker import opening, tasks, wiring
 from syncworker.cli import bank_settings, frame, logs, show
 from syncworker.processes import EmbeddedBroker, Program, Supervisor
 from syncworker.settings import CONFIG_VARIABLE, EMBEDDED, Settings
+from syncworker.standard.versions import Version
 from syncworker.store import migrate
 
 
@@ -43,7 +44,7 @@ def worker(
 ) -> None:
     """Run one worker process: claims, token refreshes and syncs, on one event loop."""
     config = _ready(log_level)
-    wiring.load_keyring(config)
+    opening.load_keyring(config)
     tasks.app.worker_main(tasks.worker_arguments(queues=queues or (), loglevel=log_level))
 
 
@@ -56,7 +57,7 @@ def beat(log_level: Level = LogLevel.INFO) -> None:
 def up(log_level: Level = LogLevel.INFO) -> None:
     """Run everything on this machine: broker when embedded, worker, beat.  Ctrl-C or SIGTERM ends all in order."""
     config = frame.settings()
-    wiring.load_keyring(config)
+    opening.load_keyring(config)
     if config.database_url.startswith("sqlite"):
         migrate.upgrade(config.database_url)
     migrate.check(config.database_url)
@@ -87,6 +88,9 @@ def sandbox(
         int, typer.Option(min=0, max=65_000, help="First of four ports; 0 lets the system choose.")
     ] = 18_440,
     access_token_seconds: Annotated[int, typer.Option(min=1)] = 600,
+    version: Annotated[
+        list[Version] | None, typer.Option("--version", help="Of the standard; repeatable, v2.1 by default.")
+    ] = None,
     options: Annotated[list[str] | None, typer.Argument(help="More options of the bank, after --.")] = None,
 ) -> None:
     """Run a sandbox bank on loopback: PAR, consent page, tokens and data over mTLS.
@@ -103,7 +107,8 @@ def sandbox(
         show.say(f"sandbox bank at {facts['issuer']}; in another terminal: export {CONFIG_VARIABLE}={file}")
 
     arguments = ["--data-dir", str(folder), "--customers", str(customers), "--base-port", str(base_port)]
-    arguments += ["--access-token-seconds", str(access_token_seconds), *(options or [])]
+    arguments += ["--access-token-seconds", str(access_token_seconds)]
+    arguments += [part for one in version or () for part in ("--version", one.value)] + (options or [])
     raise typer.Exit(bank(arguments, ready=ready))
 
 
