@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
+from syncworker import opening, wiring
+from syncworker.settings import load
 from syncworker.simulator.participants import BANK, DIRT
+from syncworker.standard.values import Slug
+from syncworker.standard.versions import Version
 from tests.cli.house import House
 
 pytestmark = pytest.mark.live
@@ -81,7 +85,6 @@ def test_check_goes_on_where_it_can(house: House) -> None:
         pytest.param(("URL", PRIVATE, "--add", "nobody"), 2, "no 'nobody' that can be called", id="unknown"),
         pytest.param(("URL", PRIVATE, "--all", "--add", "sandbox-bank=none"), 2, "no 'none'", id="one of several"),
         pytest.param(("syncworker.toml",), 2, "is not JSON", id="no document"),
-        pytest.param(("http://127.0.0.1/participants",), 2, "does not start with https", id="plain http"),
         pytest.param(("ISSUER/.well-known/openid-configuration", PRIVATE), 1, "not an array", id="another document"),
         pytest.param(("https://127.0.0.1:1/participants", PRIVATE), 1, "127.0.0.1", id="nobody there"),
     ],
@@ -128,3 +131,32 @@ def test_an_lfi_outside_the_allow_list_is_not_called(house: House, bank: dict[st
 
     assert [one.code for one in ended] == [1, 1]
     assert all("error [not_allowed]: allow.lfis: does not name sandbox" in one.stderr for one in ended)
+
+
+async def test_a_workers_tick_follows_the_directory(
+    house: House, bank: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An endpoint that vanished from the declaration comes back with the next reading; a second tick reads nothing."""
+    server = server_id(house, bank["participants_url"])
+    house.run("lfis", "discover", bank["participants_url"], PRIVATE, "--add", f"proving={server}")
+    (declared,) = house.sql("SELECT declared FROM lfi WHERE slug = 'proving'")[0]
+    cut = json.loads(declared) | {"published": {"v2.1": ["/accounts"]}}
+    house.sql("UPDATE lfi SET declared = ? WHERE slug = 'proving'", json.dumps(cut))
+    monkeypatch.chdir(house.folder)
+    settings = load(directory={"url": bank["participants_url"], "allow_private_hosts": True})
+    application = await wiring.build_application(settings)
+    try:
+        await application.tick()
+        await application._follower.finished()
+        before = house.sql("SELECT due_at, last_outcome FROM work WHERE kind = 'directory'")
+        await application.tick()
+        await application._follower.finished()
+        after = house.sql("SELECT due_at, last_outcome FROM work WHERE kind = 'directory'")
+        fresh, _ = (await opening.declared_lfis(settings, application.store))[Slug("proving")]
+    finally:
+        await application.close()
+
+    assert (before, before[0][1]) == (after, "read")
+    assert fresh.published == {
+        Version(version): frozenset(paths) for version, paths in json.loads(declared)["published"].items()
+    }
