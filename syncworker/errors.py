@@ -19,6 +19,7 @@ SyncWorkerError
 │   └── TruncatedError                 a guard cut a listing off: what came is good, the rest was never seen
 └── SetupError                     our operator must act: key, certificate, registration, settings
     ├── SettingsError                  a value in the settings: names the field and the fix
+    ├── NotAllowedError                outside the allow-lists of live proving: nothing was sent
     ├── ClientRejectedError            invalid_client, unauthorized_client: the LFI does not know us (yet)
     └── SealError                      a sealed column does not open: wrong key ring, or tampered
 
@@ -180,6 +181,12 @@ class SettingsError(SetupError):
     """A setting is missing or wrong."""
 
     code = "settings"
+
+
+class NotAllowedError(SetupError):
+    """The LFI or the customer is outside the allow-lists of live proving; nothing was sent."""
+
+    code = "not_allowed"
 
 
 class ClientRejectedError(SetupError):

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -55,6 +55,7 @@ Seconds = Annotated[float, Field(gt=0)]
 
 
 SLUG: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
+HOST: Final = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
 
 
 class _Group(BaseModel):
@@ -62,15 +63,30 @@ class _Group(BaseModel):
 
 
 class ClientSettings(_Group):
-    """Who we are at an LFI: given once for all under `[client]`, or for one LFI under `[lfis.<slug>]`."""
+    """Who we are at an LFI: given once for all under `[client]`, or for one LFI under `[lfis.<slug>]`.
+
+    Attributes:
+        signing_key: the one key that signs, published under `signing_kid`.
+        signing_keys: instead of it, several by kid, while an old key gives way to a new one.
+        signing_kid: which of them signs.
+        signing_certificate: the signing key's certificate; only its end is watched.
+    """
 
     client_id: str | None = None
     redirect_uri: HttpsUrl | None = None
     signing_key: Path | None = None
+    signing_keys: dict[Annotated[str, Field(min_length=1)], Path] = {}
     signing_kid: str | None = None
+    signing_certificate: Path | None = None
     transport_certificate: Path | None = None
     transport_key: Path | None = None
     ca_bundle: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_way_of_giving_keys(self) -> Self:
+        if self.signing_key is not None and self.signing_keys:
+            raise ValueError("signing_key and signing_keys are both given; move the one key there, under its kid")
+        return self
 
 
 class LFISettings(ClientSettings):
@@ -80,7 +96,9 @@ class LFISettings(ClientSettings):
         issuer: the authorisation server's issuer, exactly as its discovery document says.
         base_urls: the Account Information base URL of each version the LFI serves.
         allow_private_hosts: loopback and private addresses, for a sandbox of your own.
-        published: path templates the LFI publishes; absent means all.
+        published: path templates the LFI publishes, for all versions or for each; absent means all.
+        par_client_id: send `client_id` beside the assertion of a PAR, for a server that wants it (D-9).
+        signed_answers: whether data may (accept), must (require) or must not (refuse) come as signed `application/jwt`.
     """
 
     issuer: HttpsUrl
@@ -89,7 +107,39 @@ class LFISettings(ClientSettings):
     allow_private_hosts: bool = False
     connections: Annotated[int, Field(ge=1, le=512)] = 8
     calls_per_second: Annotated[float, Field(gt=0)] = 10.0
-    published: frozenset[str] | None = None
+    published: frozenset[str] | dict[Version, frozenset[str]] | None = None
+    par_client_id: bool = False
+    signed_answers: Literal["accept", "require", "refuse"] = "accept"
+
+
+class DirectorySettings(_Group):
+    """The participants directory, followed for the LFIs that `lfis discover` declared.
+
+    Attributes:
+        url: of the participants document; absent: nothing is followed.
+        refresh: seconds between two readings.
+        hosts: an address of the directory is trusted when its host is one of these or lies below one.
+        ca_bundle: roots trusted for the directory itself, beside the system's own.
+        allow_private_hosts: loopback and private addresses pass too, for a sandbox's directory.
+    """
+
+    url: HttpsUrl | None = None
+    refresh: Seconds = 24 * 3600
+    hosts: tuple[Annotated[str, Field(pattern=HOST)], ...] = ("apihub.openfinance.ae",)
+    ca_bundle: Path | None = None
+    allow_private_hosts: bool = False
+
+
+class AllowSettings(_Group):
+    """Live proving: outside these lists no authorisation is begun and no call is made.
+
+    Attributes:
+        lfis: slugs; absent: every LFI.
+        user_refs: the product's ids of its customers; absent: everybody.
+    """
+
+    lfis: frozenset[Annotated[str, Field(pattern=SLUG)]] | None = None
+    user_refs: frozenset[Annotated[str, Field(min_length=1, max_length=128)]] | None = None
 
 
 class CadenceSettings(_Group):
@@ -158,6 +208,8 @@ class Settings(BaseSettings):
     tenant: Annotated[str, Field(min_length=1, max_length=64)] = "default"
     client: ClientSettings = ClientSettings()
     lfis: dict[Annotated[str, Field(pattern=SLUG)], LFISettings] = {}
+    directory: DirectorySettings = DirectorySettings()
+    allow: AllowSettings = AllowSettings()
     cadence: CadenceSettings = CadenceSettings()
     prices: PriceSettings = PriceSettings()
     tokens: TokenSettings = TokenSettings()

@@ -8,17 +8,19 @@ from typing import Any, Final
 
 import typer
 
+from syncworker import opening, tasks, wiring
 from syncworker import settings as settings_module
-from syncworker import tasks, wiring
 from syncworker.cli import frame, show
 from syncworker.cli.diagnosis import Hold, Trouble, holds, troubles, why_late
 from syncworker.clock import SystemClock
+from syncworker.declarations import facts_of
 from syncworker.errors import SyncWorkerError
 from syncworker.schedule.breaker import RETRY_SHARE
 from syncworker.settings import Settings
 from syncworker.standard.consents import Status
 from syncworker.standard.operations import OperationClass
 from syncworker.store import migrate
+from syncworker.store.lfis import DeclaredLFI
 from syncworker.store.unit_of_work import Store
 
 CERTIFICATE_DAYS_WARNED: Final = 30
@@ -42,7 +44,7 @@ def status(as_json: frame.AsJson = False) -> None:
 
 async def _look(config: Settings, store: Store) -> tuple[dict[str, Any], list[Trouble]]:
     within = timedelta(seconds=max(3 * config.tick_seconds, 15))
-    declared = await wiring.declared_lfis(config, store)
+    declared = await opening.declared_lfis(config, store)
     async with store.reading() as unit:
         now = await unit.now()
         consents = await unit.consents.find()
@@ -52,6 +54,7 @@ async def _look(config: Settings, store: Store) -> tuple[dict[str, Any], list[Tr
         beats = await unit.work.alive("beat", within=within)
         processes = await unit.workers.list()
         runs = await unit.runs.latest(limit=1)
+        entries = await unit.lfis.list()
         traffic = await unit.runs.traffic(since=now - TRAFFIC_OVER)
         held = holds(await unit.lfis.gates_known(), await unit.breakers.all(), now=now)
         clocks = await unit.clocks.list(since=now - CLOCKS_OVER)
@@ -83,6 +86,8 @@ async def _look(config: Settings, store: Store) -> tuple[dict[str, Any], list[Tr
         "calls_24h": calls,
         "cost_24h_fils": cost / 1000,
         "last_sync_at": runs[0].ended_at if runs else None,
+        "allowed": _allowed(config),
+        "directory": _directory_warnings(entries),
         "limits_kept_in": wiring.limits_kept_in(config),
         "work": [
             {
@@ -134,13 +139,30 @@ async def _look(config: Settings, store: Store) -> tuple[dict[str, Any], list[Tr
     return found, wrong
 
 
+def _directory_warnings(declared: Sequence[DeclaredLFI]) -> list[str]:
+    """What the participants directory says that an operator should know: retirements, and who left."""
+    known = [(entry.slug, facts_of(entry)) for entry in declared]
+    return [f"{slug}: {warning}" for slug, facts in known if facts is not None for warning in facts.warnings()]
+
+
+def _allowed(config: Settings) -> str:
+    """The allow-lists in a line: while one is set, work outside it waits."""
+    lfis, user_refs = config.allow.lfis, config.allow.user_refs
+    said = ([f"LFIs {', '.join(sorted(lfis)) or 'none'}"] if lfis is not None else []) + (
+        [f"{len(user_refs)} customers"] if user_refs is not None else []
+    )
+    return f"only {' and '.join(said)}; the work of others waits" if said else "everybody"
+
+
 def _print_status(found: dict[str, Any], wrong: Sequence[Trouble]) -> None:
     for line in wrong:
         show.OUT.print(f"✗ {line}", markup=False)
     if not wrong:
         show.OUT.print("✓ nothing needs you", markup=False)
     tables = {"work", "limits", "traffic", "processes", "clocks"}
-    plain = {name: value for name, value in found.items() if name not in tables}
+    for warning in found["directory"]:
+        show.OUT.print(f"! {warning}", markup=False)
+    plain = {name: value for name, value in found.items() if name not in {*tables, "directory"}}
     states = ", ".join(f"{count} {state}" for state, count in sorted(found["consents"].items())) or "none"
     show.facts({**plain, "consents": states}, as_json=False)
     show.rows(found["work"], as_json=False, title="\nWork", empty="no work yet")
@@ -166,7 +188,7 @@ def doctor(as_json: frame.AsJson = False) -> None:
     config = frame.settings()
     findings = [
         _check("database schema", lambda: migrate.check(config.database_url), "newest"),
-        _check("key ring", lambda: wiring.load_keyring(config), "readable"),
+        _check("key ring", lambda: opening.load_keyring(config), "readable"),
         _check("broker", lambda: tasks.check_broker(wiring.broker_url(config)), "answers"),
     ]
     if all(finding.good for finding in findings[:2]):
@@ -217,16 +239,20 @@ async def _check_lfis(config: Settings) -> list[_Finding]:
         async with application.store.reading() as unit:
             at = await unit.now()
             held = holds(await unit.lfis.gates_known(), await unit.breakers.all(), now=at)
-        for slug, (declared, _) in sorted((await wiring.declared_lfis(config, application.store)).items()):
+        for slug, (declared, _) in sorted((await opening.declared_lfis(config, application.store)).items()):
             what = f"LFI {slug}"
+            certificates = wiring.certificate_findings(config, {slug: declared}, now=now)
+            findings += [_certificate(one, now) for one in certificates]
             try:
-                used = wiring.lfi_config(config, slug, declared, now=now)
+                wiring.lfi_config(config, slug, declared, now=now)
                 findings += _kept_back(slug, what, held)
-                findings.append(_certificate(what, used.transport.expires_at, now))
                 discovery = await (await application.clients(slug)).discovery()
                 findings.append(_Finding(what, True, f"discovery read, token endpoint {discovery.token_endpoint}"))
             except SyncWorkerError as error:
                 findings.append(_Finding(what, False, str(error)))
+        async with application.store.reading() as unit:
+            warnings = _directory_warnings(await unit.lfis.list())
+        findings += [_Finding("directory", True, warning) for warning in warnings]
     return findings or [
         _Finding("LFIs", False, "none is declared; add one to syncworker.toml or with `syncworker lfis add`")
     ]
@@ -245,7 +271,13 @@ def _kept_back(slug: str, what: str, held: Sequence[Hold]) -> list[_Finding]:
     return found
 
 
-def _certificate(what: str, expires_at: datetime, now: datetime) -> _Finding:
-    left = expires_at - now
-    said = f"transport certificate ends {show.cell(expires_at)}, in {show.span(left)}"
+def _certificate(found: wiring.CertificateFinding, now: datetime) -> _Finding:
+    what = f"LFI {found.lfi}"
+    if found.expires_at is None:
+        return _Finding(what, False, f"{found.fault} (workers that run keep what they loaded)")
+    left = found.expires_at - now
+    end = f"ends {show.cell(found.expires_at)}, in {show.span(left)}" if left > timedelta(0) else "has ended"
+    said = f"{found.field} {end}"
+    if found.days is not None:
+        said += "; request a new one from the directory and put it over the old files, no restart is needed"
     return _Finding(what, left > timedelta(days=CERTIFICATE_DAYS_WARNED), said)

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from syncworker import tasks, wiring
+from syncworker import opening, tasks, wiring
 from syncworker.cli import bank_settings, frame, liveness, logs, show
 from syncworker.processes import EmbeddedBroker, Program, Supervisor, process_name
 from syncworker.settings import CONFIG_VARIABLE, EMBEDDED, Settings
+from syncworker.standard.versions import Version
 from syncworker.store import migrate
 
 
@@ -44,7 +45,7 @@ def worker(
     """Run one worker process: claims, token refreshes and syncs, on one event loop."""
     name = process_name()
     config = _ready(log_level, worker=name)
-    wiring.load_keyring(config)
+    opening.load_keyring(config)
     tasks.app.worker_main(tasks.worker_arguments(queues=queues or (), worker=name, loglevel=log_level))
 
 
@@ -65,7 +66,7 @@ def up(
     A process that died or hangs is started again.
     """
     config = frame.settings(workers=workers)
-    wiring.load_keyring(config)
+    opening.load_keyring(config)
     if config.database_url.startswith("sqlite"):
         migrate.upgrade(config.database_url)
     migrate.check(config.database_url)
@@ -97,6 +98,9 @@ def sandbox(
         int, typer.Option(min=0, max=65_000, help="First of four ports; 0 lets the system choose.")
     ] = 18_440,
     access_token_seconds: Annotated[int, typer.Option(min=1)] = 600,
+    version: Annotated[
+        list[Version] | None, typer.Option("--version", help="Of the standard; repeatable, v2.1 by default.")
+    ] = None,
     options: Annotated[list[str] | None, typer.Argument(help="More options of the bank, after --.")] = None,
 ) -> None:
     """Run a sandbox bank on loopback: PAR, consent page, tokens and data over mTLS.
@@ -113,7 +117,8 @@ def sandbox(
         show.say(f"sandbox bank at {facts['issuer']}; in another terminal: export {CONFIG_VARIABLE}={file}")
 
     arguments = ["--data-dir", str(folder), "--customers", str(customers), "--base-port", str(base_port)]
-    arguments += ["--access-token-seconds", str(access_token_seconds), *(options or [])]
+    arguments += ["--access-token-seconds", str(access_token_seconds)]
+    arguments += [part for one in version or () for part in ("--version", one.value)] + (options or [])
     raise typer.Exit(bank(arguments, ready=ready))
 
 

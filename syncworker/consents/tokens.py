@@ -33,6 +33,7 @@ import structlog
 from pydantic import SecretStr
 
 from syncworker.clock import Clock, monotonic
+from syncworker.consents.allowed import EVERYBODY, Allowed
 from syncworker.consents.lifecycle import (
     NEVER,
     Clients,
@@ -212,6 +213,7 @@ class Vault:
         store_patience: seconds to go on trying to store an answer.
         checkpoint: is called, and awaited if it gives something to await, at each named point.
         on_call: is told each HTTP call made.
+        allowed: whom we may call at all; for others there is no token.
     """
 
     def __init__(
@@ -230,6 +232,7 @@ class Vault:
         store_patience: float = 600.0,
         checkpoint: Callable[[str], Awaitable[None] | None] = no_checkpoint,
         on_call: OnCall = untold,
+        allowed: Allowed = EVERYBODY,
     ) -> None:
         self._store = store
         self._clients = clients
@@ -244,6 +247,7 @@ class Vault:
         self._storing = Storing(patience=store_patience, sleep=sleep)
         self._checkpoint = checkpoint
         self._on_call = on_call
+        self._allowed = allowed
         self._running: dict[ConsentId, asyncio.Task[_Ended]] = {}
         self._closing = asyncio.Event()
         self.outcomes: Counter[Outcome] = Counter()
@@ -257,6 +261,7 @@ class Vault:
             rejected: one that just got a 401; a newer one is wanted.
 
         Raises:
+            NotAllowedError: the LFI or the customer is outside the allow-lists.
             ConsentNotUsableError: the consent is not one to call for.
             GrantLostError: its grant is gone.
             TokenBusyError: somebody else is refreshing and did not finish within our patience.
@@ -405,7 +410,8 @@ class Vault:
             fault = _why_not(consent_id, consent, held, now)
             if fault is not None or consent is None or held is None:
                 raise fault or _unknown(consent_id)
-            certificate = (await self._clients(consent.lfi)).config.transport.thumbprint
+            self._allowed.check(consent.lfi, consent.user_ref)
+            certificate = (await self._clients(consent.lfi)).certificate.thumbprint
             if (usable := _usable(held, certificate, rejected)) and now < usable[1]:
                 return usable[0], (usable[1] - now).total_seconds()
             ended = await self._join(consent_id, beyond=held.version, reason="needed")
@@ -464,7 +470,7 @@ class Vault:
             if held.version > beyond:
                 return _Ended(Outcome.FRESH, held), consent.lfi
             if held.lease_until is None or held.lease_until <= now or held.holder == self._holder:
-                client = await self._ready(consent.lfi)
+                client = await self._ready(consent)
                 if isinstance(client, _Ended):
                     return client, consent.lfi
                 if self._closing.is_set():
@@ -487,10 +493,11 @@ class Vault:
 
     # -- the protocol -------------------------------------------------------------------------------------------------
 
-    async def _ready(self, lfi: Slug) -> LFIClient | _Ended:
+    async def _ready(self, consent: StoredConsent) -> LFIClient | _Ended:
         """The client, its discovery document fetched and its call admitted now rather than between intent and call."""
         try:
-            client = await self._clients(lfi)
+            self._allowed.check(consent.lfi, consent.user_ref)
+            client = await self._clients(consent.lfi)
             await client.discovery()
             if not await self._admitted(client):
                 return _Ended(Outcome.BUSY, error=TokenBusyError("token: this process stops"))
@@ -671,7 +678,7 @@ class Vault:
             refresh_token=answer.refresh_token,
             issued_at=answer.received_at + shift,
             expires_at=answer.expires_at + shift,
-            certificate=holding.client.config.transport.thumbprint,
+            certificate=answer.certificate,
         )
 
     # -- no token -----------------------------------------------------------------------------------------------------

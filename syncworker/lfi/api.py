@@ -45,21 +45,29 @@ from syncworker.errors import (
     TruncatedError,
 )
 from syncworker.lfi import jose, oauth
-from syncworker.lfi.bounds import check_json, home_link
-from syncworker.lfi.directory import DISCOVERY_AGE_MAX, JWKS_AGE_MAX, Discovery, LFIConfig, fresh_for, read_discovery
+from syncworker.lfi.bounds import check_json, home_link, media_type_of
+from syncworker.lfi.directory import (
+    DISCOVERY_AGE_MAX,
+    JWKS_AGE_MAX,
+    Discovery,
+    LFIConfig,
+    SignedAnswers,
+    fresh_for,
+    read_discovery,
+)
+from syncworker.lfi.keys import TransportCertificate
 from syncworker.lfi.oauth import PushedAuthorization, Redirect, TokenAnswer, read_redirect
 from syncworker.lfi.traffic import FreeTraffic, Traffic
 from syncworker.lfi.transport import (
-    AiohttpTransport,
+    LOOK_EVERY,
     Answer,
     Attempts,
     Call,
     CallLog,
-    ControlTransport,
     DataTransport,
+    Lines,
     UnfitAnswerError,
     UntrustedServerError,
-    mtls_context,
     no_log,
 )
 from syncworker.standard.consents import ConsentView, read_consent
@@ -87,6 +95,7 @@ RETRY_AFTER_PATIENCE_S: Final = 5.0
 """A wait the LFI asks for that is longer than this is the row's business, not a short retry's."""
 
 PAGES_MAX: Final = 500
+JWT: Final = "application/jwt"
 CONSENT_SCOPE: Final = "openid accounts"
 MARGIN_MAX: Final = timedelta(seconds=60)
 MARGIN_SHARE: Final = 0.15
@@ -206,6 +215,10 @@ class LFIClient:
             unasked: a wait there would eat the lease that protects the token; who refreshes asks before it (`admit`).
         sleep: waits between the attempts of a GET.
         data_transport: the hot path; aiohttp unless a measurement wants another.
+        look_every: how often the files of the transport certificate are looked at, at most.
+
+    Attributes:
+        config: the LFI as declared.  Its `transport` is what the client began with; `certificate` is what it uses now.
 
     Raises:
         SettingsError: from the constructor: certificate or CA bundle cannot be used.
@@ -220,19 +233,16 @@ class LFIClient:
         traffic: Traffic | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         data_transport: DataTransport | None = None,
+        look_every: timedelta = LOOK_EVERY,
     ) -> None:
         self.config = config
         self._clock = clock
         self._log = log
         self._traffic = traffic or FreeTraffic()
         self._sleep = sleep
-        context = mtls_context(config)
-        self._data: DataTransport = data_transport or AiohttpTransport(
-            context, connections=config.connections, connect_timeout=config.connect_timeout
-        )
-        self._control = ControlTransport(
-            context, connections=config.connections, connect_timeout=config.connect_timeout
-        )
+        self._lines = Lines(config, clock=clock, data_transport=data_transport, look_every=look_every)
+        self._accept = {"Accept": JWT} if config.signed_answers is SignedAnswers.REQUIRE else {}
+        self._foreign_issuer_told = False
         self._attempts = Attempts(config.slug, clock=clock, heard=self._traffic.note)
         self._discovery: Discovery | None = None
         self._keys: _Keys | None = None
@@ -252,8 +262,12 @@ class LFIClient:
         for task in list(self._in_flight.values()):
             task.cancel()
         await asyncio.gather(*self._in_flight.values(), return_exceptions=True)
-        await self._data.close()
-        await self._control.close()
+        await self._lines.close()
+
+    @property
+    def certificate(self) -> TransportCertificate:
+        """The transport certificate the next call is made with; access tokens bound to another are of no use now."""
+        return self._lines.certificate
 
     # discovery and keys
 
@@ -407,6 +421,22 @@ class LFIClient:
         form = {"grant_type": "refresh_token", "refresh_token": refresh_token.get_secret_value()}
         return await self._token_call(form, calls=calls)
 
+    async def prove_registration(self) -> TokenAnswer:
+        """Get a client-credentials token that nobody will use, once: the LFI gives it to a client it knows.
+
+        Raises:
+            as `refresh`.
+        """
+        return await self._token_call({"grant_type": "client_credentials", "scope": CONSENT_SCOPE}, calls=self._log)
+
+    async def published_kids(self) -> tuple[str, ...]:
+        """The `kid` of every signature key the LFI publishes.
+
+        Raises:
+            as `discovery`.
+        """
+        return tuple(sorted(await self._published_keys()))
+
     async def _token_call(self, form: Mapping[str, str], *, calls: CallLog) -> TokenAnswer:
         discovery = await self.discovery()
         answer = await self._post(
@@ -439,7 +469,7 @@ class LFIClient:
         }
         try:
             answer, _ = await self._attempts.make(
-                lambda headers: self._control.send("POST", url, headers, self.config.token_timeout, form=whole),
+                lambda headers: self._lines.send("POST", url, headers, self.config.token_timeout, form=whole),
                 operation=operation,
                 method="POST",
                 url=url,
@@ -474,37 +504,74 @@ class LFIClient:
             RefusedError: 400, 403 or 404: perhaps unknown there; or 401 twice.
             LFIRateLimitedError, LFIUnavailableError, StandardViolationError, ClientRejectedError, SetupError.
         """
+        answer = await self._get_consents(
+            "GetAccountAccessConsentsConsentId", f"/{_segment(consent_id)}", version=version, calls=calls
+        )
+        view = _consent(_mapping(answer), operation="GetAccountAccessConsentsConsentId")
+        if view.consent_id != consent_id:
+            raise StandardViolationError("GetAccountAccessConsentsConsentId: the answer is about another consent")
+        return view
+
+    async def consents_of_base(
+        self, base_consent_id: ConsentId, *, version: Version | None = None, calls: CallLog
+    ) -> tuple[ConsentView, ...]:
+        """Ask the Hub for every consent of a chain, with a client-credentials token of our own.
+
+        The standard answers a bare array here; one wrapped in `Data` is understood too (D-33).
+
+        Args:
+            base_consent_id: the root of the chain.
+            version: as for `read_consent`.
+
+        Returns:
+            The consents in the Hub's order; empty when it knows none (404).
+
+        Raises:
+            RefusedError: 400 or 403; or 401 twice.
+            LFIRateLimitedError, LFIUnavailableError, StandardViolationError, ClientRejectedError, SetupError.
+
+        Source: Account Information API v2.1-errata2, `GetAccountAccessConsentsByBaseConsentId`.
+        """
+        operation = "GetAccountAccessConsentsByBaseConsentId"
+        query = urlencode({"baseConsentId": base_consent_id}, quote_via=quote)
+        try:
+            answer = await self._get_consents(operation, f"?{query}", version=version, calls=calls)
+        except RefusedError as error:
+            if error.status == 404:
+                return ()
+            raise
+        views = tuple(_consent(entry, operation=operation) for entry in _listed(_document(answer), operation=operation))
+        if any(base_consent_id not in (view.consent_id, view.base_consent_id or base_consent_id) for view in views):
+            raise StandardViolationError(f"{operation}: the answer holds a consent of another chain")
+        return views
+
+    async def _get_consents(self, operation: str, below: str, *, version: Version | None, calls: CallLog) -> Answer:
+        """GET something below the consents, with a client-credentials token."""
         version = version or max(self.config.base_urls, key=lambda known: known.rank)
-        url = f"{self.config.base_url(version)}/account-access-consents/{_segment(consent_id)}"
+        url = f"{self.config.base_url(version)}/account-access-consents{below}"
 
         async def token(*, rejected: SecretStr | None = None) -> SecretStr:
             return await self._own_token(CONSENT_SCOPE, rejected=rejected)
 
         async def once(headers: Mapping[str, str], attempt: int) -> tuple[Answer, str]:
             return await self._attempts.make(
-                lambda whole: self._control.send("GET", url, whole, self.config.call_timeout),
-                operation="GetAccountAccessConsentsConsentId",
+                lambda whole: self._lines.send("GET", url, whole, self.config.call_timeout),
+                operation=operation,
                 method="GET",
                 url=url,
                 calls=calls,
-                headers=headers,
+                headers={**headers, **self._accept},
                 attempt=attempt,
                 code_of=oauth.data_error_code,
             )
 
-        answer, _ = await self._authorised(once, token=token, what="GetAccountAccessConsentsConsentId")
-        try:
-            view = read_consent(_mapping(answer))
-        except (ValueError, TypeError, AttributeError, OverflowError) as error:
-            raise StandardViolationError("GetAccountAccessConsentsConsentId: the consent cannot be read") from error
-        if view.consent_id != consent_id:
-            raise StandardViolationError("GetAccountAccessConsentsConsentId: the answer is about another consent")
-        return view
+        answer, _ = await self._authorised(once, token=token, what=operation)
+        return answer
 
     async def _own_token(self, scope: str, *, rejected: SecretStr | None) -> SecretStr:
         """Our client-credentials token of a scope, fetched once for all who wait and kept until its margin."""
-        held = self._own_tokens.get(scope)
-        if held is not None and held.access_token != rejected:
+        held, certificate = self._own_tokens.get(scope), self.certificate.thumbprint
+        if held is not None and held.access_token != rejected and held.certificate == certificate:  # rule 23
             margin = min(MARGIN_MAX, timedelta(seconds=held.expires_in * MARGIN_SHARE))
             if self._clock.now() < held.expires_at - margin:
                 return held.access_token
@@ -578,12 +645,12 @@ class LFIClient:
 
         async def once(headers: Mapping[str, str], attempt: int) -> tuple[Answer, str]:
             return await self._attempts.make(
-                lambda whole: self._data.get(url, whole, self.config.call_timeout),
+                lambda whole: self._lines.get(url, whole, self.config.call_timeout),
                 operation=resource.operation,
                 method="GET",
                 url=url,
                 calls=calls,
-                headers={**headers, **customer},
+                headers={**headers, **self._accept, **customer},
                 data=True,
                 attended=attendance is not None,
                 attempt=attempt,
@@ -613,9 +680,54 @@ class LFIClient:
         if answer.status == 401:
             bearer = await token(rejected=bearer)
             answer, interaction_id = await self._repeated(once, bearer, what=what)
+        answer = await self._opened(answer, what=what)
         if answer.status != 200:
             raise self._fault(answer, what=what)
         return answer, interaction_id
+
+    async def _opened(self, answer: Answer, *, what: str) -> Answer:
+        """An answer as it would be unsigned: a signed one verified and opened, as the LFI's `signed_answers` has it.
+
+        An error whose signature does not hold keeps its status and loses its code.
+
+        Raises:
+            StandardViolationError: a signed answer that does not hold, or an unsigned one where none is taken.
+        """
+        wanted, good = self.config.signed_answers, answer.status == 200
+        if media_type_of(answer.headers.get("content-type", "")) != JWT:
+            if good and wanted is SignedAnswers.REQUIRE:
+                raise StandardViolationError(f"{what}: the answer is not signed, and signed_answers is require")
+            return answer
+        if wanted is SignedAnswers.REFUSE:
+            return answer  # no reader takes this media type
+        try:
+            message = await self._message(answer.body)
+        except StandardViolationError as error:
+            if good:
+                raise StandardViolationError(f"{what}: {error}") from error
+            message = b""
+        return replace(answer, body=message, headers={**answer.headers, "content-type": "application/json"})
+
+    async def _message(self, body: bytes) -> bytes:
+        """What a signed answer holds; an unknown `kid` is worth one fresh look at the LFI's keys."""
+
+        def opened(keys: Mapping[str, RSAKey]) -> jose.OpenedAnswer:
+            return jose.open_answer(
+                body,
+                keys,
+                client_id=self.config.client_id,
+                now=self._clock.now(),
+                complete=self.config.signed_answers is SignedAnswers.REQUIRE,
+            )
+
+        try:
+            answer = opened(await self._published_keys())
+        except jose.UnknownKeyError:
+            answer = opened(await self._published_keys(forced=True))
+        if answer.issuer != self.config.issuer and not self._foreign_issuer_told:
+            self._foreign_issuer_told = True
+            log.warning("signed answers name another issuer than the LFI's", lfi=self.config.slug)
+        return answer.message
 
     async def _repeated(self, once: _Once, bearer: SecretStr | None, *, what: str) -> tuple[Answer, str]:
         """Make a GET up to three times within 20 s while the LFI is unavailable; each attempt is built afresh."""
@@ -647,7 +759,7 @@ class LFIClient:
 
         async def once(headers: Mapping[str, str], attempt: int) -> tuple[Answer, str]:
             return await self._attempts.make(
-                lambda whole: self._control.send("GET", url, whole, self.config.token_timeout),
+                lambda whole: self._lines.send("GET", url, whole, self.config.token_timeout),
                 operation=operation,
                 method="GET",
                 url=url,
@@ -687,9 +799,9 @@ def read_page(answer: Answer, *, number: int, base_url: str, interaction_id: str
     Raises:
         StandardViolationError: not JSON within bounds, no `Data` object, or a link that leads away.
     """
-    check_json(answer.body, answer.headers.get("content-type", ""))
+    body = check_json(answer.body, answer.headers.get("content-type", ""))
     try:
-        envelope = _ENVELOPE.decode(answer.body)
+        envelope = _ENVELOPE.decode(body)
     except (msgspec.MsgspecError, RecursionError):
         raise StandardViolationError("body: no JSON object with Data and Links") from None  # the cause may quote it
     data = bytes(envelope.Data)
@@ -747,9 +859,9 @@ def _document(answer: Answer) -> object:
     Raises:
         StandardViolationError: it is none.
     """
-    check_json(answer.body, answer.headers.get("content-type", ""))
+    body = check_json(answer.body, answer.headers.get("content-type", ""))
     try:
-        return msgspec.json.decode(answer.body)
+        return msgspec.json.decode(body)
     except (msgspec.MsgspecError, RecursionError):
         raise StandardViolationError("body: not JSON") from None
 
@@ -759,6 +871,23 @@ def _mapping(answer: Answer) -> Mapping[str, Any]:
     if not isinstance(document, dict):
         raise StandardViolationError("body: not a JSON object")
     return document
+
+
+def _listed(document: object, *, operation: str) -> list[object]:
+    """The entries of a list that stands bare, or under `Data`; a single one under `Data` is a list of one."""
+    listed = document.get("Data", document) if isinstance(document, dict) else document
+    if isinstance(listed, dict) and "ConsentId" in listed:
+        return [listed]
+    if not isinstance(listed, list):
+        raise StandardViolationError(f"{operation}: no list of consents")
+    return listed
+
+
+def _consent(payload: object, *, operation: str) -> ConsentView:
+    try:
+        return read_consent(cast("Mapping[str, Any]", payload))
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise StandardViolationError(f"{operation}: the consent cannot be read") from error
 
 
 def _segment(identifier: str) -> str:

@@ -4,7 +4,7 @@ A tick claims and commits; whoever called it publishes the batches afterwards.  
 lease, because the row comes back by itself (`reliability.md` rules 1 to 3).  Two dispatchers may tick at once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -61,6 +61,7 @@ class Dispatcher:
         batch_size: int = BATCH_SIZE,
         lease: timedelta = LEASE,
         crashes_max: int = CRASHES_MAX,
+        user_refs: Collection[str] | None = None,
     ) -> None:
         """Does nothing yet.
 
@@ -68,7 +69,9 @@ class Dispatcher:
             name: of this worker process, for its heartbeat: host and process id.
             batch_size: most claims per message.
             lease: how long a claim stays ours without being extended.
+            user_refs: only these customers' work is claimed; `None`: everybody's.
         """
+        self._user_refs = user_refs
         self._store = store
         self._name = name
         self._batch_size = batch_size
@@ -139,7 +142,9 @@ class Dispatcher:
             free[slug] = held.slots(most)
             if kind is WorkKind.TOKEN and slug in rates:
                 free[slug] = min(free[slug], max(1, int(rates[slug] * held.share * TOKENS_WITHIN_S)))
-        return await unit.work.claim(kind, slots=free, lease=self._lease, crashes_max=self._crashes_max)
+        return await unit.work.claim(
+            kind, slots=free, lease=self._lease, crashes_max=self._crashes_max, user_refs=self._user_refs
+        )
 
 
 def _kind_and_lfi(claim: Claim) -> tuple[int, str]:

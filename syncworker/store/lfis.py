@@ -1,11 +1,11 @@
-"""The LFIs added by command, and every LFI's gate.
+"""The LFIs added by command, what the participants directory says about them, and every LFI's gate.
 
 A declaration in the settings has no row here until its gate closes; a gate belongs to the whole LFI and to all workers
 (`reliability.md` rule 32), so it is kept in the database.
 """
 
 import builtins
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from syncworker.standard.values import Slug
-from syncworker.store.tables import call_budget, lfi
+from syncworker.store.tables import call_budget, lfi, lfi_change
 
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
 
 _UNDECLARED: Final[Mapping[str, Any]] = {}  # a row that holds a gate only: the settings declare this LFI
+DETAIL_LENGTH: Final = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +29,35 @@ class DeclaredLFI:
     Attributes:
         declared: the declaration as it was given; paths of keys, never keys.
         not_before: the gate: no call before this instant; `None` while it is open.
+        directory: what the participants directory said when it last showed it; `None`: it is not from there.
+        seen_at: that reading.
+        missing_since: the first reading that did not show it any more, or not as one that can be called.
     """
 
     slug: Slug
     declared: Mapping[str, Any]
     added_at: datetime
     not_before: datetime | None = None
+    directory: Mapping[str, Any] | None = None
+    seen_at: datetime | None = None
+    missing_since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LFIChange:
+    """Something the participants directory says differently than before.
+
+    Attributes:
+        what: a constant word.
+        version: of the standard, where it concerns one; else empty.
+        detail: what it was and what it is, at most 512 characters.
+    """
+
+    slug: Slug
+    seen_at: datetime
+    what: str
+    version: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +79,75 @@ class LFIs:
     def __init__(self, unit: "UnitOfWork") -> None:
         self._unit = unit
 
-    async def add(self, slug: Slug, declared: Mapping[str, Any], *, at: datetime) -> None:
+    async def add(
+        self, slug: Slug, declared: Mapping[str, Any], *, at: datetime, directory: Mapping[str, Any] | None = None
+    ) -> None:
         """Keep a declaration; a second one of the same slug takes its place and leaves the gate as it is.
 
         Args:
             declared: JSON members only.
+            directory: what the participants directory says; without it the LFI no longer follows the directory.
         """
-        row = {"tenant": self._unit.tenant, "slug": slug, "declared": dict(declared), "added_at": at}
-        statement = self._unit.dialect.upsert(lfi, ("tenant", "slug"), ("declared", "added_at"))
-        await self._unit.connection.execute(statement, row)
+        columns = {
+            "declared": dict(declared),
+            "added_at": at,
+            "directory": None if directory is None else dict(directory),
+            "directory_seen_at": None if directory is None else at,
+            "directory_missing_since": None,
+        }
+        statement = self._unit.dialect.upsert(lfi, ("tenant", "slug"), tuple(columns))
+        await self._unit.connection.execute(statement, {"tenant": self._unit.tenant, "slug": slug, **columns})
+
+    async def follow(
+        self, slug: Slug, declared: Mapping[str, Any], *, directory: Mapping[str, Any], at: datetime
+    ) -> None:
+        """File what a reading of the directory says about an LFI that came from there."""
+        await self._unit.connection.execute(
+            sa.update(lfi)
+            .where(lfi.c.tenant == self._unit.tenant, lfi.c.slug == slug)
+            .values(
+                declared=dict(declared),
+                directory=dict(directory),
+                directory_seen_at=at,
+                directory_missing_since=None,
+            )
+        )
+
+    async def miss(self, slug: Slug, *, at: datetime) -> None:
+        """Note that a reading of the directory did not show an LFI; it stays declared."""
+        await self._unit.connection.execute(
+            sa.update(lfi)
+            .where(lfi.c.tenant == self._unit.tenant, lfi.c.slug == slug, lfi.c.directory_missing_since.is_(None))
+            .values(directory_missing_since=at)
+        )
+
+    async def add_changes(self, changes: Sequence[LFIChange]) -> None:
+        """File what the directory says differently."""
+        if not changes:
+            return
+        rows = [
+            {
+                "tenant": self._unit.tenant,
+                "slug": one.slug,
+                "seen_at": one.seen_at,
+                "what": one.what,
+                "version": one.version,
+                "detail": one.detail[:DETAIL_LENGTH],
+            }
+            for one in changes
+        ]
+        await self._unit.connection.execute(sa.insert(lfi_change), rows)
+
+    async def changes(self, slug: Slug | None = None, *, limit: int = 20) -> builtins.list[LFIChange]:
+        """What changed lately, of one LFI or of all, newest first."""
+        query = sa.select(lfi_change).where(lfi_change.c.tenant == self._unit.tenant)
+        if slug is not None:
+            query = query.where(lfi_change.c.slug == slug)
+        query = query.order_by(lfi_change.c.seen_at.desc(), lfi_change.c.id.desc()).limit(limit)
+        return [
+            LFIChange(slug=Slug(row.slug), seen_at=row.seen_at, what=row.what, version=row.version, detail=row.detail)
+            for row in await self._unit.connection.execute(query)
+        ]
 
     async def get(self, slug: Slug) -> DeclaredLFI | None:
         """The LFI added under this slug; `None` when there is none."""
@@ -147,7 +231,15 @@ class LFIs:
     async def _select(self, *conditions: sa.ColumnElement[bool]) -> builtins.list[DeclaredLFI]:
         query = sa.select(lfi).where(lfi.c.tenant == self._unit.tenant, *conditions).order_by(lfi.c.slug)
         return [
-            DeclaredLFI(slug=Slug(row.slug), declared=row.declared, added_at=row.added_at, not_before=row.not_before)
+            DeclaredLFI(
+                slug=Slug(row.slug),
+                declared=row.declared,
+                added_at=row.added_at,
+                not_before=row.not_before,
+                directory=row.directory,
+                seen_at=row.directory_seen_at,
+                missing_since=row.directory_missing_since,
+            )
             for row in await self._unit.connection.execute(query)
             if row.declared != _UNDECLARED
         ]

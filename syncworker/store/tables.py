@@ -29,6 +29,9 @@ CONSENT_ID: Final = sa.String(128)
 ACCOUNT_ID: Final = sa.String(40)
 KEY: Final = sa.String(256)
 JSON: Final = sa.JSON().with_variant(sa.dialects.postgresql.JSONB(), "postgresql")
+JSON_OR_NULL: Final = sa.JSON(none_as_null=True).with_variant(
+    sa.dialects.postgresql.JSONB(none_as_null=True), "postgresql"
+)
 DIGEST: Final = sa.LargeBinary(16)
 
 
@@ -47,6 +50,9 @@ lfi = sa.Table(
     sa.Column("added_at", Instant, nullable=False),
     sa.Column("not_before", Instant, comment="the gate: no call before this instant (429)"),
     sa.Column("gate_closed_at", Instant, comment="when the gate was closed: it opens as gradually as it was long"),
+    sa.Column("directory", JSON_OR_NULL, comment="what the participants directory says about it; NULL: not from there"),
+    sa.Column("directory_seen_at", Instant, comment="last reading of the directory that showed it"),
+    sa.Column("directory_missing_since", Instant, comment="readings since then did not show it, or not as usable"),
 )
 
 breaker = sa.Table(
@@ -68,6 +74,19 @@ call_budget = sa.Table(
     _tenant(),
     sa.Column("lfi", sa.String(64), primary_key=True),
     sa.Column("next_free", Instant, nullable=False, comment="when the next call may start; all workers move it on"),
+)
+
+lfi_change = sa.Table(
+    "lfi_change",
+    metadata,
+    sa.Column("id", BIG_ID, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("slug", sa.String(64), nullable=False),
+    sa.Column("seen_at", Instant, nullable=False, comment="when a reading of the directory showed it"),
+    sa.Column("what", sa.String(40), nullable=False),
+    sa.Column("version", sa.String(8), nullable=False, comment="of the standard; empty: of the LFI as a whole"),
+    sa.Column("detail", sa.String(512), nullable=False, comment="what it was and what it is"),
+    sa.Index(None, "tenant", "slug", "seen_at"),
 )
 
 connection = sa.Table(

@@ -7,7 +7,7 @@ lease that runs out makes the row claimable again.  Only database time counts.
 The life of a row:  `schedule` → `claim` (dispatcher) → `take` (worker) → `extend` … → `finish`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -17,8 +17,8 @@ import sqlalchemy as sa
 
 from syncworker.standard.values import Slug
 from syncworker.store.dialect import Instant
+from syncworker.store.tables import connection, consent, work, worker
 from syncworker.store.tables import lfi as lfi_table
-from syncworker.store.tables import work, worker
 
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
@@ -46,6 +46,7 @@ class WorkKind(StrEnum):
 
     SYNC = "sync"  # subject: connection_id
     TOKEN = "token"  # noqa: S105  subject: consent_id
+    DIRECTORY = "directory"  # subject: `participants`, the one document there is
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,23 @@ class Work:
             )
         )
 
+    async def schedule_sooner(self, entries: Sequence[tuple[WorkKind, str, Slug, datetime]]) -> None:
+        """Make subjects (kind, subject, LFI, instant) due then, or sooner where they are due sooner; in one statement.
+
+        Rows are made where there are none; an open claim stays open, a parked row stays parked.
+        """
+        if not entries:
+            return
+        fresh = self._unit.dialect.insert(work)
+        sooner = sa.case((work.c.due_at < fresh.excluded.due_at, work.c.due_at), else_=fresh.excluded.due_at)
+        rows = [
+            {"tenant": self._unit.tenant, "kind": kind.value, "subject": subject, "lfi": lfi, "due_at": due_at}
+            for kind, subject, lfi, due_at in sorted(entries)  # everybody locks in one order
+        ]
+        await self._unit.connection.execute(
+            fresh.on_conflict_do_update(index_elements=["tenant", "kind", "subject"], set_={"due_at": sooner}), rows
+        )
+
     async def ask_now(self, kind: WorkKind, subject: str) -> bool:
         """Make a subject due at once, and unpark it.  Asked during a run, it runs once more afterwards.
 
@@ -182,6 +200,11 @@ class Work:
         )
         return back.rowcount == 1
 
+    async def forget(self, kind: WorkKind, subject: str) -> bool:
+        """Take a subject out of the schedule for good; `False` when it was not in it."""
+        gone = await self._execute(sa.delete(work).where(self._is(kind, subject)))
+        return gone.rowcount == 1
+
     # -- claims: the dispatcher --------------------------------------------------------------------------------------
 
     async def claim(
@@ -192,6 +215,7 @@ class Work:
         batch: int | None = None,
         lease: timedelta = LEASE,
         crashes_max: int = CRASHES_MAX,
+        user_refs: Collection[str] | None = None,
     ) -> list[Claim]:
         """Claim due rows, oldest first per LFI, as many as each LFI has free slots.  Commit before you publish them.
 
@@ -205,6 +229,7 @@ class Work:
             slots: most open claims of this kind per LFI, open ones included.
             batch: most rows claimed per LFI in this call; `None` leaves it to the slots.
             lease: how long the rows stay ours without an `extend`.
+            user_refs: only rows of these customers; `None`: of everybody.
         """
         if not await self._only_dispatcher(kind):
             return []
@@ -215,8 +240,8 @@ class Work:
         for slug in sorted(free):
             wanted = free[slug] if batch is None else min(free[slug], batch)
             if wanted > 0:
-                claims += await self._claim_of(kind, slug, wanted, now, lease)
-        return claims + await self._claim_suspects(kind, free, now, lease)
+                claims += await self._claim_of(kind, slug, wanted, now, lease, user_refs)
+        return claims + await self._claim_suspects(kind, free, now, lease, user_refs)
 
     async def claim_one(self, kind: WorkKind, subject: str, *, lease: timedelta = LEASE) -> Claim | None:
         """Claim one subject for this very process, due or not.
@@ -284,7 +309,15 @@ class Work:
         gates = set((await self._unit.connection.execute(closed)).scalars())
         return {slug: most - open_claims.get(slug, 0) for slug, most in slots.items() if slug not in gates}
 
-    async def _claim_of(self, kind: WorkKind, slug: Slug, wanted: int, now: datetime, lease: timedelta) -> list[Claim]:
+    async def _claim_of(
+        self,
+        kind: WorkKind,
+        slug: Slug,
+        wanted: int,
+        now: datetime,
+        lease: timedelta,
+        user_refs: Collection[str] | None,
+    ) -> list[Claim]:
         due = self._unit.dialect.skip_locked(
             sa.select(work.c.id)
             .where(
@@ -295,6 +328,7 @@ class Work:
                 work.c.due_at <= now,
                 sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= now),
                 _CRASHES < SUSPECT_AFTER,
+                *([] if user_refs is None else [self._is_of(user_refs)]),
             )
             .order_by(work.c.due_at, work.c.id)
             .limit(wanted)
@@ -303,7 +337,12 @@ class Work:
         return [_claim(row) for row in sorted(claimed, key=lambda row: (row.due_at, row.id))]
 
     async def _claim_suspects(
-        self, kind: WorkKind, free: Mapping[Slug, int], now: datetime, lease: timedelta
+        self,
+        kind: WorkKind,
+        free: Mapping[Slug, int],
+        now: datetime,
+        lease: timedelta,
+        user_refs: Collection[str] | None,
     ) -> list[Claim]:
         """Claim one group of suspects, those with the fewest crashes first, while none is in work anywhere.
 
@@ -320,6 +359,7 @@ class Work:
                 work.c.due_at <= now,
                 sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= now),
                 _CRASHES >= SUSPECT_AFTER,
+                *([] if user_refs is None else [self._is_of(user_refs)]),
             )
             .order_by(_CRASHES, work.c.due_at, work.c.id)
             .limit(SUSPECTS_AT_ONCE)
@@ -337,6 +377,16 @@ class Work:
             work.c.tenant == self._unit.tenant, work.c.crashes >= SUSPECT_AFTER, work.c.lease_until > now
         )
         return await self._unit.connection.scalar(open_one.limit(1)) is not None
+
+    def _is_of(self, user_refs: Collection[str]) -> sa.ColumnElement[bool]:
+        """Whether a row's subject, a connection or a consent, belongs to one of these customers."""
+        theirs = sa.select(connection.c.connection_id).where(
+            connection.c.tenant == self._unit.tenant, connection.c.user_ref.in_(sorted(user_refs))
+        )
+        consents = sa.select(consent.c.consent_id).where(
+            consent.c.tenant == self._unit.tenant, consent.c.connection_id.in_(theirs)
+        )
+        return sa.or_(work.c.subject.in_(theirs), work.c.subject.in_(consents))
 
     # -- claims: the worker ------------------------------------------------------------------------------------------
 

@@ -126,7 +126,7 @@ class Engine:
         resources = permitted(
             consent.permissions,
             version=consent.version,
-            published=client.config.published,
+            published=client.config.published_in(consent.version),
             repeats=self._settings.account_details,
         )
         run = ConsentRun(

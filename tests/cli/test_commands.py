@@ -100,7 +100,16 @@ def test_setting_up_says_what_is_there(newcomer: Newcomer) -> None:
     assert said["upgrade"].stderr == "database schema is up to date\n"
     assert said["check"].json == {"schema": head(), "newest": True}
     assert said["list"].json == [
-        {"slug": "sandbox", "issuer": facts["issuer"], "versions": ["v2.1"], "declared_in": "settings"}
+        {
+            "slug": "sandbox",
+            "issuer": facts["issuer"],
+            "versions": ["v2.1"],
+            "declared_in": "settings",
+            "shown_to_customers_as": None,
+            "migrate_before": None,
+            "missing_since": None,
+            "allowed": True,
+        }
     ]
     assert (said["show"].json["client_id"], said["show"].json["base_url_v2.1"]) == (
         facts["client"]["client_id"],

@@ -5,6 +5,7 @@ import gzip
 import json
 import time
 import tracemalloc
+import uuid
 import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -131,6 +132,7 @@ async def test_a_request_carries_what_the_standard_wants_and_no_more(
         "user-agent": "syncworker/0.1.0",
     }
     assert interaction_id == calls[0].interaction_id
+    assert (uuid.UUID(interaction_id).version, str(uuid.UUID(interaction_id))) == (4, interaction_id)
 
 
 async def test_an_attended_call_says_so(bank: RawBank, client: LFIClient, tokens: Tokens, calls: list[Call]) -> None:
@@ -428,6 +430,37 @@ async def test_a_meta_nobody_can_read_counts_as_none(
     pages = [*await _read(client, tokens, calls), *await _read(client, tokens, calls)]
 
     assert [(page.total_pages, page.first_available) for page in pages] == [(None, None), (3, None)]
+
+
+TOLERATED = [
+    pytest.param(b'{"Data":{}}', {}, id="nothing but an empty Data"),
+    pytest.param(b"\xef\xbb\xbf" + b'{"Data":{"a":1}}', {"a": 1}, id="byte order mark"),
+    pytest.param(b' \r\n{"Data": {"a":1}}\n', {"a": 1}, id="white space around it"),
+    pytest.param(b'{"Data":{},"Links":{"Self":"x","Next":""}}', {}, id="empty Next"),
+    pytest.param(b'{"Data":{},"Links":{"Self":7,"Next":null}}', {}, id="null Next, odd Self"),
+    pytest.param(b'{"Data":{},"Links":{},"Meta":null}', {}, id="null Meta"),
+    pytest.param(b'{"Data":{"a":1,"New":{"b":[]}},"More":[1],"Risk":{}}', {"a": 1, "New": {"b": []}}, id="extra"),
+    pytest.param(b'{"data":{"x":1},"Data":{"a":1}}', {"a": 1}, id="a member in another case beside it"),
+]
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "Application/JSON ; Charset=UTF-8", "application/x+json"])
+@pytest.mark.parametrize(("body", "data"), TOLERATED)
+async def test_a_page_that_is_a_little_odd_is_read(
+    body: bytes,
+    data: dict[str, object],
+    content_type: str,
+    bank: RawBank,
+    client: LFIClient,
+    tokens: Tokens,
+    calls: list[Call],
+) -> None:
+    """Fields missing or extra, media types in any spelling: what is needed is there."""
+    bank.says_pages(PATH, http(body=body, content_type=content_type))
+
+    (page,) = await _read(client, tokens, calls)
+
+    assert (json.loads(page.data), page.next_url) == (data, None)
 
 
 async def test_cookies_are_neither_kept_nor_sent(
