@@ -47,18 +47,17 @@ class Audited:
     secrets: int
 
 
-async def audit(site: Installation, *, poisoned: str = "", unclean: int = 0) -> Audited:
+async def audit(site: Installation, *, poisoned: str = "") -> Audited:
     """Wait for a good sync of every connection, end every process in order, and look at everything.
 
     Args:
         poisoned: the connection that had to be parked, if the scenario had one.
-        unclean: processes that may end with another status than 0.
     """
     for books in site.books.values():
         await books.do("clear_faults")
     await site.all_synced("a sync of every consent, after the fault", but=poisoned)
     statuses = await site.stop()
-    assert sum(status != 0 for status in statuses) <= unclean, f"ended with {statuses}\n{site.outputs()[-6000:]}"
+    assert set(statuses) == {0}, f"ended with {statuses}\n{site.outputs()[-6000:]}"
     rows = await _compared(site, poisoned)
     await _generations(site)
     await _nothing_left(site, poisoned)

@@ -81,7 +81,7 @@ async def poisoned(site: Installation, *, crashes: int = 5) -> Told:
     async def row() -> Any:
         return next(row for row in await site.rows() if row.subject == poison)
 
-    deadline = time.monotonic() + 60 + 10 * crashes
+    deadline = time.monotonic() + crashes * PATIENCE_S
     while (await row()).parked_at is None:
         assert time.monotonic() < deadline, await site.story()
         for dead in [worker for worker in site.workers if not worker.running()]:
@@ -234,7 +234,6 @@ async def orderly_end(site: Installation, *, token_s: float, walk_s: float) -> T
         return begun >= wanted and int((await books.log())["in_flight"]) > len(refreshing) // 2
 
     await site.until(all_begun, "refreshes and walks under way", every=0.02)
-    gens = {row.subject: row.gen for row in await site.rows()}
     began = time.monotonic()
     status = await asyncio.to_thread(worker.stop, grace=40)
     took = time.monotonic() - began
@@ -246,7 +245,6 @@ async def orderly_end(site: Installation, *, token_s: float, walk_s: float) -> T
     assert {row.subject for row in left} <= set(walking)
     kept = [row for row in rows if row.lease_until is not None or row.crashes]
     assert not kept, [(row.lease_until, row.gen, row.started_gen, row.crashes, row.due_at) for row in kept]
-    assert {row.gen - gens[row.subject] for row in rows} == {0}
     assert await _grants_lost(site, books) == []
     await books.do("clear_faults")
     await site.worker()
@@ -290,6 +288,7 @@ async def sick_neighbours(
     assert longest[0].n > 0
     assert longest[0].ms < (deadline_s + 5) * 1000
     await site.execute("UPDATE work SET due_at = now() WHERE lease_until IS NULL")  # not after the ladder's minutes
+    await site.execute("UPDATE breaker SET until = now() WHERE closed_at IS NULL")  # nor after the breaker's
     for books in site.books.values():
         await books.do("clear_faults")
     facts = {

@@ -26,10 +26,10 @@ async def test_an_orderly_end_loses_no_grant_and_leaves_no_lease(install: Instal
 
 async def test_sick_banks_leave_the_others_alone(install: Install, prepare_banks: Prepare) -> None:
     """17. Small batches, so that each sick bank could fill the threads; calls end after 5 s instead of 30."""
-    prepared = prepare_banks(*SICK, "noor", "waha", customers=8, long_every=0)
+    prepared = prepare_banks(*SICK, "noor", "waha", customers=6, long_every=0)
     site = await install(prepared, batch_size=2, call_timeout=5)
 
-    await plots.sick_neighbours(site, window_s=12, retry_after_s=10, deadline_s=5, healthy=("noor", "waha"))
+    await plots.sick_neighbours(site, window_s=10, retry_after_s=8, deadline_s=5, healthy=("noor", "waha"))
 
 
 async def test_calls_a_second_are_shared(install: Install, prepared: Prepared) -> None:
