@@ -45,7 +45,7 @@ bench: $(VENV)/.installed
 
 lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet \
-		--extra embedded --extra postgres --extra dev pyproject.toml --output-file requirements.lock
+		--extra embedded --extra postgres --extra web --extra dev pyproject.toml --output-file requirements.lock
 
 clean:
 	rm -rf $(VENV) .syncworker build dist

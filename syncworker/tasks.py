@@ -71,6 +71,10 @@ class Application(Protocol):
         """Refresh the claimed consents' tokens; one failure is a value in the report."""
         ...
 
+    async def small_batch(self, kind: WorkKind, claims: Hints) -> object:
+        """Work on claims of a small kind; one failure is a value in the report."""
+        ...
+
     async def progress(self) -> None:
         """Note that this worker gets on."""
         ...
@@ -251,7 +255,38 @@ def token_batch(claims: list[list[int]], **_ignored: object) -> None:
     runtime.run(_refresh(_hints(claims)), deadline=_process.batch_deadline)
 
 
-TASKS: Final = {WorkKind.SYNC: sync_batch, WorkKind.TOKEN: token_batch}
+@_task("consent_batch")
+def consent_batch(claims: list[list[int]], **_ignored: object) -> None:
+    """Ask the Hub about the claimed consents.  Running it twice is harmless, as above."""
+    runtime.run(_small(WorkKind.CONSENT, _hints(claims)), deadline=_process.batch_deadline)
+
+
+@_task("flag_batch")
+def flag_batch(claims: list[list[int]], **_ignored: object) -> None:
+    """Flag the claimed consents that near their end.  Running it twice is harmless: a flag is raised once."""
+    runtime.run(_small(WorkKind.FLAG, _hints(claims)), deadline=_process.batch_deadline)
+
+
+@_task("event_batch")
+def event_batch(claims: list[list[int]], **_ignored: object) -> None:
+    """Act on the claimed events.  Running it twice is harmless: an event is a hint, the Hub is asked."""
+    runtime.run(_small(WorkKind.EVENT, _hints(claims)), deadline=_process.batch_deadline)
+
+
+@_task("opening_batch")
+def opening_batch(claims: list[list[int]], **_ignored: object) -> None:
+    """Follow the claimed account openings.  Running it twice is harmless: it only asks."""
+    runtime.run(_small(WorkKind.OPENING, _hints(claims)), deadline=_process.batch_deadline)
+
+
+TASKS: Final = {
+    WorkKind.SYNC: sync_batch,
+    WorkKind.TOKEN: token_batch,
+    WorkKind.CONSENT: consent_batch,
+    WorkKind.FLAG: flag_batch,
+    WorkKind.EVENT: event_batch,
+    WorkKind.OPENING: opening_batch,
+}
 
 
 def publish(batch: Batch) -> None:
@@ -291,6 +326,12 @@ async def _refresh(hints: Hints) -> None:
     application = await runtime.parts()
     await application.progress()
     await application.token_batch(hints)
+
+
+async def _small(kind: WorkKind, hints: Hints) -> None:
+    application = await runtime.parts()
+    await application.progress()
+    await application.small_batch(kind, hints)
 
 
 async def _give_back(hints: Hints) -> None:

@@ -26,6 +26,7 @@ from syncworker.lfi.transport import Call
 from syncworker.processes import EmbeddedBroker
 from syncworker.schedule import due
 from syncworker.schedule.claims import Batch, Dispatcher
+from syncworker.schedule.handlers import HandledReport, Handler, Handlers
 from syncworker.schedule.limits import Admission, admission
 from syncworker.settings import EMBEDDED, LFISettings, Settings, faults_of
 from syncworker.standard.values import ConsentId, Slug
@@ -262,6 +263,8 @@ class Application:
             ),
             sync_settings(settings),
         )
+        handlers: dict[WorkKind, Handler] = {}
+        self._handlers = Handlers(store, handlers, retry_after=due.retry_delay)
         lease = timedelta(seconds=settings.lease_seconds)
         self.dispatcher = Dispatcher(store, name=name, batch_size=settings.batch_size, lease=lease)
 
@@ -282,6 +285,13 @@ class Application:
         """Refresh the claimed consents' tokens."""
         try:
             return await self.vault.token_batch(claims)
+        finally:
+            await self._journal.flush()
+
+    async def small_batch(self, kind: WorkKind, claims: Sequence[tuple[int, int]]) -> HandledReport:
+        """Work on claims of a small kind: polls, flags, events, account openings."""
+        try:
+            return await self._handlers.batch(kind, claims)
         finally:
             await self._journal.flush()
 

@@ -17,8 +17,15 @@ from syncworker.store.work import CRASHES_MAX, LEASE, Claim, WorkKind
 
 BATCH_SIZE: Final = 50
 
-KINDS: Final = (WorkKind.TOKEN, WorkKind.SYNC)
-"""In the order they are claimed: a token is what a sync needs."""
+KINDS: Final = (
+    WorkKind.TOKEN,
+    WorkKind.EVENT,
+    WorkKind.CONSENT,
+    WorkKind.OPENING,
+    WorkKind.FLAG,
+    WorkKind.SYNC,
+)
+"""In the order they are claimed: a token is what a sync needs, and a revocation must be known before it."""
 
 
 @dataclass(frozen=True, slots=True)

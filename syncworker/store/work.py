@@ -36,6 +36,10 @@ class WorkKind(StrEnum):
 
     SYNC = "sync"  # subject: connection_id
     TOKEN = "token"  # noqa: S105  subject: consent_id
+    CONSENT = "consent"  # ask the Hub for a consent; subject: consent_id
+    FLAG = "flag"  # a consent nears its end; subject: consent_id
+    EVENT = "event"  # act on what was filed; subject: the inbox's id, as text
+    OPENING = "opening"  # follow an account opening; subject: our id of it, as text
 
 
 @dataclass(frozen=True, slots=True)
