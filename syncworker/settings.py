@@ -106,6 +106,19 @@ class CadenceSettings(_Group):
         return {name: timedelta(seconds=getattr(self, name.value)) for name in ResourceName}
 
 
+class LifecycleSettings(_Group):
+    """How often the Hub is asked about a consent, in seconds, by its state; each token answer counts as a look."""
+
+    authorized: Seconds = 3600
+    suspended_first: Seconds = 15 * 60
+    suspended_first_for: Seconds = 24 * 3600
+    suspended: Seconds = 3600
+    awaiting_first: Seconds = 2 * 60
+    awaiting_first_for: Seconds = 30 * 60
+    awaiting: Seconds = 3600
+    awaiting_for: Seconds = 24 * 3600
+
+
 class PriceSettings(_Group):
     """The rate card, in milli-fils (1 AED = 100,000); `domain.md` §14."""
 
@@ -132,6 +145,7 @@ class Settings(BaseSettings):
     client: ClientSettings = ClientSettings()
     lfis: dict[Annotated[str, Field(pattern=SLUG)], LFISettings] = {}
     cadence: CadenceSettings = CadenceSettings()
+    lifecycle: LifecycleSettings = LifecycleSettings()
     prices: PriceSettings = PriceSettings()
     overlap_days: Annotated[int, Field(ge=0, le=90)] = 7
     first_sync_days: Annotated[int, Field(ge=1, le=3650)] = 90

@@ -17,6 +17,8 @@ from pydantic import ValidationError
 from syncworker.clock import Clock, SystemClock
 from syncworker.consents.authorize import Authorizer
 from syncworker.consents.lifecycle import Lifecycle
+from syncworker.consents.polling import Cadence, Polling
+from syncworker.consents.revoking import Revoking
 from syncworker.consents.tokens import TokenBatchReport, Vault
 from syncworker.errors import SettingsError, SyncWorkerError
 from syncworker.lfi.api import LFIClient
@@ -26,7 +28,7 @@ from syncworker.lfi.transport import Call
 from syncworker.processes import EmbeddedBroker
 from syncworker.schedule import due
 from syncworker.schedule.claims import Batch, Dispatcher
-from syncworker.schedule.handlers import HandledReport, Handler, Handlers
+from syncworker.schedule.handlers import Ended, HandledReport, Handler, Handlers
 from syncworker.schedule.limits import Admission, admission
 from syncworker.settings import EMBEDDED, LFISettings, Settings, faults_of
 from syncworker.standard.values import ConsentId, Slug
@@ -263,7 +265,13 @@ class Application:
             ),
             sync_settings(settings),
         )
-        handlers: dict[WorkKind, Handler] = {}
+        self.revoking = Revoking(store, self.clients, self.lifecycle, on_call=self._journal.note)
+        polling = Polling(store, self.lifecycle, self.revoking, cadence=cadence(settings))
+
+        async def look(claim: Claim) -> Ended:
+            return Ended(*await polling.look(claim))
+
+        handlers: dict[WorkKind, Handler] = {WorkKind.CONSENT: look}
         self._handlers = Handlers(store, handlers, retry_after=due.retry_delay)
         lease = timedelta(seconds=settings.lease_seconds)
         self.dispatcher = Dispatcher(store, name=name, batch_size=settings.batch_size, lease=lease)
@@ -361,6 +369,11 @@ def sync_settings(settings: Settings) -> SyncSettings:
         account_details=settings.account_details,
         data_get_millifils=settings.prices.data_get,
     )
+
+
+def cadence(settings: Settings) -> Cadence:
+    """How often the Hub is asked about a consent."""
+    return Cadence(**{name: timedelta(seconds=value) for name, value in settings.lifecycle.model_dump().items()})
 
 
 def process_name() -> str:

@@ -359,6 +359,7 @@ class Authorizer:
                 due = self._token_due and self._token_due(row.consent_id, new.issued_at, new.expires_at)
                 await unit.work.schedule(WorkKind.TOKEN, row.consent_id, lfi=row.lfi, due_at=due or NEVER)
                 await unit.work.schedule(WorkKind.SYNC, consent.connection_id, lfi=row.lfi, due_at=at)
+                await unit.work.schedule(WorkKind.CONSENT, row.consent_id, lfi=row.lfi, due_at=at)
             await unit.authorizations.settle(row.state, outcome=Ending.AUTHORIZED.value)
             await unit.commit()
         return Completed(

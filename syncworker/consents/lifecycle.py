@@ -5,8 +5,10 @@ carries it, and the clock ends a consent whose status lags (trap 16).  All three
 `ended_by_clock`, which write the status and its consequences in one transaction:
 
     a terminal status   destroys the tokens and takes the consent's work out of the schedule
-    Suspended           stops the token's refresh and keeps everything (trap 15)
+    Suspended           stops token refresh and sync, and keeps everything (trap 15)
     Authorized          makes token and sync due at once
+
+Any other move is followed by a look of `polling`, which knows how often a state deserves one.
 
 Source: Consent, "Consent States"; `domain.md` §4; `design.md` §7 "Consent life".
 """
@@ -34,6 +36,9 @@ OnCall = Callable[[Slug, ConsentId, Call], None]
 
 NEVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
 """Due time of work that nothing but a change of the consent will want again."""
+
+CONSUMED: Final = "data_consent_consumed"
+"""Audit: an alarm.  Only payments consume a consent; a data-sharing one never is (`domain.md` §4.1)."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -119,7 +124,7 @@ async def ended_by_clock(unit: UnitOfWork, held: StoredConsent, *, at: datetime)
 
 
 async def rest(unit: UnitOfWork, *, consent_id: ConsentId, connection_id: ConsentId, lfi: Slug) -> None:
-    """Take a consent's work out of the schedule; its connection's too, unless another consent of it is callable."""
+    """Stop a consent's token refresh, and its connection's sync unless another consent of it is callable."""
     resting = [(WorkKind.TOKEN, consent_id)]
     now = await unit.now()
     others = await unit.consents.find(connection_id=connection_id)
@@ -136,8 +141,13 @@ async def _follow(unit: UnitOfWork, moved: Moved, *, at: datetime) -> None:
         facts = {"before": moved.before, "after": moved.after, "tokens_destroyed": destroyed}
         await unit.consents.note("consent_ended", subject=moved.consent_id, facts=facts, at=at)
         await rest(unit, consent_id=moved.consent_id, connection_id=moved.connection_id, lfi=moved.lfi)
-    elif moved.after == Status.Suspended and await unit.tokens.exists(moved.consent_id):
-        await unit.work.schedule(WorkKind.TOKEN, moved.consent_id, lfi=moved.lfi, due_at=NEVER)
+        if moved.after == Status.Consumed:
+            log.error("data consent consumed", consent_id=moved.consent_id, lfi=moved.lfi)
+            await unit.consents.note(CONSUMED, subject=moved.consent_id, facts={"before": moved.before}, at=at)
+    else:
+        await unit.work.schedule(WorkKind.CONSENT, moved.consent_id, lfi=moved.lfi, due_at=at)
+    if moved.after == Status.Suspended:
+        await rest(unit, consent_id=moved.consent_id, connection_id=moved.connection_id, lfi=moved.lfi)
     elif moved.after == Status.Authorized and await unit.tokens.exists(moved.consent_id):
         await unit.work.schedule(WorkKind.TOKEN, moved.consent_id, lfi=moved.lfi, due_at=at)
         await unit.work.schedule(WorkKind.SYNC, moved.connection_id, lfi=moved.lfi, due_at=at)

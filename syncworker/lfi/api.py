@@ -11,7 +11,7 @@ v2.1-errata2.
 
 import asyncio
 import ipaddress
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -478,6 +478,44 @@ class LFIClient:
             raise StandardViolationError("GetAccountAccessConsentsConsentId: the answer is about another consent")
         return view
 
+    async def patch_consent(
+        self,
+        consent_id: ConsentId,
+        body: Mapping[str, Any],
+        *,
+        version: Version | None = None,
+        calls: CallLog,
+    ) -> None:
+        """Change a consent at the Hub: revoke it, or switch its event notifications.  Safe to repeat.
+
+        Args:
+            body: from `standard.consents.revocation` or `subscription_change`.
+            version: as in `read_consent`.
+
+        Raises:
+            LFIUnavailableError: no definite answer; the consent itself says whether it arrived.
+            RefusedError, LFIRateLimitedError, ClientRejectedError, SetupError: as `read_consent`.
+        """
+        version = version or max(self.config.base_urls, key=lambda known: known.rank)
+        url = f"{self.config.base_url(version)}/account-access-consents/{_segment(consent_id)}"
+        content = msgspec.json.encode(body)
+
+        async def token(*, rejected: SecretStr | None = None) -> SecretStr:
+            return await self._own_token(CONSENT_SCOPE, rejected=rejected)
+
+        async def once(headers: Mapping[str, str]) -> tuple[Answer, str]:
+            return await self._attempts.make(
+                lambda whole: self._control.send("PATCH", url, whole, self.config.call_timeout, body=content),
+                operation="PatchAccountAccessConsentsConsentId",
+                method="PATCH",
+                url=url,
+                calls=calls,
+                headers={**headers, "Content-Type": "application/json"},
+                code_of=oauth.data_error_code,
+            )
+
+        await self._authorised(once, token=token, what="PatchAccountAccessConsentsConsentId", good=range(200, 300))
+
     async def _own_token(self, scope: str, *, rejected: SecretStr | None) -> SecretStr:
         """Our client-credentials token of a scope, fetched once for all who wait and kept until its margin."""
         held = self._own_tokens.get(scope)
@@ -582,14 +620,15 @@ class LFIClient:
         *,
         token: TokenSource,
         what: str,
+        good: Container[int] = (200,),
     ) -> tuple[Answer, str]:
-        """GET with a bearer token, short retries inside; after a 401 once more with a newer token (trap 14)."""
+        """Call with a bearer token, short retries inside; after a 401 once more with a newer token (trap 14)."""
         bearer = await token()
         answer, interaction_id = await self._repeated(once, bearer, what=what)
         if answer.status == 401:
             bearer = await token(rejected=bearer)
             answer, interaction_id = await self._repeated(once, bearer, what=what)
-        if answer.status != 200:
+        if answer.status not in good:
             raise self._fault(answer, what=what)
         return answer, interaction_id
 

@@ -67,6 +67,15 @@ class Purpose(StrEnum):
     AuditReconciliation = "AuditReconciliation"
 
 
+class Revoker(StrEnum):
+    """`RevokedBy`, of which a TPP sends its own two."""
+
+    LFI = "LFI"
+    LFI_USER = "LFI.InitiatedByUser"
+    TPP = "TPP"
+    TPP_USER = "TPP.InitiatedByUser"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsentRequest:
     """What we ask a user to agree to: the content of `authorization_details[0].consent`.
@@ -123,6 +132,22 @@ def authorization_details(request: ConsentRequest, *, version: Version) -> list[
     if request.to_date:
         consent["ToDate"] = request.to_date.isoformat()
     return [{"type": rar_type(version), "consent": consent}]
+
+
+def revocation(by: Revoker) -> dict[str, Any]:
+    """The body of a PATCH that revokes a consent: `Revoked` is the only status a TPP may set.
+
+    Raises:
+        ValueError: only the LFI may say so.
+    """
+    if by not in (Revoker.TPP, Revoker.TPP_USER):
+        raise ValueError("RevokedBy: a TPP revokes as TPP or TPP.InitiatedByUser")
+    return {"Data": {"Status": Status.Revoked.value, "RevokedBy": by.value}}
+
+
+def subscription_change(*, is_active: bool, url: str | None = None) -> dict[str, Any]:
+    """The body of a PATCH that switches a consent's event notifications; the address only when it changes."""
+    return {"Subscription": {"Webhook": {"IsActive": is_active} | ({"Url": url} if url else {})}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

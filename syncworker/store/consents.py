@@ -50,6 +50,9 @@ class StoredConsent:
         status_seen_at: when we last heard from the Hub.
         paused_at: ours alone: no calls while set.
         needs_consent: why the user has to consent again; `None` while the grant lives.
+        revoke_asked_at: when it was revoked here: no calls from then on, whatever the Hub still says.
+        revoke_by: `RevokedBy` of that revocation.
+        ended_at: when we saw its terminal status.
         raw: `Data` of the consent as last seen.
     """
 
@@ -72,6 +75,9 @@ class StoredConsent:
     revoked_by: str | None = None
     paused_at: datetime | None = None
     needs_consent: str | None = None
+    revoke_asked_at: datetime | None = None
+    revoke_by: str | None = None
+    ended_at: datetime | None = None
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -80,8 +86,9 @@ class StoredConsent:
         return self.status in TERMINAL
 
     def callable_at(self, now: datetime) -> bool:
-        """Whether data and tokens may be asked for: Authorized, not past its end, not paused, grant alive."""
-        return usable(self.status, self.expires_at, now=now) and self.paused_at is None and self.needs_consent is None
+        """Whether data and tokens may be asked for: Authorized, not past its end, not paused or revoked here, alive."""
+        stopped = (self.paused_at, self.needs_consent, self.revoke_asked_at)
+        return usable(self.status, self.expires_at, now=now) and all(one is None for one in stopped)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +153,7 @@ class Consents:
             "revoked_by": row.revoked_by and _text(row.revoked_by, STATUS_LENGTH),
             "paused_at": row.paused_at,
             "needs_consent": row.needs_consent,
+            "ended_at": row.ended_at,
             "user_type": row.user_type,
             "purpose": row.purpose,
             "created_at": row.created_at,
@@ -237,6 +245,8 @@ class Consents:
             seen["permissions"] = list(_storable(view.permissions))
         if view.expires_at is not None:
             seen["expires_at"] = view.expires_at
+        if status in TERMINAL and held.ended_at is None:
+            seen["ended_at"] = at
         if view.revoked_by:
             seen["revoked_by"] = _text(str(view.revoked_by), STATUS_LENGTH)
         await self._update(view.consent_id, seen)
@@ -271,8 +281,21 @@ class Consents:
         """
         await self._update(
             consent_id,
-            {"status": Status.Expired.value, "status_updated_at": consent.c.expires_at, "status_seen_at": at},
+            {
+                "status": Status.Expired.value,
+                "status_updated_at": consent.c.expires_at,
+                "status_seen_at": at,
+                "ended_at": at,
+            },
         )
+
+    async def set_paused(self, consent_id: ConsentId, at: datetime | None) -> None:
+        """Our own pause, since when; `None` ends it."""
+        await self._update(consent_id, {"paused_at": at})
+
+    async def order_revocation(self, consent_id: ConsentId, *, by: str, at: datetime) -> None:
+        """Revoked here: no calls from now on; the Hub has to be told."""
+        await self._update(consent_id, {"revoke_asked_at": at, "revoke_by": by})
 
     async def data_received(self, connection_id: ConsentId, *, at: datetime) -> None:
         """Move the connection's date of last data received; never back."""
@@ -378,6 +401,9 @@ def _stored(row: Mapping[Any, Any]) -> StoredConsent:
         revoked_by=row["revoked_by"],
         paused_at=row["paused_at"],
         needs_consent=row["needs_consent"],
+        revoke_asked_at=row["revoke_asked_at"],
+        revoke_by=row["revoke_by"],
+        ended_at=row["ended_at"],
         raw=row["raw"] or {},
     )
 
