@@ -119,6 +119,13 @@ class LifecycleSettings(_Group):
     awaiting_for: Seconds = 24 * 3600
 
 
+class RetentionSettings(_Group):
+    """How many days data stays after the last consent of its connection has ended; absent: until `consents erase`."""
+
+    data_days: Annotated[int, Field(ge=0)] | None = None
+    personal_days: Annotated[int, Field(ge=0)] | None = None
+
+
 class PriceSettings(_Group):
     """The rate card, in milli-fils (1 AED = 100,000); `domain.md` §14."""
 
@@ -146,6 +153,7 @@ class Settings(BaseSettings):
     lfis: dict[Annotated[str, Field(pattern=SLUG)], LFISettings] = {}
     cadence: CadenceSettings = CadenceSettings()
     lifecycle: LifecycleSettings = LifecycleSettings()
+    retention: RetentionSettings = RetentionSettings()
     prices: PriceSettings = PriceSettings()
     overlap_days: Annotated[int, Field(ge=0, le=90)] = 7
     first_sync_days: Annotated[int, Field(ge=1, le=3650)] = 90

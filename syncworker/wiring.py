@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from syncworker.clock import Clock, SystemClock
 from syncworker.consents.authorize import Authorizer
+from syncworker.consents.erasing import Retention
 from syncworker.consents.lifecycle import Lifecycle
 from syncworker.consents.polling import Cadence, Polling
 from syncworker.consents.revoking import Revoking
@@ -33,6 +34,7 @@ from syncworker.schedule.limits import Admission, admission
 from syncworker.settings import EMBEDDED, LFISettings, Settings, faults_of
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store import migrate
+from syncworker.store.erasure import DataClass
 from syncworker.store.keyring import KeyRing
 from syncworker.store.lfis import DeclaredLFI
 from syncworker.store.runs import CallRow
@@ -266,7 +268,9 @@ class Application:
             sync_settings(settings),
         )
         self.revoking = Revoking(store, self.clients, self.lifecycle, on_call=self._journal.note)
-        polling = Polling(store, self.lifecycle, self.revoking, cadence=cadence(settings))
+        polling = Polling(
+            store, self.lifecycle, self.revoking, cadence=cadence(settings), retention=retention(settings)
+        )
 
         async def look(claim: Claim) -> Ended:
             return Ended(*await polling.look(claim))
@@ -374,6 +378,12 @@ def sync_settings(settings: Settings) -> SyncSettings:
 def cadence(settings: Settings) -> Cadence:
     """How often the Hub is asked about a consent."""
     return Cadence(**{name: timedelta(seconds=value) for name, value in settings.lifecycle.model_dump().items()})
+
+
+def retention(settings: Settings) -> Retention:
+    """How long what a consent brought stays after its end."""
+    days = {DataClass.DATA: settings.retention.data_days, DataClass.PERSONAL: settings.retention.personal_days}
+    return {kind: None if stays is None else timedelta(days=stays) for kind, stays in days.items()}
 
 
 def process_name() -> str:

@@ -7,7 +7,20 @@ from collections.abc import Sequence
 import typer
 
 from syncworker import __version__
-from syncworker.cli import audit, consents, database, demo, health, keys, lfis, logs, processes, show, tokens
+from syncworker.cli import (
+    audit,
+    consent_acts,
+    consents,
+    database,
+    demo,
+    health,
+    keys,
+    lfis,
+    logs,
+    processes,
+    show,
+    tokens,
+)
 from syncworker.cli.frame import FAILED, USED_WRONGLY
 from syncworker.errors import RequestError, SyncWorkerError
 
@@ -22,6 +35,8 @@ app.add_typer(database.app, name="db")
 app.add_typer(keys.app, name="keys")
 app.add_typer(lfis.app, name="lfis")
 app.add_typer(consents.app, name="consents")
+for act in (consent_acts.pause, consent_acts.resume, consent_acts.revoke, consent_acts.erase):
+    consents.app.command()(act)
 app.add_typer(tokens.app, name="tokens")
 app.command("audit")(audit.audit)
 app.command("demo")(demo.demo)

@@ -8,7 +8,7 @@ carries it, and the clock ends a consent whose status lags (trap 16).  All three
     Suspended           stops token refresh and sync, and keeps everything (trap 15)
     Authorized          makes token and sync due at once
 
-Any other move is followed by a look of `polling`, which knows how often a state deserves one.
+Each move is followed by a look of `polling`, which knows how often a state deserves one, and what an end starts.
 
 Source: Consent, "Consent States"; `domain.md` §4; `design.md` §7 "Consent life".
 """
@@ -144,8 +144,7 @@ async def _follow(unit: UnitOfWork, moved: Moved, *, at: datetime) -> None:
         if moved.after == Status.Consumed:
             log.error("data consent consumed", consent_id=moved.consent_id, lfi=moved.lfi)
             await unit.consents.note(CONSUMED, subject=moved.consent_id, facts={"before": moved.before}, at=at)
-    else:
-        await unit.work.schedule(WorkKind.CONSENT, moved.consent_id, lfi=moved.lfi, due_at=at)
+    await unit.work.schedule(WorkKind.CONSENT, moved.consent_id, lfi=moved.lfi, due_at=at)
     if moved.after == Status.Suspended:
         await rest(unit, consent_id=moved.consent_id, connection_id=moved.connection_id, lfi=moved.lfi)
     elif moved.after == Status.Authorized and await unit.tokens.exists(moved.consent_id):

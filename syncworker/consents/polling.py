@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 import xxhash
 
+from syncworker.consents.erasing import Retention, keep_no_longer
 from syncworker.consents.lifecycle import Lifecycle, rest
 from syncworker.consents.revoking import Revoking
 from syncworker.standard.consents import Status
@@ -90,13 +91,17 @@ class Polling:
     Args:
         lifecycle: asks the Hub and files what it says.
         revoking: brings our own revocations to the Hub.
+        retention: how long what a consent brought stays after its end.
     """
 
-    def __init__(self, store: Store, lifecycle: Lifecycle, revoking: Revoking, *, cadence: Cadence) -> None:
+    def __init__(
+        self, store: Store, lifecycle: Lifecycle, revoking: Revoking, *, cadence: Cadence, retention: Retention
+    ) -> None:
         self._store = store
         self._lifecycle = lifecycle
         self._revoking = revoking
         self._cadence = cadence
+        self._retention = retention
 
     async def look(self, claim: Claim) -> tuple[datetime | None, str]:
         """Look at the consent of a claim; says when to look again, and what was done in one word.
@@ -112,7 +117,8 @@ class Polling:
             held = await self._revoking.send(held)
             return self._after(held, now, "revoked" if held.terminal else "revocation_sent")
         if held.terminal:
-            return None, "ended"
+            keep = partial(keep_no_longer, held=held, retention=self._retention)
+            return await self._store.atomically(keep), "ended"
         if abandoned(held, now=now, cadence=self._cadence):
             await self._store.atomically(partial(self._abandon, held))
             return None, ABANDONED

@@ -34,6 +34,7 @@ from syncworker.store.consents import Consents
 from syncworker.store.cursors import Cursors
 from syncworker.store.dialect import Dialect
 from syncworker.store.dialect import database_url as parse_url
+from syncworker.store.erasure import Erasure
 from syncworker.store.failures import StoreConflictError, StoreRefusedError, StoreUnavailableError, translated
 from syncworker.store.keyring import KeyRing
 from syncworker.store.lfis import LFIs
@@ -107,6 +108,10 @@ class UnitOfWork:
     @cached_property
     def work(self) -> Work:
         return Work(self)
+
+    @cached_property
+    def erasure(self) -> Erasure:
+        return Erasure(self)
 
     @cached_property
     def records(self) -> Records:

@@ -16,6 +16,7 @@ from syncworker.standard.consents import ConsentView, Revoker, Status
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
 from syncworker.store.consents import StoredConsent
+from syncworker.store.erasure import DataClass
 from syncworker.store.work import Claim, WorkKind
 from tests.consents.house import House
 
@@ -64,6 +65,7 @@ def test_no_look_comes_after_the_end() -> None:
     assert next_look(consent(expires_at=NOW + MINUTE), now=NOW, cadence=Cadence()) == NOW + MINUTE
 
 
+RETENTION = {DataClass.PERSONAL: 10 * DAY, DataClass.DATA: 30 * DAY}
 Looking = Callable[..., Awaitable[tuple[datetime | None, str]]]
 
 
@@ -76,7 +78,9 @@ async def look(house: House) -> Looking:
     async def clients(_: Slug) -> Any:
         return client
 
-    polling = Polling(house.store, lifecycle, Revoking(house.store, clients, lifecycle), cadence=Cadence())
+    polling = Polling(
+        house.store, lifecycle, Revoking(house.store, clients, lifecycle), cadence=Cadence(), retention=RETENTION
+    )
 
     async def one(consent_id: ConsentId, *, asked: bool = False) -> tuple[datetime | None, str]:
         return await polling.look(Claim(1, WorkKind.CONSENT, consent_id, Slug("sandbox"), 1, asked=asked))
