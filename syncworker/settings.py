@@ -13,9 +13,9 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -25,6 +25,7 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as UnreadableVariable
 
 from syncworker.errors import RequestError, SettingsError
+from syncworker.standard.openings import OpeningVersion
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import Slug
 from syncworker.standard.versions import Version
@@ -74,6 +75,9 @@ class LFISettings(ClientSettings):
         base_urls: the Account Information base URL of each version the LFI serves.
         allow_private_hosts: loopback and private addresses, for a sandbox of your own.
         published: path templates the LFI publishes; absent means all.
+        openings: the switch for account opening: the version new requests are made in; absent: off.
+        openings_urls: base URL of the account-opening API per version; those already asked for are followed at theirs.
+        openings_iss, openings_aud: of the signed request; our client id and the issuer unless given.
     """
 
     issuer: HttpsUrl
@@ -83,6 +87,17 @@ class LFISettings(ClientSettings):
     connections: Annotated[int, Field(ge=1, le=512)] = 8
     calls_per_second: Annotated[float, Field(gt=0)] = 10.0
     published: frozenset[str] | None = None
+    openings: OpeningVersion | None = None
+    openings_urls: dict[OpeningVersion, HttpsUrl] = {}
+    openings_iss: str | None = None
+    openings_aud: str | None = None
+
+    @model_validator(mode="after")
+    def _opening_has_its_url(self) -> Self:
+        if self.openings is not None and self.openings not in self.openings_urls:
+            version = self.openings.value
+            raise ValueError(f'openings: is {version}; give its base URL too, openings_urls = {{ "{version}" = "…" }}')
+        return self
 
 
 class CadenceSettings(_Group):
@@ -119,11 +134,72 @@ class LifecycleSettings(_Group):
     awaiting_for: Seconds = 24 * 3600
 
 
+class OpeningsSettings(_Group):
+    """How often an LFI is asked about an account opening, in seconds, by its state, and how long a state may last.
+
+    A state that lasts longer than its `…_for` is overdue: noted once, and asked about every `overdue`.
+    """
+
+    pending: Seconds = 15 * 60
+    user_action_first: Seconds = 60
+    user_action_first_for: Seconds = 30 * 60
+    user_action: Seconds = 30 * 60
+    lfi_processing: Seconds = 30 * 60
+    other: Seconds = 30 * 60
+    overdue: Seconds = 6 * 3600
+    pending_for: Seconds = 24 * 3600
+    user_action_for: Seconds = 3 * 24 * 3600
+    lfi_processing_for: Seconds = 5 * 24 * 3600
+    other_for: Seconds = 24 * 3600
+    follow_for: Seconds = 90 * 24 * 3600
+
+
 class RetentionSettings(_Group):
     """How many days data stays after the last consent of its connection has ended; absent: until `consents erase`."""
 
     data_days: Annotated[int, Field(ge=0)] | None = None
     personal_days: Annotated[int, Field(ge=0)] | None = None
+
+
+class SenderSettings(_Group):
+    """One issuer whose events we take; its name in the settings is its `iss`, to the letter.
+
+    Attributes:
+        jwks_url: where it publishes its signature keys.
+        lfis: whose consents it may speak of; absent means every LFI's.
+        bearer: whether its events must come with a bearer JWT (v1.2, v2.0).
+        allow_private_hosts: for a sandbox of your own.
+    """
+
+    jwks_url: HttpsUrl
+    lfis: frozenset[Annotated[str, Field(pattern=SLUG)]] | None = None
+    bearer: bool = False
+    allow_private_hosts: bool = False
+
+
+class EventSettings(_Group):
+    """Event notifications: who may send them, and how they are taken.
+
+    Attributes:
+        url: the address they come to, as the LFIs know it.
+        senders: trusted issuers; nobody else's events are taken.
+        encryption_keys: files of private keys by the `kid` the directory gave them; keep the old one during a rotation.
+        audiences: further names of ours in `aud`, such as the organisation's id; client ids and `url` are always among
+            them.
+        acknowledge: the status of a taken event.
+        accept_unencrypted: whether a signed body may come without encryption.
+        per_second: events taken of one address; more are told to wait.
+        retention_days: how long events and quarantine are kept.
+    """
+
+    url: HttpsUrl | None = None
+    senders: dict[str, SenderSettings] = {}
+    encryption_keys: dict[str, Path] = {}
+    audiences: frozenset[str] = frozenset()
+    acknowledge: Literal[202, 204] = 202
+    accept_unencrypted: bool = False
+    per_second: Annotated[float, Field(gt=0)] = 200.0
+    retention_days: Annotated[int, Field(ge=1)] = 90
 
 
 class PriceSettings(_Group):
@@ -153,8 +229,10 @@ class Settings(BaseSettings):
     lfis: dict[Annotated[str, Field(pattern=SLUG)], LFISettings] = {}
     cadence: CadenceSettings = CadenceSettings()
     lifecycle: LifecycleSettings = LifecycleSettings()
+    openings: OpeningsSettings = OpeningsSettings()
     retention: RetentionSettings = RetentionSettings()
     prices: PriceSettings = PriceSettings()
+    events: EventSettings = EventSettings()
     overlap_days: Annotated[int, Field(ge=0, le=90)] = 7
     first_sync_days: Annotated[int, Field(ge=1, le=3650)] = 90
     backfill_slice_days: Annotated[int, Field(ge=1, le=3650)] = 90

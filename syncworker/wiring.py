@@ -6,7 +6,8 @@
 import asyncio
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -24,8 +25,10 @@ from syncworker.consents.tokens import TokenBatchReport, Vault
 from syncworker.errors import SettingsError, SyncWorkerError
 from syncworker.lfi.api import LFIClient
 from syncworker.lfi.directory import LFIConfig
-from syncworker.lfi.keys import SigningKey, TransportCertificate
+from syncworker.lfi.keys import EncryptionKey, SigningKey, TransportCertificate
+from syncworker.lfi.senders import KeyFetcher, Sender, SenderKeys
 from syncworker.lfi.transport import Call
+from syncworker.openings import OpeningCadence, Openings
 from syncworker.processes import EmbeddedBroker
 from syncworker.schedule import due
 from syncworker.schedule.claims import Batch, Dispatcher
@@ -44,6 +47,7 @@ from syncworker.sync.engine import Engine, Parts
 from syncworker.sync.plan import PlanSettings
 from syncworker.sync.reports import BatchReport, RunReport
 from syncworker.sync.run import SyncSettings
+from syncworker.webhooks import Acting, Receiver, Refusals, Rules
 
 DISCOVERY_PATH: Final = "/.well-known/openid-configuration"
 JOURNAL_ROWS_MAX: Final = 10_000
@@ -135,6 +139,10 @@ def lfi_config(settings: Settings, slug: Slug, declared: LFISettings, *, now: da
         connections=declared.connections,
         calls_per_second=declared.calls_per_second,
         published=declared.published,
+        openings=declared.openings,
+        openings_urls=declared.openings_urls,
+        openings_iss=declared.openings_iss,
+        openings_aud=declared.openings_aud,
         connect_timeout=settings.connect_timeout,
         call_timeout=settings.call_timeout,
         token_timeout=settings.token_timeout,
@@ -272,10 +280,27 @@ class Application:
             store, self.lifecycle, self.revoking, cadence=cadence(settings), retention=retention(settings)
         )
 
+        acting = Acting(store, self.lifecycle, retention=timedelta(days=settings.events.retention_days))
+
+        async def act(claim: Claim) -> Ended:
+            return Ended(*await acting.act(claim))
+
         async def look(claim: Claim) -> Ended:
             return Ended(*await polling.look(claim))
 
-        handlers: dict[WorkKind, Handler] = {WorkKind.CONSENT: look}
+        self.openings = Openings(
+            store,
+            self.clients,
+            self.authorize,
+            cadence=opening_cadence(settings),
+            retention=retention(settings).get(DataClass.PERSONAL),
+            on_call=self._journal.note,
+        )
+
+        async def follow(claim: Claim) -> Ended:
+            return Ended(*await self.openings.follow(claim))
+
+        handlers: dict[WorkKind, Handler] = {WorkKind.CONSENT: look, WorkKind.EVENT: act, WorkKind.OPENING: follow}
         self._handlers = Handlers(store, handlers, retry_after=due.retry_delay)
         lease = timedelta(seconds=settings.lease_seconds)
         self.dispatcher = Dispatcher(store, name=name, batch_size=settings.batch_size, lease=lease)
@@ -338,6 +363,7 @@ class Application:
         """Finish what must be finished, then give every connection back."""
         await self.vault.drain()
         await self.authorize.drain()
+        await self.openings.drain()
         await self._journal.flush()
         await self.clients.close()
         await self._admissions.close()
@@ -375,9 +401,83 @@ def sync_settings(settings: Settings) -> SyncSettings:
     )
 
 
+def senders(settings: Settings) -> Mapping[str, Sender]:
+    """Whose events are taken, by issuer.
+
+    Raises:
+        SettingsError: a `jwks_url` nobody may be asked at.
+    """
+    return {
+        issuer: Sender(
+            issuer=issuer,
+            jwks_url=one.jwks_url,
+            lfis=None if one.lfis is None else frozenset(map(Slug, one.lfis)),
+            bearer=one.bearer,
+            allow_private_hosts=one.allow_private_hosts,
+        )
+        for issuer, one in settings.events.senders.items()
+    }
+
+
+def event_rules(settings: Settings, client_ids: Iterable[str | None] = ()) -> Rules:
+    """What events are taken, our encryption keys read.
+
+    Args:
+        client_ids: as whom LFIs know us, beside `client.client_id`.
+
+    Raises:
+        SettingsError: a key or a sender cannot be used; names the field and the fix.
+    """
+    given = settings.events
+    return Rules(
+        senders=senders(settings),
+        encryption_keys={
+            kid: EncryptionKey.load(settings.resolved(path), kid, field=f"events.encryption_keys.{kid}")
+            for kid, path in given.encryption_keys.items()
+        },
+        audiences=frozenset(filter(None, (settings.client.client_id, *client_ids, *given.audiences, given.url))),
+        url=given.url,
+        accept_unencrypted=given.accept_unencrypted,
+    )
+
+
+@asynccontextmanager
+async def open_receiver(settings: Settings, store: Store) -> AsyncIterator[Receiver]:
+    """What takes events in, for a web process or a command; on the loop that uses it.
+
+    Raises:
+        SettingsError: as `event_rules`, or a CA bundle that cannot be used.
+    """
+    clock = SystemClock()
+    declared = await declared_lfis(settings, store)
+    rules = event_rules(settings, (entry.client_id for entry, _ in declared.values()))
+    ca_bundle = settings.client.ca_bundle
+    async with KeyFetcher(ca_bundle=settings.resolved(ca_bundle) if ca_bundle else None, clock=clock) as fetch:
+        yield Receiver(store, rules, SenderKeys(fetch, clock=clock))
+
+
+def event_refusals(settings: Settings) -> Refusals | None:
+    """What signs our answers to refused events; `None` without a signing key in `[client]`: they have no body then.
+
+    Raises:
+        SettingsError: the key cannot be used.
+    """
+    client = settings.client
+    if client.signing_key is None or client.client_id is None:
+        return None
+    key = SigningKey.load(settings.resolved(client.signing_key), client.signing_kid or "", field="client.signing_key")
+    return Refusals(key, issuer=client.client_id, clock=SystemClock())
+
+
 def cadence(settings: Settings) -> Cadence:
     """How often the Hub is asked about a consent."""
     return Cadence(**{name: timedelta(seconds=value) for name, value in settings.lifecycle.model_dump().items()})
+
+
+def opening_cadence(settings: Settings) -> OpeningCadence:
+    """How often an LFI is asked about an account opening."""
+    values = settings.openings.model_dump()
+    return OpeningCadence(**{name: timedelta(seconds=value) for name, value in values.items()})
 
 
 def retention(settings: Settings) -> Retention:

@@ -13,10 +13,12 @@ from syncworker.cli import (
     consents,
     database,
     demo,
+    events,
     health,
     keys,
     lfis,
     logs,
+    openings,
     processes,
     show,
     tokens,
@@ -38,6 +40,8 @@ app.add_typer(consents.app, name="consents")
 for act in (consent_acts.pause, consent_acts.resume, consent_acts.revoke, consent_acts.erase):
     consents.app.command()(act)
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(openings.app, name="openings")
+app.add_typer(events.app, name="events")
 app.command("audit")(audit.audit)
 app.command("demo")(demo.demo)
 app.command("sandbox")(processes.sandbox)

@@ -516,6 +516,96 @@ class LFIClient:
 
         await self._authorised(once, token=token, what="PatchAccountAccessConsentsConsentId", good=range(200, 300))
 
+    # other families of the standard, with tokens of our own
+
+    def now(self) -> datetime:
+        """The time on this client's clock: what its signatures and tokens are dated by."""
+        return self._clock.now()
+
+    async def own_token(self, scope: str) -> SecretStr:
+        """Our client-credentials token of a scope, good now.
+
+        Raises:
+            ClientRejectedError, RefusedError, TransientError, StandardViolationError, SetupError: there is none.
+        """
+        return await self._own_token(scope, rejected=None)
+
+    async def own_call(
+        self,
+        method: str,
+        url: str,
+        *,
+        scope: str,
+        operation: str,
+        calls: CallLog,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        good: Container[int] = (200,),
+    ) -> Answer:
+        """Make a call that is safe to repeat, with a client-credentials token; short retries inside.
+
+        Raises:
+            RefusedError, LFIRateLimitedError, LFIUnavailableError, StandardViolationError, ClientRejectedError,
+            SetupError: as `read_consent`.
+        """
+
+        async def token(*, rejected: SecretStr | None = None) -> SecretStr:
+            return await self._own_token(scope, rejected=rejected)
+
+        async def once(bearer: Mapping[str, str]) -> tuple[Answer, str]:
+            return await self._attempts.make(
+                lambda whole: self._control.send(method, url, whole, self.config.call_timeout, body=body),
+                operation=operation,
+                method=method,
+                url=url,
+                calls=calls,
+                headers={**bearer, **(headers or {})},
+                code_of=oauth.data_error_code,
+            )
+
+        answer, _ = await self._authorised(once, token=token, what=operation, good=good)
+        return answer
+
+    async def own_call_once(
+        self,
+        method: str,
+        url: str,
+        *,
+        bearer: SecretStr,
+        operation: str,
+        calls: CallLog,
+        headers: Mapping[str, str],
+        body: bytes,
+    ) -> Answer:
+        """Make a call exactly once, whatever comes of it: nothing here sends it again.
+
+        Raises:
+            LFIUnavailableError, StandardViolationError, SetupError: no answer that can be read.  Whether the LFI has
+                the request is not known, whatever the reason.
+        """
+        answer, _ = await self._attempts.make(
+            lambda whole: self._control.send(method, url, whole, self.config.call_timeout, body=body),
+            operation=operation,
+            method=method,
+            url=url,
+            calls=calls,
+            headers={"Authorization": f"Bearer {bearer.get_secret_value()}", **headers},
+            code_of=oauth.data_error_code,
+        )
+        return answer
+
+    async def verified(self, token: SecretStr) -> dict[str, Any]:
+        """The claims of a JWT this LFI signed; its keys are looked at afresh for a `kid` not known yet.
+
+        Raises:
+            StandardViolationError: not signed with PS256 by the LFI.
+            TransientError, SetupError: its keys could not be read.
+        """
+        try:
+            return jose.verify(token, await self._published_keys())
+        except jose.UnknownKeyError:
+            return jose.verify(token, await self._published_keys(forced=True))
+
     async def _own_token(self, scope: str, *, rejected: SecretStr | None) -> SecretStr:
         """Our client-credentials token of a scope, fetched once for all who wait and kept until its margin."""
         held = self._own_tokens.get(scope)

@@ -1,8 +1,9 @@
 """Our keys and certificates: loaded once per process, checked before use, never shown.
 
-A signing key signs request objects and client assertions; a transport certificate opens every connection to the
-Hub.  Whatever is wrong with a file becomes a `SettingsError` that names the setting and the fix, because the person
-who reads it is at a prompt.  `generate` makes the three key pairs a new TPP application needs.
+A signing key signs request objects and client assertions; an encryption key opens the events sent to us; a transport
+certificate opens every connection to the Hub.  Whatever is wrong with a file becomes a `SettingsError` that names the
+setting and the fix, because the person who reads it is at a prompt.  `generate` makes the three
+key pairs a new TPP application needs.
 
 Source: Nebras Community Standards, "Secure Management" and certificates; `domain.md` §1.5; `reliability.md` rule 35.
 """
@@ -59,6 +60,27 @@ class SigningKey:
         )
         jwk = RSAKey.import_key(pem)
         return cls(kid=kid, thumbprint=jwk.thumbprint(), jwk=jwk)
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptionKey:
+    """A private key that opens what is encrypted to us, under its `kid` in the directory.  Its repr shows no more.
+
+    Keep the old one loaded while events encrypted to it may still be under way (trap 37).
+    """
+
+    kid: str
+    jwk: RSAKey = field(repr=False, compare=False)
+
+    @classmethod
+    def load(cls, path: Path, kid: str, *, field: str = "encryption_keys") -> "EncryptionKey":
+        """Read a PEM file with an RSA private key.
+
+        Raises:
+            SettingsError: as `SigningKey.load`.
+        """
+        signing = SigningKey.load(path, kid, field=field)
+        return cls(kid=kid, jwk=signing.jwk)
 
 
 @dataclass(frozen=True, slots=True)

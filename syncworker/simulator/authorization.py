@@ -22,6 +22,7 @@ from syncworker.simulator.requests import OAuthError, PushedRequest, Reader, is_
 from syncworker.simulator.resources import Resources
 from syncworker.simulator.served import Log, TokenAnswer
 from syncworker.standard.consents import Status, rar_type
+from syncworker.standard.openings import SCOPE as OPENING_SCOPE
 from syncworker.standard.versions import Version
 
 BODY_MAX: Final = 64 * 1024
@@ -56,7 +57,7 @@ def discovery(addresses: Addresses) -> dict[str, Any]:
         "token_endpoint": f"{addresses.tokens}/token",
         "pushed_authorization_request_endpoint": f"{addresses.tokens}/par",
         "jwks_uri": addresses.issuer + _JWKS,
-        "scopes_supported": ["openid", "accounts"],
+        "scopes_supported": ["openid", "accounts", OPENING_SCOPE],
         "grant_types_supported": ["authorization_code", "client_credentials", "refresh_token"],
         "authorization_details_types_supported": [rar_type(Version.V2_1)],
         "token_endpoint_auth_methods_supported": ["private_key_jwt"],
@@ -315,8 +316,9 @@ class TokenServer:
         )
         self._reader.client(form, request.certificate)
         certificate = thumbprint(request.certificate or b"")
-        if "scope" in form and not {"accounts"} <= set(form["scope"].split()) <= {"openid", "accounts"}:
-            raise OAuthError("invalid_scope", "scope must be 'accounts' or 'openid accounts'")
+        opening = asked == "client_credentials" and form["scope"] == OPENING_SCOPE
+        if "scope" in form and not opening and not {"accounts"} <= set(form["scope"].split()) <= {"openid", "accounts"}:
+            raise OAuthError("invalid_scope", "scope must be 'accounts', 'openid accounts', or 'account-opening' alone")
         if asked == "client_credentials":
             issued = self._grants.client_credentials(form["scope"], certificate=certificate)
             self._note(request, "issued", issued)

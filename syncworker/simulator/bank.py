@@ -26,6 +26,7 @@ from syncworker.simulator.faults import Fault, Faults, Kind
 from syncworker.simulator.grants import Grants, Reuse, Rotation
 from syncworker.simulator.ledger import Account, Balance, Ledger, PartyRole, Person, Transaction
 from syncworker.simulator.listings import LISTINGS, book_row, book_rows
+from syncworker.simulator.openings import Openings
 from syncworker.simulator.render import Item, balance_item, transaction_item
 from syncworker.simulator.resources import Resources
 from syncworker.simulator.served import Log
@@ -51,6 +52,7 @@ class Bank:
         self.faults = faults
         self.log = log
         self.drifts: list[Drift] = []
+        self.openings: Openings | None = None
         self._resources: Resources | None = None
         self._made = 0
 
@@ -469,6 +471,28 @@ class Bank:
             for name in (N.TRANSACTIONS, N.STATEMENTS):
                 self.paginate(name, page_size)
 
+    def opening_moves(self, account_id: str, status: str, **facts: Any) -> Item:
+        """Move an account opening to a status; `facts` as `openings.Openings.move` takes them.
+
+        Raises:
+            KeyError: no such opening, or the bank is not open.
+            ValueError, MoveError: a status it cannot take.
+        """
+        return self._opened().move(account_id, status, **facts)
+
+    def configure_openings(self, **facts: Any) -> None:
+        """Change how account openings are answered; `facts` as `openings.Openings.configure` takes them."""
+        self._opened().configure(**facts)
+
+    def opening_facts(self) -> list[Item]:
+        """Every account opening; nothing personal."""
+        return self._opened().facts()
+
+    def _opened(self) -> Openings:
+        if self.openings is None:
+            raise KeyError("openings")
+        return self.openings
+
     def paginate(self, resource: str, size: int | None) -> None:
         """Cut a listing into pages of so many items, or, with `None`, give it whole; `*` is every listing.
 
@@ -620,7 +644,7 @@ VERBS: Final[dict[str, Callable[..., Any]]] = {
         "drop_item", "withhold", "hide_account", "show_account", "storm", "drift", "suspend", "lift", "revoke",
         "expire", "end_grant", "configure", "paginate", "is_current", "advance", "forget_peaks", "latency", "answers",
         "drop_response", "hang", "html", "truncated", "foreign_link", "loop_link", "gzip_bomb", "deep", "giant_amount",
-        "wrong_length", "duplicate", "wrong_type", "drip", "clear_faults",
+        "wrong_length", "duplicate", "wrong_type", "drip", "clear_faults", "opening_moves", "configure_openings",
     )
 }  # fmt: skip
 """What may be asked for through the door."""

@@ -21,6 +21,7 @@ from syncworker.simulator.faults import Faults
 from syncworker.simulator.grants import Grants, Reuse, Rotation
 from syncworker.simulator.identity import Client, Identity, load_or_create, write_secret
 from syncworker.simulator.ledger import Ledger
+from syncworker.simulator.openings import Openings, WithOpenings
 from syncworker.simulator.people import People
 from syncworker.simulator.requests import AssertionIds, Reader
 from syncworker.simulator.resources import BASE_PATH, Resources
@@ -122,6 +123,11 @@ class Sandbox:
         return self.addresses.resources + BASE_PATH
 
     @property
+    def opening_base_urls(self) -> dict[str, str]:
+        """rs1 with the base path of each version of the account-opening API."""
+        return {} if self.bank.openings is None else self.bank.openings.base_urls
+
+    @property
     def users(self) -> tuple[str, ...]:
         """Login names of the customers."""
         return self.bank.ledger.users
@@ -176,6 +182,7 @@ class Sandbox:
             "issuer": self.issuer,
             "discovery_url": self.discovery_url,
             "resource_base_url": self.resource_base_url,
+            "opening_base_urls": self.opening_base_urls,
             "ca_bundle": str(self.ca_bundle),
             "client": {
                 "client_id": client.client_id,
@@ -220,6 +227,10 @@ class Sandbox:
             addresses=self.addresses, identity=self.identity, reader=reader, ledger=bank.ledger,
             consents=bank.consents, grants=bank.grants, resources=resources, clock=bank.clock, log=bank.log,
         )  # fmt: skip
-        hosts: tuple[Host, ...] = (issuer, tokens, resources)
+        openings = bank.openings = Openings(
+            base_url=self.addresses.resources, issuer=self.issuer, identity=self.identity, ledger=bank.ledger,
+            grants=bank.grants, clock=bank.clock,
+        )  # fmt: skip
+        hosts: tuple[Host, ...] = (issuer, tokens, WithOpenings(resources, openings))
         doors = (Door(host, clock=bank.clock, log=bank.log, faults=bank.faults) for host in hosts)
         return (*doors, BooksDoor(bank, key=key))

@@ -36,8 +36,10 @@ from syncworker.store.dialect import Dialect
 from syncworker.store.dialect import database_url as parse_url
 from syncworker.store.erasure import Erasure
 from syncworker.store.failures import StoreConflictError, StoreRefusedError, StoreUnavailableError, translated
+from syncworker.store.inbox import Inbox
 from syncworker.store.keyring import KeyRing
 from syncworker.store.lfis import LFIs
+from syncworker.store.openings import Openings
 from syncworker.store.records import Records
 from syncworker.store.runs import Runs
 from syncworker.store.tokens import Tokens
@@ -110,8 +112,16 @@ class UnitOfWork:
         return Work(self)
 
     @cached_property
+    def openings(self) -> Openings:
+        return Openings(self)
+
+    @cached_property
     def erasure(self) -> Erasure:
         return Erasure(self)
+
+    @cached_property
+    def inbox(self) -> Inbox:
+        return Inbox(self)
 
     @cached_property
     def records(self) -> Records:

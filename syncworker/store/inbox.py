@@ -1,0 +1,360 @@
+"""The inbox: events that verified, once each, and a bounded quarantine of those that did not.
+
+An event is filed in the same transaction as the work that acts on it, so neither exists without the other.  The same
+event is known again by its digest, whoever repeats it; a `jti` is taken once per issuer.  What an event says lies
+sealed; beside it stand ids, words and instants, for lists and for deciding.
+
+Of an event that does not verify, nobody knows whose it is.  Kept are: why, from where, when and how often, size, media
+type, the SHA-256 of its body, and the issuer and `kid` it claims.  The body itself is kept, sealed, only where a change
+of ours may make it verify (a sender or a key we do not have yet), so that a replay can take it in.  The quarantine
+holds at most `REFUSED_ROWS_MAX` rows and `REFUSED_BYTES_MAX` of bodies; the oldest go first, those with a body last.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+
+from syncworker.standard.events import Event, EventKind
+from syncworker.standard.values import Slug
+from syncworker.store.sealed import pack_raw, unpack_raw
+from syncworker.store.tables import event, refused_event, work
+from syncworker.store.work import WorkKind
+
+if TYPE_CHECKING:
+    from syncworker.store.unit_of_work import UnitOfWork
+
+REFUSED_ROWS_MAX: Final = 1_000
+REFUSED_BYTES_MAX: Final = 8 * 1024 * 1024
+QUARANTINED_ROWS_MAX: Final = 1_000
+"""Events that verified and concern nobody we know: the newest so many are kept."""
+
+PRUNED_MAX: Final = 500
+"""Most events one call of `prune` takes away: a transaction stays short."""
+
+
+class EventState(StrEnum):
+    """Where an event stands."""
+
+    FILED = "filed"
+    """To be acted on."""
+    DONE = "done"
+    """Acted on, or there was nothing to do."""
+    QUARANTINED = "quarantined"
+    """Its subject is not known to us, or not its sender's to speak of."""
+
+
+class Filing(StrEnum):
+    """What filing an event did."""
+
+    NEW = "new"
+    AGAIN = "again"
+    """The same event was here before: a retry."""
+    JTI_USED = "jti_used"
+    """Another event came with this `jti`: nothing was filed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEvent:
+    """One event in the inbox; what it says is read by `Inbox.content`.
+
+    Attributes:
+        status, status_updated_at: as the event says; a hint.
+        received: how often it came.
+        outcome: a constant word for what became of it; `None` while nothing did.
+    """
+
+    id: int
+    issuer: str
+    kind: EventKind
+    subject: str
+    lfi: Slug
+    event_type: str
+    happened_at: datetime | None
+    status: str | None
+    status_updated_at: datetime | None
+    received_at: datetime
+    received: int
+    state: EventState
+    outcome: str | None
+    acted_at: datetime | None
+    interaction_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """One event that did not verify.
+
+    Attributes:
+        why: a constant word for the check it failed.
+        kid, issuer: as it claims.
+        body: the body, where keeping it makes sense.
+    """
+
+    id: int = 0
+    digest: bytes = field(repr=False)
+    why: str
+    address: str
+    media_type: str
+    size: int
+    kid: str | None
+    issuer: str | None
+    received_at: datetime
+    last_at: datetime
+    received: int = 1
+    body: bytes | None = field(default=None, repr=False)
+
+
+class Inbox:
+    """The tables `event` and `refused_event` of one tenant.  Nothing here commits."""
+
+    def __init__(self, unit: "UnitOfWork") -> None:
+        self._unit = unit
+
+    async def file(
+        self,
+        read: Event,
+        *,
+        issuer: str,
+        jti: str | None,
+        bearer_jti: str | None,
+        lfi: Slug,
+        state: EventState,
+        outcome: str | None,
+        content: bytes,
+        interaction_id: str,
+        at: datetime,
+    ) -> tuple[Filing, int]:
+        """File an event that verified, unless it is here already.
+
+        Args:
+            lfi: of its subject; '' when the subject is not known.
+            content: the claims its sender signed.
+
+        Returns:
+            What was done, and the id of the event in the inbox; 0 for `JTI_USED`.
+        """
+        values = {
+            "tenant": self._unit.tenant,
+            "digest": read.digest,
+            "issuer": issuer,
+            "jti": jti,
+            "bearer_jti": bearer_jti,
+            "kind": read.kind.value,
+            "subject": read.subject,
+            "lfi": lfi,
+            "event_type": read.type,
+            "happened_at": read.happened_at,
+            "status": read.status,
+            "status_updated_at": read.status_updated_at,
+            "received_at": at,
+            "interaction_id": interaction_id,
+            "state": state.value,
+            "outcome": outcome,
+            "content": pack_raw(content, self._seal(event, "content", read.digest)),
+        }
+        fresh = self._unit.dialect.insert(event).values(values).on_conflict_do_nothing().returning(event.c.id)
+        event_id = await self._unit.connection.scalar(fresh)
+        if event_id is not None:
+            return Filing.NEW, int(event_id)
+        event_id = await self._unit.connection.scalar(
+            sa.update(event)
+            .where(event.c.tenant == self._unit.tenant, event.c.digest == read.digest)
+            .values(received=event.c.received + 1)
+            .returning(event.c.id)
+        )
+        return (Filing.JTI_USED, 0) if event_id is None else (Filing.AGAIN, int(event_id))
+
+    async def get(self, event_id: int) -> StoredEvent | None:
+        """One event."""
+        row = (await self._unit.connection.execute(self._select().where(event.c.id == event_id))).mappings().first()
+        return None if row is None else _stored(row)
+
+    async def content(self, event_id: int) -> bytes | None:
+        """The claims an event's sender signed.
+
+        Raises:
+            SealError: they do not open.
+        """
+        query = sa.select(event.c.digest, event.c.content).where(
+            event.c.tenant == self._unit.tenant, event.c.id == event_id
+        )
+        row = (await self._unit.connection.execute(query)).first()
+        return (
+            None if row is None else unpack_raw(row.content, self._open(event, "content", row.digest), sealed_only=True)
+        )
+
+    async def list(self, *, state: EventState | None = None, limit: int = 50) -> Sequence[StoredEvent]:
+        """Events, newest first."""
+        query = self._select().order_by(event.c.id.desc()).limit(limit)
+        if state is not None:
+            query = query.where(event.c.state == state.value)
+        return [_stored(row) for row in (await self._unit.connection.execute(query)).mappings()]
+
+    async def end(self, event_id: int, *, outcome: str, at: datetime, state: EventState = EventState.DONE) -> None:
+        """Write down what became of an event."""
+        await self._unit.connection.execute(
+            sa.update(event)
+            .where(event.c.tenant == self._unit.tenant, event.c.id == event_id)
+            .values(state=state.value, outcome=outcome, acted_at=at)
+        )
+
+    async def reopen(self, event_id: int, *, lfi: Slug) -> None:
+        """Have an event acted on once more, its subject's LFI being known now."""
+        await self._unit.connection.execute(
+            sa.update(event)
+            .where(event.c.tenant == self._unit.tenant, event.c.id == event_id)
+            .values(state=EventState.FILED.value, outcome=None, lfi=lfi)
+        )
+
+    # -- what does not verify ----------------------------------------------------------------------------------------
+
+    async def refuse(self, refused: Refused) -> None:
+        """Note an event that did not verify; the same body again only counts.  The oldest make room."""
+        values = {name: getattr(refused, name) for name in Refused.__slots__ if name not in ("id", "body")}
+        seal = self._seal(refused_event, "body", refused.digest)
+        values |= {"tenant": self._unit.tenant, "body": None if refused.body is None else seal(refused.body)}
+        fresh = self._unit.dialect.insert(refused_event).values(values)
+        again = {name: fresh.excluded[name] for name in ("why", "address", "last_at", "body")}
+        await self._unit.connection.execute(
+            fresh.on_conflict_do_update(
+                index_elements=["tenant", "digest"], set_=again | {"received": refused_event.c.received + 1}
+            )
+        )
+        await self._make_room()
+
+    async def refused(self, *, limit: int = 50) -> Sequence[Refused]:
+        """What did not verify, newest first, without bodies."""
+        query = self._refused().order_by(refused_event.c.last_at.desc(), refused_event.c.id.desc()).limit(limit)
+        return [_refused(row, None) for row in (await self._unit.connection.execute(query)).mappings()]
+
+    async def one_refused(self, refused_id: int) -> Refused | None:
+        """One entry of the quarantine, with its body if it was kept.
+
+        Raises:
+            SealError: the body does not open.
+        """
+        query = self._refused().where(refused_event.c.id == refused_id)
+        row = (await self._unit.connection.execute(query)).mappings().first()
+        if row is None:
+            return None
+        opened = None if row["body"] is None else self._open(refused_event, "body", row["digest"])(row["body"])
+        return _refused(row, opened)
+
+    async def release(self, refused_id: int) -> None:
+        """Take an entry out of the quarantine: it was taken in after all."""
+        await self._unit.connection.execute(
+            sa.delete(refused_event).where(
+                refused_event.c.tenant == self._unit.tenant, refused_event.c.id == refused_id
+            )
+        )
+
+    # -- keeping it small --------------------------------------------------------------------------------------------
+
+    async def prune(self, *, before: datetime) -> int:
+        """Take away events and quarantine older than their retention, with the rows of work that named them.
+
+        Returns:
+            How many events went; at `PRUNED_MAX` there may be more.
+        """
+        old = (
+            sa.select(event.c.id)
+            .where(event.c.tenant == self._unit.tenant, event.c.received_at < before)
+            .order_by(event.c.received_at)
+            .limit(PRUNED_MAX)
+        )
+        ids = list((await self._unit.connection.execute(old)).scalars())
+        await self._forget(ids)
+        await self._unit.connection.execute(
+            sa.delete(refused_event).where(
+                refused_event.c.tenant == self._unit.tenant, refused_event.c.last_at < before
+            )
+        )
+        return len(ids)
+
+    async def trim_quarantined(self) -> None:
+        """Keep the newest `QUARANTINED_ROWS_MAX` events that concern nobody we know."""
+        beyond = (
+            sa.select(event.c.id)
+            .where(event.c.tenant == self._unit.tenant, event.c.state == EventState.QUARANTINED.value)
+            .order_by(event.c.id.desc())
+            .offset(QUARANTINED_ROWS_MAX)
+            .limit(PRUNED_MAX)
+        )
+        await self._forget(list((await self._unit.connection.execute(beyond)).scalars()))
+
+    async def counts(self) -> Mapping[str, int]:
+        """Events by state and outcome (`done:asked`), deliveries that repeated one (`again`), refusals by reason."""
+        tenant = self._unit.tenant
+        ended = sa.select(
+            event.c.state, event.c.outcome, sa.func.count().label("rows"), sa.func.sum(event.c.received).label("came")
+        )
+        ended = ended.where(event.c.tenant == tenant).group_by(event.c.state, event.c.outcome)
+        counts: dict[str, int] = {"again": 0}
+        for row in await self._unit.connection.execute(ended):
+            counts[f"{row.state}:{row.outcome}" if row.outcome else row.state] = row.rows
+            counts["again"] += int(row.came) - row.rows
+        refusals = sa.select(refused_event.c.why, sa.func.sum(refused_event.c.received).label("came"))
+        refusals = refusals.where(refused_event.c.tenant == tenant).group_by(refused_event.c.why)
+        for row in await self._unit.connection.execute(refusals):
+            counts[f"refused:{row.why}"] = int(row.came)
+        return dict(sorted(counts.items()))
+
+    async def _make_room(self) -> None:
+        mine = refused_event.c.tenant == self._unit.tenant
+        keepable = (refused_event.c.body.is_not(None).desc(), refused_event.c.last_at.desc(), refused_event.c.id.desc())
+        size = sa.func.length(refused_event.c.body)
+        ranked = (
+            sa.select(
+                refused_event.c.id,
+                size.label("size"),
+                sa.func.row_number().over(order_by=keepable).label("place"),
+                sa.func.coalesce(sa.func.sum(size).over(order_by=keepable), 0).label("bytes"),
+            )
+            .where(mine)
+            .subquery()
+        )
+        too_many = ranked.c.place > REFUSED_ROWS_MAX
+        too_much = sa.and_(ranked.c.size.is_not(None), ranked.c.bytes > REFUSED_BYTES_MAX)
+        beyond = sa.select(ranked.c.id).where(sa.or_(too_many, too_much))
+        await self._unit.connection.execute(sa.delete(refused_event).where(mine, refused_event.c.id.in_(beyond)))
+
+    async def _forget(self, ids: Sequence[int]) -> None:
+        if not ids:
+            return
+        tenant = self._unit.tenant
+        subjects = [str(event_id) for event_id in ids]
+        await self._unit.connection.execute(
+            sa.delete(work).where(
+                work.c.tenant == tenant, work.c.kind == WorkKind.EVENT.value, work.c.subject.in_(subjects)
+            )
+        )
+        await self._unit.connection.execute(sa.delete(event).where(event.c.tenant == tenant, event.c.id.in_(ids)))
+
+    def _select(self) -> sa.Select[Any]:
+        columns = [event.c[name] for name in StoredEvent.__slots__]
+        return sa.select(*columns).where(event.c.tenant == self._unit.tenant)
+
+    def _refused(self) -> sa.Select[Any]:
+        return sa.select(refused_event).where(refused_event.c.tenant == self._unit.tenant)
+
+    def _seal(self, table: sa.Table, column: str, digest: bytes) -> Any:
+        row = digest.hex()  # the id is not known before the row is
+        return lambda plain: self._unit.keyring.seal(plain, table=table.name, column=column, row=row)
+
+    def _open(self, table: sa.Table, column: str, digest: bytes) -> Any:
+        row = digest.hex()
+        return lambda sealed: self._unit.keyring.open(sealed, table=table.name, column=column, row=row)
+
+
+def _stored(row: Mapping[Any, Any]) -> StoredEvent:
+    values = {name: row[name] for name in StoredEvent.__slots__}
+    words = {"kind": EventKind(row["kind"]), "state": EventState(row["state"]), "lfi": Slug(row["lfi"])}
+    return StoredEvent(**values | words)
+
+
+def _refused(row: Mapping[Any, Any], body: bytes | None) -> Refused:
+    return Refused(**{name: row[name] for name in Refused.__slots__ if name != "body"}, body=body)

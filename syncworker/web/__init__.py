@@ -1,0 +1,1 @@
+"""The web process: what LFIs and the product ask of us over HTTP."""

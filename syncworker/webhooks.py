@@ -1,0 +1,561 @@
+"""Events in: verify one, file it once, act on it once.
+
+`Receiver.receive` is called while the sender waits.  It checks in the order of `reliability.md` rule 38: size and rate
+(the web process, before it reads the body), structure, algorithm, the sender's key, signature, claims, and `jti` in the
+very insert that files the event.  Filing and the work that will act on it are one transaction; then the sender gets
+its answer.
+
+`Acting.act` is called by a worker for each filed event.  An event is a hint: it says *that* something changed, and
+what is true is asked of the Hub.  A false event that verifies costs one GET, nothing more.
+
+    verified, subject ours        filed, acted on      moved | unmoved | not_confirmed | older | known | followed
+    verified, another kind        done                 not_ours
+    verified, subject not ours    quarantined          unknown_subject | foreign_subject
+    not verified                  refused              one of `Why`
+
+Source: Webhook Template v2.1-errata2; `domain.md` §7; `reliability.md` rule 38.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import partial
+from typing import Any, ClassVar, Final, TypeVar
+
+import structlog
+from pydantic import SecretStr
+
+from syncworker.clock import Clock
+from syncworker.consents.lifecycle import Lifecycle
+from syncworker.errors import RequestError, StandardViolationError, SyncWorkerError, TransientError
+from syncworker.lfi import jose
+from syncworker.lfi.jose import Fault
+from syncworker.lfi.keys import EncryptionKey, SigningKey
+from syncworker.lfi.senders import Sender, SenderKeys
+from syncworker.standard.events import Event, EventKind, read_event
+from syncworker.standard.values import ConsentId, Slug
+from syncworker.store.consents import StoredConsent
+from syncworker.store.inbox import EventState, Filing, Refused, StoredEvent
+from syncworker.store.unit_of_work import Store, UnitOfWork
+from syncworker.store.work import Claim, WorkKind
+
+T = TypeVar("T")
+
+BODY_BYTES_MAX: Final = 64 * 1024
+MEDIA_TYPES: Final = frozenset({"application/jwe", "application/jwt", "application/jose"})
+"""What events come as; the shape of the body decides what it is, not its type (D-17)."""
+
+MESSAGE_CHARACTERS_MAX: Final = 500
+JTI_CHARACTERS_MAX: Final = 256
+CLAIMED_KID_MAX: Final = 128
+CLAIMED_ISSUER_MAX: Final = 512
+
+CALLBACK_AWAITED: Final = timedelta(minutes=15)
+"""An event may overtake the user's way back to us: so long it waits for the consent to be stored."""
+
+CALLBACK_RETRY: Final = timedelta(seconds=30)
+ATTEMPTS_MAX: Final = 12
+"""After so many attempts in a row without an answer of the Hub, the poll alone looks after the consent."""
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Why(StrEnum):
+    """Which check an event failed."""
+
+    TOO_LARGE = "too_large"
+    MALFORMED = "malformed"
+    UNENCRYPTED = "unencrypted"
+    BEARER = "bearer"
+    JWE_HEADER = "jwe_header"
+    UNKNOWN_ENCRYPTION_KEY = "unknown_encryption_key"
+    DECRYPTION = "decryption"
+    JWS_MALFORMED = "jws_malformed"
+    JWS_HEADER = "jws_header"
+    UNTRUSTED_SENDER = "untrusted_sender"
+    UNKNOWN_KEY = "unknown_key"
+    SIGNATURE = "signature"
+    LIFETIME = "lifetime"
+    AUDIENCE = "audience"
+    MESSAGE = "message"
+    JTI_USED = "jti_used"
+
+
+# Webhook Template v2.1-errata2, `AEError400Codes`; its 401 has no body.
+ERROR_CODES: Final[Mapping[Why, str]] = {
+    Why.TOO_LARGE: "Body.InvalidFormat",
+    Why.MALFORMED: "Body.InvalidFormat",
+    Why.UNENCRYPTED: "JWE.InvalidHeader",
+    Why.JWE_HEADER: "JWE.InvalidHeader",
+    Why.UNKNOWN_ENCRYPTION_KEY: "JWE.InvalidHeader",
+    Why.DECRYPTION: "JWE.DecryptionError",
+    Why.JWS_MALFORMED: "JWS.Malformed",
+    Why.JWS_HEADER: "JWS.InvalidHeader",
+    Why.UNKNOWN_KEY: "JWS.InvalidHeader",
+    Why.SIGNATURE: "JWS.InvalidSignature",
+    Why.UNTRUSTED_SENDER: "JWS.InvalidClaim",
+    Why.LIFETIME: "JWS.InvalidClaim",
+    Why.AUDIENCE: "JWS.InvalidClaim",
+    Why.JTI_USED: "JWS.InvalidClaim",
+    Why.MESSAGE: "JWS.InvalidPayload",
+}
+
+KEPT: Final = frozenset(
+    {Why.UNENCRYPTED, Why.UNKNOWN_ENCRYPTION_KEY, Why.UNTRUSTED_SENDER, Why.UNKNOWN_KEY, Why.AUDIENCE}
+)
+"""Refusals that a setting or a key of ours may turn round: their body is kept, sealed, for a replay."""
+
+_FAULTS: Final = {
+    Fault.JWE_HEADER: Why.JWE_HEADER,
+    Fault.JWE_DECRYPTION: Why.DECRYPTION,
+    Fault.JWS_MALFORMED: Why.JWS_MALFORMED,
+    Fault.JWS_HEADER: Why.JWS_HEADER,
+    Fault.JWS_SIGNATURE: Why.SIGNATURE,
+}
+
+
+class EventRefusedError(StandardViolationError):
+    """An event failed a check; nothing of it acts.
+
+    Attributes:
+        why: which check.
+        error_code: the standard's code for the sender; empty where it defines no body.
+        status: 401 for the bearer JWT, else 400.
+    """
+
+    code: ClassVar[str] = "event_refused"
+
+    def __init__(self, why: Why, message: str) -> None:
+        super().__init__(message)
+        self.why = why
+        self.error_code = ERROR_CODES.get(why, "")
+        self.status = 400 if self.error_code else 401
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One request that brings an event.
+
+    Attributes:
+        body: as received, at most `BODY_BYTES_MAX`.
+        media_type: lower case, without parameters.
+        bearer: the JWT of the `Authorization` header, if there was one.
+        address: of the peer, for the quarantine.
+        received_at: what `exp` and `nbf` are held against.
+        replayed: taken out of the quarantine by a person; its bearer JWT was not kept and is not asked for.
+    """
+
+    body: bytes = field(repr=False)
+    media_type: str
+    bearer: SecretStr | None = None
+    address: str = ""
+    interaction_id: str = ""
+    received_at: datetime
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What this installation takes.
+
+    Attributes:
+        senders: whom we trust, by issuer; nobody else.
+        encryption_keys: our private keys by `kid`, several during a rotation.
+        audiences: what `aud` may call us: client ids, the organisation's id, our URL.
+        url: the address events come to: a bearer JWT's `aud`, to the letter; `None`: bearer JWTs cannot be checked.
+        accept_unencrypted: whether a bare JWS is an event too.
+    """
+
+    senders: Mapping[str, Sender]
+    encryption_keys: Mapping[str, EncryptionKey]
+    audiences: frozenset[str]
+    url: str | None = None
+    accept_unencrypted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """An event that passed every check but the last, which is filing it."""
+
+    event: Event
+    sender: Sender
+    jti: str | None
+    bearer_jti: str | None
+    payload: bytes = field(repr=False)
+
+
+@dataclass(slots=True)
+class _Claimed:
+    """What an event says of itself before anything proves it: for the quarantine."""
+
+    kid: str | None = None
+    issuer: str | None = None
+
+
+class Receiver:
+    """Verifies and files events.  Lives on one event loop.
+
+    Attributes:
+        counts: deliveries since the process began, by what became of them: `new`, `again`, a `Why`, `unavailable`.
+    """
+
+    def __init__(self, store: Store, rules: Rules, keys: SenderKeys) -> None:
+        self._store = store
+        self._rules = rules
+        self._keys = keys
+        self.counts: Counter[str] = Counter()
+
+    async def receive(self, delivery: Delivery, *, quarantine: bool = True) -> int:
+        """Verify and file an event; the same one again is welcome and changes nothing.
+
+        Args:
+            quarantine: whether to note a refusal in the database; under a flood the caller says no, and it only counts.
+
+        Returns:
+            Its id in the inbox.
+
+        Raises:
+            EventRefusedError: it failed a check.
+            TransientError: its sender's keys or the database are away; it may come again.
+        """
+        claimed = _Claimed()
+        try:
+            filing, event_id = await self._filed(delivery, claimed)
+        except EventRefusedError as refused:
+            self.counts[refused.why.value] += 1
+            if quarantine and not delivery.replayed:
+                log.warning("event refused", why=refused.why.value, address=delivery.address, size=len(delivery.body))
+                await self._quarantine(delivery, claimed, refused.why)
+            raise
+        except TransientError:
+            self.counts["unavailable"] += 1
+            raise
+        self.counts[filing.value] += 1
+        return event_id
+
+    async def _filed(self, delivery: Delivery, claimed: _Claimed) -> tuple[Filing, int]:
+        opened = await self._open(delivery, claimed)
+        filing, event_id = await self._store.atomically(partial(self._file, opened, delivery))
+        if filing is Filing.JTI_USED:
+            raise EventRefusedError(Why.JTI_USED, "jti: another event came with it")
+        return filing, event_id
+
+    # -- the checks, in their order ----------------------------------------------------------------------------------
+
+    async def _open(self, delivery: Delivery, claimed: _Claimed) -> _Opened:
+        token = _structure(delivery.body)
+        bearer_jti = await self._check_bearer(delivery, claimed)
+        token = self._decrypt(token, claimed)
+        kid = _envelope(jose.check_signature_header, token)
+        claimed.kid = _claim(kid, CLAIMED_KID_MAX)
+        sender = self._sender(token, claimed)
+        if sender.bearer and delivery.bearer is None and not delivery.replayed:
+            raise EventRefusedError(Why.BEARER, "authorization: this sender's events come with a bearer JWT")
+        payload = await self._verified(token, sender, kid)
+        claims = _claims(payload)
+        if fault := jose.fault_of_lifetime(claims, now=delivery.received_at):
+            raise EventRefusedError(Why.LIFETIME, f"{fault}: missing, or not good at this time")
+        audiences = jose.audiences_of(claims)
+        if "aud" in claims and audiences.isdisjoint(self._rules.audiences):
+            raise EventRefusedError(Why.AUDIENCE, "aud: is not us")
+        return _Opened(
+            event=_message(claims, payload),
+            sender=sender,
+            jti=_jti(claims),
+            bearer_jti=bearer_jti,
+            payload=payload,
+        )
+
+    async def _check_bearer(self, delivery: Delivery, claimed: _Claimed) -> str | None:
+        """The `jti` of the bearer JWT; whatever is wrong with one that came is a refusal."""
+        if delivery.bearer is None:
+            return None
+        token = delivery.bearer.get_secret_value()
+        if token.count(".") != 2 or len(token) > jose.TOKEN_CHARACTERS_MAX:
+            raise EventRefusedError(Why.BEARER, "authorization: not a compact JWS")
+        try:
+            kid = jose.check_signature_header(token)
+            sender = self._sender(token, claimed)
+            claims = _claims(await self._verified(token, sender, kid))
+        except StandardViolationError:
+            raise EventRefusedError(Why.BEARER, "authorization: not a JWT of a sender we trust") from None
+        jti = _jti(claims)
+        if self._rules.url is None or claims.get("aud") not in (self._rules.url, [self._rules.url]):
+            raise EventRefusedError(Why.BEARER, "authorization: its aud is not the address of our webhook")
+        if jti is None or jose.fault_of_lifetime(claims, now=delivery.received_at):
+            raise EventRefusedError(Why.BEARER, "authorization: no jti, or not good at this time")
+        return jti
+
+    def _decrypt(self, token: str, claimed: _Claimed) -> str:
+        if token.count(".") == 2:
+            if not self._rules.accept_unencrypted:
+                raise EventRefusedError(Why.UNENCRYPTED, "body: a JWS that is not encrypted; encrypt it to our key")
+            return token
+        try:
+            claimed.kid = _claim(jose.protected_header(token).get("kid"), CLAIMED_KID_MAX)
+            inner = jose.decrypt(token, self._rules.encryption_keys)
+        except jose.UnknownEncryptionKeyError as error:
+            raise EventRefusedError(Why.UNKNOWN_ENCRYPTION_KEY, str(error)) from None
+        except jose.EnvelopeError as error:
+            raise EventRefusedError(_FAULTS[error.fault], str(error)) from None
+        except StandardViolationError as error:
+            raise EventRefusedError(Why.JWE_HEADER, f"JWE: {error}") from None
+        if inner.count(".") != 2:
+            raise EventRefusedError(Why.JWS_MALFORMED, "JWE: holds no JWS")
+        return inner
+
+    def _sender(self, token: str, claimed: _Claimed) -> Sender:
+        try:
+            issuer = jose.unverified_claims(token).get("iss")
+        except StandardViolationError as error:
+            raise EventRefusedError(Why.JWS_MALFORMED, f"JWS: {error}") from None
+        claimed.issuer = _claim(issuer, CLAIMED_ISSUER_MAX)
+        sender = self._rules.senders.get(issuer) if isinstance(issuer, str) else None
+        if sender is None:
+            raise EventRefusedError(Why.UNTRUSTED_SENDER, "iss: is no sender we trust")
+        return sender
+
+    async def _verified(self, token: str, sender: Sender, kid: str) -> bytes:
+        try:
+            key = await self._keys.key(sender, kid)
+        except jose.UnknownKeyError as error:
+            raise EventRefusedError(Why.UNKNOWN_KEY, str(error)) from None
+        return _envelope(partial(jose.verified_payload, key=key), token)
+
+    # -- filing ------------------------------------------------------------------------------------------------------
+
+    async def _file(self, opened: _Opened, delivery: Delivery, unit: UnitOfWork) -> tuple[Filing, int]:
+        at = await unit.now()
+        lfi, state, outcome = await placed(unit, opened.event.kind, opened.event.subject, opened.sender)
+        filing, event_id = await unit.inbox.file(
+            opened.event,
+            issuer=opened.sender.issuer,
+            jti=opened.jti,
+            bearer_jti=opened.bearer_jti,
+            lfi=lfi,
+            state=state,
+            outcome=outcome,
+            content=opened.payload,
+            interaction_id=delivery.interaction_id[:64],
+            at=at,
+        )
+        if filing is Filing.NEW and state is EventState.FILED:
+            await unit.work.schedule(WorkKind.EVENT, str(event_id), lfi=lfi, due_at=at)
+        elif filing is Filing.NEW and state is EventState.QUARANTINED:
+            await unit.inbox.trim_quarantined()
+        return filing, event_id
+
+    async def _quarantine(self, delivery: Delivery, claimed: _Claimed, why: Why) -> None:
+        async def note(unit: UnitOfWork) -> None:
+            at = await unit.now()
+            await unit.inbox.refuse(
+                Refused(
+                    digest=hashlib.sha256(delivery.body).digest(),
+                    why=why.value,
+                    address=_claim(delivery.address, 64) or "",
+                    media_type=_claim(delivery.media_type, 64) or "",
+                    size=len(delivery.body),
+                    kid=claimed.kid,
+                    issuer=claimed.issuer,
+                    received_at=delivery.received_at,
+                    last_at=at,
+                    body=delivery.body if why in KEPT else None,
+                )
+            )
+
+        try:
+            await self._store.atomically(note)
+        except SyncWorkerError as error:  # the refusal stands, noted or not
+            log.warning("refused event not noted", error=error.code)
+
+
+class Refusals:
+    """Writes the signed bodies of our answers to events we do not take.
+
+    Source: Webhook Template v2.1-errata2, `400Error`, `500Error`.
+    """
+
+    def __init__(self, key: SigningKey, *, issuer: str, clock: Clock) -> None:
+        self._key = key
+        self._issuer = issuer
+        self._clock = clock
+
+    def body(self, error_code: str, message: str) -> str:
+        """A compact JWS that says what was wrong."""
+        errors = [{"Code": error_code, "Message": message[:MESSAGE_CHARACTERS_MAX]}]
+        return jose.signed_refusal(errors, key=self._key, issuer=self._issuer, now=self._clock.now())
+
+
+class Acting:
+    """Acts on filed events, one claim each.  Lives on one event loop.
+
+    Args:
+        retention: how long an event stays in the inbox.
+    """
+
+    def __init__(self, store: Store, lifecycle: Lifecycle, *, retention: timedelta) -> None:
+        self._store = store
+        self._lifecycle = lifecycle
+        self._retention = retention
+
+    async def act(self, claim: Claim) -> tuple[datetime | None, str]:
+        """Act on the event of a claim; says when its row is due next (to be taken away), and what was done.
+
+        A claim somebody asked for (`events replay`) asks the Hub even where the event says nothing new.
+
+        Raises:
+            TransientError, RefusedError, StandardViolationError, SetupError: the Hub gave no answer we could file.
+        """
+        async with self._store.reading() as unit:
+            event, now = await unit.inbox.get(int(claim.subject)), await unit.now()
+        if event is None:
+            return None, "forgotten"
+        if event.state is not EventState.FILED:
+            return await self._forget(event, now)
+        if event.kind is EventKind.OPENING:
+            outcome = await self._store.atomically(partial(self._follow_opening, event))
+        elif claim.attempts > ATTEMPTS_MAX:
+            outcome = "given_up"
+        else:
+            outcome = await self._ask(event, now, asked=claim.asked)
+        if outcome == "callback_awaited":
+            return now + CALLBACK_RETRY, outcome
+        state = EventState.QUARANTINED if outcome == "unknown_subject" else EventState.DONE
+        await self._store.atomically(lambda unit: unit.inbox.end(event.id, outcome=outcome, at=now, state=state))
+        return event.received_at + self._retention, outcome
+
+    async def _ask(self, event: StoredEvent, now: datetime, *, asked: bool) -> str:
+        consent_id = ConsentId(event.subject)
+        async with self._store.reading() as unit:
+            held = await unit.consents.get(consent_id)
+        if held is None:
+            return "callback_awaited" if now < event.received_at + CALLBACK_AWAITED else "unknown_subject"
+        if not asked and (nothing_new := says_nothing_new(event, held)):
+            return nothing_new
+        seen = await self._lifecycle.ask(consent_id)
+        if seen.status != held.status:
+            return "moved"
+        return "unmoved" if event.status in (None, seen.status) else "not_confirmed"
+
+    async def _follow_opening(self, event: StoredEvent, unit: UnitOfWork) -> str:
+        """Wake the work that follows the opening: it asks the LFI."""
+        openings = await unit.openings.find(lfi=event.lfi, account_id=event.subject)
+        woken = [await unit.work.ask_now(WorkKind.OPENING, one.opening_id) for one in openings]
+        return "followed" if any(woken) else "known"
+
+    async def _forget(self, event: StoredEvent, now: datetime) -> tuple[datetime | None, str]:
+        due = event.received_at + self._retention
+        if now < due:
+            return due, "done"
+        await self._store.atomically(lambda unit: unit.inbox.prune(before=now - self._retention))
+        return (
+            now + CALLBACK_RETRY,
+            "pruned",
+        )  # this very row went with its event, unless more were due than one go takes
+
+
+async def placed(
+    unit: UnitOfWork, kind: EventKind, subject: str, sender: Sender
+) -> tuple[Slug, EventState, str | None]:
+    """Where an event belongs: the LFI of its subject, and the state and outcome it is filed with."""
+    if kind is EventKind.CONSENT:
+        known = await _lfis_of_consent(unit, ConsentId(subject))
+    elif kind is EventKind.OPENING:
+        known = [one.lfi for one in await unit.openings.find(account_id=subject)] if subject else []
+    else:
+        return Slug(""), EventState.DONE, "not_ours"
+    if not known:
+        return Slug(""), EventState.QUARANTINED, "unknown_subject"
+    allowed = [lfi for lfi in known if sender.may_speak_of(lfi)]
+    if not allowed:
+        return known[0], EventState.QUARANTINED, "foreign_subject"
+    return allowed[0], EventState.FILED, None
+
+
+async def replay(unit: UnitOfWork, event_id: int, senders: Mapping[str, Sender]) -> StoredEvent:
+    """Have a filed or quarantined event acted on once more; commits nothing.
+
+    Raises:
+        RequestError: no such event, or one that nothing follows from; says why.
+    """
+    event = await unit.inbox.get(event_id)
+    if event is None:
+        raise RequestError(f"id: no event {event_id} is in the inbox; see `syncworker events list`")
+    sender = senders.get(event.issuer)
+    if sender is None:
+        raise RequestError("issuer: its sender is not trusted (any more); add it under [events.senders]")
+    lfi, state, outcome = await placed(unit, event.kind, event.subject, sender)
+    if state is not EventState.FILED:
+        raise RequestError(f"id: nothing follows from event {event_id} ({outcome})")
+    await unit.inbox.reopen(event_id, lfi=lfi)
+    await unit.work.schedule(WorkKind.EVENT, str(event_id), lfi=lfi, due_at=await unit.now())
+    await unit.work.ask_now(WorkKind.EVENT, str(event_id))
+    return await unit.inbox.get(event_id) or event
+
+
+def says_nothing_new(event: StoredEvent, held: StoredConsent) -> str | None:
+    """`older` or `known` when an event says nothing the stored consent does not say; else `None`."""
+    said, stored = event.status_updated_at, held.status_updated_at
+    if said is not None and stored is not None and said < stored:
+        return "older"
+    same = event.status == held.status
+    return "known" if same and (held.terminal or (said is not None and said == stored)) else None
+
+
+async def _lfis_of_consent(unit: UnitOfWork, consent_id: ConsentId) -> list[Slug]:
+    held = await unit.consents.get(consent_id)
+    if held is not None:
+        return [held.lfi]
+    begun = await unit.authorizations.of(consent_id)  # the event may overtake the user's way back to us
+    return [] if begun is None else [begun.lfi]
+
+
+def _structure(body: bytes) -> str:
+    """The compact token a body is: three parts or five, of base64url.  Some senders quote it as a JSON string."""
+    if len(body) > BODY_BYTES_MAX:
+        raise EventRefusedError(Why.TOO_LARGE, f"body: larger than {BODY_BYTES_MAX} bytes")
+    text = body.strip()
+    if text[:1] == text[-1:] == b'"':
+        text = text[1:-1]
+    if text.count(b".") not in (2, 4) or not text.replace(b".", b"").replace(b"-", b"").replace(b"_", b"").isalnum():
+        raise EventRefusedError(Why.MALFORMED, "body: neither a compact JWE nor a compact JWS")
+    return text.decode("ascii")
+
+
+def _claims(payload: bytes) -> dict[str, Any]:
+    try:
+        return jose.read_claims(payload)
+    except StandardViolationError as error:
+        raise EventRefusedError(Why.MESSAGE, str(error)) from None
+
+
+def _envelope(check: Callable[[str], T], token: str) -> T:
+    try:
+        return check(token)
+    except jose.EnvelopeError as error:
+        raise EventRefusedError(_FAULTS[error.fault], str(error)) from None
+
+
+def _message(claims: Mapping[str, Any], payload: bytes) -> Event:
+    message = claims.get("message")
+    if not isinstance(message, Mapping):
+        raise EventRefusedError(Why.MESSAGE, "message: is not an object")
+    try:
+        return read_event(message, signed=payload)
+    except ValueError as error:
+        raise EventRefusedError(Why.MESSAGE, str(error)) from None
+
+
+def _jti(claims: Mapping[str, Any]) -> str | None:
+    """The `jti`; one too long or strange for its column counts by its hash."""
+    jti = claims.get("jti")
+    if not isinstance(jti, str) or not jti:
+        return None
+    return _claim(jti, JTI_CHARACTERS_MAX) or hashlib.sha256(jti.encode(errors="surrogatepass")).hexdigest()
+
+
+def _claim(value: object, length: int) -> str | None:
+    return value if isinstance(value, str) and len(value) <= length and value.isprintable() else None

@@ -1,0 +1,398 @@
+"""What is taken, what is refused, and what is kept of either: on PostgreSQL and on SQLite."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from syncworker.errors import LFIUnavailableError
+from syncworker.lfi.senders import Sender
+from syncworker.store import inbox as inbox_module
+from syncworker.store.inbox import EventState
+from tests.ground.clock import ManualClock
+from tests.webhooks.conftest import JWKS_URL, NOOR, Keys, PostOffice, hold, private, trusting
+from tests.webhooks.sender import ABSENT, CLIENT_ID, ISSUER, EventSender, consent_message, opening_message
+
+pytestmark = pytest.mark.store
+
+C = "consent-1"
+
+
+@pytest.fixture
+async def held(office: PostOffice) -> PostOffice:
+    """An office that knows one consent."""
+    await hold(office.store, office.clock, C)
+    return office
+
+
+async def test_an_event_is_filed_with_its_work(held: PostOffice, sender: EventSender) -> None:
+    """In the inbox, and due at once; what was signed lies sealed and opens again."""
+    message = consent_message(C, at=held.clock.now())
+    event_id = await held.take(sender.event(message))
+
+    assert isinstance(event_id, int)
+    event = await held.event(event_id)
+    assert (event.kind.value, event.subject, event.lfi, event.status, event.state) == (
+        "consent", C, NOOR, "Revoked", EventState.FILED,
+    )  # fmt: skip
+    assert await held.due() == [str(event_id)]
+    async with held.store.reading() as unit:
+        content = await unit.inbox.content(event_id)
+    assert json.loads(content or b"")["message"] == message
+
+
+SHAPES: dict[str, Callable[[EventSender, dict[str, Any]], bytes | str]] = {
+    "JWE around JWS": lambda sender, message: sender.event(message),
+    "quoted, as a JSON string": lambda sender, message: b'"' + sender.event(message) + b'"',
+    "with a line end": lambda sender, message: sender.event(message) + b"\r\n",
+    "no aud": lambda sender, message: sender.event(message, aud=ABSENT),
+    "aud as one text": lambda sender, message: sender.event(message, aud=CLIENT_ID),
+    "no jti, as the template": lambda sender, message: sender.event(message, jti=ABSENT, iat=ABSENT),
+    "certificate members in the header": lambda sender, message: sender.with_header(message, {"x5t#S256": "abc"}),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_an_envelope_may_look_different(held: PostOffice, sender: EventSender, shape: str) -> None:
+    """Nothing the template leaves open is held against a sender."""
+    taken = await held.take(SHAPES[shape](sender, consent_message(C, at=held.clock.now())))
+
+    assert isinstance(taken, int), taken
+
+
+def forgeries(sender: EventSender, forger: EventSender, message: dict[str, Any]) -> dict[str, tuple[str, bytes | str]]:
+    """What no receiver may take, each with the check it must fail."""
+    now = int(sender.clock.now().timestamp())
+    jwks = forger.jwks()["keys"][0]
+    stranger = replace(forger, kid="stranger-1")
+    signed = sender.signed(message)
+    header, claims, signature = signed.split(".")
+    other = sender.signed({**message, "Meta": {"ConsentId": "other"}}).split(".")[1]
+    return {
+        "another key under the sender's kid": ("signature", forger.event(message)),
+        "a kid nobody published": ("unknown_key", stranger.event(message)),
+        "jwk in the header": ("signature", forger.with_header(message, {"jwk": jwks})),
+        "jku in the header": ("unknown_key", stranger.with_header(message, {"jku": "https://evil.example/jwks"})),
+        "x5u in the header": ("unknown_key", stranger.with_header(message, {"x5u": "https://evil.example/x5u"})),
+        "alg none": ("jws_header", sender.with_header(message, {"alg": "none"})),
+        "alg none, no signature": ("unencrypted", f"{header}.{claims}."),
+        "alg HS256 with the public key": ("jws_header", sender.with_header(message, {"alg": "HS256"})),
+        "alg RS256 with the right key": ("jws_header", sender.with_header(message, {"alg": "RS256"})),
+        "critical header": ("jws_header", sender.with_header(message, {"crit": ["b64"], "b64": False})),
+        "no kid": ("jws_header", sender.with_header(message, {"kid": None})),
+        "claims exchanged": ("signature", sender.encrypted(f"{header}.{other}.{signature}")),
+        "issuer nobody trusts": ("untrusted_sender", forger_of(forger, "https://evil.example").event(message)),
+        "no issuer": ("untrusted_sender", sender.event(message, iss=ABSENT)),
+        "not for us": ("audience", sender.event(message, aud=["somebody-else"])),
+        "aud empty": ("audience", sender.event(message, aud=[])),
+        "expired": ("lifetime", sender.event(message, exp=now - 60)),
+        "no exp": ("lifetime", sender.event(message, exp=ABSENT)),
+        "exp as text": ("lifetime", sender.event(message, exp=str(now + 300))),
+        "not valid yet": ("lifetime", sender.event(message, nbf=now + 300)),
+        "no nbf": ("lifetime", sender.event(message, nbf=ABSENT)),
+        "made in the future": ("lifetime", sender.event(message, iat=now + 300)),
+        "message is a text": ("message", sender.event(message, message="Revoked")),
+        "neither Data nor Meta": ("message", sender.event({"Something": 1})),
+        "not encrypted": ("unencrypted", signed),
+        "RSA1_5": ("jwe_header", sender.encrypted(signed, alg="RSA1_5")),
+        "RSA-OAEP with SHA-1": ("jwe_header", sender.encrypted(signed, alg="RSA-OAEP")),
+        "A128CBC-HS256": ("jwe_header", sender.encrypted(signed, enc="A128CBC-HS256")),
+        "compressed": ("jwe_header", sender.encrypted(signed, zip="DEF")),
+        "critical JWE header": ("jwe_header", sender.encrypted(signed, crit=["exp"], exp=1)),
+        "a kid that is not ours": ("unknown_encryption_key", sender.encrypted(signed, kid="enc-9")),
+        "cipher text changed": ("decryption", tampered(sender.encrypted(signed))),
+        "JWE in a JWE": ("jws_malformed", sender.encrypted(sender.event(message).decode())),
+        "JWE around JSON": ("jws_malformed", sender.encrypted(json.dumps({"message": message}))),
+        "JSON": ("malformed", json.dumps(message)),
+        "nothing": ("malformed", b""),
+        "dots": ("malformed", b"...."),
+        "too large": ("too_large", b"a" * (64 * 1024 + 1)),
+        "nested deep": ("jws_malformed", sender.event({"Data": nested(60)})),
+    }  # fmt: skip
+
+
+def forger_of(forger: EventSender, issuer: str) -> EventSender:
+    return replace(forger, issuer=issuer)
+
+
+def tampered(body: bytes) -> bytes:
+    parts = body.split(b".")
+    parts[3] = (b"B" if parts[3][:1] == b"A" else b"A") + parts[3][1:]
+    return b".".join(parts)
+
+
+def nested(depth: int) -> Any:
+    value: Any = {}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+async def test_no_forgery_is_taken(held: PostOffice, sender: EventSender, forger: EventSender) -> None:
+    """Each fails its own check; nothing is filed, nothing is due, and each is noted once."""
+    cases = forgeries(sender, forger, consent_message(C, at=held.clock.now()))
+
+    taken = {name: await held.take(body) for name, (_, body) in cases.items()}
+
+    assert taken == {name: why for name, (why, _) in cases.items()}
+    assert (await held.events(), await held.due()) == ([], [])
+    assert len(await held.refused()) == len(cases)
+
+
+async def test_only_what_a_change_of_ours_may_mend_is_kept(
+    held: PostOffice, sender: EventSender, forger: EventSender
+) -> None:
+    """Of the rest: why, from where, how large, what it claims, and its hash; not the body."""
+    for _, body in forgeries(sender, forger, consent_message(C, at=held.clock.now())).values():
+        await held.take(body)
+
+    async with held.store.reading() as unit:
+        entries = [await unit.inbox.one_refused(one.id) for one in await unit.inbox.refused(limit=100)]
+    assert {one.why for one in entries if one and one.body is not None} == {
+        "unencrypted", "unknown_encryption_key", "untrusted_sender", "unknown_key", "audience",
+    }  # fmt: skip
+
+
+async def test_the_same_event_again_is_welcome_and_changes_nothing(held: PostOffice, sender: EventSender) -> None:
+    """The very same body, the message signed anew, and both at once."""
+    message = consent_message(C, at=held.clock.now())
+    body = sender.event(message)
+    first = await held.take(body)
+    held.clock.advance(seconds=20)
+
+    again = [await held.take(body), await held.take(sender.event(message))]
+    at_once = await asyncio.gather(*(held.take(sender.event(message)) for _ in range(5)))
+
+    assert {*again, *at_once} == {first}
+    assert [one.received for one in await held.events()] == [8]
+    assert await held.due() == [str(first)]
+
+
+async def test_a_message_that_does_not_date_itself_is_known_by_its_envelope(
+    held: PostOffice, sender: EventSender
+) -> None:
+    """v2.0 may leave `Meta` empty: Suspended, Authorized, Suspended again are three events."""
+    message = consent_message(C, "Suspended", at=held.clock.now()) | {"Meta": {}}
+    ids = {await held.take(sender.event(message)) for _ in range(3)}
+
+    assert len(ids) == 3
+
+
+async def test_a_jti_is_good_for_one_event(held: PostOffice, sender: EventSender) -> None:
+    """Another message under it is refused, from this sender; its retry is not."""
+    first = consent_message(C, "Suspended", at=held.clock.now())
+    second = consent_message(C, "Revoked", at=held.clock.now())
+    taken = [await held.take(sender.event(one, jti="j-1")) for one in (first, second, first)]
+
+    assert taken[1] == "jti_used"
+    assert taken[0] == taken[2]
+
+
+async def test_a_sender_speaks_of_its_own_lfi_only(office: PostOffice, sender: EventSender) -> None:
+    """A consent of another LFI, and one nobody knows, go into the quarantine; nothing follows."""
+    await hold(office.store, office.clock, "c-hub", lfi=inbox_module.Slug("other-bank"))
+    for subject in ("c-hub", "c-unknown"):
+        await office.take(sender.event(consent_message(subject, at=office.clock.now())))
+
+    assert [(one.subject, one.state, one.outcome) for one in await office.events()] == [
+        ("c-hub", EventState.QUARANTINED, "foreign_subject"),
+        ("c-unknown", EventState.QUARANTINED, "unknown_subject"),
+    ]
+    assert await office.due() == []
+
+
+async def test_other_kinds_are_filed_and_nothing_follows(office: PostOffice, sender: EventSender) -> None:
+    """A payment's status is none of a data worker's business; an opening nobody asked for is not ours."""
+    at = office.clock.now()
+    payment = {
+        "Data": {"PaymentId": "p", "ConsentId": "c", "Status": "Pending"},
+        "Meta": {"EventDateTime": "2026-11-21T10:00:00Z", "EventResource": "/payments/p", "ConsentId": "c"},
+    }
+    for message in (payment, opening_message("acc-1", at=at)):
+        await office.take(sender.event(message))
+
+    assert [(one.kind.value, one.state.value, one.outcome) for one in await office.events()] == [
+        ("payment", "done", "not_ours"),
+        ("opening", "quarantined", "unknown_subject"),
+    ]
+
+
+async def test_a_plain_jws_is_taken_where_a_setting_says_so(held: PostOffice, sender: EventSender, keys: Keys) -> None:
+    """As `application/jwt`; everything else about it is checked as ever."""
+    held.with_rules(trusting(keys, accept_unencrypted=True))
+    message = consent_message(C, at=held.clock.now())
+    taken = await held.take(sender.signed(message), media_type="application/jwt")
+    expired = await held.take(sender.signed(message, exp=1), media_type="application/jwt")
+
+    assert isinstance(taken, int)
+    assert expired == "lifetime"
+
+
+BEARERS: dict[str, Callable[[EventSender, EventSender, int], str]] = {
+    "of a stranger": lambda _, forger, now: forger.bearer(),
+    "for another address": lambda sender, _, now: sender.bearer(aud="https://app.example/other"),
+    "for us among others": lambda sender, _, now: sender.bearer(aud=["https://app.example/events", "https://x"]),
+    "expired": lambda sender, _, now: sender.bearer(exp=now - 31),
+    "without jti": lambda sender, _, now: sender.bearer(jti=ABSENT),
+    "no JWT": lambda sender, _, now: "abc",
+}
+
+
+@pytest.mark.parametrize("bad", BEARERS)
+async def test_a_bearer_jwt_that_came_must_hold(
+    held: PostOffice, sender: EventSender, forger: EventSender, bad: str
+) -> None:
+    """Also where none is asked for."""
+    now = int(held.clock.now().timestamp())
+    body = sender.event(consent_message(C, at=held.clock.now()))
+
+    assert await held.take(body, bearer=BEARERS[bad](sender, forger, now)) == "bearer"
+
+
+async def test_older_senders_must_bring_a_bearer_jwt(held: PostOffice, sender: EventSender, keys: Keys) -> None:
+    """v1.2 and v2.0: without it refused, with it taken, and one of them opens the door once."""
+    strict = Sender(issuer=ISSUER, jwks_url=JWKS_URL, bearer=True)
+    held.with_rules(trusting(keys, senders={ISSUER: strict}))
+    body = sender.event(consent_message(C, "Suspended", at=held.clock.now()))
+    other = sender.event(consent_message(C, "Revoked", at=held.clock.now()))
+    bearer = sender.bearer()
+
+    taken = [await held.take(body), await held.take(body, bearer=bearer), await held.take(other, bearer=bearer)]
+
+    assert taken == ["bearer", taken[1], "jti_used"]
+    assert isinstance(taken[1], int)
+
+
+async def test_both_keys_open_events_during_a_rotation(held: PostOffice, sender: EventSender, keys: Keys) -> None:
+    """What was encrypted to the old key is still under way."""
+    held.with_rules(
+        trusting(
+            keys,
+            encryption_keys={one.kid: one for one in (private(keys.ours, "enc-1"), private(keys.ours_new, "enc-2"))},
+        )
+    )
+    newer = replace(sender, encryption=keys.ours_new.public_key(), encryption_kid="enc-2")
+    at = held.clock.now()
+
+    taken = [await held.take(one.event(consent_message(C, word, at=at))) for one, word in ((sender, "A"), (newer, "B"))]
+
+    assert all(isinstance(one, int) for one in taken), taken
+
+
+async def test_the_senders_keys_are_fetched_at_most_once_a_minute(
+    held: PostOffice, sender: EventSender, forger: EventSender, clock: ManualClock
+) -> None:
+    """Whatever comes in: two hundred unknown kids in five minutes are five looks, at least a minute apart."""
+    for number in range(200):
+        body = replace(forger, kid=f"k-{number}").event(consent_message(C, at=clock.now()))
+        assert await held.take(body) == "unknown_key"
+        clock.advance(seconds=1.5)
+
+    moments = [at for _, at in held.fetched]
+    assert len(moments) == 5
+    assert all(later - earlier >= timedelta(minutes=1) for earlier, later in pairwise(moments))
+
+
+async def test_a_new_key_of_the_sender_is_found(held: PostOffice, sender: EventSender, keys: Keys) -> None:
+    """A minute after the last look at the latest; until then its events are refused and kept."""
+    await held.take(sender.event(consent_message(C, "Suspended", at=held.clock.now())))
+    rotated = replace(sender, key=keys.stranger, kid="noor-2")
+    held.documents[JWKS_URL] = {"keys": [*sender.jwks()["keys"], *rotated.jwks()["keys"]]}
+    message = consent_message(C, "Revoked", at=held.clock.now())
+
+    before = await held.take(rotated.event(message))
+    held.clock.advance(seconds=61)
+    after = await held.take(rotated.event(message))
+
+    assert before == "unknown_key"
+    assert isinstance(after, int)
+
+
+async def test_keys_that_cannot_be_read_are_no_refusal(held: PostOffice, sender: EventSender) -> None:
+    """The sender is told to come again; keys once read serve on for an hour, then nothing verifies."""
+    known = held.documents.pop(JWKS_URL)
+    with pytest.raises(LFIUnavailableError):
+        await held.take(sender.event(consent_message(C, "A", at=held.clock.now())))
+    held.documents[JWKS_URL] = known
+    held.clock.advance(seconds=60)
+    assert isinstance(await held.take(sender.event(consent_message(C, "B", at=held.clock.now()))), int)
+
+    del held.documents[JWKS_URL]
+    held.clock.advance(minutes=50)
+    assert isinstance(await held.take(sender.event(consent_message(C, "C", at=held.clock.now()))), int)
+    held.clock.advance(minutes=11)
+    with pytest.raises(LFIUnavailableError):
+        await held.take(sender.event(consent_message(C, "D", at=held.clock.now())))
+    assert await held.refused() == []
+
+
+async def test_the_quarantine_is_bounded(
+    held: PostOffice, sender: EventSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In rows and in bytes; the oldest go, those with a body last; the same body again only counts."""
+    monkeypatch.setattr(inbox_module, "REFUSED_ROWS_MAX", 5)
+    monkeypatch.setattr(inbox_module, "REFUSED_BYTES_MAX", 4_000)
+    kept = sender.encrypted(sender.signed(consent_message(C, at=held.clock.now())), kid="enc-9")
+    for number in range(20):
+        held.clock.advance(seconds=1)
+        await held.take(f"junk-{number}")
+        await held.take(kept if number < 3 else b"junk")
+
+    refused = await held.refused()
+    assert [(one.why, one.received) for one in refused if one.digest != refused[0].digest][-1] == (
+        "unknown_encryption_key", 3,
+    )  # fmt: skip
+    assert len(refused) == 5
+    assert sum(one.received for one in refused if one.size == 4) == 17
+
+
+async def test_large_bodies_do_not_pile_up(
+    held: PostOffice, sender: EventSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Past the limit of bytes the oldest body goes."""
+    monkeypatch.setattr(inbox_module, "REFUSED_BYTES_MAX", 100_000)
+    for number in range(10):
+        held.clock.advance(seconds=1)
+        await held.take(sender.encrypted("x" * 20_000, kid=f"enc-{number + 2}"))
+
+    refused = await held.refused()
+    assert [one.kid for one in refused] == ["enc-11", "enc-10", "enc-9"]
+
+
+async def test_nothing_an_event_says_lies_open(held: PostOffice, sender: EventSender, database_url: str) -> None:
+    """What the sender signed is sealed, and so are bodies of the quarantine; searched for in every column."""
+    marked = consent_message(C, at=held.clock.now(), OnBehalfOf={"TradingName": "Falcon-Marked-Secret"})
+    await held.take(sender.event(marked))
+    await held.take(sender.signed(marked))
+
+    async with held.store.reading() as unit:
+        rows = [
+            row
+            for table in (inbox_module.event, inbox_module.refused_event)
+            for row in await unit.connection.execute(table.select())
+        ]
+    assert len(rows) == 2
+    cells = [cell if isinstance(cell, bytes) else str(cell).encode() for row in rows for cell in row]
+    assert not [cell for cell in cells if b"Falcon" in cell or b"eyJ" in cell]
+
+
+async def test_events_past_their_retention_go_with_their_work(held: PostOffice, sender: EventSender) -> None:
+    """Inbox, quarantine and rows of work; younger ones stay."""
+    await held.take(sender.event(consent_message(C, "Suspended", at=held.clock.now())))
+    await held.take(b"junk")
+    held.clock.advance(days=60)
+    young = await held.take(sender.event(consent_message(C, "Revoked", at=held.clock.now())))
+    held.clock.advance(days=31)
+
+    async with held.store.writing() as unit:
+        gone = await unit.inbox.prune(before=held.clock.now() - timedelta(days=90))
+        await unit.commit()
+
+    assert (gone, [one.id for one in await held.events()], await held.refused(), await held.due()) == (
+        1, [young], [], [str(young)],
+    )  # fmt: skip
