@@ -158,7 +158,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class EventRules:
     """What this installation takes.
 
     Attributes:
@@ -202,7 +202,7 @@ class Receiver:
         counts: deliveries since the process began, by what became of them: `new`, `again`, a `Why`, `unavailable`.
     """
 
-    def __init__(self, store: Store, rules: Rules, keys: SenderKeys) -> None:
+    def __init__(self, store: Store, rules: EventRules, keys: SenderKeys) -> None:
         self._store = store
         self._rules = rules
         self._keys = keys

@@ -4,7 +4,6 @@ import contextlib
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
-
 from typing import Any, Final
 
 from syncworker.consents.authorize import Authorizer

@@ -22,7 +22,7 @@ from syncworker.store.consents import Connection, StoredConsent
 from syncworker.store.inbox import Refused, StoredEvent
 from syncworker.store.unit_of_work import Store
 from syncworker.store.work import WorkKind
-from syncworker.webhooks import Delivery, EventRefusedError, Receiver, Rules
+from syncworker.webhooks import Delivery, EventRefusedError, EventRules, Receiver
 from tests.consents.conftest import bank_identity, house, keyring, keyring_file, sandbox
 from tests.ground.clock import ManualClock
 from tests.webhooks.sender import CLIENT_ID, ISSUER, URL, EventSender, new_key
@@ -65,14 +65,14 @@ class PostOffice:
 
     store: Store
     clock: ManualClock
-    rules: Rules
+    rules: EventRules
     documents: dict[str, Mapping[str, Any]]
     fetched: list[tuple[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.receiver = self.with_rules(self.rules)
 
-    def with_rules(self, rules: Rules) -> Receiver:
+    def with_rules(self, rules: EventRules) -> Receiver:
         """Another receiver of the same house."""
         self.receiver = Receiver(self.store, rules, SenderKeys(self.fetch, clock=self.clock))
         return self.receiver
@@ -134,15 +134,15 @@ def forger(clock: ManualClock, keys: Keys) -> EventSender:
     return EventSender(clock, keys.stranger, keys.ours.public_key())
 
 
-def trusting(keys: Keys, **changes: Any) -> Rules:
-    """Rules that trust noor's Hub to speak of noor's consents."""
+def trusting(keys: Keys, **changes: Any) -> EventRules:
+    """EventRules that trust noor's Hub to speak of noor's consents."""
     rules: dict[str, Any] = {
         "senders": {ISSUER: Sender(issuer=ISSUER, jwks_url=JWKS_URL, lfis=frozenset({NOOR}))},
         "encryption_keys": {"enc-1": private(keys.ours, "enc-1")},
         "audiences": frozenset({CLIENT_ID}),
         "url": URL,
     }
-    return Rules(**rules | changes)
+    return EventRules(**rules | changes)
 
 
 @pytest.fixture
