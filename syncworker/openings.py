@@ -21,10 +21,11 @@ import msgspec
 import structlog
 import xxhash
 
+from syncworker.consents.allowed import EVERYBODY, Allowed
 from syncworker.consents.authorize import AuthorizationStarted, Authorizer
 from syncworker.consents.lifecycle import Clients, OnCall, untold
 from syncworker.consents.storing import Storing
-from syncworker.errors import LFIRateLimitedError, RefusedError, RequestError
+from syncworker.errors import LFIRateLimitedError, RefusedError, RequestError, SyncWorkerError
 from syncworker.lfi.openings import InDoubtError, OpeningCalls, Prepared, refused_with
 from syncworker.lfi.transport import Call
 from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest
@@ -46,6 +47,15 @@ SENDING_MAX: Final = timedelta(minutes=2)
 SPREAD: Final = 0.1
 """Looks come up to this share of their cadence early, by the opening's id."""
 
+ABANDONED: Final = "opening_abandoned"
+"""What the audit says about an opening that nobody asks about any more."""
+
+NOT_HANDED_OVER: Final = "opening_not_handed_over"
+"""What the audit says about an opened account whose consent cannot be asked for as it was wished."""
+
+HAND_OVER_LIFE: Final = timedelta(days=7)
+"""How long the data-sharing consent of an opened account waits for its user: nobody sits before the screen then."""
+
 BODY: Final = msgspec.json.Encoder(decimal_format="number")
 
 log = structlog.stdlib.get_logger(__name__)
@@ -61,7 +71,10 @@ WHAT_TO_DO: Final[Mapping[OpeningState, str]] = {
     S.USER_ACTION: "the LFI waits for the user: send them to redirect_url",
     S.LFI_PROCESSING: "the LFI works on it",
     S.OTHER: "the LFI gave a status no version lists; it is followed all the same",
-    S.COMPLETED: "the account is open; `openings share ID` begins the data-sharing consent for it",
+    S.COMPLETED: (
+        "the account is open; its data-sharing consent waits for the user under `intent`, if one was wished for, and "
+        "`openings share ID` begins one at once"
+    ),
     S.REJECTED: "the LFI rejected it",
     S.NOT_CREATED: "somebody found that the LFI has no such request",
 }
@@ -174,6 +187,7 @@ class Openings:
         authorize: begins the data-sharing consent of an opened account.
         retention: how long what lies sealed stays after the end; `None` keeps it.
         on_call: is told each call made.
+        allowed: whom we may call at all.
         checkpoint: awaited at named moments, for tests of crashes between them.
     """
 
@@ -186,6 +200,7 @@ class Openings:
         cadence: OpeningCadence | None = None,
         retention: timedelta | None = None,
         on_call: OnCall = untold,
+        allowed: Allowed = EVERYBODY,
         checkpoint: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
@@ -194,6 +209,7 @@ class Openings:
         self._cadence = cadence or OpeningCadence()
         self._retention = retention
         self._on_call = on_call
+        self._allowed = allowed
         self._checkpoint = checkpoint
         self._storing = Storing()
 
@@ -210,12 +226,14 @@ class Openings:
 
         Raises:
             RequestError: the order is one the LFI would refuse; nothing was sent.
+            NotAllowedError: the LFI or the customer is outside the allow-lists; nothing was sent.
             SetupError, TransientError, RefusedError, StandardViolationError: it could not be prepared; nothing was
                 sent.
             StoreUnavailableError: before the POST nothing was sent; after it, the row becomes `unknown` by itself.
         """
-        calls = OpeningCalls(await self._clients(lfi))
         _check_refs(order)
+        self._allowed.check(lfi, order.user_ref or "")
+        calls = OpeningCalls(await self._clients(lfi))
         body = _written(composed(order, calls.version))
         prepared = await calls.prepare(body)
         opening = await self._store.atomically(partial(self._intend, lfi, order, prepared.version, body))
@@ -274,27 +292,40 @@ class Openings:
         if opening.state is S.SENDING:
             return await self._given_up_sending(opening, now)
         if opening.state in ENDED:
-            return await self._store.atomically(partial(self._kept_no_longer, opening)), "ended"
+            return await self._ended(opening), "ended"
+        if opening.state is S.UNKNOWN:
+            return None, opening.state.value
         due = next_look(opening, now=now, cadence=self._cadence)
-        if due is None:
-            return None, await self._abandoned(opening)
+        if due is None and not claim.asked:
+            return await self._abandoned(opening), "abandoned"
         newly_overdue = opening.overdue_at is None and is_overdue(opening, now=now, cadence=self._cadence)
-        if due > now and not claim.asked and not newly_overdue:
+        if due is not None and due > now and not claim.asked and not newly_overdue:
             return due, "fresh"
+        return await self._looked_at(opening, now)
+
+    async def _looked_at(self, opening: StoredOpening, now: datetime) -> tuple[datetime | None, str]:
         before = opening.state
-        opening = await self.ask(opening)
-        if opening.state is before and is_overdue(opening, now=now, cadence=self._cadence):
-            return await self._overdue(opening, now)
+        try:
+            opening = await self.ask(opening)
+        except SyncWorkerError:
+            if is_overdue(opening, now=now, cadence=self._cadence):
+                await self._overdue(opening)  # an LFI that does not answer is late all the more
+            raise
         if opening.state in ENDED:
-            return await self._store.atomically(partial(self._kept_no_longer, opening)), "ended"
+            return await self._ended(opening), "ended"
         word = "asked" if opening.state is before else "moved"
-        return next_look(opening, now=now, cadence=self._cadence), word
+        if is_overdue(opening, now=now, cadence=self._cadence):
+            await self._overdue(opening)
+            word = "overdue"
+        due = next_look(opening, now=now, cadence=self._cadence)
+        return (await self._abandoned(opening) if due is None else due), word
 
     async def ask(self, opening: StoredOpening) -> StoredOpening:
         """Ask the LFI how an opening stands, file it with its consequences, and give it as it stands now.
 
         Raises:
             RequestError: no AccountId is known to ask with.
+            NotAllowedError: outside the allow-lists.
             TransientError, RefusedError, StandardViolationError, SetupError: no answer we could file.
         """
         if opening.account_id is None:
@@ -303,6 +334,7 @@ class Openings:
         return await self._store.atomically(partial(self._observed, opening.opening_id, view, "poll", None))
 
     async def _read(self, opening: StoredOpening, account_id: AccountId) -> OpeningView:
+        self._allowed.check(opening.lfi, opening.user_ref)
         calls = OpeningCalls(await self._clients(opening.lfi))
         return await calls.read(account_id, version=opening.version, calls=self._told(opening.lfi))
 
@@ -314,7 +346,9 @@ class Openings:
         await self._store.atomically(partial(self._moved, opening.opening_id, S.UNKNOWN, "ours", "interrupted", None))
         return None, S.UNKNOWN.value
 
-    async def _overdue(self, opening: StoredOpening, now: datetime) -> tuple[datetime | None, str]:
+    async def _overdue(self, opening: StoredOpening) -> None:
+        """Note, once for each stay in a state, that it lasts too long."""
+
         async def step(unit: UnitOfWork) -> None:
             at = await unit.now()
             await unit.openings.set_overdue(opening.opening_id, at=at)
@@ -324,24 +358,64 @@ class Openings:
         if opening.overdue_at is None:
             log.warning("account opening overdue", opening_id=opening.opening_id, state=opening.state)
             await self._store.atomically(step)
-        return next_look(opening, now=now, cadence=self._cadence), "overdue"
 
-    async def _abandoned(self, opening: StoredOpening) -> str:
-        if opening.state in UNDER_WAY:
-            await self._noted(opening, "opening_abandoned", {"state": opening.state})
-            return "abandoned"
-        return opening.state.value
+    async def _abandoned(self, opening: StoredOpening) -> datetime | None:
+        """Nobody hopes any more: said once, and from then on as if it had ended; an event still has it asked about."""
 
-    async def _kept_no_longer(self, opening: StoredOpening, unit: UnitOfWork) -> datetime | None:
+        async def step(unit: UnitOfWork) -> None:
+            await unit.openings.set_overdue(opening.opening_id, at=None)
+            await self._note_once(ABANDONED, opening.opening_id, {"state": opening.state}, unit)
+
+        await self._store.atomically(step)
+        since = opening.created_at + self._cadence.follow_for
+        return await self._store.atomically(partial(self._kept_no_longer, opening.opening_id, since))
+
+    async def _ended(self, opening: StoredOpening) -> datetime | None:
+        """Hand an opened account over, then keep what lies sealed for its time; when to look again."""
+        await self._hand_over(opening)
+        since = opening.ended_at or opening.state_since
+        return await self._store.atomically(partial(self._kept_no_longer, opening.opening_id, since))
+
+    async def _hand_over(self, opening: StoredOpening) -> None:
+        """Prepare the data-sharing consent that was wished for; twice is harmless, an unopened intent expires.
+
+        Raises:
+            NotAllowedError, SetupError: somebody has to act first; it is tried again.
+        """
+        wish, opening_id = opening.share, opening.opening_id
+        if opening.state is not S.COMPLETED or wish is None or (opening.intent_id or opening.consent_id) is not None:
+            return
+        async with self._store.reading() as unit:
+            now = await unit.now()
+        try:
+            intended = await self._authorize.intend(
+                opening.lfi, _consent(wish, now=now), user_ref=opening.user_ref, life=HAND_OVER_LIFE
+            )
+        except RequestError as error:  # no time mends the wish; `openings share` takes another
+            log.warning("opened account not handed over", opening_id=opening_id, lfi=opening.lfi, error=error.code)
+            await self._store.atomically(partial(self._note_once, NOT_HANDED_OVER, opening_id, {"error": error.code}))
+            return
+
+        async def step(unit: UnitOfWork) -> None:
+            await unit.openings.set_intent(opening_id, intended.intent_id)
+            facts = {"permissions": list(wish.permissions), "open_before": intended.expires_at.isoformat()}
+            await unit.consents.note("opening_handed_over", subject=opening_id, facts=facts, at=await unit.now())
+
+        await self._store.atomically(step)
+
+    async def _note_once(self, what: str, opening_id: str, facts: Mapping[str, Any], unit: UnitOfWork) -> None:
+        if not await unit.consents.notes(subject=opening_id, what=what):
+            await unit.consents.note(what, subject=opening_id, facts=facts, at=await unit.now())
+
+    async def _kept_no_longer(self, opening_id: str, since: datetime, unit: UnitOfWork) -> datetime | None:
         """Destroy what lies sealed once its time is over; when to look again, `None`: never."""
-        if self._retention is None or opening.ended_at is None:
+        if self._retention is None:
             return None
         at = await unit.now()
-        until = opening.ended_at + self._retention
-        if at < until:
-            return until
-        if await unit.openings.destroy_contents(opening.opening_id):
-            await unit.consents.note("opening_contents_destroyed", subject=opening.opening_id, facts={}, at=at)
+        if at < since + self._retention:
+            return since + self._retention
+        if await unit.openings.destroy_contents(opening_id):
+            await unit.consents.note("opening_contents_destroyed", subject=opening_id, facts={}, at=at)
         return None
 
     # -- what a person decides ----------------------------------------------------------------------------------------
@@ -378,6 +452,7 @@ class Openings:
             raise RequestError("opening_id: no AccountId is known, so nothing can be switched")
         if url is not None and not url.startswith("https://"):
             raise RequestError("url: must be an https:// address")
+        self._allowed.check(opening.lfi, opening.user_ref)
         calls = OpeningCalls(await self._clients(opening.lfi))
         await calls.subscribe(
             opening.account_id, version=opening.version, active=active, url=url, calls=self._told(opening.lfi)
@@ -410,8 +485,7 @@ class Openings:
         _check_wish(wish)
         async with self._store.reading() as unit:
             now = await unit.now()
-        request = ConsentRequest(permissions=wish.permissions, expires_at=now + timedelta(days=wish.days))
-        started = await self._authorize.begin(opening.lfi, request, user_ref=opening.user_ref)
+        started = await self._authorize.begin(opening.lfi, _consent(wish, now=now), user_ref=opening.user_ref)
         await self._store.atomically(partial(self._linked, opening_id, wish, started.consent_id))
         return started
 
@@ -436,10 +510,7 @@ class Openings:
             await unit.consents.note(
                 "opening_moved", subject=opening_id, facts={"state": held.state, "source": source}, at=at
             )
-            if held.state is S.COMPLETED and held.share is not None:
-                facts = {"permissions": list(held.share.permissions)}
-                await unit.consents.note("opening_share_due", subject=opening_id, facts=facts, at=at)
-        if source != "poll":  # a poll ends its own claim
+        if source != "poll" or (moved and held.state in ENDED):  # a poll ends its own claim, but may have none
             due = at if held.state in ENDED else next_look(held, now=at, cadence=self._cadence)
             if due is not None:
                 await unit.work.schedule(WorkKind.OPENING, opening_id, lfi=held.lfi, due_at=due)
@@ -465,12 +536,6 @@ class Openings:
         if state in ENDED:
             await unit.work.schedule(WorkKind.OPENING, opening_id, lfi=held.lfi, due_at=at)
         return held
-
-    async def _noted(self, opening: StoredOpening, what: str, facts: Mapping[str, Any]) -> None:
-        async def step(unit: UnitOfWork) -> None:
-            await unit.consents.note(what, subject=opening.opening_id, facts=facts, at=await unit.now())
-
-        await self._store.atomically(step)
 
     async def _held(self, opening_id: str) -> tuple[StoredOpening | None, datetime]:
         async with self._store.reading() as unit:
@@ -503,6 +568,10 @@ def _check_refs(order: OpeningOrder) -> None:
         raise RequestError(f"user_ref: must have 1 to {USER_REF_LENGTH} printable characters")
     if order.share is not None:
         _check_wish(order.share)
+
+
+def _consent(wish: ShareWish, *, now: datetime) -> ConsentRequest:
+    return ConsentRequest(permissions=wish.permissions, expires_at=now + timedelta(days=wish.days))
 
 
 def _check_wish(wish: ShareWish) -> None:

@@ -18,6 +18,7 @@ from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
@@ -45,9 +46,35 @@ SECRET_FIELDS: Final = frozenset({"database_url", "broker_url", "limits_url"})
 """Settings that may carry a password: shown without it."""
 
 
+LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
 def _https(url: str) -> str:
     if not url.startswith("https://"):
         raise ValueError("must be an https:// URL")
+    return url
+
+
+def _secure(url: str) -> SplitResult:
+    """A URL a browser may be sent to: `https://`, or `http://` on this machine."""
+    parts = urlsplit(url)
+    here = parts.scheme == "http" and parts.hostname in LOOPBACK_HOSTS
+    if not (parts.scheme == "https" or here) or not parts.hostname or parts.username is not None:
+        raise ValueError("must be an https:// URL without user name; http:// only on this machine")
+    return parts
+
+
+def _origin(url: str) -> str:
+    parts = _secure(url)
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError("must end after host and port: the web process serves the root")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _return_url(url: str) -> str:
+    parts = _secure(url)
+    if parts.query or parts.fragment:
+        raise ValueError("must have neither query nor fragment: it is the beginning of the URLs that are allowed")
     return url
 
 
@@ -179,7 +206,11 @@ class CadenceSettings(_Group):
 
 
 class LifecycleSettings(_Group):
-    """How often the Hub is asked about a consent, in seconds, by its state; each token answer counts as a look."""
+    """How often the Hub is asked about a consent, in seconds, by its state; each token answer counts as a look.
+
+    Attributes:
+        compared: from one complete comparison of a connection to the next, counted in nights.
+    """
 
     authorized: Seconds = 3600
     suspended_first: Seconds = 15 * 60
@@ -189,6 +220,7 @@ class LifecycleSettings(_Group):
     awaiting_first_for: Seconds = 30 * 60
     awaiting: Seconds = 3600
     awaiting_for: Seconds = 24 * 3600
+    compared: Seconds = 24 * 3600
 
 
 class OpeningsSettings(_Group):
@@ -209,6 +241,24 @@ class OpeningsSettings(_Group):
     lfi_processing_for: Seconds = 5 * 24 * 3600
     other_for: Seconds = 24 * 3600
     follow_for: Seconds = 90 * 24 * 3600
+
+
+class RenewalSettings(_Group):
+    """How users are asked again.
+
+    Attributes:
+        thresholds: days before a consent's end at which that is flagged, once each.
+        link_hours: how long a link may wait for its user.
+    """
+
+    thresholds: tuple[Annotated[int, Field(ge=1, le=363)], ...] = (30, 14, 7, 1)
+    link_hours: Annotated[float, Field(gt=0, le=30 * 24)] = 24.0
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len(set(self.thresholds)) != len(self.thresholds):
+            raise ValueError("thresholds: names a number of days twice")
+        return self
 
 
 class RetentionSettings(_Group):
@@ -257,6 +307,37 @@ class EventSettings(_Group):
     accept_unencrypted: bool = False
     per_second: Annotated[float, Field(gt=0)] = 200.0
     retention_days: Annotated[int, Field(ge=1)] = 90
+
+
+class WebSettings(_Group):
+    """The web process: authorisation as a service, callbacks, events in, connections.
+
+    Attributes:
+        enabled: `up` runs it too.
+        url: where users' browsers reach it, without a path; what it listens on unless given.
+        certificate, key: PEM files, to speak TLS itself; without them a reverse proxy does.
+        proxies: addresses of reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+        return_urls: where users may be sent back to: each the beginning of a URL, down to a whole path segment.
+        key_per_second, address_per_second: requests taken of one API key, and of one address without one; ten seconds'
+            worth at once.
+    """
+
+    enabled: bool = False
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    url: Annotated[str, AfterValidator(_origin)] | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    proxies: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    return_urls: tuple[Annotated[str, AfterValidator(_return_url)], ...] = ()
+    key_per_second: Annotated[float, Field(gt=0)] = 20.0
+    address_per_second: Annotated[float, Field(gt=0)] = 20.0
+
+    @model_validator(mode="after")
+    def _certificate_has_its_key(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key: give both, or neither behind a reverse proxy that speaks TLS")
+        return self
 
 
 class RefreshMode(StrEnum):
@@ -309,9 +390,11 @@ class Settings(BaseSettings):
     cadence: CadenceSettings = CadenceSettings()
     lifecycle: LifecycleSettings = LifecycleSettings()
     openings: OpeningsSettings = OpeningsSettings()
+    renewal: RenewalSettings = RenewalSettings()
     retention: RetentionSettings = RetentionSettings()
     prices: PriceSettings = PriceSettings()
     events: EventSettings = EventSettings()
+    web: WebSettings = WebSettings()
     tokens: TokenSettings = TokenSettings()
     overlap_days: Annotated[int, Field(ge=0, le=90)] = 7
     first_sync_days: Annotated[int, Field(ge=1, le=3650)] = 90

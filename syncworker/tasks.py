@@ -389,25 +389,25 @@ def canary(**_ignored: object) -> None:
 @_task("consent_batch")
 def consent_batch(claims: list[list[int]], **_ignored: object) -> None:
     """Ask the Hub about the claimed consents.  Running it twice is harmless, as above."""
-    runtime.run(_small(WorkKind.CONSENT, _hints(claims)), deadline=_process.batch_deadline)
+    _run_batch(_small(WorkKind.CONSENT, _hints(claims)))
 
 
 @_task("flag_batch")
 def flag_batch(claims: list[list[int]], **_ignored: object) -> None:
     """Flag the claimed consents that near their end.  Running it twice is harmless: a flag is raised once."""
-    runtime.run(_small(WorkKind.FLAG, _hints(claims)), deadline=_process.batch_deadline)
+    _run_batch(_small(WorkKind.FLAG, _hints(claims)))
 
 
 @_task("event_batch")
 def event_batch(claims: list[list[int]], **_ignored: object) -> None:
     """Act on the claimed events.  Running it twice is harmless: an event is a hint, the Hub is asked."""
-    runtime.run(_small(WorkKind.EVENT, _hints(claims)), deadline=_process.batch_deadline)
+    _run_batch(_small(WorkKind.EVENT, _hints(claims)))
 
 
 @_task("opening_batch")
 def opening_batch(claims: list[list[int]], **_ignored: object) -> None:
     """Follow the claimed account openings.  Running it twice is harmless: it only asks."""
-    runtime.run(_small(WorkKind.OPENING, _hints(claims)), deadline=_process.batch_deadline)
+    _run_batch(_small(WorkKind.OPENING, _hints(claims)))
 
 
 TASKS: Final = {

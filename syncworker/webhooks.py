@@ -8,7 +8,8 @@ its answer.
 `Acting.act` is called by a worker for each filed event.  An event is a hint: it says *that* something changed, and
 what is true is asked of the Hub.  A false event that verifies costs one GET, nothing more.
 
-    verified, subject ours        filed, acted on      moved | unmoved | not_confirmed | older | known | followed
+    verified, subject ours        filed, acted on      moved | unmoved | not_confirmed | older | known | followed |
+                                                       not_allowed | given_up
     verified, another kind        done                 not_ours
     verified, subject not ours    quarantined          unknown_subject | foreign_subject
     not verified                  refused              one of `Why`
@@ -30,7 +31,13 @@ from pydantic import SecretStr
 
 from syncworker.clock import Clock
 from syncworker.consents.lifecycle import Lifecycle
-from syncworker.errors import RequestError, StandardViolationError, SyncWorkerError, TransientError
+from syncworker.errors import (
+    NotAllowedError,
+    RequestError,
+    StandardViolationError,
+    SyncWorkerError,
+    TransientError,
+)
 from syncworker.lfi import jose
 from syncworker.lfi.jose import Fault
 from syncworker.lfi.keys import EncryptionKey, SigningKey
@@ -38,7 +45,7 @@ from syncworker.lfi.senders import Sender, SenderKeys
 from syncworker.standard.events import Event, EventKind, read_event
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.consents import StoredConsent
-from syncworker.store.inbox import EventState, Filing, Refused, StoredEvent
+from syncworker.store.inbox import PRUNED_MAX, EventState, Filing, Refused, StoredEvent
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim, WorkKind
 
@@ -59,6 +66,10 @@ CALLBACK_AWAITED: Final = timedelta(minutes=15)
 CALLBACK_RETRY: Final = timedelta(seconds=30)
 ATTEMPTS_MAX: Final = 12
 """After so many attempts in a row without an answer of the Hub, the poll alone looks after the consent."""
+
+PRUNE_EVERY: Final = timedelta(hours=1)
+PRUNE_STEPS_MAX: Final = 20
+"""Transactions one prune makes at most: what is left goes with the next."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -117,6 +128,14 @@ _FAULTS: Final = {
 }
 
 
+@dataclass(slots=True)
+class Claimed:
+    """What an event says of itself before anything proves it: for the quarantine."""
+
+    kid: str | None = None
+    issuer: str | None = None
+
+
 class EventRefusedError(StandardViolationError):
     """An event failed a check; nothing of it acts.
 
@@ -124,6 +143,7 @@ class EventRefusedError(StandardViolationError):
         why: which check.
         error_code: the standard's code for the sender; empty where it defines no body.
         status: 401 for the bearer JWT, else 400.
+        claimed: what had been read of it when it failed.
     """
 
     code: ClassVar[str] = "event_refused"
@@ -133,6 +153,7 @@ class EventRefusedError(StandardViolationError):
         self.why = why
         self.error_code = ERROR_CODES.get(why, "")
         self.status = 400 if self.error_code else 401
+        self.claimed = Claimed()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,14 +208,6 @@ class _Opened:
     payload: bytes = field(repr=False)
 
 
-@dataclass(slots=True)
-class _Claimed:
-    """What an event says of itself before anything proves it: for the quarantine."""
-
-    kid: str | None = None
-    issuer: str | None = None
-
-
 class Receiver:
     """Verifies and files events.  Lives on one event loop.
 
@@ -208,11 +221,10 @@ class Receiver:
         self._keys = keys
         self.counts: Counter[str] = Counter()
 
-    async def receive(self, delivery: Delivery, *, quarantine: bool = True) -> int:
+    async def receive(self, delivery: Delivery) -> int:
         """Verify and file an event; the same one again is welcome and changes nothing.
 
-        Args:
-            quarantine: whether to note a refusal in the database; under a flood the caller says no, and it only counts.
+        A refusal is counted; whether it is also noted (`quarantine`) is the caller's to say, who knows the pace.
 
         Returns:
             Its id in the inbox.
@@ -221,14 +233,12 @@ class Receiver:
             EventRefusedError: it failed a check.
             TransientError: its sender's keys or the database are away; it may come again.
         """
-        claimed = _Claimed()
+        claimed = Claimed()
         try:
             filing, event_id = await self._filed(delivery, claimed)
         except EventRefusedError as refused:
             self.counts[refused.why.value] += 1
-            if quarantine and not delivery.replayed:
-                log.warning("event refused", why=refused.why.value, address=delivery.address, size=len(delivery.body))
-                await self._quarantine(delivery, claimed, refused.why)
+            refused.claimed = claimed
             raise
         except TransientError:
             self.counts["unavailable"] += 1
@@ -236,7 +246,32 @@ class Receiver:
         self.counts[filing.value] += 1
         return event_id
 
-    async def _filed(self, delivery: Delivery, claimed: _Claimed) -> tuple[Filing, int]:
+    async def quarantine(self, delivery: Delivery, refused: EventRefusedError) -> None:
+        """Note an event that was refused, in the database and in the log.  While the database is away it is not."""
+        why, claimed = refused.why, refused.claimed
+        log.warning("event refused", why=why.value, address=delivery.address, size=len(delivery.body))
+
+        async def note(unit: UnitOfWork) -> None:
+            entry = Refused(
+                digest=hashlib.sha256(delivery.body).digest(),
+                why=why.value,
+                address=_claim(delivery.address, 64) or "",
+                media_type=_claim(delivery.media_type, 64) or "",
+                size=len(delivery.body),
+                kid=claimed.kid,
+                issuer=claimed.issuer,
+                received_at=delivery.received_at,
+                last_at=await unit.now(),
+                body=delivery.body if why in KEPT else None,
+            )
+            await unit.inbox.refuse(entry)
+
+        try:
+            await self._store.atomically(note)
+        except SyncWorkerError as error:  # the refusal stands, noted or not
+            log.warning("refused event not noted", error=error.code)
+
+    async def _filed(self, delivery: Delivery, claimed: Claimed) -> tuple[Filing, int]:
         opened = await self._open(delivery, claimed)
         filing, event_id = await self._store.atomically(partial(self._file, opened, delivery))
         if filing is Filing.JTI_USED:
@@ -245,7 +280,7 @@ class Receiver:
 
     # -- the checks, in their order ----------------------------------------------------------------------------------
 
-    async def _open(self, delivery: Delivery, claimed: _Claimed) -> _Opened:
+    async def _open(self, delivery: Delivery, claimed: Claimed) -> _Opened:
         token = _structure(delivery.body)
         bearer_jti = await self._check_bearer(delivery, claimed)
         token = self._decrypt(token, claimed)
@@ -269,8 +304,8 @@ class Receiver:
             payload=payload,
         )
 
-    async def _check_bearer(self, delivery: Delivery, claimed: _Claimed) -> str | None:
-        """The `jti` of the bearer JWT; whatever is wrong with one that came is a refusal."""
+    async def _check_bearer(self, delivery: Delivery, claimed: Claimed) -> str | None:
+        """Stands for the `jti` of the bearer JWT and who issued it; whatever is wrong with one is a refusal."""
         if delivery.bearer is None:
             return None
         token = delivery.bearer.get_secret_value()
@@ -287,9 +322,9 @@ class Receiver:
             raise EventRefusedError(Why.BEARER, "authorization: its aud is not the address of our webhook")
         if jti is None or jose.fault_of_lifetime(claims, now=delivery.received_at):
             raise EventRefusedError(Why.BEARER, "authorization: no jti, or not good at this time")
-        return jti
+        return hashlib.sha256(f"{sender.issuer}\n{jti}".encode()).hexdigest()  # it need not be the event's own issuer
 
-    def _decrypt(self, token: str, claimed: _Claimed) -> str:
+    def _decrypt(self, token: str, claimed: Claimed) -> str:
         if token.count(".") == 2:
             if not self._rules.accept_unencrypted:
                 raise EventRefusedError(Why.UNENCRYPTED, "body: a JWS that is not encrypted; encrypt it to our key")
@@ -307,7 +342,7 @@ class Receiver:
             raise EventRefusedError(Why.JWS_MALFORMED, "JWE: holds no JWS")
         return inner
 
-    def _sender(self, token: str, claimed: _Claimed) -> Sender:
+    def _sender(self, token: str, claimed: Claimed) -> Sender:
         try:
             issuer = jose.unverified_claims(token).get("iss")
         except StandardViolationError as error:
@@ -348,29 +383,6 @@ class Receiver:
             await unit.inbox.trim_quarantined()
         return filing, event_id
 
-    async def _quarantine(self, delivery: Delivery, claimed: _Claimed, why: Why) -> None:
-        async def note(unit: UnitOfWork) -> None:
-            at = await unit.now()
-            await unit.inbox.refuse(
-                Refused(
-                    digest=hashlib.sha256(delivery.body).digest(),
-                    why=why.value,
-                    address=_claim(delivery.address, 64) or "",
-                    media_type=_claim(delivery.media_type, 64) or "",
-                    size=len(delivery.body),
-                    kid=claimed.kid,
-                    issuer=claimed.issuer,
-                    received_at=delivery.received_at,
-                    last_at=at,
-                    body=delivery.body if why in KEPT else None,
-                )
-            )
-
-        try:
-            await self._store.atomically(note)
-        except SyncWorkerError as error:  # the refusal stands, noted or not
-            log.warning("refused event not noted", error=error.code)
-
 
 class Refusals:
     """Writes the signed bodies of our answers to events we do not take.
@@ -390,7 +402,7 @@ class Refusals:
 
 
 class Acting:
-    """Acts on filed events, one claim each.  Lives on one event loop.
+    """Acts on filed events, one claim each, and takes away old ones.  Lives on one event loop.
 
     Args:
         retention: how long an event stays in the inbox.
@@ -400,9 +412,10 @@ class Acting:
         self._store = store
         self._lifecycle = lifecycle
         self._retention = retention
+        self._pruned_at: datetime | None = None
 
     async def act(self, claim: Claim) -> tuple[datetime | None, str]:
-        """Act on the event of a claim; says when its row is due next (to be taken away), and what was done.
+        """Act on the event of a claim; says when to come back to it, if ever, and what was done.
 
         A claim somebody asked for (`events replay`) asks the Hub even where the event says nothing new.
 
@@ -414,7 +427,7 @@ class Acting:
         if event is None:
             return None, "forgotten"
         if event.state is not EventState.FILED:
-            return await self._forget(event, now)
+            return None, "done"
         if event.kind is EventKind.OPENING:
             outcome = await self._store.atomically(partial(self._follow_opening, event))
         elif claim.attempts > ATTEMPTS_MAX:
@@ -425,7 +438,25 @@ class Acting:
             return now + CALLBACK_RETRY, outcome
         state = EventState.QUARANTINED if outcome == "unknown_subject" else EventState.DONE
         await self._store.atomically(lambda unit: unit.inbox.end(event.id, outcome=outcome, at=now, state=state))
-        return event.received_at + self._retention, outcome
+        return None, outcome
+
+    async def prune(self) -> None:
+        """Take away what is past its retention, inbox and quarantine; at most once an hour, so call it at every tick.
+
+        While the database is away nothing happens, and the next hour finds the same.
+        """
+        try:
+            async with self._store.reading() as unit:
+                now = await unit.now()
+            if self._pruned_at is not None and now - self._pruned_at < PRUNE_EVERY:
+                return
+            self._pruned_at = now
+            for _ in range(PRUNE_STEPS_MAX):
+                gone = await self._store.atomically(lambda unit: unit.inbox.prune(before=now - self._retention))
+                if gone < PRUNED_MAX:
+                    return
+        except SyncWorkerError as error:
+            log.warning("old events not taken away yet", error=error.code)
 
     async def _ask(self, event: StoredEvent, now: datetime, *, asked: bool) -> str:
         consent_id = ConsentId(event.subject)
@@ -435,7 +466,10 @@ class Acting:
             return "callback_awaited" if now < event.received_at + CALLBACK_AWAITED else "unknown_subject"
         if not asked and (nothing_new := says_nothing_new(event, held)):
             return nothing_new
-        seen = await self._lifecycle.ask(consent_id)
+        try:
+            seen = await self._lifecycle.ask(consent_id)
+        except NotAllowedError:  # no time mends it; the event stays, and `events replay` acts once it is allowed
+            return "not_allowed"
         if seen.status != held.status:
             return "moved"
         return "unmoved" if event.status in (None, seen.status) else "not_confirmed"
@@ -445,16 +479,6 @@ class Acting:
         openings = await unit.openings.find(lfi=event.lfi, account_id=event.subject)
         woken = [await unit.work.ask_now(WorkKind.OPENING, one.opening_id) for one in openings]
         return "followed" if any(woken) else "known"
-
-    async def _forget(self, event: StoredEvent, now: datetime) -> tuple[datetime | None, str]:
-        due = event.received_at + self._retention
-        if now < due:
-            return due, "done"
-        await self._store.atomically(lambda unit: unit.inbox.prune(before=now - self._retention))
-        return (
-            now + CALLBACK_RETRY,
-            "pruned",
-        )  # this very row went with its event, unless more were due than one go takes
 
 
 async def placed(

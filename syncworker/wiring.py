@@ -4,7 +4,7 @@ What commands need that only look lies in `opening`; `build_application` builds 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -22,7 +22,10 @@ from syncworker.consents.import_file import KnownLFI
 from syncworker.consents.importing import Importer
 from syncworker.consents.lifecycle import Lifecycle
 from syncworker.consents.polling import Cadence, Polling
+from syncworker.consents.reconciling import Comparison, Reconciling
+from syncworker.consents.renewal import Flagging, Renewals
 from syncworker.consents.revoking import Revoking
+from syncworker.consents.subscribing import Subscribing
 from syncworker.consents.tokens import TokenBatchReport, TokenDue, Vault
 from syncworker.declarations import Follower
 from syncworker.errors import SettingsError, SyncWorkerError
@@ -495,15 +498,29 @@ class Application:
             ),
             sync_settings(settings),
         )
-        self.revoking = Revoking(store, self.clients, self.lifecycle, on_call=self._journal.note)
+        self.revoking = Revoking(store, self.clients, self.lifecycle, on_call=self._journal.note, allowed=self.allowed)
+        self.reconciling = Reconciling(store, self.clients, on_call=self._journal.note, allowed=self.allowed)
         polling = Polling(
-            store, self.lifecycle, self.revoking, cadence=cadence(settings), retention=retention(settings)
+            store,
+            self.lifecycle,
+            self.revoking,
+            cadence=cadence(settings),
+            retention=retention(settings),
+            subscribing=Subscribing(
+                store,
+                self.clients,
+                self.lifecycle,
+                url=settings.events.url,
+                on_call=self._journal.note,
+                allowed=self.allowed,
+            ),
+            reconciling=self.reconciling,
         )
 
-        acting = Acting(store, self.lifecycle, retention=timedelta(days=settings.events.retention_days))
+        self._events = Acting(store, self.lifecycle, retention=timedelta(days=settings.events.retention_days))
 
         async def act(claim: Claim) -> Ended:
-            return Ended(*await acting.act(claim))
+            return Ended(*await self._events.act(claim))
 
         async def look(claim: Claim) -> Ended:
             return Ended(*await polling.look(claim))
@@ -515,12 +532,24 @@ class Application:
             cadence=opening_cadence(settings),
             retention=retention(settings).get(DataClass.PERSONAL),
             on_call=self._journal.note,
+            allowed=self.allowed,
         )
 
         async def follow(claim: Claim) -> Ended:
             return Ended(*await self.openings.follow(claim))
 
-        handlers: dict[WorkKind, Handler] = {WorkKind.CONSENT: look, WorkKind.EVENT: act, WorkKind.OPENING: follow}
+        self.renewals = Renewals(store, self.clients, self.authorize, life=timedelta(hours=settings.renewal.link_hours))
+        flagging = Flagging(store, thresholds=settings.renewal.thresholds)
+
+        async def flag(claim: Claim) -> Ended:
+            return Ended(*await flagging.flag(claim))
+
+        handlers: dict[WorkKind, Handler] = {
+            WorkKind.CONSENT: look,
+            WorkKind.FLAG: flag,
+            WorkKind.EVENT: act,
+            WorkKind.OPENING: follow,
+        }
         self._handlers = Handlers(store, handlers, retry_after=due.retry_delay)
         lease = timedelta(seconds=settings.lease_seconds)
         self.dispatcher = Dispatcher(
@@ -530,6 +559,7 @@ class Application:
     async def tick(self) -> list[Batch]:
         """Claim what is due at every LFI we may call, and commit; begin to read the directory when that is due."""
         await self._follower.look()
+        await self._events.prune()
         declared = await declared_lfis(self.settings, self.store)
         self._rates.update({slug: entry.calls_per_second for slug, (entry, _) in declared.items()})
         batches = await self.dispatcher.tick(
@@ -561,6 +591,19 @@ class Application:
             return await self._handlers.batch(kind, claims)
         finally:
             await self._journal.flush()
+
+    async def reconcile(
+        self, *, lfi: Slug | None = None, progress: Callable[[int, int], None] = lambda _done, _all: None
+    ) -> Comparison:
+        """Compare every consent with the Hub, in this process; as `Reconciling.every`."""
+        try:
+            return await self.reconciling.every(lfi=lfi, progress=progress)
+        finally:
+            await self._journal.flush()
+
+    async def file_calls(self) -> None:
+        """File the calls noted so far, for a process that works on no batches."""
+        await self._journal.flush()
 
     async def sync_now(self, connection_id: ConsentId) -> RunReport | None:
         """Sync one connection in this process; `None` when a worker is at it, or it has no schedule.
@@ -754,9 +797,13 @@ def event_refusals(settings: Settings) -> Refusals | None:
         SettingsError: the key cannot be used.
     """
     client = settings.client
-    if client.signing_key is None or client.client_id is None:
+    kid = client.signing_kid or ""
+    file, field = client.signing_key, "client.signing_key"
+    if client.signing_keys:
+        file, field = client.signing_keys.get(kid), f"client.signing_keys.{kid}"
+    if file is None or client.client_id is None:
         return None
-    key = SigningKey.load(settings.resolved(client.signing_key), client.signing_kid or "", field="client.signing_key")
+    key = SigningKey.load(settings.resolved(file), kid, field=field)
     return Refusals(key, issuer=client.client_id, clock=SystemClock())
 
 

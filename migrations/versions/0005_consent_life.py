@@ -1,4 +1,4 @@
-"""What follows a consent's state: looks at the Hub, our own revocations, the retention clock.
+"""What follows a consent's state: looks at the Hub, comparisons, our own revocations, the retention clock.
 
 Why it is safe on a live table: the columns may be NULL, which neither database rewrites the table for.  Consents that
 may still move get a row of work, due when their status was last heard of, so the first
@@ -29,6 +29,19 @@ def upgrade() -> None:
         "consent",
         sa.Column("ended_at", INSTANT, comment="when we saw its terminal status: the retention clock"),
     )
+    op.add_column("consent", sa.Column("compared_at", INSTANT, comment="last complete comparison with the Hub"))
+    op.add_column(
+        "consent",
+        sa.Column("drift", sa.String(120), comment="what that comparison could not mend, in words; NULL: nothing"),
+    )
+    op.add_column(
+        "consent",
+        sa.Column("webhook_active", sa.Boolean, comment="event notifications, as the Hub last showed; NULL: never"),
+    )
+    op.add_column(
+        "consent",
+        sa.Column("webhook_wanted", sa.Boolean, comment="switch the Hub has to be told of; NULL: it is told"),
+    )
     consent = sa.table(
         "consent", *map(sa.column, ("tenant", "consent_id", "lfi", "status", "status_seen_at", "ended_at"))
     )
@@ -43,5 +56,13 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("DELETE FROM work WHERE kind = 'consent'")
-    for column in ("ended_at", "revoke_by", "revoke_asked_at"):
+    for column in (
+        "webhook_wanted",
+        "webhook_active",
+        "drift",
+        "compared_at",
+        "ended_at",
+        "revoke_by",
+        "revoke_asked_at",
+    ):
         op.drop_column("consent", column)

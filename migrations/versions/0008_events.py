@@ -26,7 +26,7 @@ def upgrade() -> None:
         ),
         sa.Column("issuer", sa.String(512), nullable=False, comment="who signed it, verified"),
         sa.Column("jti", sa.String(256), comment="of the signed event; NULL: it has none"),
-        sa.Column("bearer_jti", sa.String(256), comment="of the bearer JWT it came with"),
+        sa.Column("bearer_jti", sa.String(64), comment="SHA-256 of issuer and jti of the bearer JWT it came with"),
         sa.Column("kind", sa.String(40), nullable=False),
         sa.Column("subject", sa.String(128), nullable=False, comment="the id it names; '' when none could be read"),
         sa.Column("lfi", sa.String(64), nullable=False, comment="of the subject; '' when it is not known to us"),
@@ -49,12 +49,19 @@ def upgrade() -> None:
         sa.Column("content", sa.LargeBinary(), nullable=False, comment="the signed claims: deflated and sealed"),
         sa.CheckConstraint("state IN ('filed', 'done', 'quarantined')", name=op.f("ck_event_state")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_event")),
-        sa.UniqueConstraint("tenant", "digest", name=op.f("uq_event_tenant_digest")),
+        sa.UniqueConstraint("tenant", "issuer", "digest", name=op.f("uq_event_tenant_issuer_digest")),
         sa.UniqueConstraint("tenant", "issuer", "jti", name=op.f("uq_event_tenant_issuer_jti")),
-        sa.UniqueConstraint("tenant", "issuer", "bearer_jti", name=op.f("uq_event_tenant_issuer_bearer_jti")),
+        sa.UniqueConstraint("tenant", "bearer_jti", name=op.f("uq_event_tenant_bearer_jti")),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_event_tenant_received_at", "event", ["tenant", "received_at"])
+    op.create_index(
+        "ix_event_quarantined",
+        "event",
+        ["tenant", "id"],
+        sqlite_where=sa.text("state = 'quarantined'"),
+        postgresql_where=sa.text("state = 'quarantined'"),
+    )
     op.create_table(
         "refused_event",
         sa.Column("id", BIG_ID, autoincrement=True, nullable=False),

@@ -42,7 +42,8 @@ def upgrade() -> None:
         sa.Column("information", sa.LargeBinary, comment="sealed: AdditionalStatusInformation"),
         sa.Column("redirect_url", sa.LargeBinary, comment="sealed: where the user must be sent"),
         sa.Column("share", JSON, comment="the data-sharing consent wished for once it is opened: permissions, days"),
-        sa.Column("consent_id", sa.String(128), comment="the consent begun with that wish"),
+        sa.Column("intent_id", sa.String(64), comment="authorization_intent made of that wish"),
+        sa.Column("consent_id", sa.String(128), comment="the consent begun at once, without an intent"),
         sa.Column("created_at", INSTANT, nullable=False),
         sa.PrimaryKeyConstraint("tenant", "opening_id", name="pk_opening"),
     )

@@ -1,4 +1,4 @@
-"""`syncworker consents pause|resume|revoke|erase`: what a person does to a consent that is there."""
+"""`syncworker consents pause|resume|revoke|subscribe|erase`: what a person does to a consent that is there."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from syncworker.cli import frame, show
-from syncworker.consents import erasing, pausing, revoking
+from syncworker.consents import erasing, pausing, revoking, subscribing
 from syncworker.standard.consents import Revoker
 from syncworker.standard.values import ConsentId
 from syncworker.store.consents import StoredConsent
@@ -41,6 +41,19 @@ def revoke(
 
     async def act(unit: UnitOfWork, one: ConsentId) -> StoredConsent:
         return await revoking.ordered(unit, one, by=by)
+
+    _done(consent_id, act, as_json=as_json)
+
+
+def subscribe(
+    consent_id: str,
+    on: Annotated[bool, typer.Option("--on/--off", help="Whether the bank sends events about this consent.")],
+    as_json: frame.AsJson = False,
+) -> None:
+    """Switch a consent's event notifications; a worker tells the Hub.  Polls go on as before."""
+
+    async def act(unit: UnitOfWork, one: ConsentId) -> StoredConsent:
+        return await subscribing.ordered(unit, one, active=on)
 
     _done(consent_id, act, as_json=as_json)
 
@@ -86,5 +99,7 @@ def _done(consent_id: str, act: Act, *, as_json: bool) -> None:
         "paused_at": held.paused_at,
         "revoke_asked_at": held.revoke_asked_at,
         "revoke_by": held.revoke_by,
+        "webhook_active": held.webhook_active,
+        "webhook_wanted": held.webhook_wanted,
     }
     show.facts(facts, as_json=as_json)

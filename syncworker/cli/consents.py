@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from syncworker.cli import consent_acts, frame, show
+from syncworker.cli import consent_acts, frame, reconciling, show
 from syncworker.clock import SystemClock, monotonic
+from syncworker.consents.lifecycle import NEVER
 from syncworker.errors import RequestError, meaning_of
 from syncworker.settings import Settings, read_slug
 from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest, Purpose, UserType
@@ -22,7 +23,14 @@ if TYPE_CHECKING:
     from syncworker.wiring import Application
 
 app = typer.Typer(help="Consents and their data.", no_args_is_help=True)
-for act in (consent_acts.pause, consent_acts.resume, consent_acts.revoke, consent_acts.erase):
+for act in (
+    consent_acts.pause,
+    consent_acts.resume,
+    consent_acts.revoke,
+    consent_acts.subscribe,
+    consent_acts.erase,
+    reconciling.reconcile,
+):
     app.command()(act)
 
 DEFAULT_PERMISSIONS: Final = (
@@ -166,6 +174,7 @@ def show_(consent_id: str, as_json: frame.AsJson = False) -> None:
             connection = await unit.consents.connection(one.connection_id)
             counts = await unit.records.count(one.connection_id)
             cursors = await unit.cursors.of(one.connection_id)
+            look = await unit.work.find(WorkKind.CONSENT, one.consent_id)
             now = await unit.now()
         show.facts(
             {
@@ -178,6 +187,16 @@ def show_(consent_id: str, as_json: frame.AsJson = False) -> None:
                 "status_updated_at": one.status_updated_at,
                 "status_seen_at": one.status_seen_at,
                 "needs_consent": one.needs_consent,
+                "paused_at": one.paused_at,
+                "revoke_asked_at": one.revoke_asked_at,
+                "revoked_by": one.revoked_by,
+                "ended_at": one.ended_at,
+                "compared_at": one.compared_at,
+                "drift": one.drift,
+                "webhook_active": one.webhook_active,
+                "webhook_wanted": one.webhook_wanted,
+                "hub_asked_next_at": None if look is None or look.due_at >= NEVER else look.due_at,
+                "hub_asked_error": None if look is None else look.last_error,
                 "permissions": list(one.permissions),
                 "expires_at": one.expires_at,
                 "from_date": one.from_date,

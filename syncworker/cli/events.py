@@ -6,14 +6,11 @@ from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
-from syncworker import wiring
 from syncworker.cli import frame, show
 from syncworker.errors import RequestError
 from syncworker.settings import Settings
 from syncworker.store.inbox import EventState, Refused, StoredEvent
 from syncworker.store.unit_of_work import Store
-from syncworker.webhooks import Delivery, EventRefusedError, Receiver
-from syncworker.webhooks import replay as act_again
 
 T = TypeVar("T")
 
@@ -76,26 +73,45 @@ def replay(event_id: EventId, as_json: frame.AsJson = False) -> None:
     """Act on an event again; one of the quarantine is verified again with today's keys and senders.  Harmless."""
     kind, number = _parsed(event_id)
     settings = frame.settings()
-
-    async def work(store: Store) -> dict[str, Any]:
-        accepted = await _verified_again(settings, store, number, event_id) if kind == QUARANTINE else number
-        senders = wiring.senders(settings)
-        if kind == QUARANTINE:
-            async with store.reading() as unit:
-                return _facts(_found(await unit.inbox.get(accepted), event_id))
-        return _facts(await store.atomically(lambda unit: act_again(unit, accepted, senders)))
-
-    show.facts(frame.with_store(work, sealed=True), as_json=as_json)
-    if not as_json:
+    again = _verified_again if kind == QUARANTINE else _acted_on_again
+    one = frame.with_store(lambda store: again(settings, store, number, event_id), sealed=True)
+    show.facts(_facts(one), as_json=as_json)
+    if one.state is EventState.FILED:
         show.say("a worker acts on it with the next tick")
 
 
-async def _verified_again(settings: Settings, store: Store, number: int, shown: str) -> int:
+@app.command()
+def counts(as_json: frame.AsJson = False) -> None:
+    """How many events the tables hold, by what became of them; `again` counts deliveries that repeated one."""
+
+    async def read(store: Store) -> dict[str, int]:
+        async with store.reading() as unit:
+            return dict(await unit.inbox.counts())
+
+    show.facts(frame.with_store(read), as_json=as_json)
+
+
+async def _acted_on_again(settings: Settings, store: Store, number: int, _shown: str) -> StoredEvent:
+    """Have a filed event acted on once more.
+
+    Raises:
+        RequestError: as `webhooks.replay`.
+    """
+    from syncworker import webhooks, wiring
+
+    senders = wiring.senders(settings)
+    return await store.atomically(lambda unit: webhooks.replay(unit, number, senders))
+
+
+async def _verified_again(settings: Settings, store: Store, number: int, shown: str) -> StoredEvent:
     """Verify a body of the quarantine as of the instant it came, and file it.
 
     Raises:
         RequestError: no such entry, its body was not kept, or it fails a check still; names the check.
     """
+    from syncworker import wiring
+    from syncworker.webhooks import Delivery, EventRefusedError
+
     async with store.reading() as unit:
         refused = _found(await unit.inbox.one_refused(number), shown)
     if refused.body is None:
@@ -110,16 +126,13 @@ async def _verified_again(settings: Settings, store: Store, number: int, shown: 
         replayed=True,
     )
     async with wiring.open_receiver(settings, store) as receiver:
-        accepted = await _received(receiver, delivery, shown)
+        try:
+            accepted = await receiver.receive(delivery)
+        except EventRefusedError as error:
+            raise RequestError(f"id: {shown} still fails the check {error.why.value!r}: {error}") from None
     await store.atomically(lambda unit: unit.inbox.release(number))
-    return accepted
-
-
-async def _received(receiver: Receiver, delivery: Delivery, shown: str) -> int:
-    try:
-        return await receiver.receive(delivery)
-    except EventRefusedError as error:
-        raise RequestError(f"id: {shown} still fails the check {error.why.value!r}: {error}") from None
+    async with store.reading() as unit:
+        return _found(await unit.inbox.get(accepted), shown)
 
 
 def _parsed(event_id: str) -> tuple[str, int]:

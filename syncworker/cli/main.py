@@ -26,6 +26,7 @@ GROUPS: Final = {
     "tokens": "tokens",
     "openings": "openings",
     "events": "events",
+    "apikeys": "apikeys",
 }
 """Groups of commands, and the module whose `app` each is."""
 
@@ -36,6 +37,7 @@ COMMANDS: Final = {
     "up": "processes",
     "worker": "processes",
     "beat": "processes",
+    "web": "web",
     "doctor": "health",
     "status": "health",
     "health": "liveness",

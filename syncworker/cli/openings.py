@@ -7,11 +7,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from syncworker import tasks, wiring
 from syncworker.cli import frame, show
 from syncworker.clock import monotonic
 from syncworker.errors import RequestError, TransientError, meaning_of
@@ -22,6 +21,9 @@ from syncworker.standard.openings import ENDED, OpeningState
 from syncworker.store.openings import OpeningContents, OpeningMoved, ShareWish, StoredOpening
 from syncworker.store.unit_of_work import Store
 from syncworker.store.work import WorkKind
+
+if TYPE_CHECKING:
+    from syncworker.wiring import Application
 
 app = typer.Typer(help="Account openings at LFIs.", no_args_is_help=True)
 
@@ -169,7 +171,7 @@ def share(
     """Begin the data-sharing consent of an opened account and print the URL the user has to open."""
     wish = ShareWish(permissions=tuple(permission), days=days) if permission else None
 
-    async def begin(application: wiring.Application) -> dict[str, Any]:
+    async def begin(application: "Application") -> dict[str, Any]:
         started = await application.openings.share(opening_id, wish=wish)
         return {"consent": started.consent_id, "open_before": started.expires_at, "url": started.url}
 
@@ -202,7 +204,7 @@ def settle(
 
 
 def _acted(act: Callable[[Openings], Awaitable[StoredOpening]], *, as_json: bool) -> None:
-    async def work(application: wiring.Application) -> tuple[StoredOpening, OpeningContents]:
+    async def work(application: "Application") -> tuple[StoredOpening, OpeningContents]:
         opening = await act(application.openings)
         return opening, await _contents(application.store, opening.opening_id)
 
@@ -210,9 +212,7 @@ def _acted(act: Callable[[Openings], Awaitable[StoredOpening]], *, as_json: bool
     show.facts(_facts(opening, contents), as_json=as_json)
 
 
-async def _created(
-    application: wiring.Application, slug: Any, order: OpeningOrder
-) -> tuple[StoredOpening, OpeningContents]:
+async def _created(application: "Application", slug: Any, order: OpeningOrder) -> tuple[StoredOpening, OpeningContents]:
     opening = await application.openings.create(slug, order)
     return opening, await _contents(application.store, opening.opening_id)
 
@@ -248,6 +248,8 @@ async def _asked(opening: StoredOpening, ask: Callable[[StoredOpening], Awaitabl
 
 async def _hurry(store: Store, config: Settings, opening_id: str) -> None:
     """Have a worker ask the LFI now, if there is anything to ask."""
+    from syncworker import tasks, wiring
+
     opening = await _held(store, opening_id)
     if opening.state in ENDS:
         return
@@ -298,6 +300,7 @@ def _facts(opening: StoredOpening, contents: OpeningContents) -> dict[str, Any]:
         "error": opening.error,
         "events": opening.webhook_active,
         "share": None if wish is None else list(wish.permissions),
+        "intent": opening.intent_id,
         "consent": opening.consent_id,
         "created_at": opening.created_at,
         "what_to_do": WHAT_TO_DO[opening.state],

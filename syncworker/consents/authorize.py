@@ -1,8 +1,10 @@
 """Ask a user for a consent, and bring home its first tokens.
 
 `begin` pushes the request (PAR), keeps what the redirect will be checked against, and only then gives the address to
-open.  `complete` checks the redirect in the order of `domain.md` §2.4, uses the authorisation up before the code is
-exchanged, and stores connection, consent, tokens and work in one transaction before anything else happens.
+open.  `intend` writes down what a user is to be asked for, and `open` pushes it when they open the link: a
+`request_uri` lives for minutes (trap 9).  `complete` checks the redirect in the order of `domain.md` §2.4, uses the
+authorisation up before the code is exchanged, and stores connection, consent, tokens and work in one transaction
+before anything else happens.
 
 How an authorisation ends is kept in its row and, where it brings no consent, is the `cause` of an
 `AuthorizationFailedError`: the words of `Ending`.
@@ -49,7 +51,7 @@ from syncworker.standard.consents import (
 )
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version, highest
-from syncworker.store.authorizations import StoredAuthorization
+from syncworker.store.authorizations import StoredAuthorization, StoredIntent
 from syncworker.store.consents import Connection, StoredConsent
 from syncworker.store.failures import StoreRefusedError
 from syncworker.store.tokens import NewToken
@@ -63,6 +65,25 @@ USER_REF_LENGTH: Final = 128
 STATE_LENGTH: Final = 128
 VERIFIER_BYTES: Final = 64
 """Random bytes of a `code_verifier`: 86 characters of base64url, within the 43 to 128 of RFC 7636."""
+
+INTENT_BYTES: Final = 32
+"""Random bytes of an intent's id: 43 characters of base64url."""
+
+INTENT_LENGTH: Final = 64
+INTENT_LIFE: Final = timedelta(hours=24)
+"""How long a link may wait for its user."""
+
+RETURN_URL_LENGTH: Final = 2048
+
+SAME_CLICK: Final = timedelta(seconds=10)
+"""An intent opened again within this time is a double click and gets the request pushed for the first.
+
+Later on a new one is pushed, though the old `request_uri` may still live: it is good for one visit of the bank's page,
+and a user who comes back here has probably been there.
+"""
+
+OPENINGS_MAX: Final = 50
+"""Requests pushed for one intent: whoever holds a link cannot keep a bank busy with it."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -82,6 +103,12 @@ class Ending(StrEnum):
     """`invalid_grant`: the code is too old, used, or not ours."""
     CODE_UNANSWERED = "code_unanswered"
     """The exchange got no definite answer; a code is good once, so the user has to begin again."""
+    UNKNOWN_INTENT = "unknown_intent"
+    INTENT_EXPIRED = "intent_expired"
+    """The link was opened too late."""
+    INTENT_COMPLETED = "intent_completed"
+    """Its consent is home already."""
+    OPENED_TOO_OFTEN = "opened_too_often"
     FAILED = "failed"
     """The exchange was refused or its answer does not hold, for a reason our operator or the LFI has to mend."""
 
@@ -92,11 +119,13 @@ class AuthorizationStarted:
 
     Attributes:
         url: for the user to open, once, before `expires_at`; it carries the `request_uri`, so it is not logged.
+        state: comes back with the redirect; whoever serves the user's browser binds it to that browser.
     """
 
     consent_id: ConsentId
     url: str = field(repr=False)
     expires_at: datetime
+    state: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +140,27 @@ class Completed:
     connection_id: ConsentId
     lfi: Slug
     status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intended:
+    """An authorisation that begins when its user opens it.
+
+    Attributes:
+        intent_id: random, part of the link; whoever knows it may open it, so it is not logged.
+        base_consent_id: root of the connection that is renewed; `None` for a new one.
+        consent_expires_at: `ExpirationDateTime` the user is asked for.
+        expires_at: the link's end.
+    """
+
+    intent_id: str = field(repr=False)
+    lfi: Slug
+    user_ref: str | None
+    base_consent_id: ConsentId | None
+    permissions: tuple[str, ...]
+    consent_expires_at: datetime
+    return_url: str | None = field(default=None, repr=False)
+    expires_at: datetime
 
 
 class Authorizer:
@@ -165,13 +215,94 @@ class Authorizer:
             SetupError: the LFI is not known, does not know us, or offers no version it is declared for.
             RefusedError, TransientError, StandardViolationError: the LFI did not take it.
         """
+        return await self._begin(lfi, request, user_ref=user_ref, version=version)
+
+    async def intend(
+        self,
+        lfi: Slug,
+        request: ConsentRequest,
+        *,
+        user_ref: str | None = None,
+        version: Version | None = None,
+        return_url: str | None = None,
+        life: timedelta = INTENT_LIFE,
+    ) -> Intended:
+        """Write down what a user is to be asked for; nothing is sent before they `open` it.
+
+        Args:
+            request: its `consent_id` is not used: each opening asks for a new one.
+            user_ref, version: as for `begin`.
+            return_url: where the product wants its user back; whether it may be sent there is the caller's to check.
+            life: of the link.
+
+        Raises:
+            RequestError: the request is one the Hub would refuse, or does not fit the connection it renews.
+            NotAllowedError: the LFI or the customer is outside the allow-lists.
+            SetupError: the LFI is not known.
+        """
+        self._check(request, "-" if user_ref is None else user_ref, version)
+        self._allowed.check(lfi, user_ref)
+        await self._client(lfi, version)
+        await self._check_root(lfi, request, user_ref or request.base_consent_id)
+        if return_url is not None and len(return_url) > RETURN_URL_LENGTH:
+            raise RequestError(f"return_url: is longer than {RETURN_URL_LENGTH} characters")
+
+        async def step(unit: UnitOfWork) -> StoredIntent:
+            at = await unit.now()
+            row = StoredIntent(
+                intent_id=secrets.token_urlsafe(INTENT_BYTES),
+                lfi=lfi,
+                user_ref=user_ref,
+                version=version,
+                request=request,
+                return_url=return_url,
+                created_at=at,
+                expires_at=at + life,
+            )
+            await unit.intents.add(row)
+            return row
+
+        return _intended(await self._store.atomically(step))
+
+    async def open(self, intent_id: str) -> AuthorizationStarted:
+        """Push the request of an intent, now that its user is there, and give the address to send them to.
+
+        A double click gets the same request; a user who comes back later gets a new one, with a ConsentId of its own.
+
+        Raises:
+            AuthorizationFailedError: there is nothing to open; `cause` is `UNKNOWN_INTENT`, `INTENT_EXPIRED`,
+                `INTENT_COMPLETED` or `OPENED_TOO_OFTEN`.
+            and those of `begin`.
+        """
+        intent, earlier, now = await self._intent(intent_id)
+        if earlier is not None and earlier.request_uri is not None and now < earlier.created_at + SAME_CLICK:
+            client = await self._clients(intent.lfi)
+            return AuthorizationStarted(
+                consent_id=earlier.consent_id,
+                url=await client.authorization_url(earlier.request_uri.get_secret_value()),
+                expires_at=earlier.expires_at,
+                state=earlier.state,
+            )
+        if intent.opened >= OPENINGS_MAX:
+            raise _unopened(Ending.OPENED_TOO_OFTEN, f"was opened {intent.opened} times; begin a new one")
+        return await self._begin(
+            intent.lfi, intent.request, user_ref=intent.user_ref, version=intent.version, intent_id=intent_id
+        )
+
+    async def _begin(
+        self,
+        lfi: Slug,
+        request: ConsentRequest,
+        *,
+        user_ref: str | None,
+        version: Version | None,
+        intent_id: str | None = None,
+    ) -> AuthorizationStarted:
         connection_id = root_of(request.consent_id, request.base_consent_id)
         user_ref = connection_id if user_ref is None else user_ref
         self._check(request, user_ref, version)
         self._allowed.check(lfi, user_ref)
-        client = await self._clients(lfi)
-        if version is not None and version not in client.config.base_urls:
-            raise RequestError(f"version: {lfi} declares no base URL for {version.value}; add it to base_urls")
+        client = await self._client(lfi, version)
         await self._check_root(lfi, request, user_ref)
         discovery = await client.discovery()
         version = _version(lfi, discovery, (version,) if version else tuple(client.config.base_urls))
@@ -200,11 +331,12 @@ class Authorizer:
             request=details,
             created_at=self._clock.now(),
             expires_at=pushed.expires_at,
+            intent_id=intent_id,
         )
         await self._store.atomically(lambda unit: self._add(unit, row))
         url = await client.authorization_url(pushed.request_uri)
         log.info("authorisation begun", lfi=lfi, consent_id=request.consent_id)
-        return AuthorizationStarted(consent_id=request.consent_id, url=url, expires_at=pushed.expires_at)
+        return AuthorizationStarted(consent_id=request.consent_id, url=url, expires_at=pushed.expires_at, state=state)
 
     async def complete(self, redirect_url: str) -> Completed:
         """Take the redirect a user came back with, and bring home the tokens.
@@ -259,7 +391,31 @@ class Authorizer:
         if faults:
             raise RequestError("; ".join(faults))
 
-    async def _check_root(self, lfi: Slug, request: ConsentRequest, user_ref: str) -> None:
+    async def _client(self, lfi: Slug, version: Version | None) -> LFIClient:
+        """The client of an LFI, which must be declared for the version if one is wished for."""
+        client = await self._clients(lfi)
+        if version is not None and version not in client.config.base_urls:
+            raise RequestError(f"version: {lfi} declares no base URL for {version.value}; add it to base_urls")
+        return client
+
+    async def _intent(self, intent_id: str) -> tuple[StoredIntent, StoredAuthorization | None, datetime]:
+        """An intent that may be opened, the request pushed for it last, and the time."""
+        readable = len(intent_id) <= INTENT_LENGTH and intent_id.isascii() and intent_id.isprintable()
+        async with self._store.reading() as unit:
+            intent = await unit.intents.get(intent_id) if readable else None
+            earlier = None
+            if intent is not None and intent.consent_id is not None:
+                earlier = await unit.authorizations.of(intent.consent_id)
+            now = await unit.now()
+        if intent is None:
+            raise _unopened(Ending.UNKNOWN_INTENT, "is not one of ours")
+        if intent.completed_at is not None:
+            raise _unopened(Ending.INTENT_COMPLETED, "was completed; its consent is home")
+        if now >= intent.expires_at:
+            raise _unopened(Ending.INTENT_EXPIRED, "has expired; begin a new one")
+        return intent, earlier, now
+
+    async def _check_root(self, lfi: Slug, request: ConsentRequest, user_ref: str | None) -> None:
         """A successor names the root of a chain we hold, of the same user at the same LFI (trap 10)."""
         if request.base_consent_id is None:
             return
@@ -275,6 +431,8 @@ class Authorizer:
         at = await unit.now()
         shift = at - self._clock.now()
         await unit.authorizations.add(replace(row, created_at=at, expires_at=row.expires_at + shift))
+        if row.intent_id is not None:
+            await unit.intents.pushed(row.intent_id, consent_id=row.consent_id)
 
     # -- complete -----------------------------------------------------------------------------------------------------
 
@@ -363,13 +521,15 @@ class Authorizer:
                 certificate=answer.certificate,
             )
             consent = await self._file(unit, row, harvest, at)
-            if not consent.terminal:
+            if not consent.terminal and consent.revoke_asked_at is None:
                 await unit.tokens.put_first(row.consent_id, new)
                 due = self._token_due and self._token_due(row.consent_id, new.issued_at, new.expires_at)
                 await unit.work.schedule(WorkKind.TOKEN, row.consent_id, lfi=row.lfi, due_at=due or NEVER)
                 await unit.work.schedule(WorkKind.SYNC, consent.connection_id, lfi=row.lfi, due_at=at)
                 await unit.work.schedule(WorkKind.CONSENT, row.consent_id, lfi=row.lfi, due_at=at)
             await unit.authorizations.settle(row.state, outcome=Ending.AUTHORIZED.value)
+            if row.intent_id is not None:
+                await unit.intents.complete(row.intent_id, consent_id=row.consent_id, at=at)
             await unit.commit()
         return Completed(
             consent_id=row.consent_id, connection_id=consent.connection_id, lfi=row.lfi, status=consent.status
@@ -461,6 +621,23 @@ def _consent_of(details: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     consent = details[0]["consent"]
     assert isinstance(consent, Mapping)
     return consent
+
+
+def _intended(row: StoredIntent) -> Intended:
+    return Intended(
+        intent_id=row.intent_id,
+        lfi=row.lfi,
+        user_ref=row.user_ref,
+        base_consent_id=row.request.base_consent_id,
+        permissions=row.request.permissions,
+        consent_expires_at=row.request.expires_at,
+        return_url=row.return_url,
+        expires_at=row.expires_at,
+    )
+
+
+def _unopened(ending: Ending, why: str) -> AuthorizationFailedError:
+    return AuthorizationFailedError(f"intent: {why}", cause=ending.value)
 
 
 def _failed(row: StoredAuthorization, ending: Ending, message: str) -> AuthorizationFailedError:

@@ -5,8 +5,8 @@ carries it, and the clock ends a consent whose status lags (trap 16).  All three
 `ended_by_clock`, which write the status and its consequences in one transaction:
 
     a terminal status   destroys the tokens and takes the consent's work out of the schedule
-    Suspended           stops token refresh and sync, and keeps everything (trap 15)
-    Authorized          makes token and sync due at once
+    Authorized          makes token and sync due at once, and a look at its end (`renewal`)
+    any other           stops token refresh and sync, and keeps everything (Suspended: trap 15)
 
 Each move is followed by a look of `polling`, which knows how often a state deserves one, and what an end starts.
 
@@ -23,7 +23,7 @@ from syncworker.consents.allowed import EVERYBODY, Allowed
 from syncworker.errors import RequestError
 from syncworker.lfi.api import LFIClient
 from syncworker.lfi.transport import Call
-from syncworker.standard.consents import ConsentView, Status
+from syncworker.standard.consents import TERMINAL, ConsentView, Status
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.consents import Moved, StoredConsent
 from syncworker.store.unit_of_work import Store, UnitOfWork
@@ -40,6 +40,12 @@ NEVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
 
 CONSUMED: Final = "data_consent_consumed"
 """Audit: an alarm.  Only payments consume a consent; a data-sharing one never is (`domain.md` §4.1)."""
+
+ABANDONED: Final = "authorization_abandoned"
+"""Why a consent nobody decided about for a day is not asked for any more, until somebody does after all."""
+
+TOKENS_DESTROYED: Final = "tokens_destroyed"
+"""Why the user has to consent again where the Hub shows a consent in use that it had shown as ended."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -150,9 +156,24 @@ async def _follow(unit: UnitOfWork, moved: Moved, *, at: datetime) -> None:
         if moved.after == Status.Consumed:
             log.error("data consent consumed", consent_id=moved.consent_id, lfi=moved.lfi)
             await unit.consents.note(CONSUMED, subject=moved.consent_id, facts={"before": moved.before}, at=at)
-    await unit.work.schedule(WorkKind.CONSENT, moved.consent_id, lfi=moved.lfi, due_at=at)
-    if moved.after == Status.Suspended:
+    elif moved.after == Status.Authorized:
+        await _wake(unit, moved, at=at)
+        await unit.work.schedule(WorkKind.FLAG, moved.consent_id, lfi=moved.lfi, due_at=at)
+    else:
         await rest(unit, consent_id=moved.consent_id, connection_id=moved.connection_id, lfi=moved.lfi)
-    elif moved.after == Status.Authorized and await unit.tokens.exists(moved.consent_id):
-        await unit.work.schedule(WorkKind.TOKEN, moved.consent_id, lfi=moved.lfi, due_at=at)
-        await unit.work.schedule(WorkKind.SYNC, moved.connection_id, lfi=moved.lfi, due_at=at)
+    await unit.work.schedule(WorkKind.CONSENT, moved.consent_id, lfi=moved.lfi, due_at=at)
+
+
+async def _wake(unit: UnitOfWork, moved: Moved, *, at: datetime) -> None:
+    """Make token and sync due, if the consent may be called for now."""
+    held = await unit.consents.get(moved.consent_id)
+    with_tokens = await unit.tokens.exists(moved.consent_id)
+    if held is not None and held.needs_consent == ABANDONED:
+        await unit.consents.set_needs_consent(moved.consent_id, None)
+        held = await unit.consents.get(moved.consent_id)
+    if moved.before in TERMINAL and not with_tokens:
+        await unit.consents.set_needs_consent(moved.consent_id, TOKENS_DESTROYED)
+    if held is None or not held.callable_at(at) or not with_tokens:
+        return
+    await unit.work.schedule(WorkKind.TOKEN, moved.consent_id, lfi=moved.lfi, due_at=at)
+    await unit.work.schedule(WorkKind.SYNC, moved.connection_id, lfi=moved.lfi, due_at=at)

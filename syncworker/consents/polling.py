@@ -4,10 +4,13 @@ Each consent that may still move has one row of work (`WorkKind.CONSENT`).  `nex
 state, a pure function.  Every token answer carries the consent, so a consent whose token is refreshed by schedule is
 hardly ever asked for: a look that finds it fresh costs no call.  A consent whose end has come is ended by the clock.
 
+What the Hub has to be told (a revocation, a switched subscription) is told by a look, too.  And one look a night is a
+comparison (`reconciling`), fresh or not: each connection has its own minute of the night.
+
 Source: `domain.md` §4.1, §4.3; `design.md` §12 "consent poll".
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -16,19 +19,23 @@ import structlog
 import xxhash
 
 from syncworker.consents.erasing import Retention, keep_no_longer
-from syncworker.consents.lifecycle import Lifecycle, rest
+from syncworker.consents.lifecycle import ABANDONED, Lifecycle, rest
+from syncworker.consents.reconciling import Reconciling
 from syncworker.consents.revoking import Revoking
+from syncworker.consents.subscribing import Subscribing
 from syncworker.standard.consents import Status
-from syncworker.standard.values import ConsentId
+from syncworker.standard.values import UAE, ConsentId
 from syncworker.store.consents import StoredConsent
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim
 
-ABANDONED: Final = "authorization_abandoned"
-"""Why a consent nobody ever decided about is not asked for any more."""
-
 SPREAD: Final = 0.1
 """Looks come up to this share of their cadence early, by the ConsentId: what began together does not stay together."""
+
+NIGHT_BEGINS: Final = datetime(2020, 1, 1, 1, tzinfo=UAE)
+"""An hour past midnight where the customers are; the grid of comparisons begins at this one …"""
+NIGHT: Final = timedelta(hours=4)
+"""… and each connection has its place in so long a time."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -43,6 +50,7 @@ class Cadence:
         suspended: … and slowly after that; of a state the standard does not know, too.
         awaiting_first, awaiting_first_for: while the user is probably still at the bank's page …
         awaiting, awaiting_for: … then slowly, while further authorisers are asked; after that it is abandoned.
+        compared: from one complete comparison of a connection with the Hub to the next, counted in nights.
     """
 
     authorized: timedelta = timedelta(hours=1)
@@ -53,6 +61,7 @@ class Cadence:
     awaiting_first_for: timedelta = timedelta(minutes=30)
     awaiting: timedelta = timedelta(hours=1)
     awaiting_for: timedelta = timedelta(days=1)
+    compared: timedelta = timedelta(days=1)
 
 
 def next_look(consent: StoredConsent, *, now: datetime, cadence: Cadence) -> datetime | None:
@@ -63,9 +72,20 @@ def next_look(consent: StoredConsent, *, now: datetime, cadence: Cadence) -> dat
     if consent.terminal or abandoned(consent, now=now, cadence=cadence):
         return None
     every = _every(consent, now=now, cadence=cadence)
-    early = SPREAD * (xxhash.xxh3_64_intdigest(consent.consent_id.encode()) / 2**64)
-    look = consent.status_seen_at + every * (1 - early)
+    look = consent.status_seen_at + every * (1 - SPREAD * _phase(consent.consent_id))
     return min(look, consent.expires_at) if consent.status in {Status.Authorized, Status.Suspended} else look
+
+
+def next_comparison(consent: StoredConsent, *, cadence: Cadence) -> datetime:
+    """When a consent is due for a comparison: the first place of its connection in the nights since the last one."""
+    place = NIGHT_BEGINS + NIGHT * _phase(consent.connection_id)
+    since = consent.compared_at or consent.created_at
+    return place + cadence.compared * ((since - place) // cadence.compared + 1)
+
+
+def _phase(subject: str) -> float:
+    """The place of a subject in a spread, in [0, 1)."""
+    return xxhash.xxh3_64_intdigest(subject.encode()) / 2**64
 
 
 def abandoned(consent: StoredConsent, *, now: datetime, cadence: Cadence) -> bool:
@@ -91,12 +111,24 @@ class Polling:
     Args:
         lifecycle: asks the Hub and files what it says.
         revoking: brings our own revocations to the Hub.
+        subscribing: brings switched subscriptions to the Hub; without it they wait.
+        reconciling: makes the nightly comparisons; without it there are none.
         retention: how long what a consent brought stays after its end.
     """
 
     def __init__(
-        self, store: Store, lifecycle: Lifecycle, revoking: Revoking, *, cadence: Cadence, retention: Retention
+        self,
+        store: Store,
+        lifecycle: Lifecycle,
+        revoking: Revoking,
+        *,
+        cadence: Cadence,
+        retention: Retention,
+        subscribing: Subscribing | None = None,
+        reconciling: Reconciling | None = None,
     ) -> None:
+        self._subscribing = subscribing
+        self._reconciling = reconciling
         self._store = store
         self._lifecycle = lifecycle
         self._revoking = revoking
@@ -113,26 +145,52 @@ class Polling:
         held, now = await self._held(consent_id)
         if held is None:
             return None, "erased"
-        if held.revoke_asked_at is not None and not held.terminal:
-            held = await self._revoking.send(held)
-            return self._after(held, now, "revoked" if held.terminal else "revocation_sent")
         if held.terminal:
-            keep = partial(keep_no_longer, held=held, retention=self._retention)
-            return await self._store.atomically(keep), "ended"
+            return await self._kept(held), "ended"
+        if held.revoke_asked_at is not None:
+            return await self._after(await self._revoking.send(held), now, "revoked")
         if abandoned(held, now=now, cadence=self._cadence):
             await self._store.atomically(partial(self._abandon, held))
             return None, ABANDONED
         if now >= held.expires_at and await self._lifecycle.end_overdue(consent_id):
-            return None, "ended_by_clock"
-        due = next_look(held, now=now, cadence=self._cadence)
+            held, now = await self._held(consent_id)
+            return None if held is None else await self._kept(held), "ended_by_clock"
+        if held.webhook_wanted is not None and self._subscribing is not None:
+            return await self._after(await self._subscribing.send(held), now, "subscription_told")
+        if self._reconciling is not None and now >= next_comparison(held, cadence=self._cadence):
+            return await self._compare(held, now, self._reconciling)
+        due = self._next(held, now)
         if due is not None and due > now and not claim.asked:
             return due, "fresh"
         before = held.status
         held = await self._lifecycle.ask(consent_id)
-        return self._after(held, now, "asked" if held.status == before else "moved")
+        return await self._after(held, now, "asked" if held.status == before else "moved")
 
-    def _after(self, held: StoredConsent, now: datetime, outcome: str) -> tuple[datetime | None, str]:
-        return next_look(held, now=now, cadence=self._cadence), outcome
+    async def _compare(self, held: StoredConsent, now: datetime, by: Reconciling) -> tuple[datetime | None, str]:
+        """The comparison of the consent's whole connection; its other consents are done with it for the night."""
+        found = await by.connection(held.connection_id, ended=False)
+        if found.unanswered:
+            raise found.unanswered[0].error
+        after, _ = await self._held(held.consent_id)
+        if after is None:
+            return None, "erased"
+        return await self._after(after, now, "drifted" if found.differences else "compared")
+
+    async def _after(self, held: StoredConsent, now: datetime, outcome: str) -> tuple[datetime | None, str]:
+        """The end of a look that asked: counted from now, also where the Hub's word was older than ours."""
+        if held.terminal:
+            return await self._kept(held), outcome
+        return self._next(replace(held, status_seen_at=max(held.status_seen_at, now)), now), outcome
+
+    def _next(self, held: StoredConsent, now: datetime) -> datetime | None:
+        look = next_look(held, now=now, cadence=self._cadence)
+        if look is None or self._reconciling is None:
+            return look
+        return min(look, next_comparison(held, cadence=self._cadence))
+
+    async def _kept(self, held: StoredConsent) -> datetime | None:
+        """Destroy what an ended consent's data stayed long enough; when more of it will have."""
+        return await self._store.atomically(partial(keep_no_longer, held=held, retention=self._retention))
 
     async def _held(self, consent_id: ConsentId) -> tuple[StoredConsent | None, datetime]:
         async with self._store.reading() as unit:

@@ -2,8 +2,9 @@
 
 `order` writes down who wants it and ends everything of ours in one transaction: no call of the consent is made after
 it, its tokens are destroyed, its work rests.  Its row of work is due at once, and `send` tells the Hub by a PATCH with
-a client-credentials token, which needs none of the destroyed ones.  What became of a PATCH without an answer is read
-from the consent; a refusal is kept where a person sees it, and tried again (D-11).
+a client-credentials token, which needs none of the destroyed ones.  What became of a PATCH is read from the consent,
+whatever was answered to it; while the consent still stands, that is an error which a person sees, and it is tried
+again (D-11).
 
 Source: Account Information API, `PatchAccountAccessConsentsConsentId`; `domain.md` §4.2.
 """
@@ -12,8 +13,15 @@ from typing import Final
 
 import structlog
 
+from syncworker.consents.allowed import EVERYBODY, Allowed
 from syncworker.consents.lifecycle import Clients, Lifecycle, OnCall, rest, untold
-from syncworker.errors import LFIUnavailableError, RefusedError, RequestError
+from syncworker.errors import (
+    LFIUnavailableError,
+    RefusedError,
+    RequestError,
+    StandardViolationError,
+    SyncWorkerError,
+)
 from syncworker.standard.consents import Revoker, revocation
 from syncworker.standard.values import ConsentId
 from syncworker.store.consents import StoredConsent
@@ -29,7 +37,16 @@ log = structlog.stdlib.get_logger(__name__)
 class Revoking:
     """Revokes consents.  Lives on one event loop."""
 
-    def __init__(self, store: Store, clients: Clients, lifecycle: Lifecycle, *, on_call: OnCall = untold) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clients: Clients,
+        lifecycle: Lifecycle,
+        *,
+        on_call: OnCall = untold,
+        allowed: Allowed = EVERYBODY,
+    ) -> None:
+        self._allowed = allowed
         self._store = store
         self._clients = clients
         self._lifecycle = lifecycle
@@ -44,15 +61,18 @@ class Revoking:
         return await self._store.atomically(lambda unit: ordered(unit, consent_id, by=by))
 
     async def send(self, held: StoredConsent) -> StoredConsent:
-        """Tell the Hub of an ordered revocation, and give the consent as the Hub shows it afterwards.
+        """Tell the Hub of an ordered revocation, and give the consent, which has ended then.
 
         Raises:
+            NotAllowedError: the LFI or the customer is outside the allow-lists.
             RefusedError: the Hub refuses, and the consent still stands there.
-            TransientError, StandardViolationError, SetupError: to be tried again.
+            StandardViolationError: the Hub took it, and the consent still stands there.
+            TransientError, SetupError: to be tried again.
         """
+        self._allowed.check(held.lfi, held.user_ref)
         client = await self._clients(held.lfi)
         body = revocation(Revoker(held.revoke_by or Revoker.TPP))
-        refused: RefusedError | None = None
+        fault: SyncWorkerError = StandardViolationError("revocation: was taken, and the consent still stands")
         try:
             await client.patch_consent(
                 held.consent_id,
@@ -62,11 +82,12 @@ class Revoking:
             )
         except LFIUnavailableError as error:  # it may have arrived: the consent says so
             log.warning("revocation in doubt", consent_id=held.consent_id, error=error.code)
+            fault = error
         except RefusedError as error:
-            refused = error
+            fault = error
         seen = await self._lifecycle.ask(held.consent_id)
-        if refused is not None and not seen.terminal:
-            raise refused
+        if not seen.terminal:
+            raise fault
         return seen
 
 

@@ -31,6 +31,7 @@ from syncworker.lfi.api import LFIClient, fault_of_get
 from syncworker.lfi.bounds import check_json
 from syncworker.lfi.transport import Answer, CallLog
 from syncworker.standard.openings import DIALECTS, SCOPE, OpeningVersion, OpeningView, read_opening, subscription_change
+from syncworker.standard.operations import OperationClass
 from syncworker.standard.values import AccountId
 
 LIFETIME: Final = timedelta(minutes=5)
@@ -101,11 +102,13 @@ class OpeningCalls:
 
         Raises:
             SetupError: the feature is off, the LFI does not offer the scope, or we are not set up there.
+            GateClosedError, LFIBreakerOpenError: not now; says when.
             RefusedError, TransientError, StandardViolationError: no token.
         """
         config, version = self._client.config, self.version
         url = f"{config.openings_url(version)}/accounts"
         await self._check_scope()
+        await self._client.admit(OperationClass.OPENING)
         bearer = await self._client.own_token(SCOPE)
         body = jose.signed_message(
             message,
@@ -136,14 +139,17 @@ class OpeningCalls:
             )
         except SyncWorkerError as error:
             because = getattr(error, "reason", None) or error.code
-            raise InDoubtError(f"{CREATE}: no answer ({because})", because=because) from error
+            begun = getattr(error, "status", None)  # of an answer that was cut
+            raise InDoubtError(f"{CREATE}: no answer ({because})", because=because, status=begun) from error
         status = answer.status
         if 400 <= status < 500 and status not in _MAYBE:
-            raise self._refusal(answer)
+            if status == 401:
+                self._client.forget_own_token(SCOPE, prepared.bearer)
+            raise self._refusal(await self._client.unsigned(answer))
         if not 200 <= status < 300:
             raise InDoubtError(f"{CREATE}: status {status}", because=f"http_{status}", status=status)
         try:
-            return await self._view(answer, what=CREATE), status
+            return _view(await self._client.unsigned(answer), what=CREATE), status
         except SyncWorkerError as error:
             text = f"{CREATE}: the LFI said yes, in an answer that cannot be read ({error})"
             raise InDoubtError(text, because=error.code, status=status) from error
@@ -162,7 +168,7 @@ class OpeningCalls:
             if error.status not in (404, 405):
                 raise
             answer = await self._get(dialect.read_else, account_id, version, calls)
-        return await self._view(answer, what=READ)
+        return _view(answer, what=READ)
 
     async def subscribe(
         self, account_id: AccountId, *, version: OpeningVersion, active: bool, url: str | None, calls: CallLog
@@ -222,37 +228,28 @@ class OpeningCalls:
             return fault
         return RefusedError(f"{CREATE}: status {answer.status}", status=answer.status)
 
-    async def _view(self, answer: Answer, *, what: str) -> OpeningView:
-        """What an answer says, whether JSON or JWT.
 
-        Raises:
-            StandardViolationError: it cannot be read, or is not signed by the LFI.
-            TransientError, SetupError: the keys to check it with could not be had.
-        """
-        try:
-            return read_opening(await self._payload(answer))
-        except (ValueError, TypeError, AttributeError, OverflowError) as error:
-            raise StandardViolationError(f"{what}: the answer cannot be read") from error
+def _view(answer: Answer, *, what: str) -> OpeningView:
+    """What an answer says.
 
-    async def _payload(self, answer: Answer) -> Mapping[str, Any]:
-        text = answer.body.strip()
-        if text.startswith(b"{"):
-            check_json(text, "application/json")
-            document = _decoded(text)
-        else:
-            if not text.isascii() or text.count(b".") != 2:
-                raise StandardViolationError("body: neither JSON nor a signed JWT")
-            document = (await self._client.verified(SecretStr(text.decode()))).get("message")
-        if not isinstance(document, Mapping):
-            raise StandardViolationError("body: no JSON object")
-        return document
-
-
-def _decoded(text: bytes) -> object:
+    Raises:
+        StandardViolationError: it cannot be read.
+    """
     try:
-        return msgspec.json.decode(text)
+        return read_opening(_document(answer.body))
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise StandardViolationError(f"{what}: the answer cannot be read") from error
+
+
+def _document(text: bytes) -> Mapping[str, Any]:
+    text = check_json(text, "application/json")
+    try:
+        document = msgspec.json.decode(text)
     except (msgspec.MsgspecError, RecursionError):
         raise StandardViolationError("body: not JSON") from None
+    if not isinstance(document, Mapping):
+        raise StandardViolationError("body: no JSON object")
+    return document
 
 
 def refused_with(error: RefusedError | LFIRateLimitedError) -> tuple[int, str]:

@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -101,6 +102,10 @@ class _Held:
     looked_at: datetime | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    def serves(self, kid: str, *, now: datetime) -> bool:
+        """Whether a key may be used without a look."""
+        return kid in self.keys and self.good_until is not None and now < self.good_until
+
 
 class SenderKeys:
     """The signature keys of every trusted sender, as one process knows them.  Lives on one event loop."""
@@ -118,14 +123,15 @@ class SenderKeys:
             LFIUnavailableError: its keys cannot be read, and none that we could use are held.
         """
         held = self._held.setdefault(sender.issuer, _Held())
+        if held.serves(kid, now=self._clock.now()):  # nobody waits for a look that somebody's strange kid began
+            return held.keys[kid]
         async with held.lock:  # whoever comes meanwhile shares the outcome
             now = self._clock.now()
-            wanted = kid not in held.keys or held.good_until is None or now >= held.good_until
-            if wanted and (held.looked_at is None or now - held.looked_at >= FETCH_EVERY):
+            if not held.serves(kid, now=now) and (held.looked_at is None or now - held.looked_at >= FETCH_EVERY):
                 held.looked_at = now
                 await self._look(sender, held)
             if held.read_at is None or now - held.read_at >= STALE_MAX:
-                raise LFIUnavailableError("event: the keys of its sender cannot be read", retry_after=60)
+                raise LFIUnavailableError(f'events.senders."{sender.issuer}".jwks_url: not read lately', retry_after=60)
             if kid not in held.keys:
                 raise jose.UnknownKeyError("event: its kid is not among its sender's published keys")
             return held.keys[kid]
@@ -164,7 +170,14 @@ class KeyFetcher:
         except (OSError, ssl.SSLError) as error:
             raise SettingsError(f"client.ca_bundle: cannot use {ca_bundle}; give a PEM file of roots") from error
         self._clock = clock
-        self._client = httpx.AsyncClient(verify=context, trust_env=False, follow_redirects=False, timeout=None)  # noqa: S113  the deadline around each fetch is the timeout
+        self._client = httpx.AsyncClient(
+            verify=context,
+            trust_env=False,
+            follow_redirects=False,
+            cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
+            limits=httpx.Limits(max_keepalive_connections=0),  # minutes lie between two looks
+            timeout=None,  # noqa: S113  the deadline around each fetch is the timeout
+        )
 
     async def __aenter__(self) -> Self:
         return self

@@ -25,6 +25,7 @@ import msgspec
 from syncworker.simulator.asgi import JSON, Answer, Host, Request, json_answer
 from syncworker.simulator.clock import BankClock
 from syncworker.simulator.consents import MoveError
+from syncworker.simulator.details import is_uuid
 from syncworker.simulator.dice import Dice
 from syncworker.simulator.faults import Fault
 from syncworker.simulator.grants import Grants
@@ -32,7 +33,6 @@ from syncworker.simulator.identity import Identity, thumbprint
 from syncworker.simulator.jose import JoseError, sign, verify
 from syncworker.simulator.ledger import Account, Balance, Ledger, PartyRole, Person
 from syncworker.simulator.render import Item, instant
-from syncworker.simulator.requests import is_uuid
 from syncworker.simulator.resources import RefusalError
 from syncworker.standard.opening_request import faults
 from syncworker.standard.openings import DIALECTS, ENDED, SCOPE, OpeningState, OpeningVersion, state_of
@@ -138,6 +138,14 @@ class Openings:
             }
             for one in self._openings.values()
         ]
+
+    def held(self, account_id: str) -> Opening:
+        """One opening, for tests in this process.
+
+        Raises:
+            KeyError: no such opening.
+        """
+        return self._openings[account_id]
 
     def configure(
         self,
@@ -345,7 +353,7 @@ class Openings:
     def _message(self, token: str) -> dict[str, Any]:
         """The message of a signed request whose claims hold."""
         try:
-            claims = verify(token, self._identity.client_signing_key, self._identity.client.signing_kid)
+            claims = verify(token, self._identity.client_signing_keys)
         except JoseError as fault:
             raise RefusalError(400, "JWS.InvalidSignature", str(fault)) from None
         for name in sorted(_NEEDED - claims.keys()):

@@ -195,6 +195,7 @@ class ConsentView:
 
     Attributes:
         status: as sent; a value outside `Status` is kept as text.
+        webhook_active: whether events are sent for it; `None` when its `Subscription` does not say.
         raw: the `Data` object as sent.
     """
 
@@ -207,6 +208,7 @@ class ConsentView:
     from_date: date | None = None
     to_date: date | None = None
     revoked_by: str | None = None
+    webhook_active: bool | None = None
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
@@ -233,6 +235,7 @@ def read_consent(payload: Mapping[str, Any]) -> ConsentView:
         from_date=_date(data.get("FromDate") or data.get("TransactionFromDateTime")),
         to_date=_date(data.get("ToDate") or data.get("TransactionToDateTime")),
         revoked_by=data.get("RevokedBy"),
+        webhook_active=_webhook_active(payload.get("Subscription")),
         raw=dict(data),
     )
 
@@ -240,6 +243,12 @@ def read_consent(payload: Mapping[str, Any]) -> ConsentView:
 def usable(status: str, expires_at: datetime, *, now: datetime) -> bool:
     """Whether data may be asked for: Authorized, and not past its end even if the status lags (trap 16)."""
     return status == S.Authorized and now < expires_at
+
+
+def _webhook_active(subscription: Any) -> bool | None:
+    webhook = subscription.get("Webhook") if isinstance(subscription, Mapping) else None
+    active = webhook.get("IsActive") if isinstance(webhook, Mapping) else None
+    return active if isinstance(active, bool) else None
 
 
 def _flat(codes: Sequence[Any]) -> list[str]:

@@ -399,20 +399,26 @@ def _edits(before: Any, after: Any, path: str) -> Iterator[dict[str, str]]:
         for number in range(max(len(before), len(after))):
             one, other = (items[number] if number < len(items) else _ABSENT for items in (before, after))
             yield from _edits(one, other, f"{path}[{number}]")
-    elif before is _ABSENT:
-        for place, _ in _leaves(after, path):
-            yield {"JSONPath": place, "Action": "Added"}
-    elif after is _ABSENT:
+    elif _is_leaf(before) and _is_leaf(after):
+        if before != after:
+            yield {"JSONPath": path, "Action": "Updated", "OriginalValue": _plain(before)}
+    else:  # one side is absent, or of another kind: what was there went, what is there came
         for place, value in _leaves(before, path):
             yield {"JSONPath": place, "Action": "Removed", "OriginalValue": _plain(value)}
-    elif before != after:
-        yield {"JSONPath": path, "Action": "Updated", "OriginalValue": _plain(before)}
+        for place, _ in _leaves(after, path):
+            yield {"JSONPath": place, "Action": "Added"}
 
 
 _ABSENT: Final = object()
 
 
+def _is_leaf(value: Any) -> bool:
+    return value is not _ABSENT and not (value and (isinstance(value, Mapping) or _is_array(value)))
+
+
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if value is _ABSENT:
+        return
     if isinstance(value, Mapping) and value:
         for name, inner in value.items():
             yield from _leaves(inner, path + _member(name))

@@ -53,6 +53,10 @@ class StoredConsent:
         revoke_asked_at: when it was revoked here: no calls from then on, whatever the Hub still says.
         revoke_by: `RevokedBy` of that revocation.
         ended_at: when we saw its terminal status.
+        compared_at: when it was last compared with the Hub as a whole.
+        drift: what that comparison could not mend, in words; `None` when nothing.
+        webhook_active: its event notifications, as the Hub last showed them; `None` when it never did.
+        webhook_wanted: how they are to be; `None` when the Hub has been told.
         raw: `Data` of the consent as last seen.
     """
 
@@ -78,6 +82,10 @@ class StoredConsent:
     revoke_asked_at: datetime | None = None
     revoke_by: str | None = None
     ended_at: datetime | None = None
+    compared_at: datetime | None = None
+    drift: str | None = None
+    webhook_active: bool | None = None
+    webhook_wanted: bool | None = None
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -197,6 +205,15 @@ class Consents:
         row = (await self._unit.connection.execute(query)).mappings().first()
         return None if row is None else _stored(row)
 
+    async def chain_locked(self, connection_id: ConsentId) -> Sequence[StoredConsent]:
+        """Every consent of a connection, oldest first, kept from other writers until the end of this transaction.
+
+        Whoever takes several takes them in the order of their ids, so that nobody waits for the other.
+        """
+        query = self._select().where(consent.c.connection_id == connection_id).order_by(consent.c.consent_id)
+        rows = (await self._unit.connection.execute(query.with_for_update(of=consent))).mappings()
+        return sorted(map(_stored, rows), key=lambda one: (one.created_at, one.consent_id))
+
     async def find(
         self,
         *,
@@ -224,13 +241,14 @@ class Consents:
         """Take over what the Hub shows; say what moved, `None` when nothing did.
 
         A consent we do not hold, and a view whose `StatusUpdateDateTime` is older than the one held, change nothing.
+        Nor does a view of the same second that shows a consent alive which has ended: answers overtake each other.
         A move the standard does not draw is written to `audit` and followed all the same.
 
         Args:
             at: when the Hub was heard.
         """
         held = await self.get(view.consent_id, lock=True)
-        if held is None or _older(view.status_updated_at, held.status_updated_at):
+        if held is None or _overtaken(view, held):
             return None
         status = _text(view.status, STATUS_LENGTH)
         seen: dict[str, Any] = {
@@ -243,8 +261,12 @@ class Consents:
             seen["permissions"] = list(_storable(view.permissions))
         if view.expires_at is not None:
             seen["expires_at"] = view.expires_at
-        if status in TERMINAL and held.ended_at is None:
+        if status not in TERMINAL:
+            seen["ended_at"] = None
+        elif held.ended_at is None:
             seen["ended_at"] = at
+        if view.webhook_active is not None:
+            seen["webhook_active"] = view.webhook_active
         if view.revoked_by:
             seen["revoked_by"] = _text(str(view.revoked_by), STATUS_LENGTH)
         await self._update(view.consent_id, seen)
@@ -294,6 +316,27 @@ class Consents:
     async def order_revocation(self, consent_id: ConsentId, *, by: str, at: datetime) -> None:
         """Revoked here: no calls from now on; the Hub has to be told."""
         await self._update(consent_id, {"revoke_asked_at": at, "revoke_by": by})
+
+    async def want_webhook(self, consent_id: ConsentId, *, active: bool) -> None:
+        """Its event notifications are to be switched; the Hub has to be told."""
+        await self._update(consent_id, {"webhook_wanted": active})
+
+    async def webhook_told(self, consent_id: ConsentId, *, active: bool) -> bool:
+        """The Hub was told of that switch; `False` when another one is wanted by now."""
+        told = await self._unit.connection.execute(
+            sa.update(consent)
+            .where(
+                consent.c.tenant == self._unit.tenant,
+                consent.c.consent_id == consent_id,
+                consent.c.webhook_wanted.is_(active),
+            )
+            .values(webhook_wanted=None, webhook_active=active)
+        )
+        return told.rowcount == 1
+
+    async def compared(self, consent_id: ConsentId, *, drift: str | None, at: datetime) -> None:
+        """It was compared with the Hub; what is left of a difference, in words."""
+        await self._update(consent_id, {"compared_at": at, "drift": drift})
 
     async def data_received(self, connection_id: ConsentId, *, at: datetime) -> None:
         """Move the connection's date of last data received; never back."""
@@ -418,8 +461,12 @@ def _surprising(before: str, after: str) -> bool:
     return before not in known or after not in known or Status(after) not in ARROWS.get(Status(before), frozenset())
 
 
-def _older(seen: datetime | None, held: datetime | None) -> bool:
-    return seen is not None and held is not None and seen < held
+def _overtaken(view: ConsentView, held: StoredConsent) -> bool:
+    """Whether a view shows what was before the one held.  The Hub's instants are of whole seconds."""
+    seen, known = view.status_updated_at, held.status_updated_at
+    if seen is None or known is None:
+        return False
+    return seen < known or (seen == known and held.terminal and view.status not in TERMINAL)
 
 
 def _connection(row: Mapping[Any, Any]) -> Connection:
@@ -456,6 +503,10 @@ def _stored(row: Mapping[Any, Any]) -> StoredConsent:
         revoke_asked_at=row["revoke_asked_at"],
         revoke_by=row["revoke_by"],
         ended_at=row["ended_at"],
+        compared_at=row["compared_at"],
+        drift=row["drift"],
+        webhook_active=row["webhook_active"],
+        webhook_wanted=row["webhook_wanted"],
         raw=row["raw"] or {},
     )
 

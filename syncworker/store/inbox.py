@@ -1,7 +1,7 @@
 """The inbox: events that verified, once each, and a bounded quarantine of those that did not.
 
 An event is filed in the same transaction as the work that acts on it, so neither exists without the other.  The same
-event is known again by its digest, whoever repeats it; a `jti` is taken once per issuer.  What an event says lies
+event of the same issuer is known again by its digest; a `jti` is taken once per issuer.  What an event says lies
 sealed; beside it stand ids, words and instants, for lists and for deciding.
 
 Of an event that does not verify, nobody knows whose it is.  Kept are: why, from where, when and how often, size, media
@@ -10,7 +10,7 @@ of ours may make it verify (a sender or a key we do not have yet), so that a rep
 holds at most `REFUSED_ROWS_MAX` rows and `REFUSED_BYTES_MAX` of bodies; the oldest go first, those with a body last.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -154,7 +154,7 @@ class Inbox:
             "interaction_id": interaction_id,
             "state": state.value,
             "outcome": outcome,
-            "content": pack_raw(content, self._seal(event, "content", read.digest)),
+            "content": pack_raw(content, self._seal(event, "content", _row(read.digest, issuer))),
         }
         fresh = self._unit.dialect.insert(event).values(values).on_conflict_do_nothing().returning(event.c.id)
         event_id = await self._unit.connection.scalar(fresh)
@@ -162,7 +162,7 @@ class Inbox:
             return Filing.NEW, int(event_id)
         event_id = await self._unit.connection.scalar(
             sa.update(event)
-            .where(event.c.tenant == self._unit.tenant, event.c.digest == read.digest)
+            .where(event.c.tenant == self._unit.tenant, event.c.issuer == issuer, event.c.digest == read.digest)
             .values(received=event.c.received + 1)
             .returning(event.c.id)
         )
@@ -179,13 +179,14 @@ class Inbox:
         Raises:
             SealError: they do not open.
         """
-        query = sa.select(event.c.digest, event.c.content).where(
+        query = sa.select(event.c.digest, event.c.issuer, event.c.content).where(
             event.c.tenant == self._unit.tenant, event.c.id == event_id
         )
         row = (await self._unit.connection.execute(query)).first()
-        return (
-            None if row is None else unpack_raw(row.content, self._open(event, "content", row.digest), sealed_only=True)
-        )
+        if row is None:
+            return None
+        opened = self._open(event, "content", _row(row.digest, row.issuer))
+        return unpack_raw(row.content, opened, sealed_only=True)
 
     async def list(self, *, state: EventState | None = None, limit: int = 50) -> Sequence[StoredEvent]:
         """Events, newest first."""
@@ -215,7 +216,7 @@ class Inbox:
     async def refuse(self, refused: Refused) -> None:
         """Note an event that did not verify; the same body again only counts.  The oldest make room."""
         values = {name: getattr(refused, name) for name in Refused.__slots__ if name not in ("id", "body")}
-        seal = self._seal(refused_event, "body", refused.digest)
+        seal = self._seal(refused_event, "body", _row(refused.digest))
         values |= {"tenant": self._unit.tenant, "body": None if refused.body is None else seal(refused.body)}
         fresh = self._unit.dialect.insert(refused_event).values(values)
         again = {name: fresh.excluded[name] for name in ("why", "address", "last_at", "body")}
@@ -241,7 +242,7 @@ class Inbox:
         row = (await self._unit.connection.execute(query)).mappings().first()
         if row is None:
             return None
-        opened = None if row["body"] is None else self._open(refused_event, "body", row["digest"])(row["body"])
+        opened = None if row["body"] is None else self._open(refused_event, "body", _row(row["digest"]))(row["body"])
         return _refused(row, opened)
 
     async def release(self, refused_id: int) -> None:
@@ -341,13 +342,16 @@ class Inbox:
     def _refused(self) -> sa.Select[Any]:
         return sa.select(refused_event).where(refused_event.c.tenant == self._unit.tenant)
 
-    def _seal(self, table: sa.Table, column: str, digest: bytes) -> Any:
-        row = digest.hex()  # the id is not known before the row is
+    def _seal(self, table: sa.Table, column: str, row: str) -> Callable[[bytes], bytes]:
         return lambda plain: self._unit.keyring.seal(plain, table=table.name, column=column, row=row)
 
-    def _open(self, table: sa.Table, column: str, digest: bytes) -> Any:
-        row = digest.hex()
+    def _open(self, table: sa.Table, column: str, row: str) -> Callable[[bytes], bytes]:
         return lambda sealed: self._unit.keyring.open(sealed, table=table.name, column=column, row=row)
+
+
+def _row(digest: bytes, issuer: str = "") -> str:
+    """Names a row in its seal, as its unique key does: the id is not known before the row is."""
+    return f"{digest.hex()} {issuer}"
 
 
 def _stored(row: Mapping[Any, Any]) -> StoredEvent:

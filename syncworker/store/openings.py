@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from syncworker.standard.openings import ENDED, OpeningState, OpeningVersion, OpeningView
 from syncworker.standard.values import AccountId, ConsentId, Slug
-from syncworker.store.tables import opening, opening_history
+from syncworker.store.tables import authorization_intent, opening, opening_history
 
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
@@ -48,7 +48,8 @@ class StoredOpening:
         http_status: of the answer to the POST; `None` when there was none.
         error: why it is unknown or refused.
         webhook_active: whether events are on; `None`: never asked for.
-        consent_id: the data-sharing consent begun for the opened account.
+        intent_id: the authorisation intended for the opened account; whoever knows it may open it, so it is not logged.
+        consent_id: the data-sharing consent begun for the opened account: of the request pushed last.
     """
 
     opening_id: str
@@ -68,6 +69,7 @@ class StoredOpening:
     error: str | None = None
     webhook_active: bool | None = None
     share: ShareWish | None = None
+    intent_id: str | None = field(default=None, repr=False)
     consent_id: ConsentId | None = None
 
 
@@ -152,6 +154,12 @@ class Openings:
                 query = query.where(column == wanted)
         return [_stored(row) for row in (await self._unit.connection.execute(query)).mappings()]
 
+    async def troubled(self) -> Sequence[StoredOpening]:
+        """Those a person should look at, unknown or overdue, oldest first."""
+        stuck = sa.or_(opening.c.state == OpeningState.UNKNOWN.value, opening.c.overdue_at.is_not(None))
+        query = self._select().where(stuck).order_by(opening.c.created_at, opening.c.opening_id)
+        return [_stored(row) for row in (await self._unit.connection.execute(query)).mappings()]
+
     async def contents(self, opening_id: str) -> OpeningContents:
         """What lies sealed beside an opening.
 
@@ -195,7 +203,7 @@ class Openings:
     ) -> StoredOpening | None:
         """Take over what the LFI shows; the opening as it stands now if its state or status moved, else `None`.
 
-        Nothing leaves an end.  A view whose `OpeningStatusUpdateDateTime` is older than the one held changes nothing;
+        Nothing leaves an end.  A view whose `OpeningStatusUpdateDateTime` is older than the one held moves nothing;
         one of the same instant is a later answer to a later question, and counts.
 
         Args:
@@ -203,7 +211,10 @@ class Openings:
             http_status: of the answer to the POST, when this is that answer.
         """
         held = await self.get(opening_id, lock=True)
-        if held is None or held.state in ENDED or _older(view.status_updated_at, held.status_updated_at):
+        if held is None or held.state in ENDED:
+            return None
+        if _older(view.status_updated_at, held.status_updated_at):
+            await self._update(opening_id, {"heard_at": at})  # heard all the same: it is not asked again at once
             return None
         status = view.status and _text(view.status)
         moved = (held.state, held.status) != (view.state, status)
@@ -249,8 +260,8 @@ class Openings:
         await self._remember(opening_id, state, at=at, source=source, error=error)
         return True
 
-    async def set_overdue(self, opening_id: str, *, at: datetime) -> None:
-        """It is longer in its state than it should be; the next move takes that back."""
+    async def set_overdue(self, opening_id: str, *, at: datetime | None) -> None:
+        """It is longer in its state than it should be; the next move takes that back, and so does `None`."""
         await self._update(opening_id, {"overdue_at": at})
 
     async def set_webhook(self, opening_id: str, *, active: bool) -> None:
@@ -260,6 +271,11 @@ class Openings:
     async def set_share(self, opening_id: str, wish: ShareWish, *, consent_id: ConsentId | None = None) -> None:
         """What consent is wished for, and, once it was begun, which one it is."""
         await self._update(opening_id, {"share": _written(wish), "consent_id": consent_id})
+
+    async def set_intent(self, opening_id: str, intent_id: str) -> None:
+        """What its user has to open for the data-sharing consent; the first one stays."""
+        first = sa.and_(self._is(opening_id), opening.c.intent_id.is_(None))
+        await self._unit.connection.execute(sa.update(opening).where(first).values(intent_id=intent_id))
 
     async def destroy_contents(self, opening_id: str) -> bool:
         """Destroy what lies sealed; `False` when nothing was left of it."""
@@ -302,7 +318,12 @@ class Openings:
         )
 
     def _select(self) -> sa.Select[Any]:
-        return sa.select(*(opening.c[name] for name in _PLAIN)).where(opening.c.tenant == self._unit.tenant)
+        begun = sa.select(authorization_intent.c.consent_id).where(
+            authorization_intent.c.tenant == opening.c.tenant, authorization_intent.c.intent_id == opening.c.intent_id
+        )
+        consent_id = sa.func.coalesce(opening.c.consent_id, begun.scalar_subquery()).label("consent_id")
+        own = (opening.c[name] for name in _PLAIN if name != "consent_id")
+        return sa.select(*own, consent_id).where(opening.c.tenant == self._unit.tenant)
 
     def _is(self, opening_id: str) -> sa.ColumnElement[bool]:
         return sa.and_(opening.c.tenant == self._unit.tenant, opening.c.opening_id == opening_id)

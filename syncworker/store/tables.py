@@ -123,6 +123,10 @@ consent = sa.Table(
     sa.Column("revoke_asked_at", Instant, comment="revoked here; the Hub is told until it has it"),
     sa.Column("revoke_by", sa.String(40), comment="RevokedBy of that revocation"),
     sa.Column("ended_at", Instant, comment="when we saw its terminal status: the retention clock"),
+    sa.Column("compared_at", Instant, comment="last complete comparison with the Hub"),
+    sa.Column("drift", sa.String(120), comment="what that comparison could not mend, in words; NULL: nothing"),
+    sa.Column("webhook_active", sa.Boolean, comment="event notifications, as the Hub last showed; NULL: never"),
+    sa.Column("webhook_wanted", sa.Boolean, comment="switch the Hub has to be told of; NULL: it is told"),
     sa.Column("user_type", sa.String(20), nullable=False),
     sa.Column("purpose", sa.String(40), nullable=False),
     sa.Column("created_at", Instant, nullable=False),
@@ -131,6 +135,21 @@ consent = sa.Table(
     sa.CheckConstraint("base_consent_id IS NULL OR base_consent_id = connection_id", name="base_is_root"),
     sa.Index(None, "tenant", "connection_id"),
     sa.Index(None, "tenant", "status", "expires_at"),
+    sa.Index("uq_consent_root", "tenant", "connection_id", unique=True,
+             sqlite_where=sa.text("base_consent_id IS NULL"), postgresql_where=sa.text("base_consent_id IS NULL")),
+)  # fmt: skip
+
+expiry_flag = sa.Table(
+    "expiry_flag",
+    metadata,
+    _tenant(),
+    sa.Column("consent_id", CONSENT_ID, primary_key=True),
+    sa.Column("days", sa.Integer, primary_key=True, comment="threshold: so many days before ExpirationDateTime"),
+    sa.Column("expires_at", Instant, nullable=False, comment="the consent's end as it was then"),
+    sa.Column("decided_at", Instant, nullable=False),
+    sa.Column("skipped", sa.String(20), comment="why nobody was told: passed | succeeded | short; NULL: flagged"),
+    sa.ForeignKeyConstraint(["tenant", "consent_id"], ["consent.tenant", "consent.consent_id"]),
+    sa.Index(None, "tenant", "decided_at"),
 )
 
 token = sa.Table(
@@ -175,7 +194,27 @@ authorization = sa.Table(
     sa.Column("expires_at", Instant, nullable=False, comment="the request_uri's end"),
     sa.Column("used_at", Instant),
     sa.Column("outcome", sa.String(64), comment="authorized, declined, expired, failed …"),
+    sa.Column("intent_id", sa.String(64), comment="the intent whose opening pushed it; NULL: none"),
     sa.UniqueConstraint("tenant", "consent_id"),
+)
+
+authorization_intent = sa.Table(
+    "authorization_intent",
+    metadata,
+    _tenant(),
+    sa.Column("intent_id", sa.String(64), primary_key=True, comment="random: whoever knows it may open it"),
+    sa.Column("lfi", sa.String(64), nullable=False),
+    sa.Column("user_ref", sa.String(128), comment="NULL: the root ConsentId will stand for the user"),
+    sa.Column("version", sa.String(8), comment="of the standard; NULL: the highest there is when it is opened"),
+    sa.Column("base_consent_id", CONSENT_ID, comment="root of the connection that is renewed"),
+    sa.Column("terms", JSON, nullable=False, comment="what the user is asked for"),
+    sa.Column("return_url", sa.String(2048), comment="where the product wants its user back"),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("expires_at", Instant, nullable=False, comment="the link's end"),
+    sa.Column("opened", sa.Integer, nullable=False, server_default="0", comment="requests pushed for it"),
+    sa.Column("consent_id", CONSENT_ID, comment="of the request pushed last"),
+    sa.Column("completed_at", Instant, comment="tokens came home"),
+    sa.Index(None, "tenant", "base_consent_id"),
 )
 
 opening = sa.Table(
@@ -202,7 +241,8 @@ opening = sa.Table(
     sa.Column("information", sa.LargeBinary, comment="sealed: AdditionalStatusInformation"),
     sa.Column("redirect_url", sa.LargeBinary, comment="sealed: where the user must be sent"),
     sa.Column("share", JSON, comment="the data-sharing consent wished for once it is opened: permissions, days"),
-    sa.Column("consent_id", CONSENT_ID, comment="the consent begun with that wish"),
+    sa.Column("intent_id", sa.String(64), comment="authorization_intent made of that wish"),
+    sa.Column("consent_id", CONSENT_ID, comment="the consent begun at once, without an intent"),
     sa.Column("created_at", Instant, nullable=False),
     sa.Index(None, "tenant", "account_id"),
     sa.Index(None, "tenant", "state"),
@@ -558,7 +598,7 @@ event = sa.Table(
     sa.Column("digest", sa.LargeBinary(32), nullable=False, comment="SHA-256 by which the same event is known again"),
     sa.Column("issuer", sa.String(512), nullable=False, comment="who signed it, verified"),
     sa.Column("jti", sa.String(256), comment="of the signed event; NULL: it has none"),
-    sa.Column("bearer_jti", sa.String(256), comment="of the bearer JWT it came with"),
+    sa.Column("bearer_jti", sa.String(64), comment="SHA-256 of issuer and jti of the bearer JWT it came with"),
     sa.Column("kind", sa.String(40), nullable=False),
     sa.Column("subject", CONSENT_ID, nullable=False, comment="the id it names; '' when none could be read"),
     sa.Column("lfi", sa.String(64), nullable=False, comment="of the subject; '' when it is not known to us"),
@@ -574,10 +614,12 @@ event = sa.Table(
     sa.Column("acted_at", Instant),
     sa.Column("content", sa.LargeBinary, nullable=False, comment="the signed claims: deflated and sealed"),
     sa.CheckConstraint("state IN ('filed', 'done', 'quarantined')", name="state"),
-    sa.UniqueConstraint("tenant", "digest"),
+    sa.UniqueConstraint("tenant", "issuer", "digest"),
     sa.UniqueConstraint("tenant", "issuer", "jti"),
-    sa.UniqueConstraint("tenant", "issuer", "bearer_jti"),
+    sa.UniqueConstraint("tenant", "bearer_jti"),
     sa.Index(None, "tenant", "received_at"),
+    sa.Index("ix_event_quarantined", "tenant", "id", sqlite_where=sa.text("state = 'quarantined'"),
+             postgresql_where=sa.text("state = 'quarantined'")),
     sqlite_autoincrement=True,
 )
 
@@ -600,6 +642,20 @@ refused_event = sa.Table(
     sa.UniqueConstraint("tenant", "digest"),
     sa.Index(None, "tenant", "last_at"),
     sqlite_autoincrement=True,
+)
+
+api_key = sa.Table(
+    "api_key",
+    metadata,
+    _tenant(),
+    sa.Column("key_id", sa.String(16), primary_key=True, comment="the key's public part"),
+    sa.Column("name", sa.String(64), nullable=False, comment="who uses it, in the operator's words"),
+    sa.Column("scopes", JSON, nullable=False),
+    sa.Column("digest", sa.LargeBinary(32), nullable=False, comment="SHA-256 of the key; the key itself is nowhere"),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("expires_at", Instant, comment="refused from then on; NULL: never"),
+    sa.Column("last_used_at", Instant, comment="to the minute"),
+    sa.Column("revoked_at", Instant),
 )
 
 worker = sa.Table(

@@ -28,10 +28,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from syncworker.clock import Clock
 from syncworker.errors import SettingsError, SetupError
-from syncworker.store.authorizations import Authorizations
+from syncworker.store.api_keys import APIKeys
+from syncworker.store.authorizations import Authorizations, Intents
 from syncworker.store.breakers import Breakers
 from syncworker.store.changes import Changes
 from syncworker.store.clocks import Clocks
+from syncworker.store.connections import Connections
 from syncworker.store.consents import Consents
 from syncworker.store.cursors import Cursors
 from syncworker.store.dialect import Dialect
@@ -43,6 +45,7 @@ from syncworker.store.keyring import KeyRing
 from syncworker.store.lfis import LFIs
 from syncworker.store.openings import Openings
 from syncworker.store.records import Records
+from syncworker.store.renewals import Renewals
 from syncworker.store.runs import Runs
 from syncworker.store.tokens import Tokens
 from syncworker.store.work import Work
@@ -107,12 +110,28 @@ class UnitOfWork:
         return Consents(self)
 
     @cached_property
+    def connections(self) -> Connections:
+        return Connections(self)
+
+    @cached_property
+    def api_keys(self) -> APIKeys:
+        return APIKeys(self)
+
+    @cached_property
     def tokens(self) -> Tokens:
         return Tokens(self)
 
     @cached_property
     def authorizations(self) -> Authorizations:
         return Authorizations(self)
+
+    @cached_property
+    def intents(self) -> Intents:
+        return Intents(self)
+
+    @cached_property
+    def renewals(self) -> Renewals:
+        return Renewals(self)
 
     @cached_property
     def work(self) -> Work:

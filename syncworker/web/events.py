@@ -37,7 +37,8 @@ READ_DEADLINE_S: Final = 10.0
 RETRY_AFTER_S: Final = 1
 ADDRESSES_MAX: Final = 10_000
 NOTED_PER_SECOND: Final = 5.0
-"""Refusals written into the quarantine, of all senders together; beyond it they are only counted."""
+"""Refusals written into the quarantine and answered with a signed body, of all senders together; beyond it they are
+only counted, and answered by their status alone: a flood of forgeries costs us neither rows nor signatures."""
 
 
 class Pace:
@@ -52,7 +53,8 @@ class Pace:
     def allows(self, name: str) -> bool:
         """Whether it may come now; if so, it has."""
         now = self._timer()
-        free = max(self._next_free.pop(name, now), now - self._burst)
+        idle_long = now - self._burst  # who was not here for so long, or never, may bring all of it at once
+        free = max(self._next_free.pop(name, idle_long), idle_long)
         allowed = free - now <= 0
         self._next_free[name] = free + self._interval if allowed else free
         if len(self._next_free) > ADDRESSES_MAX:  # forgotten is who was not here for longest
@@ -104,7 +106,8 @@ def routes(
             body = await _read(request)
         except _UnfitBodyError as error:
             receiver.counts[Why.TOO_LARGE.value] += 1
-            return refused(400, "Body.InvalidFormat", str(error), headers | {"connection": "close"})
+            error_code = "Body.InvalidFormat" if noting.allows("") else ""
+            return refused(400, error_code, str(error), headers | {"connection": "close"})
         delivery = Delivery(
             body=body,
             media_type=media_type,
@@ -114,11 +117,14 @@ def routes(
             received_at=clock.now(),
         )
         try:
-            await receiver.receive(delivery, quarantine=noting.allows(""))
+            await receiver.receive(delivery)
         except EventRefusedError as error:
+            if not noting.allows(""):
+                return Response(status_code=error.status, headers=headers)
+            await receiver.quarantine(delivery, error)
             return refused(error.status, error.error_code, str(error), headers)
         except TransientError:
-            return refused(500, "GenericRecoverableError", "not now; send it again", headers)
+            return refused(500, "GenericRecoverableError" if noting.allows("") else "", "send it again", headers)
         return Response(status_code=acknowledge, headers=headers)
 
     return router

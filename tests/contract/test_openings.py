@@ -4,16 +4,25 @@ v2.0-errata1 and v2.1 have official files.  v2.0 has none at hand: it is built f
 the domain sheet, and only what it shares with v2.0-errata1 is held against a file.
 """
 
+import base64
+import json
 from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
 import yaml
 
+from syncworker.lfi.api import LFIClient
+from syncworker.lfi.transport import Answer
+from syncworker.simulator.openings import STATUSES
 from syncworker.standard import opening_request as forms
 from syncworker.standard.openings import DIALECTS, STATES, OpeningVersion, read_opening
-from tests.contract.official import LOADER, ROOT
+from syncworker.standard.versions import Version
+from tests.contract.official import LOADER, ROOT, Official
+from tests.openings.conftest import bank_identity, house
+from tests.openings.house import LFI, House
 
+__all__ = ["bank_identity", "house"]  # fixtures of the openings' tests
 pytestmark = pytest.mark.contract
 
 FILE: Final = "uae-account-opening-service-initiation-openapi.yaml"
@@ -166,3 +175,49 @@ def test_the_published_examples_are_taken(version: OpeningVersion, published: di
     assert len(requests) >= 1
     assert len(answers) >= 4
     assert all(read_opening(one).account_id for one in answers)
+
+
+@pytest.fixture
+def official(version: OpeningVersion, published: dict[str, Any]) -> Official:
+    """The same file as a judge of values."""
+    assert published
+    return Official(Version(version.value.partition("-")[0]), f"{version.value}/{FILE}")
+
+
+async def test_a_request_as_sent_is_what_its_file_wants(
+    version: OpeningVersion, official: Official, house: House
+) -> None:
+    """The claims of the JWS, with the message inside them."""
+    sent: list[bytes] = []
+
+    class Overheard(LFIClient):
+        async def own_call_once(self, *args: Any, **options: Any) -> Answer:
+            sent.append(options["body"])
+            return await super().own_call_once(*args, **options)
+
+    openings = await house.openings(version, kind=Overheard)
+    await openings.create(LFI, house.order(webhook="https://tpp.example/events"))
+
+    claims = json.loads(base64.urlsafe_b64decode(sent[0].split(b".")[1] + b"=="))
+    content = official.operation("CreateAccount_signedRequest")["requestBody"]["content"]
+    assert set(content) == {"application/jwt"}
+    assert official.faults_of_claims(content["application/jwt"]["schema"], claims) == []
+
+
+async def test_what_the_sandbox_answers_is_what_the_file_says(
+    version: OpeningVersion, official: Official, house: House
+) -> None:
+    """An answer for each status of the version, to the creation and to a look."""
+    openings = await house.openings(version)
+    faults, seen = [], set()
+    for status in sorted(STATUSES[version]):
+        opening = await openings.create(LFI, house.order())
+        held = house.desk.held(str(opening.account_id))
+        faults += official.faults("AECreateAccountResponseBody1", house.desk.body(held))
+        if status != held.status:
+            house.desk.move(held.account_id, status, information="In words", redirect=True)
+        faults += official.faults_of_answer("Account_read", 200, house.desk.body(held))
+        seen.add(held.status)
+
+    assert faults == []
+    assert seen == STATUSES[version]

@@ -6,10 +6,15 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+import sqlalchemy as sa
+
+from syncworker.consents.allowed import EVERYBODY, Allowed
 from syncworker.consents.authorize import Authorizer
+from syncworker.consents.lifecycle import Clients
 from syncworker.lfi.api import LFIClient
 from syncworker.lfi.directory import LFIConfig
 from syncworker.lfi.keys import SigningKey, TransportCertificate
+from syncworker.lfi.traffic import Traffic
 from syncworker.lfi.transport import Call
 from syncworker.openings import OpeningOrder, Openings
 from syncworker.schedule.handlers import Ended, Handlers
@@ -19,6 +24,7 @@ from syncworker.standard.openings import OpeningState, OpeningVersion
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
 from syncworker.store.openings import OpeningContents, StoredOpening
+from syncworker.store.tables import opening, opening_history
 from syncworker.store.unit_of_work import Store
 from syncworker.store.work import Claim, WorkKind, WorkRow
 from tests.ground.clock import ManualClock
@@ -57,6 +63,8 @@ class House:
     clock: ManualClock
     stack: contextlib.AsyncExitStack
     calls: list[Call] = field(default_factory=list)
+    authorizer: Authorizer = field(init=False)
+    clients: Clients = field(init=False)
 
     @property
     def desk(self) -> BankOpenings:
@@ -85,26 +93,35 @@ class House:
         return replace(config, **changes)
 
     async def openings(
-        self, version: OpeningVersion | None = OpeningVersion.V2_1, *, config: dict[str, Any] | None = None, **parts: Any
+        self,
+        version: OpeningVersion | None = OpeningVersion.V2_1,
+        *,
+        config: dict[str, Any] | None = None,
+        kind: type[LFIClient] = LFIClient,
+        traffic: Traffic | None = None,
+        allowed: Allowed = EVERYBODY,
+        **parts: Any,
     ) -> Openings:
-        """Openings as one process has them."""
+        """Openings as one process has them; `authorizer` and `clients` are theirs."""
         if version is not None and version is not OpeningVersion.V2_1:
             self.desk.configure(v2_0=version.value)
 
         async def no_wait(_seconds: float) -> None:
             return None
 
-        client = LFIClient(self.config(version, **(config or {})), clock=self.clock, sleep=no_wait)
+        client = kind(self.config(version, **(config or {})), clock=self.clock, sleep=no_wait, traffic=traffic)
         self.stack.push_async_callback(client.close)
 
         async def clients(_: Slug) -> LFIClient:
             return client
 
+        self.clients = clients
+
         def told(_lfi: Slug, _consent: ConsentId, call: Call) -> None:
             self.calls.append(call)
 
-        authorizer = Authorizer(self.store, clients, self.clock)
-        return Openings(self.store, clients, authorizer, on_call=told, **parts)
+        self.authorizer = Authorizer(self.store, clients, self.clock, token_due=None, allowed=allowed)
+        return Openings(self.store, clients, self.authorizer, on_call=told, allowed=allowed, **parts)
 
     async def stored(self, opening_id: str) -> StoredOpening:
         async with self.store.reading() as unit:
@@ -117,6 +134,15 @@ class House:
         async with self.store.reading() as unit:
             (opening,) = await unit.openings.find()
         return opening
+
+    async def rows(self) -> bytes:
+        """Everything the tables of openings hold, as whoever reads the disk would find it."""
+        found = b""
+        async with self.store.reading() as unit:
+            for table in (opening, opening_history):
+                for row in await unit.connection.execute(sa.select(table)):
+                    found += b" ".join(one if isinstance(one, bytes) else str(one).encode() for one in row) + b"\n"
+        return found
 
     async def contents(self, opening_id: str) -> OpeningContents:
         async with self.store.reading() as unit:
@@ -136,6 +162,12 @@ class House:
         assert row is not None
         return row
 
+    async def ask_now(self, opening_id: str) -> None:
+        """What an event does."""
+        async with self.store.writing() as unit:
+            assert await unit.work.ask_now(WorkKind.OPENING, opening_id)
+            await unit.commit()
+
     async def turn(self, openings: Openings) -> dict[str, int]:
         """One tick's worth of work, through claims and handlers: what became of each claim."""
 
@@ -151,10 +183,8 @@ class House:
 
     def posts(self) -> int:
         """How many creations reached the bank."""
-        return sum(one.operation == "opening_create" for one in self.bank.bank.log.entries())
+        return sum(one.operation == "opening_create" for one in self.bank.bank.log.served())
 
     def order(self, **changes: Any) -> OpeningOrder:
         """An order for an account."""
         return OpeningOrder(**{"body": body()} | changes)
-
-

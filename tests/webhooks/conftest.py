@@ -1,6 +1,6 @@
 """Fixtures of the events' tests: a sender LFI noor trusts us to know, and a post office that takes its events."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -11,19 +11,25 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from joserfc.jwk import RSAKey
 from pydantic import SecretStr
 
+from syncworker.consents.authorize import Completed
+from syncworker.consents.polling import Cadence, Polling
+from syncworker.consents.revoking import Revoking
 from syncworker.errors import LFIUnavailableError
 from syncworker.lfi import jose
+from syncworker.lfi.api import LFIClient
 from syncworker.lfi.keys import EncryptionKey
 from syncworker.lfi.senders import Published, Sender, SenderKeys
+from syncworker.schedule.handlers import Ended, Handlers
 from syncworker.standard.consents import Status
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
 from syncworker.store.consents import Connection, StoredConsent
 from syncworker.store.inbox import Refused, StoredEvent
 from syncworker.store.unit_of_work import Store
-from syncworker.store.work import WorkKind
-from syncworker.webhooks import Delivery, EventRefusedError, EventRules, Receiver
+from syncworker.store.work import Claim, WorkKind
+from syncworker.webhooks import Acting, Delivery, EventRefusedError, EventRules, Receiver
 from tests.consents.conftest import bank_identity, house, keyring, keyring_file, sandbox
+from tests.consents.house import LFI, House
 from tests.ground.clock import ManualClock
 from tests.webhooks.sender import CLIENT_ID, ISSUER, URL, EventSender, new_key
 
@@ -97,10 +103,12 @@ class PostOffice:
 
     async def take(self, body: bytes | str, **options: Any) -> int | str:
         """The id of the filed event, or the word for why it was refused."""
+        delivery = self.delivery(body, **options)
         try:
-            return await self.receiver.receive(self.delivery(body, **options))
-        except EventRefusedError as error:
-            return error.why.value
+            return await self.receiver.receive(delivery)
+        except EventRefusedError as refused:
+            await self.receiver.quarantine(delivery, refused)
+            return refused.why.value
 
     async def events(self) -> list[StoredEvent]:
         async with self.store.reading() as unit:
@@ -165,3 +173,58 @@ async def hold(store: Store, clock: ManualClock, *consent_ids: str, lfi: Slug = 
             }  # fmt: skip
             await unit.consents.add(StoredConsent(**facts | changes))
         await unit.commit()
+
+
+RETENTION = timedelta(days=90)
+HUB: dict[str, Sender] = {ISSUER: Sender(issuer=ISSUER, jwks_url=JWKS_URL, lfis=frozenset({LFI}))}
+Work = Callable[..., Awaitable[dict[str, int]]]
+
+
+@pytest.fixture
+def hub_office(house: House, keys: Keys, sender: EventSender) -> PostOffice:
+    """A receiver that trusts the sandbox' Hub to speak of the sandbox' consents."""
+    return PostOffice(house.store, house.clock, trusting(keys, senders=HUB), {JWKS_URL: sender.jwks()})
+
+
+@pytest.fixture
+async def work(house: House) -> Work:
+    """What a tick and a worker do: claim what is due of a kind, act, end; says with which outcomes."""
+    lifecycle = await house.lifecycle()
+    client = await house.client()
+
+    async def clients(_: Slug) -> LFIClient:
+        return client
+
+    acting = Acting(house.store, lifecycle, retention=RETENTION)
+    revoking = Revoking(house.store, clients, lifecycle)
+    polling = Polling(house.store, lifecycle, revoking, cadence=Cadence(), retention={})
+
+    async def act(claim: Claim) -> Ended:
+        return Ended(*await acting.act(claim))
+
+    async def look(claim: Claim) -> Ended:
+        return Ended(*await polling.look(claim))
+
+    handlers = Handlers(
+        house.store, {WorkKind.EVENT: act, WorkKind.CONSENT: look}, retry_after=lambda n: timedelta(minutes=n)
+    )
+
+    async def due(kind: WorkKind = WorkKind.EVENT) -> dict[str, int]:
+        async with house.store.writing() as unit:
+            claims = await unit.work.claim(kind, slots={LFI: 10_000})
+            await unit.commit()
+        return dict((await handlers.batch(kind, [(claim.id, claim.gen) for claim in claims])).outcomes)
+
+    return due
+
+
+def reads(house: House) -> int:
+    """GETs of consents the bank has served."""
+    return sum(entry.operation == "consent" for entry in house.bank.bank.log.served())
+
+
+async def consented(house: House, **changes: Any) -> Completed:
+    """A consent whose status was last heard of a minute ago."""
+    completed = await house.consented(**changes)
+    house.clock.advance(minutes=1)
+    return completed

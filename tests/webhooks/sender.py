@@ -131,10 +131,10 @@ class EventSender:
 
     def with_header(self, message: Mapping[str, Any], header: Mapping[str, Any], /, **changes: Any) -> bytes:
         """A JWE around a JWS with another header: `alg` decides how it is signed."""
-        header = {"alg": "PS256", "kid": self.kid, "typ": "JWT"} | header
+        whole = {"alg": "PS256", "kid": self.kid, "typ": "JWT", **header}
         claims = self.claims(message, **changes)
-        signed = ".".join(jose.encode(json.dumps(part).encode()) for part in (header, claims))
-        return self.encrypted(f"{signed}.{jose.encode(self._signature(str(header['alg']), signed.encode()))}")
+        signed = ".".join(jose.encode(json.dumps(part).encode()) for part in (whole, claims))
+        return self.encrypted(f"{signed}.{jose.encode(self._signature(whole['alg'], signed.encode()))}")
 
     def _signature(self, algorithm: str, signed: bytes) -> bytes:
         if algorithm == "none":

@@ -12,10 +12,14 @@ import pytest
 
 from syncworker.errors import LFIUnavailableError
 from syncworker.lfi.senders import Sender
+from syncworker.standard.values import Slug
 from syncworker.store import inbox as inbox_module
 from syncworker.store.inbox import EventState
+from syncworker.store.tables import event as event_table
+from syncworker.store.tables import refused_event as refused_table
 from tests.ground.clock import ManualClock
 from tests.webhooks.conftest import JWKS_URL, NOOR, Keys, PostOffice, hold, private, trusting
+from tests.webhooks.forgeries import forgeries
 from tests.webhooks.sender import ABSENT, CLIENT_ID, ISSUER, EventSender, consent_message, opening_message
 
 pytestmark = pytest.mark.store
@@ -63,74 +67,6 @@ async def test_an_envelope_may_look_different(held: PostOffice, sender: EventSen
     taken = await held.take(SHAPES[shape](sender, consent_message(C, at=held.clock.now())))
 
     assert isinstance(taken, int), taken
-
-
-def forgeries(sender: EventSender, forger: EventSender, message: dict[str, Any]) -> dict[str, tuple[str, bytes | str]]:
-    """What no receiver may take, each with the check it must fail."""
-    now = int(sender.clock.now().timestamp())
-    jwks = forger.jwks()["keys"][0]
-    stranger = replace(forger, kid="stranger-1")
-    signed = sender.signed(message)
-    header, claims, signature = signed.split(".")
-    other = sender.signed({**message, "Meta": {"ConsentId": "other"}}).split(".")[1]
-    return {
-        "another key under the sender's kid": ("signature", forger.event(message)),
-        "a kid nobody published": ("unknown_key", stranger.event(message)),
-        "jwk in the header": ("signature", forger.with_header(message, {"jwk": jwks})),
-        "jku in the header": ("unknown_key", stranger.with_header(message, {"jku": "https://evil.example/jwks"})),
-        "x5u in the header": ("unknown_key", stranger.with_header(message, {"x5u": "https://evil.example/x5u"})),
-        "alg none": ("jws_header", sender.with_header(message, {"alg": "none"})),
-        "alg none, no signature": ("unencrypted", f"{header}.{claims}."),
-        "alg HS256 with the public key": ("jws_header", sender.with_header(message, {"alg": "HS256"})),
-        "alg RS256 with the right key": ("jws_header", sender.with_header(message, {"alg": "RS256"})),
-        "critical header": ("jws_header", sender.with_header(message, {"crit": ["b64"], "b64": False})),
-        "no kid": ("jws_header", sender.with_header(message, {"kid": None})),
-        "claims exchanged": ("signature", sender.encrypted(f"{header}.{other}.{signature}")),
-        "issuer nobody trusts": ("untrusted_sender", forger_of(forger, "https://evil.example").event(message)),
-        "no issuer": ("untrusted_sender", sender.event(message, iss=ABSENT)),
-        "not for us": ("audience", sender.event(message, aud=["somebody-else"])),
-        "aud empty": ("audience", sender.event(message, aud=[])),
-        "expired": ("lifetime", sender.event(message, exp=now - 60)),
-        "no exp": ("lifetime", sender.event(message, exp=ABSENT)),
-        "exp as text": ("lifetime", sender.event(message, exp=str(now + 300))),
-        "not valid yet": ("lifetime", sender.event(message, nbf=now + 300)),
-        "no nbf": ("lifetime", sender.event(message, nbf=ABSENT)),
-        "made in the future": ("lifetime", sender.event(message, iat=now + 300)),
-        "message is a text": ("message", sender.event(message, message="Revoked")),
-        "neither Data nor Meta": ("message", sender.event({"Something": 1})),
-        "not encrypted": ("unencrypted", signed),
-        "RSA1_5": ("jwe_header", sender.encrypted(signed, alg="RSA1_5")),
-        "RSA-OAEP with SHA-1": ("jwe_header", sender.encrypted(signed, alg="RSA-OAEP")),
-        "A128CBC-HS256": ("jwe_header", sender.encrypted(signed, enc="A128CBC-HS256")),
-        "compressed": ("jwe_header", sender.encrypted(signed, zip="DEF")),
-        "critical JWE header": ("jwe_header", sender.encrypted(signed, crit=["exp"], exp=1)),
-        "a kid that is not ours": ("unknown_encryption_key", sender.encrypted(signed, kid="enc-9")),
-        "cipher text changed": ("decryption", tampered(sender.encrypted(signed))),
-        "JWE in a JWE": ("jws_malformed", sender.encrypted(sender.event(message).decode())),
-        "JWE around JSON": ("jws_malformed", sender.encrypted(json.dumps({"message": message}))),
-        "JSON": ("malformed", json.dumps(message)),
-        "nothing": ("malformed", b""),
-        "dots": ("malformed", b"...."),
-        "too large": ("too_large", b"a" * (64 * 1024 + 1)),
-        "nested deep": ("jws_malformed", sender.event({"Data": nested(60)})),
-    }  # fmt: skip
-
-
-def forger_of(forger: EventSender, issuer: str) -> EventSender:
-    return replace(forger, issuer=issuer)
-
-
-def tampered(body: bytes) -> bytes:
-    parts = body.split(b".")
-    parts[3] = (b"B" if parts[3][:1] == b"A" else b"A") + parts[3][1:]
-    return b".".join(parts)
-
-
-def nested(depth: int) -> Any:
-    value: Any = {}
-    for _ in range(depth):
-        value = {"a": value}
-    return value
 
 
 async def test_no_forgery_is_taken(held: PostOffice, sender: EventSender, forger: EventSender) -> None:
@@ -195,7 +131,7 @@ async def test_a_jti_is_good_for_one_event(held: PostOffice, sender: EventSender
 
 async def test_a_sender_speaks_of_its_own_lfi_only(office: PostOffice, sender: EventSender) -> None:
     """A consent of another LFI, and one nobody knows, go into the quarantine; nothing follows."""
-    await hold(office.store, office.clock, "c-hub", lfi=inbox_module.Slug("other-bank"))
+    await hold(office.store, office.clock, "c-hub", lfi=Slug("other-bank"))
     for subject in ("c-hub", "c-unknown"):
         await office.take(sender.event(consent_message(subject, at=office.clock.now())))
 
@@ -204,6 +140,30 @@ async def test_a_sender_speaks_of_its_own_lfi_only(office: PostOffice, sender: E
         ("c-unknown", EventState.QUARANTINED, "unknown_subject"),
     ]
     assert await office.due() == []
+
+
+async def test_no_sender_can_swallow_anothers_event(
+    held: PostOffice, sender: EventSender, forger: EventSender, keys: Keys
+) -> None:
+    """One trusted for another bank alone sends the very message first, under the very `jti`: the right one still acts."""
+    other_url, other_issuer = "https://keystore.example/other.jwks", "https://auth1.other.example"
+    other = replace(forger, issuer=other_issuer)
+    held.documents[other_url] = other.jwks()
+    trusted = {
+        ISSUER: Sender(issuer=ISSUER, jwks_url=JWKS_URL, lfis=frozenset({NOOR})),
+        other_issuer: Sender(issuer=other_issuer, jwks_url=other_url, lfis=frozenset({Slug("other-bank")})),
+    }
+    held.with_rules(trusting(keys, senders=trusted))
+    message = consent_message(C, at=held.clock.now())
+
+    taken = [await held.take(one.event(message, jti="j-1")) for one in (other, sender, sender)]
+
+    assert taken[1] == taken[2]
+    assert [(one.issuer, one.outcome, one.received) for one in await held.events()] == [
+        (other_issuer, "foreign_subject", 1),
+        (ISSUER, None, 2),
+    ]
+    assert await held.due() == [str(taken[1])]
 
 
 async def test_other_kinds_are_filed_and_nothing_follows(office: PostOffice, sender: EventSender) -> None:
@@ -371,11 +331,7 @@ async def test_nothing_an_event_says_lies_open(held: PostOffice, sender: EventSe
     await held.take(sender.signed(marked))
 
     async with held.store.reading() as unit:
-        rows = [
-            row
-            for table in (inbox_module.event, inbox_module.refused_event)
-            for row in await unit.connection.execute(table.select())
-        ]
+        rows = [row for table in (event_table, refused_table) for row in await unit.connection.execute(table.select())]
     assert len(rows) == 2
     cells = [cell if isinstance(cell, bytes) else str(cell).encode() for row in rows for cell in row]
     assert not [cell for cell in cells if b"Falcon" in cell or b"eyJ" in cell]
