@@ -17,6 +17,7 @@ what is true is asked of the Hub.  A false event that verifies costs one GET, no
 Source: Webhook Template v2.1-errata2; `domain.md` §7; `reliability.md` rule 38.
 """
 
+import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -219,6 +220,7 @@ class Receiver:
         self._store = store
         self._rules = rules
         self._keys = keys
+        self._noting = asyncio.Lock()  # refusals take one connection of the pool, never those of good events
         self.counts: Counter[str] = Counter()
 
     async def receive(self, delivery: Delivery) -> int:
@@ -267,7 +269,8 @@ class Receiver:
             await unit.inbox.refuse(entry)
 
         try:
-            await self._store.atomically(note)
+            async with self._noting:
+                await self._store.atomically(note)
         except SyncWorkerError as error:  # the refusal stands, noted or not
             log.warning("refused event not noted", error=error.code)
 

@@ -52,8 +52,8 @@ async def _serve(config: Settings) -> None:
         def _leave(self) -> None:
             self.should_exit = True
 
-    context = _tls(config)
-    bound = _bind(config)
+    context = tls(config)
+    bound = listening(config)
     port = bound.getsockname()[1]
     config = config.with_values(web=config.web.model_copy(update={"port": port}))
     with contextlib.closing(bound):
@@ -90,7 +90,12 @@ def _warn(config: Settings, public: str) -> None:
             )
 
 
-def _bind(config: Settings) -> socket.socket:
+def listening(config: Settings) -> socket.socket:
+    """A socket that listens where the settings say.
+
+    Raises:
+        SettingsError: this machine cannot listen there.
+    """
     host, port = config.web.host, config.web.port
     try:
         (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
@@ -110,7 +115,7 @@ def _bind(config: Settings) -> socket.socket:
     return bound
 
 
-def _tls(config: Settings) -> ssl.SSLContext | None:
+def tls(config: Settings) -> ssl.SSLContext | None:
     if config.web.certificate is None or config.web.key is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

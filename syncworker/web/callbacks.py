@@ -149,7 +149,7 @@ def routes(
             state = read_redirect(query).state
         except AuthorizationFailedError:
             return _ended(request, State.REDIRECT_UNREADABLE)
-        row, intent = await _begun(store, state)
+        row, intent, bank = await _begun(store, state)
         if row is None:
             return _ended(request, State.UNKNOWN_STATE)
         bound = browsers.bound(request, state)
@@ -168,7 +168,7 @@ def routes(
             "connection_id": intent.request.base_consent_id or row.consent_id,
         }
         back = return_urls.with_result(intent.return_url, result)
-        return _ended(request, ended, facts={"Bank": row.lfi, "Consent": row.consent_id}, back=back)
+        return _ended(request, ended, facts={"Bank": bank, "Consent": row.consent_id}, back=back)
 
     return router
 
@@ -211,12 +211,17 @@ def _cookie_name(state: str, *, secure: bool) -> str:
     return f"__Host-{name}" if secure else name
 
 
-async def _begun(store: Store, state: str) -> tuple[StoredAuthorization | None, StoredIntent | None]:
-    """What a state belongs to."""
+async def _begun(store: Store, state: str) -> tuple[StoredAuthorization | None, StoredIntent | None, str]:
+    """What a state belongs to, and what the user calls the bank."""
     if len(state) > STATE_LENGTH or not state.isprintable():
-        return None, None
+        return None, None, ""
     async with store.reading() as unit:
-        return await unit.authorizations.get(state), await unit.intents.of_state(state)
+        row = await unit.authorizations.get(state)
+        if row is None:
+            return None, None, ""
+        bank = await unit.lfis.get(row.lfi)
+        name = bank and bank.directory and bank.directory.get("name")
+        return row, await unit.intents.of_state(state), str(name or row.lfi)
 
 
 async def _complete(store: Store, authorizer: Authorizer, row: StoredAuthorization, query: str) -> State:

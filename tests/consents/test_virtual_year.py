@@ -154,7 +154,7 @@ class Year:
         self.bank = Bank(clock)
         lifecycle = Lifecycle(store, self.bank.clients)
         revoking = Revoking(store, self.bank.clients, lifecycle)
-        polling = Polling(store, lifecycle, revoking, cadence=Cadence(authorized=RARELY), retention={})
+        polling = Polling(store, lifecycle, revoking, cadence=Cadence(authorized=RARELY, compared=RARELY), retention={})
         flagging = Flagging(store)
         self.authorizer = Authorizer(store, self.bank.clients, clock, token_due=None)
         self.renewals = Renewals(store, self.bank.clients, self.authorizer)

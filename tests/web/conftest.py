@@ -15,15 +15,7 @@ from syncworker.settings import CONFIG_VARIABLE
 from syncworker.simulator.sandbox import Sandbox
 from syncworker.store.unit_of_work import Store
 from syncworker.web.app import opened
-from tests.web.house import PUBLIC_URL, RETURN_URL, Opener, WebHouse
-
-WEB = f"""
-[web]
-url = "{PUBLIC_URL}"
-return_urls = ["{RETURN_URL.rpartition("/")[0]}"]
-key_per_second = 1000
-address_per_second = 1000
-"""
+from tests.web.house import PUBLIC_URL, WEB, Opener, WebHouse
 
 
 @pytest.fixture(scope="session")

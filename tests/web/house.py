@@ -17,6 +17,14 @@ from syncworker.store.unit_of_work import Store
 
 PUBLIC_URL = "https://tpp.example"
 RETURN_URL = "https://app.example/banks/done"
+WEB = f"""
+[web]
+url = "{PUBLIC_URL}"
+return_urls = ["{RETURN_URL.rpartition("/")[0]}"]
+key_per_second = 1000
+address_per_second = 1000
+"""
+
 HTML = {"accept": "text/html,application/xhtml+xml"}
 EVERYTHING = tuple(Scope)
 

@@ -16,7 +16,7 @@ from syncworker.store.consents import Connection
 from syncworker.store.keyring import KeyRing
 from syncworker.store.unit_of_work import Store
 from syncworker.web.guard import BODY_BYTES_MAX
-from tests.web.house import PUBLIC_URL, Opener, WebHouse, asked
+from tests.web.house import PUBLIC_URL, WEB, Opener, WebHouse, asked
 from tests.web.rows import held
 
 pytestmark = pytest.mark.flow
@@ -99,23 +99,16 @@ async def test_a_key_opens_what_its_scopes_say(small_web: WebHouse) -> None:
     assert set(lacking) == set(await operations(small_web))
 
 
-async def test_an_unknown_id_is_not_found(small_web: WebHouse) -> None:
+@pytest.mark.parametrize("of", ["00000000-0000-4000-8000-000000000000", "x" * 200, "%00", "%C3%BC", "..%2F.."])
+async def test_an_unknown_id_is_not_found(small_web: WebHouse, of: str) -> None:
     """Also one no id could look like."""
-    ids = ("00000000-0000-4000-8000-000000000000", "x" * 200, "%00", "%C3%BC", "..%2F..")
-    found = {
-        of: set(
-            (
-                await walked(
-                    small_web,
-                    lambda method, path, of=of: small_web.product.request(method, placed(path, of)),
-                    only=lambda _, path: "{" in path,
-                )
-            ).values()
-        )
-        for of in ids
-    }
+    found = await walked(
+        small_web,
+        lambda method, path: small_web.product.request(method, placed(path, of)),
+        only=lambda _, path: "{" in path,
+    )
 
-    assert found == {of: {(404, "not_found")} for of in ids}
+    assert set(found.values()) == {(404, "not_found")}
 
 
 async def test_what_belongs_to_another_tenant_is_not_found(
@@ -381,3 +374,37 @@ async def test_ready_means_that_the_schema_is_ours(small_web: WebHouse) -> None:
 
     assert (ready.json(), alive.json()) == ({"status": "ready"}, {"status": "ok"})
     assert verdict(not_ready) == (500, "setup")
+
+
+async def test_the_description_names_everything_it_refers_to(small_web: WebHouse) -> None:
+    """Each reference leads somewhere, and each operation describes its refusals as problems."""
+    described = (await small_web.product.get("/v1/openapi.json")).json()
+    text = json.dumps(described)
+    named = {part.partition('"')[0] for part in text.split("#/components/schemas/")[1:]}
+    product = [item for path, item in described["paths"].items() if path != BROWSERS]
+    refusals = {json.dumps(one["responses"]["default"]["content"]) for item in product for one in item.values()}
+
+    assert named <= set(described["components"]["schemas"])
+    assert refusals == {'{"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}'}
+    assert list(described["components"]["securitySchemes"]) == ["API key"]
+
+
+SENDER = """
+[events.senders."https://noor.example"]
+jwks_url = "https://noor.example/jwks"
+"""
+
+
+async def test_events_are_taken_where_a_sender_is_trusted(open_house: Opener, sqlite_url: str) -> None:
+    """The route measures for itself; its answers carry the security headers too."""
+    web = await open_house(sqlite_url, web=WEB + SENDER)
+    answer = await web.another().post("/events", content=b"x", headers={"content-type": "text/plain"})
+
+    assert (answer.status_code, answer.headers["x-content-type-options"]) == (415, "nosniff")
+
+
+async def test_without_a_trusted_sender_there_is_no_door_for_events(small_web: WebHouse) -> None:
+    """What nobody may use does not exist."""
+    answer = await small_web.another().post("/events", content=b"x", headers={"content-type": "application/jwe"})
+
+    assert verdict(answer) == (404, "not_found")

@@ -154,7 +154,7 @@ async def test_a_bank_that_does_not_answer_is_asked_again(
 async def test_an_event_about_a_customer_outside_the_allow_list_costs_no_call(
     house: House, office: PostOffice, sender: EventSender
 ) -> None:
-    """It is claimed, since nobody knows yet whose it is, and ends with a word of its own; a replay acts once allowed."""
+    """It is claimed, since nobody knows yet whose it is, and ends with a word of its own."""
     consent_id = (await consented(house)).consent_id
     event_id = await office.take(sender.event(consent_message(consent_id, at=house.clock.now())))
     assert isinstance(event_id, int)

@@ -145,7 +145,7 @@ async def test_a_sender_speaks_of_its_own_lfi_only(office: PostOffice, sender: E
 async def test_no_sender_can_swallow_anothers_event(
     held: PostOffice, sender: EventSender, forger: EventSender, keys: Keys
 ) -> None:
-    """One trusted for another bank alone sends the very message first, under the very `jti`: the right one still acts."""
+    """One trusted for another bank alone sends the very message first, under the same `jti`; the right one acts."""
     other_url, other_issuer = "https://keystore.example/other.jwks", "https://auth1.other.example"
     other = replace(forger, issuer=other_issuer)
     held.documents[other_url] = other.jwks()
