@@ -24,7 +24,7 @@ from syncworker.simulator.participants import participants
 from syncworker.simulator.requests import OAuthError, PushedRequest, Reader, read_form
 from syncworker.simulator.resources import Resources, base_path
 from syncworker.simulator.served import Log, TokenAnswer
-from syncworker.standard.consents import Status
+from syncworker.standard.consents import TERMINAL
 from syncworker.standard.openings import SCOPE as OPENING_SCOPE
 from syncworker.standard.values import local_date
 from syncworker.standard.versions import Version, rar_type
@@ -207,20 +207,22 @@ class Issuer:
         return Answer(303, headers={"location": f"{_AUTHORIZE}/{key}", **pages.headers()})
 
     def _decide(self, key: str, session: _Session, decision: str, accounts: list[str]) -> Answer:
-        if session.user is None or decision not in ("approve", "decline"):
+        if session.user is None or decision not in ("approve", "approve_first", "decline"):
             return _sorry("Please log in and decide.", status=400)
         pushed, issuer = session.request, self._addresses.issuer
         consent_id = pushed.consent_id
         customer = self._ledger.customer(session.user)
         chosen = tuple(one.account_id for one in customer.accounts if one.account_id in accounts)
-        if decision == "approve" and not chosen:
+        if decision != "decline" and not chosen:
             return _sorry("Choose at least one account.", status=400)
         del self._sessions[key]
         try:
             if decision == "decline":
                 self._consents.reject(consent_id)
                 return _back(pushed, issuer, error="access_denied", error_description="the user declined")
-            self._consents.authorize(consent_id, user=session.user, account_ids=chosen)
+            self._consents.authorize(
+                consent_id, user=session.user, account_ids=chosen, second=decision == "approve_first"
+            )
         except MoveError as fault:
             return _back(pushed, issuer, error="access_denied", error_description=str(fault))
         return _back(pushed, issuer, code=self._grants.code(consent_id, pushed))
@@ -386,7 +388,7 @@ class TokenServer:
         consent_id = self._grants.consent_of(refresh_token=refresh_token)
         if consent_id is None:
             return
-        if self._consents.get(consent_id).status not in (Status.Authorized, Status.Suspended):
+        if self._consents.get(consent_id).status in TERMINAL:
             self._grants.end(consent_id, "consent_ended")
 
     def _id_token(self, consent: Consent, pushed: PushedRequest) -> str:

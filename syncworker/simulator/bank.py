@@ -23,6 +23,7 @@ from syncworker.simulator.consents import Consent, Consents
 from syncworker.simulator.dice import Dice
 from syncworker.simulator.drift import Drift
 from syncworker.simulator.editions import RATES
+from syncworker.simulator.events import Events
 from syncworker.simulator.faults import Fault, Faults, Kind
 from syncworker.simulator.grants import Grants, Reuse, Rotation
 from syncworker.simulator.identity import Identity, thumbprint_of
@@ -34,6 +35,7 @@ from syncworker.simulator.resources import Resources
 from syncworker.simulator.served import Log
 from syncworker.simulator.signing import Signer, Signing
 from syncworker.simulator.storm import Storm
+from syncworker.standard.consents import Status
 from syncworker.standard.resources import RESOURCES, ResourceName, Shape, permitted
 from syncworker.standard.values import local_date
 
@@ -54,10 +56,12 @@ class Bank:
         self.log = log
         self.drifts: list[Drift] = []
         self.openings: Openings | None = None
+        self.events: Events | None = None
         self.identity: Identity | None = None
         self.signer: Signer | None = None
         self._resources: Resources | None = None
         self._made = 0
+        consents.on_move = self._consent_moved
 
     @property
     def resources(self) -> Resources | None:
@@ -140,6 +144,8 @@ class Bank:
             "permissions": sorted(consent.permissions),
             "from_date": consent.from_date,
             "to_date": consent.to_date,
+            "revoked_by": consent.revoked_by,
+            "held": consent.held,
             "user": consent.user,
             "account_ids": list(consent.account_ids),
             "grant": grant
@@ -438,6 +444,25 @@ class Bank:
 
     # -- consents and tokens ------------------------------------------------------------------------------------------
 
+    def _consent_moved(self, consent: Consent) -> None:
+        if consent.status is Status.Expired:
+            self.grants.end(consent.consent_id, "consent_expired")
+        if self.events is not None:
+            self.events.consent_moved(consent)
+
+    def agree(self, consent_id: str) -> None:
+        """The second authoriser of a held consent agrees.
+
+        Raises:
+            MoveError: nobody waits for one.
+        """
+        self.consents.agree(consent_id)
+
+    def reject(self, consent_id: str) -> None:
+        """The LFI, or the second authoriser, refuses a consent nobody can use yet; its tokens end."""
+        self.consents.reject(consent_id)
+        self.grants.end(consent_id, "consent_rejected")
+
     def suspend(self, consent_id: str) -> None:
         """The LFI blocks a consent; its tokens stay."""
         self.consents.suspend(consent_id)
@@ -454,7 +479,6 @@ class Bank:
     def expire(self, consent_id: str) -> None:
         """The consent ends as if ExpirationDateTime had come."""
         self.consents.expire(consent_id)
-        self.grants.end(consent_id, "consent_expired")
 
     def end_grant(self, consent_id: str) -> None:
         """Revoke all tokens of a consent that stays Authorized."""
@@ -486,6 +510,40 @@ class Bank:
         if page_size is not None:
             for name in (N.TRANSACTIONS, N.STATEMENTS):
                 self.paginate(name, page_size)
+
+    def configure_events(self, **facts: Any) -> None:
+        """Change how events are sent; `facts` as `events.Events.configure` takes them."""
+        self._sender().configure(**facts)
+
+    def event_facts(self) -> list[Item]:
+        """Every event, what became of it and how it was answered."""
+        return self._sender().facts()
+
+    def send_event(self, consent_id: str) -> Item:
+        """Tell the TPP of a consent as it is, moved or not.
+
+        Raises:
+            KeyError: no such consent.
+            ValueError: nobody subscribed to it.
+        """
+        return self._sender().send(self.consents.get(consent_id))
+
+    def forge_event(self, consent_id: str, **facts: Any) -> Item:
+        """Tell the TPP what a forger would; `facts` as `events.Events.forge` takes them."""
+        return self._sender().forge(self.consents.get(consent_id), **facts)
+
+    def repeat_event(self, seq: int) -> Item:
+        """Send an event of the log again, byte for byte."""
+        return self._sender().repeat(seq)
+
+    def release_events(self) -> int:
+        """Send what `reorder` has gathered, the newest first."""
+        return self._sender().release()
+
+    def _sender(self) -> Events:
+        if self.events is None:
+            raise KeyError("events")
+        return self.events
 
     def opening_moves(self, account_id: str, status: str, **facts: Any) -> Item:
         """Move an account opening to a status; `facts` as `openings.Openings.move` takes them.
@@ -542,7 +600,9 @@ class Bank:
 
     def advance(self, seconds: float) -> datetime:
         """Move the bank's clock and tell its time."""
-        return self.clock.advance(timedelta(seconds=seconds))
+        now = self.clock.advance(timedelta(seconds=seconds))
+        self.consents.settle()
+        return now
 
     def forget_peaks(self) -> None:
         """Start counting the most requests in flight anew."""
@@ -678,7 +738,8 @@ VERBS: Final[dict[str, Callable[..., Any]]] = {
         "expire", "end_grant", "configure", "paginate", "is_current", "advance", "forget_peaks", "latency", "answers",
         "drop_response", "hang", "html", "truncated", "foreign_link", "loop_link", "gzip_bomb", "deep", "giant_amount",
         "wrong_length", "duplicate", "wrong_type", "forged", "drip", "clear_faults",
-        "renew_certificate", "opening_moves", "configure_openings",
+        "renew_certificate", "opening_moves", "configure_openings", "agree", "reject", "configure_events", "send_event",
+        "forge_event", "repeat_event", "release_events",
     )
 }  # fmt: skip
 """What may be asked for through the door."""

@@ -114,6 +114,7 @@ def decide(action: str, consent: Consent, customer: Customer) -> bytes:
         f"<ul>{asked}</ul>{window}<h2>Until</h2><p>{escape(until)} <small>UAE time</small></p>"
         f'<form method="post" action="{escape(action)}"><h2>From these accounts</h2><ul>{accounts}</ul>'
         '<footer><button class="go" name="decision" value="approve">Approve</button>'
+        '<button name="decision" value="approve_first">Approve, and ask a second authoriser</button>'
         '<button name="decision" value="decline">Decline</button></footer></form>',
     )
 

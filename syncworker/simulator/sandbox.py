@@ -1,5 +1,6 @@
 """One sandbox bank, put together and listening on four loopback ports inside the running event loop."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -17,6 +18,7 @@ from syncworker.simulator.browser import Browser
 from syncworker.simulator.clock import BankClock
 from syncworker.simulator.consents import Consents
 from syncworker.simulator.door import BooksDoor
+from syncworker.simulator.events import Events
 from syncworker.simulator.faults import Faults
 from syncworker.simulator.grants import Grants, Reuse, Rotation
 from syncworker.simulator.identity import Client, Identity, load_or_create, write_secret
@@ -33,6 +35,8 @@ from syncworker.standard.versions import Version
 
 REDIRECT_URI: Final = "https://tpp.example/callback"
 FACTS: Final = "sandbox.json"
+SETTLED_EVERY_S: Final = 0.5
+"""How often the bank looks for consents whose end has come."""
 
 
 class Sandbox:
@@ -167,6 +171,11 @@ class Sandbox:
                 listener = Listener(door, bound, context)
                 await listener.start()
                 stack.push_async_callback(listener.stop)
+            events = self._sender()
+            await events.start()
+            stack.push_async_callback(events.stop)
+            settling = asyncio.create_task(self._settle())
+            stack.push_async_callback(_ended, settling)
             stack.callback(self.bank.faults.clear)
             self._open = stack.pop_all()
         return self
@@ -184,12 +193,23 @@ class Sandbox:
         await self._open.aclose()
 
     async def decide(
-        self, authorization_url: str, *, user: str, approve: bool = True, accounts: Collection[str] | None = None
+        self,
+        authorization_url: str,
+        *,
+        user: str,
+        approve: bool = True,
+        second: bool = False,
+        accounts: Collection[str] | None = None,
     ) -> str:
-        """Play the user's browser through the consent page over HTTPS and give the redirect URL."""
+        """Play the user's browser through the consent page over HTTPS and give the redirect URL.
+
+        `second`: as the first of two authorisers; the other one decides by `Bank.agree` or `Bank.reject`.
+        """
         if self._browser is None:
             self._browser = Browser(self.ca_bundle)
-        return await self._browser.decide(authorization_url, user=user, approve=approve, accounts=accounts)
+        return await self._browser.decide(
+            authorization_url, user=user, approve=approve, second=second, accounts=accounts
+        )
 
     async def approve(self, authorization_url: str, *, user: str) -> str:
         """`decide`, with Approve for all accounts."""
@@ -214,6 +234,10 @@ class Sandbox:
                 "transport_certificate": str(client.transport_certificate),
                 "transport_key": str(client.transport_key),
             },
+            "events": {
+                "encryption_kid": self.identity.client_encryption_kid,
+                "encryption_key": str(self.identity.encryption_key),
+            },
             "books_url": self.books_url,
             "books_key": str(self.books_key),
             "users": list(self.users),
@@ -227,6 +251,24 @@ class Sandbox:
     def forget_facts(self) -> None:
         """Remove `sandbox.json`: nobody shall look for a bank that is not there."""
         (self.data_dir / FACTS).unlink(missing_ok=True)
+
+    def _sender(self) -> Events:
+        """The sender of events, told of every move from now on."""
+        bank, openings, resources = self.bank, self.bank.openings, self.bank.resources
+        assert openings is not None
+        assert resources is not None
+        events = bank.events = Events(
+            issuer=self.issuer, identity=self.identity, clock=bank.clock, body=resources.consent_body,
+            opening_body=openings.body,
+        )  # fmt: skip
+        openings.on_move = events.opening_moved
+        return events
+
+    async def _settle(self) -> None:
+        """Let consents expire by themselves, also when nobody asks about them."""
+        while True:
+            await asyncio.sleep(SETTLED_EVERY_S)
+            self.bank.consents.settle()
 
     def _doors(self, stack: contextlib.AsyncExitStack, key: str) -> tuple[Any, ...]:
         bank = self.bank
@@ -264,3 +306,9 @@ class Sandbox:
         doors = [Door(host, **common) for host in hosts]
         doors.append(Door(WithOpenings(resources, openings), **common, signed=signer.signed))
         return (*doors, BooksDoor(bank, key=key))
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

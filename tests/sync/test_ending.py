@@ -70,11 +70,12 @@ async def test_no_row_is_written_after_it_is_seen(open_product: Opener, filing: 
     then: list[Any] = []
 
     async def between(resource: ResourceName, page: int) -> None:
-        if resource is ResourceName.TRANSACTIONS and page == 2 and not then:
+        if resource is ResourceName.TRANSACTIONS and page == 3 and not then:
             then.append(None)  # other walks go on meanwhile
             await product.store.atomically(lambda unit: filing(unit, connection))
-            then[:] = [product.mark(), await everything(product)]
+            tables = await everything(product)
             product.clock.advance(seconds=SOURCE_TRUST_S)
+            then[:] = [product.mark(), tables]
 
     product.between = between
     report = await product.sync(connection)
@@ -83,6 +84,8 @@ async def test_no_row_is_written_after_it_is_seen(open_product: Opener, filing: 
     assert (report.error or "").startswith("consent_not_usable")
     assert await everything(product) == tables
     assert product.gets(mark).total() <= SETTINGS.steps_at_once, "more than what was under way"
+    walks = [pages for (operation, _), pages in product.gets().items() if operation == "transactions"]
+    assert max(walks) == 3, "the longest walk met it behind its third page, and went on"
 
 
 async def test_a_lifted_suspension_is_learned_by_the_sync_that_meets_it(product: Product) -> None:
