@@ -35,7 +35,6 @@ from syncworker.simulator.resources import Resources
 from syncworker.simulator.served import Log
 from syncworker.simulator.signing import Signer, Signing
 from syncworker.simulator.storm import Storm
-from syncworker.standard.consents import Status
 from syncworker.standard.resources import RESOURCES, ResourceName, Shape, permitted
 from syncworker.standard.values import local_date
 
@@ -109,7 +108,7 @@ class Bank:
 
     def _shown(self, consent: Consent, *, repeats: bool) -> dict[str, list[Item]]:
         shown: dict[str, list[Item]] = {}
-        if consent.user is None:
+        if not consent.agreed:
             return shown
         version = consent.version
         rates = RATES[version] in consent.permissions
@@ -445,8 +444,6 @@ class Bank:
     # -- consents and tokens ------------------------------------------------------------------------------------------
 
     def _consent_moved(self, consent: Consent) -> None:
-        if consent.status is Status.Expired:
-            self.grants.end(consent.consent_id, "consent_expired")
         if self.events is not None:
             self.events.consent_moved(consent)
 
@@ -479,6 +476,7 @@ class Bank:
     def expire(self, consent_id: str) -> None:
         """The consent ends as if ExpirationDateTime had come."""
         self.consents.expire(consent_id)
+        self.grants.end(consent_id, "consent_expired")
 
     def end_grant(self, consent_id: str) -> None:
         """Revoke all tokens of a consent that stays Authorized."""

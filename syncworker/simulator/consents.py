@@ -36,7 +36,7 @@ class Consent:
         asked: the RAR's `consent` object as pushed; immutable.
         user: who agreed; `None` until someone did.
         account_ids: what they agreed to show.
-        held: a second authoriser has not decided yet.
+        held: a second authoriser is needed, and has not agreed.
     """
 
     consent_id: str
@@ -55,6 +55,11 @@ class Consent:
     user: str | None = None
     account_ids: tuple[str, ...] = ()
     held: bool = False
+
+    @property
+    def agreed(self) -> bool:
+        """Whether everybody who has to agree did, at some time."""
+        return self.user is not None and not self.held
 
     def shows(self, local_day: date) -> bool:
         """Whether a transaction booked on this UAE date lies within FromDate and ToDate, both inclusive."""
@@ -150,7 +155,9 @@ class Consents:
         consent = self.get(consent_id)
         if not consent.held:
             raise MoveError("no second authoriser is waited for")
-        return self._move(consent, Status.Authorized, frozenset({Status.AwaitingAuthorization}))
+        self._move(consent, Status.Authorized, frozenset({Status.AwaitingAuthorization}))
+        consent.held = False
+        return consent
 
     def reject(self, consent_id: str) -> Consent:
         """The user declined, the second authoriser did, or the LFI refused."""
@@ -210,6 +217,5 @@ class Consents:
 
     def _set(self, consent: Consent, status: Status, *, at: datetime | None = None) -> Consent:
         consent.status, consent.status_updated_at = status, at or self._clock.now()
-        consent.held = False
         self.on_move(consent)
         return consent

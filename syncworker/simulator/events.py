@@ -20,7 +20,7 @@ import json
 import ssl
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from enum import StrEnum
@@ -55,6 +55,8 @@ KEPT_MAX: Final = 10_000
 JWE: Final = "application/jwe"
 JWT: Final = "application/jwt"
 _AGAIN: Final = frozenset({0, 408, 429, 500, 502, 503, 504})
+_LIES: Final = {"Status": "Revoked", "OpeningStatus": "Rejected"}
+"""What a forger says, by the member of `Data` that holds the status."""
 _NOT_IN_EVENTS: Final = frozenset({"FromDate", "ToDate", "TransactionFromDateTime", "TransactionToDateTime"})
 
 
@@ -158,9 +160,14 @@ class Conduct:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Message:
-    """What an event says, before it is signed."""
+    """What an event says, before it is signed.
+
+    Attributes:
+        member: of `Data`, that holds the status.
+    """
 
     subject: str
+    member: str
     status: str
     url: str
     older: bool
@@ -322,6 +329,7 @@ class Events:
         meta = self._meta("ConsentId", consent.consent_id, f"/account-access-consents/{consent.consent_id}")
         return _Message(
             subject=consent.consent_id,
+            member="Status",
             status=consent.status.value,
             url=url,
             older=older,
@@ -340,7 +348,14 @@ class Events:
             data = {name: shown["Data"][name] for name in names if name in shown["Data"]}
             path = f"/accounts/{opening.account_id}/status"
             content = {"Data": data, "Meta": self._meta("AccountId", opening.account_id, path)}
-        return _Message(subject=opening.account_id, status=opening.status, url=url, older=older, content=content)
+        return _Message(
+            subject=opening.account_id,
+            member="OpeningStatus",
+            status=opening.status,
+            url=url,
+            older=older,
+            content=content,
+        )
 
     def _meta(self, identifier: str, subject: str, resource: str) -> Item:
         return {
@@ -371,7 +386,7 @@ class Events:
         if chance() < conduct.forge:
             how = tuple(Forgery)[self._forged % len(Forgery)]
             self._forged += 1
-            self._queue(self._file(_claiming(message, Status.Revoked), how))
+            self._queue(self._file(_claiming(message, _LIES[message.member]), how))
 
     def _queue(self, sent: Sent) -> None:
         if self.conduct.reorder:
@@ -516,8 +531,11 @@ class Events:
 
 def _claiming(message: _Message, status: str) -> _Message:
     """The same event, saying another status."""
-    content = {**message.content, "Data": {**message.content["Data"], "Status": status}}
-    return _Message(subject=message.subject, status=status, url=message.url, older=message.older, content=content)
+    return replace(
+        message,
+        status=status,
+        content={**message.content, "Data": {**message.content["Data"], message.member: status}},
+    )
 
 
 def _subscribed(subscription: Mapping[str, Any] | None) -> str | None:

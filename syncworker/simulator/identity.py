@@ -79,23 +79,10 @@ class Identity:
         """The private half of the key that events are encrypted to: the TPP's own."""
         return self.folder / "tpp-encryption.key"
 
-    def issue_server_certificate(self, name: str) -> tuple[Path, Path]:
-        """Certify a server on loopback: the TPP's own, where its users and our events come in.
-
-        Returns: paths of the certificate and of its key, `<name>.pem` and `<name>.key`; those that are there already,
-        while they are good.
-        """
-        now = datetime.now(UTC)
-        if _fresh(self.folder / f"{name}.pem", now):
-            return self.folder / f"{name}.pem", self.folder / f"{name}.key"
-        authority = _load_key(self.folder / "ca.key")
-        issuer = x509.load_pem_x509_certificate(self.ca_bundle.read_bytes()).subject
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = _certify(
-            key, _name("localhost"), issuer, authority, not_before=now - timedelta(minutes=5), not_after=now + LIFE,
-            server=True,
-        )  # fmt: skip
-        return _write_pair(self.folder, name, certificate, key)
+    @property
+    def web_certificate(self) -> tuple[Path, Path]:
+        """Certificate and key of the TPP's own server on loopback: where events come in."""
+        return self.folder / "tpp-web.pem", self.folder / "tpp-web.key"
 
     def register_signing_key(self, name: str) -> tuple[Path, str]:
         """Make and register one more signing key of the client, beside the one it has.
@@ -148,12 +135,13 @@ def load_or_create(folder: Path, *, redirect_uri: str, client_id: str | None = N
         _make_authority(folder, now)
     authority = _load_key(folder / "ca.key")
     issuer = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes()).subject
-    if not _fresh(folder / "server.pem", now):
-        key = ec.generate_private_key(ec.SECP256R1())
-        _write_pair(folder, "server", _certify(
-            key, _name("localhost"), issuer, authority, not_before=now - timedelta(minutes=5),
-            not_after=now + LIFE, server=True,
-        ), key)  # fmt: skip
+    for name in ("server", "tpp-web"):
+        if not _fresh(folder / f"{name}.pem", now):
+            key = ec.generate_private_key(ec.SECP256R1())
+            _write_pair(folder, name, _certify(
+                key, _name("localhost"), issuer, authority, not_before=now - timedelta(minutes=5),
+                not_after=now + LIFE, server=True,
+            ), key)  # fmt: skip
     if not _fresh(folder / "tpp-transport.pem", now, common_name=known):
         client_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         _write_pair(folder, "tpp-transport", _certify(

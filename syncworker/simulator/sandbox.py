@@ -237,6 +237,8 @@ class Sandbox:
             "events": {
                 "encryption_kid": self.identity.client_encryption_kid,
                 "encryption_key": str(self.identity.encryption_key),
+                "web_certificate": str(self.identity.web_certificate[0]),
+                "web_key": str(self.identity.web_certificate[1]),
             },
             "books_url": self.books_url,
             "books_key": str(self.books_key),
