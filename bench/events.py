@@ -1,11 +1,13 @@
 """How many events a second one web process takes, and what that costs its neighbours.
 
-    python bench/events.py [--rate 1000] [--seconds 10] [--consents 500]
+    python bench/events.py [--rate 1000] [--seconds 10] [--consents 500] [--groups 1 100]
 
 Scenario 19 of the reliability rules at its full rate: half of the deliveries are good, a fifth repeat one of them, the
 rest are forged in eight ways.  The web process is the real route on uvicorn in a process of its own, on a PostgreSQL
 of our own without fsync; what is sent was signed and encrypted before.  A neighbour claims, takes and ends work of the
 same database all the while, as workers do; how much of its pace it keeps is what the flood costs it.
+
+Measures once for each size of `--groups`: so many events share a transaction at most; 1 is each in its own.
 
 Prints events a second, their latency, processor time per event, and the audit: every good event filed once, no forged
 one, keys fetched how often.  Ratios travel between machines, absolute numbers do not.
@@ -50,7 +52,7 @@ from syncworker.store.keyring import KeyRing  # noqa: E402
 from syncworker.store.unit_of_work import Store, UnitOfWork  # noqa: E402
 from syncworker.store.work import Claim, WorkKind  # noqa: E402
 from syncworker.web.events import routes  # noqa: E402
-from syncworker.webhooks import EventRules, Receiver  # noqa: E402
+from syncworker.webhooks import GROUP_MAX, EventRules, Receiver  # noqa: E402
 from tests.ground.postgres import PostgresServer, free_port  # noqa: E402
 from tests.lfi.raw_bank import write_key  # noqa: E402
 from tests.webhooks.sender import CLIENT_ID, ISSUER, EventSender, consent_message, new_key  # noqa: E402
@@ -73,6 +75,7 @@ class House:
     encryption_key: Path
     jwks: dict[str, Any]
     port: int
+    group: int
 
     def store(self) -> Store:
         """The database, for one process."""
@@ -101,7 +104,7 @@ async def _serve(house: House) -> None:
         encryption_keys={"enc-1": EncryptionKey.load(house.encryption_key, "enc-1")},
         audiences=frozenset({CLIENT_ID}),
     )
-    receiver = Receiver(store, rules, SenderKeys(fetch, clock=clock))
+    receiver = Receiver(store, rules, SenderKeys(fetch, clock=clock), group=house.group)
     app = FastAPI(openapi_url=None)
     app.include_router(routes(receiver, clock=clock, per_second=1e6))
 
@@ -252,7 +255,7 @@ async def seen(port: int) -> dict[str, Any]:
 async def measure(house: House, options: argparse.Namespace, sender: EventSender, forger: EventSender) -> None:
     """Fill, send, and print."""
     ids = await fill(house, options.consents)
-    made = bodies(sender, forger, ids, int(options.rate * options.seconds))
+    made = bodies(sender, forger, ids, int(options.rate * options.seconds))  # signed anew: they live five minutes
     spawn = multiprocessing.get_context("spawn")
     stop, ended = spawn.Event(), spawn.Value("q", 0)
     web = spawn.Process(target=serve, args=(house,), daemon=True)
@@ -272,7 +275,7 @@ async def measure(house: House, options: argparse.Namespace, sender: EventSender
         stop.set()
         beside.join(timeout=30)
         web.kill()
-    _print(len(made), took, latencies, before, after, calm, busy)
+    _print(house.group, len(made), took, latencies, before, after, calm, busy)
     await _audit(house, made, answers)
 
 
@@ -283,6 +286,7 @@ async def _pace(ended: Any, seconds: float) -> float:
 
 
 def _print(
+    group: int,
     sent: int,
     took: float,
     latencies: list[float],
@@ -293,7 +297,7 @@ def _print(
 ) -> None:
     cuts = statistics.quantiles(latencies, n=100)
     cpu = after["cpu"] - before["cpu"]
-    table = Table(box=None, show_header=False)
+    table = Table(box=None, show_header=False, title=f"{group} in a transaction at most", title_justify="left")
     for name, value in (
         ("events a second", f"{sent / took:.0f}"),
         ("latency p50, p99", f"{cuts[49] * 1e3:.0f} ms, {cuts[98] * 1e3:.0f} ms"),
@@ -331,15 +335,18 @@ def main(options: argparse.Namespace) -> None:
             ours, theirs, stranger = new_key(), new_key(), new_key()
             KeyRing.generate(folder / "keyring")
             sender = EventSender(SystemClock(), theirs, ours.public_key())
-            house = House(
-                database=server.url(server.clone()),
-                keyring=folder / "keyring",
-                encryption_key=write_key(folder / "encryption.pem", ours),
-                jwks=sender.jwks(),
-                port=free_port(),
-            )
             forger = EventSender(SystemClock(), stranger, ours.public_key())
-            asyncio.run(measure(house, options, sender, forger))
+            encryption_key = write_key(folder / "encryption.pem", ours)
+            for group in options.groups:
+                house = House(
+                    database=server.url(server.clone()),
+                    keyring=folder / "keyring",
+                    encryption_key=encryption_key,
+                    jwks=sender.jwks(),
+                    port=free_port(),
+                    group=group,
+                )
+                asyncio.run(measure(house, options, sender, forger))
     finally:
         server.close()
 
@@ -349,4 +356,5 @@ if __name__ == "__main__":
     parser.add_argument("--rate", type=float, default=1000.0, help="deliveries a second")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--consents", type=int, default=500)
+    parser.add_argument("--groups", type=int, nargs="+", default=[1, GROUP_MAX], help="events in a transaction at most")
     main(parser.parse_args())

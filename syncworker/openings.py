@@ -371,10 +371,11 @@ class Openings:
         return await self._store.atomically(partial(self._kept_no_longer, opening.opening_id, since))
 
     async def _ended(self, opening: StoredOpening) -> datetime | None:
-        """Hand an opened account over, then keep what lies sealed for its time; when to look again."""
-        await self._hand_over(opening)
+        """Keep what lies sealed for its time and no longer, and hand an opened account over; when to look again."""
         since = opening.ended_at or opening.state_since
-        return await self._store.atomically(partial(self._kept_no_longer, opening.opening_id, since))
+        due = await self._store.atomically(partial(self._kept_no_longer, opening.opening_id, since))
+        await self._hand_over(opening)  # may fail for months; what is over its time does not wait for it
+        return due
 
     async def _hand_over(self, opening: StoredOpening) -> None:
         """Prepare the data-sharing consent that was wished for; twice is harmless, an unopened intent expires.

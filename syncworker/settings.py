@@ -295,7 +295,7 @@ class EventSettings(_Group):
             them.
         acknowledge: the status of a taken event.
         accept_unencrypted: whether a signed body may come without encryption.
-        per_second: events taken of one address; more are told to wait.
+        per_second: events taken of one address, ten seconds' worth at once; more are told to wait.
         retention_days: how long events and quarantine are kept.
     """
 
@@ -305,7 +305,7 @@ class EventSettings(_Group):
     audiences: frozenset[str] = frozenset()
     acknowledge: Literal[202, 204] = 202
     accept_unencrypted: bool = False
-    per_second: Annotated[float, Field(gt=0)] = 200.0
+    per_second: Annotated[float, Field(gt=0)] = 50.0
     retention_days: Annotated[int, Field(ge=1)] = 90
 
 

@@ -2,8 +2,8 @@
 
 `Receiver.receive` is called while the sender waits.  It checks in the order of `reliability.md` rule 38: size and rate
 (the web process, before it reads the body), structure, algorithm, the sender's key, signature, claims, and `jti` in the
-very insert that files the event.  Filing and the work that will act on it are one transaction; then the sender gets
-its answer.
+very insert that files the event.  Filing and the work that will act on it are one transaction, which events
+that come at the same time share (`store/grouped.py`); once it is committed the sender gets its answer.
 
 `Acting.act` is called by a worker for each filed event.  An event is a hint: it says *that* something changed, and
 what is true is asked of the Hub.  A false event that verifies costs one GET, nothing more.
@@ -20,7 +20,7 @@ Source: Webhook Template v2.1-errata2; `domain.md` §7; `reliability.md` rule 38
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -43,10 +43,12 @@ from syncworker.lfi import jose
 from syncworker.lfi.jose import Fault
 from syncworker.lfi.keys import EncryptionKey, SigningKey
 from syncworker.lfi.senders import Sender, SenderKeys
+from syncworker.standard.consents import TERMINAL
 from syncworker.standard.events import Event, EventKind, read_event
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.consents import StoredConsent
-from syncworker.store.inbox import PRUNED_MAX, EventState, Filing, Refused, StoredEvent
+from syncworker.store.grouped import Grouped
+from syncworker.store.inbox import NOT_OURS, PRUNED_MAX, Arrival, EventState, Filing, Refused, StoredEvent
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim, WorkKind
 
@@ -68,9 +70,12 @@ CALLBACK_RETRY: Final = timedelta(seconds=30)
 ATTEMPTS_MAX: Final = 12
 """After so many attempts in a row without an answer of the Hub, the poll alone looks after the consent."""
 
+GROUP_MAX: Final = 100
+"""Events that share a transaction at most."""
+
 PRUNE_EVERY: Final = timedelta(hours=1)
 PRUNE_STEPS_MAX: Final = 20
-"""Transactions one prune makes at most: what is left goes with the next."""
+"""Transactions one prune makes at most: what is left goes at the next tick."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -206,18 +211,23 @@ class _Opened:
     sender: Sender
     jti: str | None
     bearer_jti: str | None
+    interaction_id: str
     payload: bytes = field(repr=False)
 
 
 class Receiver:
     """Verifies and files events.  Lives on one event loop.
 
+    Args:
+        group: how many events that come at the same time share a transaction at most.
+
     Attributes:
         counts: deliveries since the process began, by what became of them: `new`, `again`, a `Why`, `unavailable`.
     """
 
-    def __init__(self, store: Store, rules: EventRules, keys: SenderKeys) -> None:
+    def __init__(self, store: Store, rules: EventRules, keys: SenderKeys, *, group: int = GROUP_MAX) -> None:
         self._store = store
+        self._filing = Grouped(store, _file, most=group)
         self._rules = rules
         self._keys = keys
         self._noting = asyncio.Lock()  # refusals take one connection of the pool, never those of good events
@@ -276,7 +286,7 @@ class Receiver:
 
     async def _filed(self, delivery: Delivery, claimed: Claimed) -> tuple[Filing, int]:
         opened = await self._open(delivery, claimed)
-        filing, event_id = await self._store.atomically(partial(self._file, opened, delivery))
+        filing, event_id = await self._filing.add(opened)
         if filing is Filing.JTI_USED:
             raise EventRefusedError(Why.JTI_USED, "jti: another event came with it")
         return filing, event_id
@@ -304,6 +314,7 @@ class Receiver:
             sender=sender,
             jti=_jti(claims),
             bearer_jti=bearer_jti,
+            interaction_id=delivery.interaction_id[:64],
             payload=payload,
         )
 
@@ -363,28 +374,35 @@ class Receiver:
             raise EventRefusedError(Why.UNKNOWN_KEY, str(error)) from None
         return _envelope(partial(jose.verified_payload, key=key), token)
 
-    # -- filing ------------------------------------------------------------------------------------------------------
 
-    async def _file(self, opened: _Opened, delivery: Delivery, unit: UnitOfWork) -> tuple[Filing, int]:
-        at = await unit.now()
-        lfi, state, outcome = await placed(unit, opened.event.kind, opened.event.subject, opened.sender)
-        filing, event_id = await unit.inbox.file(
-            opened.event,
-            issuer=opened.sender.issuer,
-            jti=opened.jti,
-            bearer_jti=opened.bearer_jti,
-            lfi=lfi,
-            state=state,
-            outcome=outcome,
-            content=opened.payload,
-            interaction_id=delivery.interaction_id[:64],
-            at=at,
-        )
-        if filing is Filing.NEW and state is EventState.FILED:
-            await unit.work.schedule(WorkKind.EVENT, str(event_id), lfi=lfi, due_at=at)
-        elif filing is Filing.NEW and state is EventState.QUARANTINED:
-            await unit.inbox.trim_quarantined()
-        return filing, event_id
+async def _file(unit: UnitOfWork, group: Sequence[_Opened]) -> Sequence[tuple[Filing, int]]:
+    """File events and the work that acts on them, in one transaction."""
+    at = await unit.now()
+    known = await lfis_of(unit, {(one.event.kind, one.event.subject) for one in group})
+    arrivals = [_arrival(one, known.get((one.event.kind, one.event.subject), ())) for one in group]
+    filed = await unit.inbox.file_all(arrivals, at=at)
+    new = [(event_id, one) for one, (filing, event_id) in zip(arrivals, filed, strict=True) if filing is Filing.NEW]
+    await unit.work.schedule_sooner(
+        [(WorkKind.EVENT, str(event_id), one.lfi, at) for event_id, one in new if one.state is EventState.FILED]
+    )
+    if any(one.state is EventState.QUARANTINED for _, one in new):
+        await unit.inbox.trim_quarantined()
+    return filed
+
+
+def _arrival(opened: _Opened, known: Sequence[Slug]) -> Arrival:
+    lfi, state, outcome = placed(opened.event.kind, known, opened.sender)
+    return Arrival(
+        event=opened.event,
+        issuer=opened.sender.issuer,
+        jti=opened.jti,
+        bearer_jti=opened.bearer_jti,
+        lfi=lfi,
+        state=state,
+        outcome=outcome,
+        content=opened.payload,
+        interaction_id=opened.interaction_id,
+    )
 
 
 class Refusals:
@@ -444,9 +462,9 @@ class Acting:
         return None, outcome
 
     async def prune(self) -> None:
-        """Take away what is past its retention, inbox and quarantine; at most once an hour, so call it at every tick.
+        """Take away what is past its retention, inbox and quarantine; once an hour, and at once where more is left.
 
-        While the database is away nothing happens, and the next hour finds the same.
+        Call it at every tick.  While the database is away nothing happens, and the next hour finds the same.
         """
         try:
             async with self._store.reading() as unit:
@@ -458,6 +476,7 @@ class Acting:
                 gone = await self._store.atomically(lambda unit: unit.inbox.prune(before=now - self._retention))
                 if gone < PRUNED_MAX:
                     return
+            self._pruned_at = None  # more came in an hour than one prune takes away
         except SyncWorkerError as error:
             log.warning("old events not taken away yet", error=error.code)
 
@@ -484,16 +503,28 @@ class Acting:
         return "followed" if any(woken) else "known"
 
 
-async def placed(
-    unit: UnitOfWork, kind: EventKind, subject: str, sender: Sender
-) -> tuple[Slug, EventState, str | None]:
-    """Where an event belongs: the LFI of its subject, and the state and outcome it is filed with."""
-    if kind is EventKind.CONSENT:
-        known = await _lfis_of_consent(unit, ConsentId(subject))
-    elif kind is EventKind.OPENING:
-        known = [one.lfi for one in await unit.openings.find(account_id=subject)] if subject else []
-    else:
-        return Slug(""), EventState.DONE, "not_ours"
+Subject = tuple[EventKind, str]
+"""What an event is about: its kind, and the id of the consent or account opening."""
+
+
+async def lfis_of(unit: UnitOfWork, subjects: Collection[Subject]) -> Mapping[Subject, Sequence[Slug]]:
+    """The LFIs of those subjects we know."""
+    consents = await unit.inbox.lfis_of_consents({one for kind, one in subjects if kind is EventKind.CONSENT})
+    known: dict[Subject, Sequence[Slug]] = {(EventKind.CONSENT, one): [lfi] for one, lfi in consents.items()}
+    for kind, subject in subjects:
+        if kind is EventKind.OPENING and subject:
+            known[kind, subject] = [one.lfi for one in await unit.openings.find(account_id=subject)]
+    return known
+
+
+def placed(kind: EventKind, known: Sequence[Slug], sender: Sender) -> tuple[Slug, EventState, str | None]:
+    """Where an event belongs: the LFI of its subject, and the state and outcome it is filed with.
+
+    Args:
+        known: LFIs of its subject.
+    """
+    if kind not in {EventKind.CONSENT, EventKind.OPENING}:
+        return Slug(""), EventState.DONE, NOT_OURS
     if not known:
         return Slug(""), EventState.QUARANTINED, "unknown_subject"
     allowed = [lfi for lfi in known if sender.may_speak_of(lfi)]
@@ -514,7 +545,8 @@ async def replay(unit: UnitOfWork, event_id: int, senders: Mapping[str, Sender])
     sender = senders.get(event.issuer)
     if sender is None:
         raise RequestError("issuer: its sender is not trusted (any more); add it under [events.senders]")
-    lfi, state, outcome = await placed(unit, event.kind, event.subject, sender)
+    subject = (event.kind, event.subject)
+    lfi, state, outcome = placed(event.kind, (await lfis_of(unit, {subject})).get(subject, ()), sender)
     if state is not EventState.FILED:
         raise RequestError(f"id: nothing follows from event {event_id} ({outcome})")
     await unit.inbox.reopen(event_id, lfi=lfi)
@@ -526,18 +558,11 @@ async def replay(unit: UnitOfWork, event_id: int, senders: Mapping[str, Sender])
 def says_nothing_new(event: StoredEvent, held: StoredConsent) -> str | None:
     """`older` or `known` when an event says nothing the stored consent does not say; else `None`."""
     said, stored = event.status_updated_at, held.status_updated_at
-    if said is not None and stored is not None and said < stored:
+    ends = event.status in TERMINAL and not held.terminal  # nothing comes after an end, whatever its date
+    if said is not None and stored is not None and said < stored and not ends:
         return "older"
     same = event.status == held.status
     return "known" if same and (held.terminal or (said is not None and said == stored)) else None
-
-
-async def _lfis_of_consent(unit: UnitOfWork, consent_id: ConsentId) -> list[Slug]:
-    held = await unit.consents.get(consent_id)
-    if held is not None:
-        return [held.lfi]
-    begun = await unit.authorizations.of(consent_id)  # the event may overtake the user's way back to us
-    return [] if begun is None else [begun.lfi]
 
 
 def _structure(body: bytes) -> str:

@@ -26,6 +26,7 @@ from syncworker.consents.reconciling import Comparison, Reconciling
 from syncworker.consents.renewal import Flagging, Renewals
 from syncworker.consents.revoking import Revoking
 from syncworker.consents.subscribing import Subscribing
+from syncworker.consents.sweeping import Sweeping
 from syncworker.consents.tokens import TokenBatchReport, TokenDue, Vault
 from syncworker.declarations import Follower
 from syncworker.errors import SettingsError, SyncWorkerError
@@ -485,7 +486,13 @@ class Application:
             allowed=self.allowed,
         )
         self.authorize = Authorizer(
-            store, self.clients, clock, token_due=token_due, on_call=self._journal.note, allowed=self.allowed
+            store,
+            self.clients,
+            clock,
+            token_due=token_due,
+            on_call=self._journal.note,
+            allowed=self.allowed,
+            events_url=settings.events.url,
         )
         self.lifecycle = Lifecycle(store, self.clients, on_call=self._journal.note, allowed=self.allowed)
         self.engine = Engine(
@@ -515,6 +522,10 @@ class Application:
                 allowed=self.allowed,
             ),
             reconciling=self.reconciling,
+            astray=self.authorize.astray,
+        )
+        self._sweeping = Sweeping(
+            store, retention=retention(settings), openings_followed_for=opening_cadence(settings).follow_for
         )
 
         self._events = Acting(store, self.lifecycle, retention=timedelta(days=settings.events.retention_days))
@@ -550,7 +561,9 @@ class Application:
             WorkKind.EVENT: act,
             WorkKind.OPENING: follow,
         }
-        self._handlers = Handlers(store, handlers, retry_after=due.retry_delay)
+        self._handlers = Handlers(
+            store, handlers, retry_after=due.retry_delay, patience={WorkKind.CONSENT: polling.patience}
+        )
         lease = timedelta(seconds=settings.lease_seconds)
         self.dispatcher = Dispatcher(
             store, name=name, batch_size=settings.batch_size, lease=lease, user_refs=settings.allow.user_refs
@@ -560,6 +573,7 @@ class Application:
         """Claim what is due at every LFI we may call, and commit; begin to read the directory when that is due."""
         await self._follower.look()
         await self._events.prune()
+        await self._sweeping.look()
         declared = await declared_lfis(self.settings, self.store)
         self._rates.update({slug: entry.calls_per_second for slug, (entry, _) in declared.items()})
         batches = await self.dispatcher.tick(

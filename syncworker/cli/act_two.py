@@ -28,6 +28,7 @@ from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
 from syncworker.store.changes import Place
 from syncworker.store.openings import ShareWish
+from syncworker.store.work import WorkKind
 
 if TYPE_CHECKING:
     from syncworker.cli.demo import Bank, Stage
@@ -36,6 +37,11 @@ CAST: Final = 3
 """Banks it needs: the parts are played at one of each version."""
 ASKED_EVERY_S: Final = 6
 """How often the Hub is asked about a consent, without events; an hour in earnest."""
+LULL: Final = timedelta(seconds=4)
+"""Within this time an event has done its work, also on a busy machine."""
+LULL_BEHIND: Final = timedelta(seconds=1.5)
+"""A sync or refresh comes at least so long after the look that is to come first: more than a tick."""
+ASKED_AGAIN_S: Final = 3
 DATA: Final = frozenset(ResourceName)
 SHARED: Final = (Permission.ReadAccountsDetail, Permission.ReadBalances, Permission.ReadTransactionsDetail)
 
@@ -126,7 +132,6 @@ class _Revoked:
     """
 
     part: _Part
-    how: str
     at: datetime
     known_at: datetime
     head: Place
@@ -152,14 +157,14 @@ async def play(stage: "Stage") -> None:
     renewed = await _part(stage, first, 0)
     await _events_on(stage, [told, blocked])
 
-    revoked = [await _revoke(stage, told, how="told by an event" if has_web() else "found by asking")]
+    revoked = [await _revoke(stage, told, events=has_web())]
     suspended = await _suspend(stage, blocked)
     await _renew(stage, renewed)
     await _open_account(stage, renewed)
     await _lift(stage, suspended)
     unheard = await _part(stage, second, -1)
     await second.books.do("configure_events", off=True)
-    revoked.append(await _revoke(stage, unheard, how="no event, found by asking"))
+    revoked.append(await _revoke(stage, unheard, events=False))
     await _audit(stage, revoked)
 
 
@@ -208,9 +213,40 @@ async def _listens(port: int) -> bool:
     return True
 
 
-async def _revoke(stage: "Stage", part: _Part, *, how: str) -> _Revoked:
+async def _lull(stage: "Stage", part: _Part, *, events: bool) -> None:
+    """Wait for a moment when no call of ours would notice a revocation before what is to be shown does.
+
+    That is an event, or else the next scheduled look at the Hub: a sync or a refresh in between would be refused, and
+    we would ask at once.
+    """
+    subjects = {WorkKind.SYNC: part.connection_id, WorkKind.TOKEN: part.consent_id, WorkKind.CONSENT: part.consent_id}
+    asked_at = monotonic() - ASKED_AGAIN_S
+
+    async def calm() -> bool:
+        nonlocal asked_at
+        async with stage.application.store.reading() as unit:
+            now = await unit.now()
+            rows = {kind: await unit.work.find(kind, subject) for kind, subject in subjects.items()}
+        due = {kind: row.due_at for kind, row in rows.items() if row is not None and row.lease_until is None}
+        if len(due) == len(subjects):
+            look = due.pop(WorkKind.CONSENT)
+            if (now + LULL < min(look, *due.values())) if events else (now < look < min(due.values()) - LULL_BEHIND):
+                return True
+        if monotonic() - asked_at > ASKED_AGAIN_S:
+            asked_at = monotonic()
+            async with stage.application.store.writing() as unit:
+                await unit.work.ask_now(WorkKind.SYNC, part.connection_id)
+                await unit.work.ask_now(WorkKind.CONSENT, part.consent_id)
+                await unit.commit()
+        return False
+
+    await stage.wait_for("a lull", calm)
+
+
+async def _revoke(stage: "Stage", part: _Part, *, events: bool) -> _Revoked:
     """The user takes the consent back at the bank, where something new then happens that is none of our business."""
-    _headline(f"{part.user} takes the consent back at {part.bank.slug}: {how}")
+    _headline(f"{part.user} takes the consent back at {part.bank.slug}, {'with' if events else 'without'} an event")
+    await _lull(stage, part, events=events)
     async with stage.application.store.reading() as unit:
         head = await unit.changes.head()
     await part.bank.books.do("revoke", consent_id=part.consent_id)
@@ -219,7 +255,7 @@ async def _revoke(stage: "Stage", part: _Part, *, how: str) -> _Revoked:
     await stage.wait_for("news of the revocation", lambda: _has_status(stage, part, Status.Revoked))
     known_at, at = datetime.now(UTC), datetime.fromisoformat(facts["status_updated_at"])
     stage.claim(True, f"known {(known_at - at).total_seconds():.1f} s later")
-    return _Revoked(part=part, how=how, at=at, known_at=known_at, head=head)
+    return _Revoked(part=part, at=at, known_at=known_at, head=head)
 
 
 async def _suspend(stage: "Stage", part: _Part) -> _Suspended:
@@ -333,7 +369,7 @@ async def _audit(stage: "Stage", revoked: Sequence[_Revoked]) -> None:
             {
                 "LFI": one.part.bank.slug,
                 "customer": one.part.user,
-                "revoked at the bank": one.how,
+                "revoked at the bank": await _how(stage, one),
                 "known after": _seconds(one.known_at - one.at),
                 "calls after it": len(calls[one.part.consent_id]),
                 "last call after": _seconds(max(calls[one.part.consent_id], default=one.at) - one.at),
@@ -362,6 +398,22 @@ async def _audit(stage: "Stage", revoked: Sequence[_Revoked]) -> None:
 
 async def _facts(bank: "Bank", consent_id: ConsentId) -> Mapping[str, Any]:
     return next(one for one in await bank.books.consents() if one["consent_id"] == consent_id)
+
+
+async def _how(stage: "Stage", revoked: _Revoked) -> str:
+    """How we came to know, by our inbox and by what the bank was asked first afterwards."""
+    async with stage.application.store.reading() as unit:
+        events = await unit.inbox.list(limit=1_000)
+    told = (revoked.part.consent_id, Status.Revoked, "moved")
+    if any((event.subject, event.status, event.outcome) == told for event in events):
+        return "told by an event"
+    entries = (await revoked.part.bank.books.log())["entries"]
+    first = next(
+        entry["operation"]
+        for entry in entries
+        if entry["consent_id"] == revoked.part.consent_id and datetime.fromisoformat(entry["at"]) > revoked.at
+    )
+    return "found by asking" if first == "consent" else "asked after a refused call"
 
 
 async def _calls(part: _Part) -> Sequence[datetime]:

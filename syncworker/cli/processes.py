@@ -36,7 +36,6 @@ class Queue(StrEnum):
 
 Level = Annotated[LogLevel, typer.Option(case_sensitive=False)]
 RUN: Final = (sys.executable, "-m", "syncworker")
-WEB_NAME: Final = "web"
 
 
 def worker(
@@ -80,18 +79,11 @@ def up(
     programs = [Program(name=name, argv=(*RUN, "worker", level)) for name in _worker_names(config)]
     programs.append(Program(name=liveness.BEAT_NAME, argv=(*RUN, "beat", level)))
     if config.web.enabled:
-        programs.append(Program(name=WEB_NAME, argv=(*RUN, "web", level)))
+        programs.append(Program(name=liveness.WEB_NAME, argv=(*RUN, "web", level)))
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    with (
-        liveness.watching(config) as watch,
-        Supervisor(
-            programs,
-            broker=broker,
-            hung=lambda name, child: None if name == WEB_NAME else watch.hung(name, child),  # it has no row to judge by
-        ) as supervisor,
-    ):
+    with liveness.watching(config) as watch, Supervisor(programs, broker=broker, hung=watch.hung) as supervisor:
         running = ", ".join(f"{name} {pid}" for name, pid in supervisor.children().items())
         show.say(f"up: {running}{', embedded broker' if broker else ''}; Ctrl-C ends it")
         supervisor.run(ended)

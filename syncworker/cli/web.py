@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import ssl
@@ -11,7 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from syncworker import opening
-from syncworker.cli import frame, logs, show
+from syncworker.cli import frame, liveness, logs, show
 from syncworker.cli.processes import Level, LogLevel
 from syncworker.errors import SettingsError, SetupError
 from syncworker.settings import Settings
@@ -19,6 +20,12 @@ from syncworker.store import migrate
 
 BACKLOG: Final = 1024
 KEEP_ALIVE_S: Final = 20
+HEAD_BYTES_MAX: Final = 32 * 1024
+"""Request line and headers together; a redirect of a bank and the cookies of ten authorisations have room."""
+
+CONNECTIONS_MAX: Final = 1_000
+"""Open at once; one more is answered 503 and closed.  Memory is bounded by these two."""
+
 GRACE_S: Final = 20
 """For requests under way when it ends: longer than a token call may take (`token_timeout`)."""
 
@@ -56,11 +63,13 @@ async def _serve(config: Settings) -> None:
     bound = listening(config)
     port = bound.getsockname()[1]
     config = config.with_values(web=config.web.model_copy(update={"port": port}))
-    with contextlib.closing(bound):
+    with contextlib.closing(bound), _noted(config):
         async with web_app.opened(config) as application:
             served = uvicorn.Config(
                 application,
-                http="httptools",
+                http="h11",  # the one that bounds what comes before a body; httptools takes headers without end
+                h11_max_incomplete_event_size=HEAD_BYTES_MAX,
+                limit_concurrency=CONNECTIONS_MAX,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -76,6 +85,18 @@ async def _serve(config: Settings) -> None:
             show.say(f"web: listens at {web_app.own_url(config)}; browsers reach it at {public}; Ctrl-C ends it")
             _warn(config, public)
             await Server(served).serve(sockets=[bound])
+
+
+@contextlib.contextmanager
+def _noted(config: Settings) -> Iterator[None]:
+    """Leave a file that tells `syncworker health --web` which process it is."""
+    file = liveness.web_file(config, os.getpid())
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file.touch(mode=0o600)
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _warn(config: Settings, public: str) -> None:

@@ -44,6 +44,9 @@ CONSUMED: Final = "data_consent_consumed"
 ABANDONED: Final = "authorization_abandoned"
 """Why a consent nobody decided about for a day is not asked for any more, until somebody does after all."""
 
+UNKNOWN_THERE: Final = "consent_ended_unknown"
+"""Audit: revoked here while nobody had decided, and the Hub does not know it: it ended on our word alone."""
+
 TOKENS_DESTROYED: Final = "tokens_destroyed"
 """Why the user has to consent again where the Hub shows a consent in use that it had shown as ended."""
 
@@ -118,8 +121,13 @@ async def noted(unit: UnitOfWork, view: ConsentView, *, at: datetime) -> Moved |
 
 
 async def ended_by_clock(unit: UnitOfWork, held: StoredConsent, *, at: datetime) -> bool:
-    """End a consent in use that is past its end while the Hub's status lags; commits nothing."""
-    if at < held.expires_at or held.status not in {Status.Authorized, Status.Suspended}:
+    """End a consent in use that is past its end while the Hub's status lags; commits nothing.
+
+    One that was revoked here ends so from any state: a Hub that will not hear of it must not keep it alive with us.
+    """
+    if at < held.expires_at or held.terminal:
+        return False
+    if held.status not in {Status.Authorized, Status.Suspended} and held.revoke_asked_at is None:
         return False
     await unit.consents.expire(held.consent_id, at=at)
     moved = Moved(
@@ -135,16 +143,35 @@ async def ended_by_clock(unit: UnitOfWork, held: StoredConsent, *, at: datetime)
     return True
 
 
+async def ended_unknown(unit: UnitOfWork, held: StoredConsent, *, at: datetime) -> None:
+    """End a consent that was revoked here before anybody decided, and that the Hub does not know; commits nothing."""
+    await unit.consents.end_unknown(held.consent_id, at=at)
+    moved = Moved(
+        consent_id=held.consent_id,
+        connection_id=held.connection_id,
+        lfi=held.lfi,
+        before=held.status,
+        after=Status.Revoked.value,
+        surprising=False,
+    )
+    await unit.consents.note(UNKNOWN_THERE, subject=held.consent_id, facts={"before": held.status}, at=at)
+    await _follow(unit, moved, at=at)
+
+
 async def rest(unit: UnitOfWork, *, consent_id: ConsentId, connection_id: ConsentId, lfi: Slug) -> None:
-    """Stop a consent's token refresh, and its connection's sync unless another consent of it is callable."""
-    resting = [(WorkKind.TOKEN, consent_id)]
+    """Stop a consent's token refresh, and its connection's sync unless another consent of it is callable.
+
+    Whoever makes a consent callable schedules the sync in the same transaction.  So the sync's row is held before the
+    others are looked at: a consent that is on its way in is either seen, or its sync is scheduled after this.
+    """
+    if await unit.work.hold(WorkKind.TOKEN, consent_id):
+        await unit.work.schedule(WorkKind.TOKEN, consent_id, lfi=lfi, due_at=NEVER)
+    if not await unit.work.hold(WorkKind.SYNC, connection_id):
+        return
     now = await unit.now()
     others = await unit.consents.find(connection_id=connection_id)
     if not any(other.callable_at(now) for other in others if other.consent_id != consent_id):
-        resting.append((WorkKind.SYNC, connection_id))
-    for kind, subject in resting:
-        if await unit.work.find(kind, subject) is not None:
-            await unit.work.schedule(kind, subject, lfi=lfi, due_at=NEVER)
+        await unit.work.schedule(WorkKind.SYNC, connection_id, lfi=lfi, due_at=NEVER)
 
 
 async def _follow(unit: UnitOfWork, moved: Moved, *, at: datetime) -> None:

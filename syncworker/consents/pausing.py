@@ -48,7 +48,37 @@ async def resume(unit: UnitOfWork, consent_id: ConsentId) -> StoredConsent:
     if held.callable_at(at) and await unit.tokens.exists(consent_id):
         await unit.work.schedule(WorkKind.TOKEN, consent_id, lfi=held.lfi, due_at=at)
         await unit.work.schedule(WorkKind.SYNC, held.connection_id, lfi=held.lfi, due_at=at)
+        if held.base_consent_id is not None:  # what it follows may have waited for it (`renewal`)
+            await unit.work.schedule(WorkKind.FLAG, consent_id, lfi=held.lfi, due_at=at)
     return held
+
+
+async def pause_all(unit: UnitOfWork, connection_id: ConsentId) -> None:
+    """Pause every consent of a connection that data is asked with; commits nothing.
+
+    Raises:
+        RequestError: there is none.
+    """
+    chain = await unit.consents.chain_locked(connection_id, closed=True)
+    pausable = [one for one in chain if one.status == Status.Authorized and one.revoke_asked_at is None]
+    if not pausable:
+        raise RequestError("connection_id: no consent of the connection is in use")
+    for one in pausable:
+        await pause(unit, one.consent_id)
+
+
+async def resume_all(unit: UnitOfWork, connection_id: ConsentId) -> None:
+    """Let every paused consent of a connection go on; commits nothing.
+
+    Raises:
+        RequestError: none of them is paused and alive.
+    """
+    chain = await unit.consents.chain_locked(connection_id, closed=True)
+    paused = [one for one in chain if one.paused_at is not None and not one.terminal and one.revoke_asked_at is None]
+    if not paused:
+        raise RequestError("connection_id: no consent of the connection is paused")
+    for one in paused:
+        await resume(unit, one.consent_id)
 
 
 async def _held(unit: UnitOfWork, consent_id: ConsentId) -> StoredConsent:

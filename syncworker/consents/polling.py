@@ -10,6 +10,7 @@ comparison (`reconciling`), fresh or not: each connection has its own minute of 
 Source: `domain.md` §4.1, §4.3; `design.md` §12 "consent poll".
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -18,11 +19,13 @@ from typing import Final
 import structlog
 import xxhash
 
+from syncworker.consents.authorize import give_up_not_held, not_held
 from syncworker.consents.erasing import Retention, keep_no_longer
-from syncworker.consents.lifecycle import ABANDONED, Lifecycle, rest
+from syncworker.consents.lifecycle import ABANDONED, Lifecycle, ended_unknown, rest
 from syncworker.consents.reconciling import Reconciling
 from syncworker.consents.revoking import Revoking
 from syncworker.consents.subscribing import Subscribing
+from syncworker.errors import RefusedError
 from syncworker.standard.consents import Status
 from syncworker.standard.values import UAE, ConsentId
 from syncworker.store.consents import StoredConsent
@@ -36,6 +39,16 @@ NIGHT_BEGINS: Final = datetime(2020, 1, 1, 1, tzinfo=UAE)
 """An hour past midnight where the customers are; the grid of comparisons begins at this one …"""
 NIGHT: Final = timedelta(hours=4)
 """… and each connection has its place in so long a time."""
+
+REVOKING_FIRST: Final = timedelta(minutes=5)
+"""At most so long until a revocation that failed is tried again …"""
+REVOKING_FIRST_FOR: Final = timedelta(days=1)
+"""… for so long; after that as often as the consent's state deserves a look."""
+
+NOT_FOUND: Final = 404
+
+Astray = Callable[[ConsentId], Awaitable[tuple[datetime | None, str]]]
+"""Looks at a consent we only asked for; says when to look again, and what was done."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -114,6 +127,7 @@ class Polling:
         subscribing: brings switched subscriptions to the Hub; without it they wait.
         reconciling: makes the nightly comparisons; without it there are none.
         retention: how long what a consent brought stays after its end.
+        astray: sees to consents that were asked for and of which nothing is held (`Authorizer.astray`).
     """
 
     def __init__(
@@ -126,7 +140,9 @@ class Polling:
         retention: Retention,
         subscribing: Subscribing | None = None,
         reconciling: Reconciling | None = None,
+        astray: Astray | None = None,
     ) -> None:
+        self._astray = astray
         self._subscribing = subscribing
         self._reconciling = reconciling
         self._store = store
@@ -144,17 +160,19 @@ class Polling:
         consent_id = ConsentId(claim.subject)
         held, now = await self._held(consent_id)
         if held is None:
-            return None, "erased"
+            return (None, "erased") if self._astray is None else await self._astray(consent_id)
         if held.terminal:
             return await self._kept(held), "ended"
-        if held.revoke_asked_at is not None:
-            return await self._after(await self._revoking.send(held), now, "revoked")
-        if abandoned(held, now=now, cadence=self._cadence):
-            await self._store.atomically(partial(self._abandon, held))
-            return None, ABANDONED
         if now >= held.expires_at and await self._lifecycle.end_overdue(consent_id):
             held, now = await self._held(consent_id)
             return None if held is None else await self._kept(held), "ended_by_clock"
+        if held.revoke_asked_at is not None:
+            return await self._revoke(held, now)
+        if await self._not_held(held):
+            return now, "not_held"
+        if abandoned(held, now=now, cadence=self._cadence):
+            await self._store.atomically(partial(self._abandon, held))
+            return None, ABANDONED
         if held.webhook_wanted is not None and self._subscribing is not None:
             return await self._after(await self._subscribing.send(held), now, "subscription_told")
         if self._reconciling is not None and now >= next_comparison(held, cadence=self._cadence):
@@ -165,6 +183,42 @@ class Polling:
         before = held.status
         held = await self._lifecycle.ask(consent_id)
         return await self._after(held, now, "asked" if held.status == before else "moved")
+
+    async def _revoke(self, held: StoredConsent, now: datetime) -> tuple[datetime | None, str]:
+        """Tell the Hub; what it has not known for a day, and nobody decided about, has ended without it."""
+        try:
+            return await self._after(await self._revoking.send(held), now, "revoked")
+        except RefusedError as error:
+            asked_at = held.revoke_asked_at or now
+            undecided = held.status == Status.AwaitingAuthorization and now >= asked_at + REVOKING_FIRST_FOR
+            if error.status != NOT_FOUND or not undecided:
+                raise
+        await self._store.atomically(partial(self._end_unknown, held.consent_id))
+        return now, "unknown_there"
+
+    async def _end_unknown(self, consent_id: ConsentId, unit: UnitOfWork) -> None:
+        held = await unit.consents.get(consent_id, lock=True)
+        if held is not None and held.status == Status.AwaitingAuthorization:
+            await ended_unknown(unit, held, at=await unit.now())
+
+    async def _not_held(self, held: StoredConsent) -> bool:
+        """Have a consent in use revoked whose tokens never came home; says whether it was."""
+        async with self._store.reading() as unit:
+            if await not_held(unit, held) is None:
+                return False
+        return await self._store.atomically(partial(give_up_not_held, consent_id=held.consent_id))
+
+    async def patience(self, claim: Claim) -> timedelta:
+        """How long a look that failed may wait for the next try: what the consent's state deserves.
+
+        A revocation the Hub has not heard of is urgent, for a day; what has not worked by then will take a person.
+        """
+        held, now = await self._held(ConsentId(claim.subject))
+        if held is None or held.terminal:
+            return self._cadence.compared
+        if held.revoke_asked_at is not None and now < held.revoke_asked_at + REVOKING_FIRST_FOR:
+            return REVOKING_FIRST
+        return _every(held, now=now, cadence=self._cadence)
 
     async def _compare(self, held: StoredConsent, now: datetime, by: Reconciling) -> tuple[datetime | None, str]:
         """The comparison of the consent's whole connection; its other consents are done with it for the night."""

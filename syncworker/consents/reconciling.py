@@ -314,28 +314,21 @@ class Reconciling:
     async def _file(self, one: Connection, answers: Answers, unit: UnitOfWork) -> list[Difference]:
         """Say what differs, follow what the Hub shows, and keep what is left of the difference."""
         at = await unit.now()
-        before = await _locked(unit, one)
+        before = await unit.consents.chain_locked(one.connection_id)
         begun = await _begun(unit, before, answers)
         found = _found(one, before, answers, begun=begun, now=at)
         for held in before:
             for view in answers.views_of(held):
                 await noted(unit, view, at=at)
-        for held in await _locked(unit, one):
+        for held in await unit.consents.chain_locked(one.connection_id):
             await ended_by_clock(unit, held, at=at)
-        left = _found(one, await _locked(unit, one), answers, begun=begun, now=at)
+        left = _found(one, await unit.consents.chain_locked(one.connection_id), answers, begun=begun, now=at)
         for held in before:
             await _note(unit, held, [each for each in found if each.kept_with == held.consent_id], at=at)
             drift = _words([each for each in left if each.kept_with == held.consent_id])
             if held.consent_id in answers.by_id or drift != held.drift:
                 await unit.consents.compared(held.consent_id, drift=drift, at=at)
         return found
-
-
-async def _locked(unit: UnitOfWork, one: Connection) -> list[StoredConsent]:
-    """The consents of a connection as they are now; other writers are kept out."""
-    ids = [held.consent_id for held in await unit.consents.find(connection_id=one.connection_id)]
-    locked = [await unit.consents.get(consent_id, lock=True) for consent_id in ids]
-    return [held for held in locked if held is not None]
 
 
 async def _begun(unit: UnitOfWork, consents: Sequence[StoredConsent], answers: Answers) -> set[ConsentId]:

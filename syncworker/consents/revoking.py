@@ -9,6 +9,7 @@ again (D-11).
 Source: Account Information API, `PatchAccountAccessConsentsConsentId`; `domain.md` §4.2.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -107,3 +108,20 @@ async def ordered(unit: UnitOfWork, consent_id: ConsentId, *, by: Revoker) -> St
         await rest(unit, consent_id=consent_id, connection_id=held.connection_id, lfi=held.lfi)
     await unit.work.schedule(WorkKind.CONSENT, consent_id, lfi=held.lfi, due_at=at)
     return await unit.consents.get(consent_id) or held
+
+
+async def ordered_all(unit: UnitOfWork, connection_id: ConsentId, *, by: Revoker) -> Sequence[ConsentId]:
+    """`ordered` for every consent of a connection that has not ended; commits nothing.
+
+    Nobody adds a consent to the connection meanwhile; one whose user comes home later is that user's later word.
+
+    Raises:
+        RequestError: all of them have ended.
+    """
+    chain = await unit.consents.chain_locked(connection_id, closed=True)
+    alive = [one.consent_id for one in chain if not one.terminal]
+    if not alive:
+        raise RequestError("connection_id: every consent of the connection has ended already")
+    for consent_id in alive:
+        await ordered(unit, consent_id, by=by)
+    return alive

@@ -385,17 +385,44 @@ class LFIClient:
         endpoint = (await self.discovery()).authorization_endpoint
         return oauth.authorization_url(endpoint, client_id=self.config.client_id, request_uri=request_uri)
 
+    async def ready_to_exchange(self) -> Mapping[str, RSAKey]:
+        """Fetch whatever an exchange needs beside the code, and wait until the call may start.
+
+        A code is good once.  What can fail before it is sent, fails here, while nothing is used up.
+
+        Returns:
+            The LFI's signature keys, for `exchange_code`.
+
+        Raises:
+            GateClosedError, LFIBreakerOpenError: not now.
+            as `discovery`.
+        """
+        await self.discovery()
+        keys = await self._published_keys()
+        await self.admit(OperationClass.TOKEN)
+        return keys
+
     async def exchange_code(
-        self, code: SecretStr, *, code_verifier: SecretStr, nonce: str, calls: CallLog
+        self,
+        code: SecretStr,
+        *,
+        code_verifier: SecretStr,
+        nonce: str,
+        calls: CallLog,
+        keys: Mapping[str, RSAKey] | None = None,
     ) -> TokenAnswer:
         """Trade an authorisation code for tokens, once; an ID token in the answer is verified.
+
+        Args:
+            keys: from `ready_to_exchange`; fetched now unless given.
 
         Raises:
             GrantLostError: `invalid_grant`: code too old, used, or not ours; the authorisation starts again.
             StandardViolationError: the ID token does not hold.
             and those of `refresh`.
         """
-        keys = await self._published_keys()  # fetched first and kept: their absence must not cost us the answer
+        if keys is None:
+            keys = await self._published_keys()  # fetched first and kept: their absence must not cost us the answer
         answer = await self._token_call(
             {
                 "grant_type": "authorization_code",

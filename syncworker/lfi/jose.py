@@ -13,7 +13,6 @@ Sources: RFC 7515, 7516, 7519, 7523, 7636, 9101; FAPI 2.0 Security Profile §5.3
 import binascii
 import contextlib
 import json
-import math
 import secrets
 import uuid
 from collections.abc import Mapping, Sequence
@@ -41,6 +40,7 @@ BACKDATING: Final = timedelta(seconds=10)
 REQUEST_LIFETIME: Final = timedelta(seconds=300)
 ASSERTION_LIFETIME: Final = timedelta(seconds=120)
 SKEW: Final = timedelta(seconds=30)
+NUMBER_MAX: Final = 2**53
 KEY_BITS_MAX: Final = 8192
 TOKEN_CHARACTERS_MAX: Final = 64 * 1024
 KEY_ENCRYPTION: Final = "RSA-OAEP-256"
@@ -478,4 +478,5 @@ def _modulus_bits(encoded: object) -> int:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it may be an instant: a number a double holds exactly; JSON may bring integers of hundreds of digits."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < NUMBER_MAX

@@ -54,6 +54,10 @@ Handler = Callable[[Claim], Awaitable[Ended]]
 """Does the work of one claim.  It may run twice; a `SyncWorkerError` it raises is an outcome, retried by the ladder."""
 
 
+Patience = Callable[[Claim], Awaitable[timedelta]]
+"""Says how long a claim that ended badly may wait at most, whatever the ladder says."""
+
+
 @dataclass(frozen=True, slots=True)
 class HandledReport:
     """A batch, counted.
@@ -76,6 +80,7 @@ class Handlers:
         handlers: Mapping[WorkKind, Handler],
         *,
         retry_after: Callable[[int], timedelta],
+        patience: Mapping[WorkKind, Patience] | None = None,
         lease: timedelta = LEASE,
         deadline_s: float = DEADLINE_S,
     ) -> None:
@@ -83,11 +88,13 @@ class Handlers:
 
         Args:
             retry_after: how long to wait after so many bad ends in a row.
+            patience: kinds whose claims say themselves how long that may be at most.
             deadline_s: for one claim; half of the lease at most.
         """
         self._store = store
         self._handlers = dict(handlers)
         self._retry_after = retry_after
+        self._patience = dict(patience or {})
         self._lease = lease
         self._deadline_s = min(deadline_s, lease.total_seconds() / 2)
 
@@ -139,8 +146,18 @@ class Handlers:
             code = "unexpected"
             log.error("work broke", kind=kind.value, lfi=claim.lfi, error=type(error).__name__)  # noqa: TRY400
         log.warning("work failed", kind=kind.value, lfi=claim.lfi, error=code)
-        wait = max(self._retry_after(claim.attempts), timedelta(seconds=asked))
+        wait = max(await self._next_try(kind, claim), timedelta(seconds=asked))
         return Ended(None, "failed", code, good=False), wait
+
+    async def _next_try(self, kind: WorkKind, claim: Claim) -> timedelta:
+        wait = self._retry_after(claim.attempts)
+        if kind not in self._patience:
+            return wait
+        try:
+            return min(wait, await self._patience[kind](claim))
+        except SyncWorkerError as error:  # the database is away: so is whoever would write the time down
+            log.warning("patience not known", kind=kind.value, lfi=claim.lfi, error=error.code)
+            return wait
 
     async def _give_back(self, claims: Sequence[Claim]) -> None:
         """The batch was cancelled (shutdown): what it did not end is due again at once, nothing counted."""

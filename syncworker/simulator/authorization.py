@@ -14,6 +14,8 @@ from syncworker.simulator import pages
 from syncworker.simulator.asgi import Answer, Request, json_answer
 from syncworker.simulator.clock import BankClock
 from syncworker.simulator.consents import Consent, Consents, MoveError
+from syncworker.simulator.counter import PATH as COUNTER
+from syncworker.simulator.counter import Counter
 from syncworker.simulator.details import is_uuid
 from syncworker.simulator.faults import Fault
 from syncworker.simulator.grants import REQUEST_URI_LIFE, Grants, Issued
@@ -107,7 +109,9 @@ class Issuer:
         consents: Consents,
         grants: Grants,
         clock: BankClock,
+        counter: Counter,
     ) -> None:
+        self._counter = counter
         self._addresses = addresses
         self._versions = versions
         self._identity = identity
@@ -118,13 +122,15 @@ class Issuer:
         self._sessions: dict[str, _Session] = {}
 
     def recognise(self, request: Request) -> None:
-        """discovery, jwks, participants or authorize."""
+        """discovery, jwks, participants, authorize or counter."""
         names = {_WELL_KNOWN: "discovery", _JWKS: "jwks", PARTICIPANTS: "participants"}
         if request.path.startswith(_AUTHORIZE):
             request.trace.operation = "authorize"
             session = self._sessions.get(request.path.removeprefix(_AUTHORIZE).strip("/").partition("/")[0])
             if session is not None:
                 request.trace.consent_id = session.request.consent_id
+        elif request.path == COUNTER or request.path.startswith(COUNTER + "/"):
+            request.trace.operation = "counter"
         else:
             request.trace.operation = names.get(request.path, "unknown")
 
@@ -132,6 +138,8 @@ class Issuer:
         """Answer discovery, the key set, the participants directory and the steps of the consent page."""
         if request.trace.operation == "authorize":
             return self._page(request)
+        if request.trace.operation == "counter":
+            return self._counter.answer(request)
         if request.method != "GET":
             return Answer(405)
         if request.trace.operation == "discovery":

@@ -108,7 +108,7 @@ class Bank:
 
     def _shown(self, consent: Consent, *, repeats: bool) -> dict[str, list[Item]]:
         shown: dict[str, list[Item]] = {}
-        if not consent.agreed:
+        if consent.user is None or not consent.agreed:
             return shown
         version = consent.version
         rates = RATES[version] in consent.permissions

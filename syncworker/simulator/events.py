@@ -454,7 +454,12 @@ class Events:
     async def _post(self, sent: Sent) -> int:
         headers = {**sent.headers, "x-fapi-interaction-id": str(uuid.uuid4())}
         if self._client is None:
-            self._client = httpx.AsyncClient(verify=_trusting(self._trust), trust_env=False, timeout=TIMEOUT_S)
+            self._client = httpx.AsyncClient(
+                verify=_trusting(self._trust),
+                trust_env=False,
+                timeout=TIMEOUT_S,
+                limits=httpx.Limits(max_keepalive_connections=0),  # minutes lie between two events of a bank
+            )
         async with self._at_once:
             with contextlib.suppress(httpx.HTTPError, RuntimeError):  # RuntimeError: the client was renewed meanwhile
                 return (await self._client.post(sent.url, content=sent.body, headers=headers)).status_code

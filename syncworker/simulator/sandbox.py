@@ -17,6 +17,7 @@ from syncworker.simulator.bank import Bank
 from syncworker.simulator.browser import Browser
 from syncworker.simulator.clock import BankClock
 from syncworker.simulator.consents import Consents
+from syncworker.simulator.counter import Counter
 from syncworker.simulator.door import BooksDoor
 from syncworker.simulator.events import Events
 from syncworker.simulator.faults import Faults
@@ -286,9 +287,11 @@ class Sandbox:
             grants=bank.grants,
             clock=bank.clock,
         )
+        acts = {name: getattr(bank, name) for name in ("revoke", "suspend", "lift", "agree", "reject")}
+        counter = Counter(ledger=bank.ledger, consents=bank.consents, clock=bank.clock, acts=acts)
         issuer = Issuer(
             addresses=self.addresses, versions=self.versions, identity=self.identity, ledger=bank.ledger,
-            consents=bank.consents, grants=bank.grants, clock=bank.clock,
+            consents=bank.consents, grants=bank.grants, clock=bank.clock, counter=counter,
         )  # fmt: skip
         tokens = TokenServer(
             addresses=self.addresses, versions=self.versions, identity=self.identity, reader=reader,

@@ -163,11 +163,21 @@ MEMBERS: Final[tuple[Member, ...]] = (
 # fmt: on
 
 
-def authorization_details(request: ConsentRequest, *, version: Version) -> list[dict[str, Any]]:
-    """The `authorization_details` claim of the request object: exactly one RAR, no member the schema does not list."""
+def authorization_details(
+    request: ConsentRequest, *, version: Version, events_url: str | None = None
+) -> list[dict[str, Any]]:
+    """The `authorization_details` claim of the request object: exactly one RAR, no member the schema does not list.
+
+    Args:
+        events_url: where the consent's event notifications are to be sent; `None`: none are asked for.  The member is
+            spelled in lower case here in every version, and with a capital in the consent (D-19).
+    """
     written = {member.name: member.write(request) for member in MEMBERS if version in member.versions}
     consent = {name: value for name, value in written.items() if value is not None}
-    return [{"type": rar_type(version), "consent": consent}]
+    details: dict[str, Any] = {"type": rar_type(version), "consent": consent}
+    if events_url is not None:
+        details["subscription"] = {"Webhook": {"Url": events_url, "IsActive": True}}
+    return [details]
 
 
 def revocation(by: Revoker) -> dict[str, Any]:

@@ -72,6 +72,15 @@ class StoredKey:
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
+def could_be_key(key: SecretStr) -> bool:
+    """Whether a text has the form of a key; no other is worth a look into the database."""
+    text = key.get_secret_value()
+    if len(text) > KEY_LENGTH_MAX or not text.isascii() or text.count("_") < 2:
+        return False
+    prefix, key_id, _secret = text.split("_", 2)
+    return prefix == PREFIX and key_id.isalnum()
+
+
 class APIKeys:
     """The table `api_key` of one tenant.  Nothing here commits."""
 
@@ -117,10 +126,9 @@ class APIKeys:
 
         Compares in constant time, and as long for an id nobody has.
         """
-        text = key.get_secret_value()
-        key_id = text.split("_")[1] if text.count("_") >= 2 else ""
-        if len(text) > KEY_LENGTH_MAX or not text.isascii() or not key_id.isalnum():
+        if not could_be_key(key):
             return None
+        key_id = key.get_secret_value().split("_")[1]
         row = (await self._unit.connection.execute(self._select(key_id))).mappings().first()
         known = hmac.compare_digest(self._digest(key), bytes(row["digest"]) if row else _NOBODY)
         if row is None or not known:

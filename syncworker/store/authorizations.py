@@ -1,6 +1,7 @@
 """Authorisations under way: what a redirect back from an LFI is checked against, and those only intended yet.
 
-The `code_verifier` and the `request_uri` lie sealed and are destroyed with the first use.
+The `code_verifier` and the `request_uri` lie sealed; they and the `nonce` are destroyed with the first use, and when
+the redirect would come too late.
 
 An *intent* says what a user is to be asked for.  Its request is pushed when the user opens it, since a `request_uri`
 lives for minutes (trap 9); opened again, it is pushed again, so one intent may lead to several authorisations.
@@ -9,7 +10,7 @@ lives for minutes (trap 9); opened again, it is pushed again, so one intent may 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from pydantic import SecretStr
@@ -17,7 +18,7 @@ from pydantic import SecretStr
 from syncworker.standard.consents import ConsentRequest, Purpose, UserType
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
-from syncworker.store.tables import authorization, authorization_intent
+from syncworker.store.tables import authorization, authorization_intent, consent
 
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
@@ -28,7 +29,7 @@ class StoredAuthorization:
     """One pushed authorisation request and what became of it.
 
     Attributes:
-        state, nonce: sent with the request; a redirect carries `state`, the ID token `nonce`.
+        state, nonce: sent with the request; a redirect carries `state`, the ID token `nonce` (empty once used).
         issuer: of the authorisation server that took the request; the redirect's `iss` must equal it.
         code_verifier: PKCE; `None` once used.
         request: `authorization_details` as sent.
@@ -83,6 +84,9 @@ class StoredIntent:
     completed_at: datetime | None = None
 
 
+_NO_SECRETS: Final[Mapping[str, Any]] = {"code_verifier": None, "request_uri": None, "nonce": ""}
+
+
 class Authorizations:
     """The table `authorization`.  Nothing here commits."""
 
@@ -129,9 +133,36 @@ class Authorizations:
                 authorization.c.state == state,
                 authorization.c.used_at.is_(None),
             )
-            .values(used_at=at, outcome=outcome, code_verifier=None, request_uri=None)
+            .values(used_at=at, outcome=outcome, **_NO_SECRETS)
         )
         return bool(done.rowcount)
+
+    async def forget_secrets(self, *, before: datetime) -> None:
+        """Destroy the secrets of requests made before then: their redirect would come too late."""
+        await self._unit.connection.execute(
+            sa.update(authorization)
+            .where(
+                authorization.c.tenant == self._unit.tenant,
+                authorization.c.used_at.is_(None),
+                authorization.c.code_verifier.is_not(None),
+                authorization.c.created_at < before,
+            )
+            .values(**_NO_SECRETS)
+        )
+
+    async def prune(self, *, before: datetime) -> None:
+        """Take away requests made before then that nobody came home with, and whose consent is not held."""
+        held = sa.exists().where(
+            consent.c.tenant == authorization.c.tenant, consent.c.consent_id == authorization.c.consent_id
+        )
+        await self._unit.connection.execute(
+            sa.delete(authorization).where(
+                authorization.c.tenant == self._unit.tenant,
+                authorization.c.used_at.is_(None),
+                authorization.c.created_at < before,
+                ~held,
+            )
+        )
 
     async def settle(self, state: str, *, outcome: str) -> None:
         """Write down what became of a used request."""
@@ -214,18 +245,31 @@ class Intents:
         return await self._one(authorization_intent.c.intent_id == named.scalar_subquery())
 
     async def pushed(self, intent_id: str, *, consent_id: ConsentId) -> None:
-        """Count one more request, and remember its ConsentId."""
-        await self._update(intent_id, opened=authorization_intent.c.opened + 1, consent_id=consent_id)
+        """Count one more request, and remember its ConsentId; not of one that is completed."""
+        table = authorization_intent
+        await self._update(intent_id, table.c.completed_at.is_(None), opened=table.c.opened + 1, consent_id=consent_id)
 
-    async def complete(self, intent_id: str, *, consent_id: ConsentId, at: datetime) -> None:
-        """Tokens came home: it is not opened again."""
-        await self._update(intent_id, consent_id=consent_id, completed_at=at)
+    async def complete(self, intent_id: str, *, consent_id: ConsentId, at: datetime) -> bool:
+        """Tokens came home: it is not opened again.  `False` when another consent of it came home before."""
+        table = authorization_intent
+        first = sa.or_(table.c.completed_at.is_(None), table.c.consent_id == consent_id)
+        return await self._update(intent_id, first, consent_id=consent_id, completed_at=at)
 
-    async def _update(self, intent_id: str, **values: Any) -> None:
+    async def prune(self, *, before: datetime) -> None:
+        """Take away intents whose link ended before then."""
         table = authorization_intent
         await self._unit.connection.execute(
-            sa.update(table).where(table.c.tenant == self._unit.tenant, table.c.intent_id == intent_id).values(**values)
+            sa.delete(table).where(table.c.tenant == self._unit.tenant, table.c.expires_at < before)
         )
+
+    async def _update(self, intent_id: str, which: sa.ColumnElement[bool], **values: Any) -> bool:
+        table = authorization_intent
+        done = await self._unit.connection.execute(
+            sa.update(table)
+            .where(table.c.tenant == self._unit.tenant, table.c.intent_id == intent_id, which)
+            .values(**values)
+        )
+        return bool(done.rowcount)
 
     async def _one(self, condition: sa.ColumnElement[bool]) -> StoredIntent | None:
         query = sa.select(authorization_intent).where(authorization_intent.c.tenant == self._unit.tenant, condition)

@@ -209,9 +209,13 @@ class Connections:
         by = next(row for row in rows if row["place"] == 1)
         return _connection(by, counts.get(connection_id, 0)), [_consent(row) for row in rows]
 
-    async def accounts(self, connection_id: ConsentId, *, whole_ibans: bool = False) -> Sequence[AccountShown]:
-        """The connected accounts, by id."""
-        rows = self._unit.records.all_rows(connection_id, resources=(ResourceName.ACCOUNTS,))
+    async def accounts(self, of: ConnectionShown, *, whole_ibans: bool = False) -> Sequence[AccountShown]:
+        """The connected accounts of a connection, by id.
+
+        What is kept of one that has ended is restricted: its IBANs are masked, whoever asks (rule 41).
+        """
+        whole_ibans = whole_ibans and of.consent.tab is Tab.CURRENT
+        rows = self._unit.records.all_rows(of.connection_id, resources=(ResourceName.ACCOUNTS,))
         found = []
         async for row in rows:
             iban = _iban(row.item)

@@ -1,13 +1,14 @@
 """Connections and consents: what the Hub told us about each, and what is ours alone (paused, needs consent).
 
 The Hub is the system of record: a surprising move of a status is written down in `audit` and followed, never refused
-(`domain.md` §4).  A view older than the one we hold changes nothing, since answers overtake each other.
+(`domain.md` §4).  A view older than the one we hold changes nothing, since answers overtake each other; but an end is
+always the last word, whatever its date.
 """
 
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
 
 STATUS_LENGTH: Final = 40
+
+ON_ITS_WAY_MAX: Final = timedelta(minutes=15)
+"""No answer is on its way for so long, the wait of a token answer for an absent database included.
+
+A view dated before a move that happened longer ago than this did not miss the move: one of the two dates is wrong, as
+where a bank's clock dates what its Hub dates too, and the view is the newer word.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,8 +202,16 @@ class Consents:
         return [_connection(row) for row in (await self._unit.connection.execute(query)).mappings()]
 
     async def live(self, connection_id: ConsentId) -> StoredConsent | None:
-        """The consent of a connection that data is asked with: the newest Authorized one, else the newest."""
-        authorized = sa.case((consent.c.status == Status.Authorized.value, 0), else_=1)
+        """The consent of a connection that data is asked with: the newest Authorized one, else the newest.
+
+        One that was revoked here, or whose grant is lost, counts as Authorized only where no other is.
+        """
+        stopped = sa.or_(consent.c.revoke_asked_at.is_not(None), consent.c.needs_consent.is_not(None))
+        authorized = sa.case(
+            (consent.c.status != Status.Authorized.value, 2),
+            (stopped, 1),
+            else_=0,
+        )
         query = (
             self._select()
             .where(consent.c.connection_id == connection_id)
@@ -205,13 +221,23 @@ class Consents:
         row = (await self._unit.connection.execute(query)).mappings().first()
         return None if row is None else _stored(row)
 
-    async def chain_locked(self, connection_id: ConsentId) -> Sequence[StoredConsent]:
+    async def chain_locked(self, connection_id: ConsentId, *, closed: bool = False) -> Sequence[StoredConsent]:
         """Every consent of a connection, oldest first, kept from other writers until the end of this transaction.
 
         Whoever takes several takes them in the order of their ids, so that nobody waits for the other.
+
+        Args:
+            closed: let nobody add a consent to the connection either, until then.
         """
         query = self._select().where(consent.c.connection_id == connection_id).order_by(consent.c.consent_id)
-        rows = (await self._unit.connection.execute(query.with_for_update(of=consent))).mappings()
+        rows = (await self._unit.connection.execute(query.with_for_update(of=consent))).mappings().all()
+        if closed:  # a consent that is being added holds its connection by the foreign key: wait for it, and look again
+            await self._unit.connection.execute(
+                sa.select(connection.c.connection_id)
+                .where(connection.c.tenant == self._unit.tenant, connection.c.connection_id == connection_id)
+                .with_for_update()
+            )
+            rows = (await self._unit.connection.execute(query.with_for_update(of=consent))).mappings().all()
         return sorted(map(_stored, rows), key=lambda one: (one.created_at, one.consent_id))
 
     async def find(
@@ -237,23 +263,46 @@ class Consents:
             query = query.limit(limit)
         return [_stored(row) for row in (await self._unit.connection.execute(query)).mappings()]
 
+    async def overdue(self, *, at: datetime, limit: int) -> list[str]:
+        """Consents past their end that nobody has ended yet, in use or revoked here."""
+        ends = sa.or_(
+            consent.c.status.in_([Status.Authorized.value, Status.Suspended.value]),
+            consent.c.revoke_asked_at.is_not(None),
+        )
+        query = (
+            sa.select(consent.c.consent_id)
+            .where(
+                consent.c.tenant == self._unit.tenant,
+                consent.c.status.not_in(sorted(TERMINAL)),
+                consent.c.expires_at <= at,
+                ends,
+            )
+            .order_by(consent.c.expires_at)
+            .limit(limit)
+        )
+        return list(await self._unit.connection.scalars(query))
+
     async def observe(self, view: ConsentView, *, at: datetime) -> Moved | None:
         """Take over what the Hub shows; say what moved, `None` when nothing did.
 
         A consent we do not hold, and a view whose `StatusUpdateDateTime` is older than the one held, change nothing.
         Nor does a view of the same second that shows a consent alive which has ended: answers overtake each other.
-        A move the standard does not draw is written to `audit` and followed all the same.
+        But nothing comes after an end: a terminal view is followed whatever its date, and an older view that shows a
+        consent alive is followed once no answer can be on its way for so long (`ON_ITS_WAY_MAX`).
+        A move the standard does not draw, or dated before the one held, is written to `audit` and followed all the
+        same.
 
         Args:
             at: when the Hub was heard.
         """
         held = await self.get(view.consent_id, lock=True)
-        if held is None or _overtaken(view, held):
+        if held is None or _overtaken(view, held, at=at):
             return None
+        backwards = _older(view, held)
         status = _text(view.status, STATUS_LENGTH)
         seen: dict[str, Any] = {
             "status": status,
-            "status_updated_at": view.status_updated_at or held.status_updated_at,
+            "status_updated_at": _moved_at(view, held),
             "status_seen_at": at,
             "raw": _storable(view.raw),
         }
@@ -279,13 +328,13 @@ class Consents:
             lfi=held.lfi,
             before=held.status,
             after=status,
-            surprising=_surprising(held.status, status),
+            surprising=backwards or _surprising(held.status, status),
         )
         if moved.surprising:
             await self.note(
                 "consent_moved_surprisingly",
                 subject=held.consent_id,
-                facts={"before": moved.before, "after": moved.after},
+                facts={"before": moved.before, "after": moved.after} | ({"dated_before": True} if backwards else {}),
                 at=at,
             )
         return moved
@@ -308,6 +357,14 @@ class Consents:
                 "ended_at": at,
             },
         )
+
+    async def end_unknown(self, consent_id: ConsentId, *, at: datetime) -> None:
+        """Our own word that a consent revoked here has ended: the Hub does not know it.
+
+        It keeps the date of its last status, so that whatever the Hub should show of it after all is followed.
+        """
+        values = {"status": Status.Revoked.value, "revoked_by": consent.c.revoke_by, "ended_at": at}
+        await self._update(consent_id, values)
 
     async def set_paused(self, consent_id: ConsentId, at: datetime | None) -> None:
         """Our own pause, since when; `None` ends it."""
@@ -461,12 +518,31 @@ def _surprising(before: str, after: str) -> bool:
     return before not in known or after not in known or Status(after) not in ARROWS.get(Status(before), frozenset())
 
 
-def _overtaken(view: ConsentView, held: StoredConsent) -> bool:
-    """Whether a view shows what was before the one held.  The Hub's instants are of whole seconds."""
+def _older(view: ConsentView, held: StoredConsent) -> bool:
+    """Whether a view is dated before the one held.  The Hub's instants are of whole seconds."""
+    seen, known = view.status_updated_at, held.status_updated_at
+    return seen is not None and known is not None and seen < known
+
+
+def _overtaken(view: ConsentView, held: StoredConsent, *, at: datetime) -> bool:
+    """Whether a view shows what was before the one held, so that nothing follows from it."""
+    if held.terminal and view.status not in TERMINAL:
+        return _older(view, held) or (
+            view.status_updated_at is not None and view.status_updated_at == held.status_updated_at
+        )
+    if not _older(view, held) or (view.status in TERMINAL and not held.terminal):
+        return False
+    assert held.status_updated_at is not None  # else nothing is older
+    known = min(held.status_updated_at, held.status_seen_at)  # a date ahead of us counts from when we heard it
+    return held.terminal or at - known <= ON_ITS_WAY_MAX
+
+
+def _moved_at(view: ConsentView, held: StoredConsent) -> datetime | None:
+    """The date of a view's status.  An end keeps a later date held: no view of before that date can undo it."""
     seen, known = view.status_updated_at, held.status_updated_at
     if seen is None or known is None:
-        return False
-    return seen < known or (seen == known and held.terminal and view.status not in TERMINAL)
+        return seen or known
+    return max(seen, known) if view.status in TERMINAL else seen
 
 
 def _connection(row: Mapping[Any, Any]) -> Connection:

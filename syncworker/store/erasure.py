@@ -6,17 +6,20 @@ the law wants consent and destruction records for years (`reliability.md` rule 4
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
+from syncworker.standard.consents import TERMINAL
 from syncworker.standard.values import ConsentId
 from syncworker.store.tables import (
     RECORD_TABLES,
     account_grant,
     balance_history,
     change,
+    consent,
     coverage,
     cursor,
     party,
@@ -64,7 +67,26 @@ class Erasure:
             counts[table.name] = (await self._unit.connection.execute(sa.delete(table).where(which))).rowcount
         return {name: rows for name, rows in counts.items() if rows}
 
-    def _payload(self, connection_id: ConsentId, of: DataClass | None) -> list[tuple[sa.Table, sa.ColumnElement[bool]]]:
+    async def overdue(self, *, of: DataClass, ended_before: datetime, limit: int) -> list[str]:
+        """Connections whose last consent ended by then and which still have payload of a class."""
+        alive = sa.case((consent.c.status.in_(sorted(TERMINAL)), 0), else_=1)
+        ended = (
+            sa.select(consent.c.connection_id)
+            .where(consent.c.tenant == self._unit.tenant)
+            .group_by(consent.c.connection_id)
+            .having(
+                sa.func.max(alive) == 0,
+                sa.func.max(sa.func.coalesce(consent.c.ended_at, consent.c.status_seen_at)) <= ended_before,
+            )
+            .subquery()
+        )
+        left = [sa.exists().where(which) for _, which in self._payload(ended.c.connection_id, of)]
+        query = sa.select(ended.c.connection_id).where(sa.or_(*left)).limit(limit)
+        return list(await self._unit.connection.scalars(query))
+
+    def _payload(
+        self, connection_id: ConsentId | sa.ColumnElement[str], of: DataClass | None
+    ) -> list[tuple[sa.Table, sa.ColumnElement[bool]]]:
         def mine(table: sa.Table) -> sa.ColumnElement[bool]:
             return sa.and_(table.c.tenant == self._unit.tenant, table.c.connection_id == connection_id)
 

@@ -7,10 +7,12 @@ sealed; beside it stand ids, words and instants, for lists and for deciding.
 Of an event that does not verify, nobody knows whose it is.  Kept are: why, from where, when and how often, size, media
 type, the SHA-256 of its body, and the issuer and `kid` it claims.  The body itself is kept, sealed, only where a change
 of ours may make it verify (a sender or a key we do not have yet), so that a replay can take it in.  The quarantine
-holds at most `REFUSED_ROWS_MAX` rows and `REFUSED_BYTES_MAX` of bodies; the oldest go first, those with a body last.
+holds at most `REFUSED_ROWS_MAX` rows and `REFUSED_BYTES_MAX` of bodies; those without a body go first, then those
+anybody could have made up (`EASILY_FORGED`), and of equals the oldest.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -21,7 +23,7 @@ import sqlalchemy as sa
 from syncworker.standard.events import Event, EventKind
 from syncworker.standard.values import Slug
 from syncworker.store.sealed import pack_raw, unpack_raw
-from syncworker.store.tables import event, refused_event, work
+from syncworker.store.tables import authorization, consent, event, refused_event, work
 from syncworker.store.work import WorkKind
 
 if TYPE_CHECKING:
@@ -31,6 +33,15 @@ REFUSED_ROWS_MAX: Final = 1_000
 REFUSED_BYTES_MAX: Final = 8 * 1024 * 1024
 QUARANTINED_ROWS_MAX: Final = 1_000
 """Events that verified and concern nobody we know: the newest so many are kept."""
+
+NOT_OURS: Final = "not_ours"
+"""Outcome of an event nothing follows from, whatever it says."""
+
+NOT_OURS_ROWS_MAX: Final = 10_000
+"""Of those the newest so many are kept."""
+
+EASILY_FORGED: Final = ("unencrypted", "untrusted_sender")
+"""Refusals that take nothing to provoke but our public key, or not even that."""
 
 PRUNED_MAX: Final = 500
 """Most events one call of `prune` takes away: a transaction stays short."""
@@ -108,65 +119,73 @@ class Refused:
     body: bytes | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """One event that verified, to be filed.
+
+    Attributes:
+        lfi: of its subject; '' when the subject is not known.
+        content: the claims its sender signed.
+    """
+
+    event: Event
+    issuer: str
+    jti: str | None
+    bearer_jti: str | None
+    lfi: Slug
+    state: EventState
+    outcome: str | None
+    content: bytes = field(repr=False)
+    interaction_id: str
+
+    @property
+    def key(self) -> tuple[str, bytes]:
+        """By what the same event is known again."""
+        return self.issuer, self.event.digest
+
+
 class Inbox:
     """The tables `event` and `refused_event` of one tenant.  Nothing here commits."""
 
     def __init__(self, unit: "UnitOfWork") -> None:
         self._unit = unit
 
-    async def file(
-        self,
-        read: Event,
-        *,
-        issuer: str,
-        jti: str | None,
-        bearer_jti: str | None,
-        lfi: Slug,
-        state: EventState,
-        outcome: str | None,
-        content: bytes,
-        interaction_id: str,
-        at: datetime,
-    ) -> tuple[Filing, int]:
-        """File an event that verified, unless it is here already.
-
-        Args:
-            lfi: of its subject; '' when the subject is not known.
-            content: the claims its sender signed.
+    async def file_all(self, arrivals: Sequence[Arrival], *, at: datetime) -> Sequence[tuple[Filing, int]]:
+        """File events that verified, each unless it is here already.
 
         Returns:
-            What was done, and the id of the event in the inbox; 0 for `JTI_USED`.
+            For each in order what was done, and the id of the event in the inbox; 0 for `JTI_USED`.
         """
-        values = {
-            "tenant": self._unit.tenant,
-            "digest": read.digest,
-            "issuer": issuer,
-            "jti": jti,
-            "bearer_jti": bearer_jti,
-            "kind": read.kind.value,
-            "subject": read.subject,
-            "lfi": lfi,
-            "event_type": read.type,
-            "happened_at": read.happened_at,
-            "status": read.status,
-            "status_updated_at": read.status_updated_at,
-            "received_at": at,
-            "interaction_id": interaction_id,
-            "state": state.value,
-            "outcome": outcome,
-            "content": pack_raw(content, self._seal(event, "content", _row(read.digest, issuer))),
-        }
-        fresh = self._unit.dialect.insert(event).values(values).on_conflict_do_nothing().returning(event.c.id)
-        event_id = await self._unit.connection.scalar(fresh)
-        if event_id is not None:
-            return Filing.NEW, int(event_id)
-        event_id = await self._unit.connection.scalar(
-            sa.update(event)
-            .where(event.c.tenant == self._unit.tenant, event.c.issuer == issuer, event.c.digest == read.digest)
-            .values(received=event.c.received + 1)
-            .returning(event.c.id)
+        if not arrivals:
+            return []
+        rows = [self._row_of(one, at) for one in sorted(arrivals, key=lambda one: one.key)]  # one order of locking
+        fresh = self._unit.dialect.insert(event).on_conflict_do_nothing()
+        fresh = fresh.returning(event.c.id, event.c.issuer, event.c.digest)
+        new = {(one.issuer, bytes(one.digest)): int(one.id) for one in await self._unit.connection.execute(fresh, rows)}
+        repeats = Counter(one.key for one in arrivals) - Counter(new.keys())
+        known = await self._count_again(repeats)
+        filed = []
+        for key in (one.key for one in arrivals):
+            if key in new:
+                filed.append((Filing.NEW, new[key]))
+                known[key] = new.pop(key)
+            else:
+                filed.append((Filing.AGAIN, known[key]) if key in known else (Filing.JTI_USED, 0))
+        return filed
+
+    async def lfis_of_consents(self, consent_ids: Collection[str]) -> Mapping[str, Slug]:
+        """The LFI of each consent we hold, or have asked for: an event may overtake the user's way back to us."""
+        if not consent_ids:
+            return {}
+        named = sorted(consent_ids)
+        asked, held = (
+            sa.select(table.c.consent_id, table.c.lfi, sa.literal(held).label("held")).where(
+                table.c.tenant == self._unit.tenant, table.c.consent_id.in_(named)
+            )
+            for held, table in enumerate((authorization, consent))
         )
-        return (Filing.JTI_USED, 0) if event_id is None else (Filing.AGAIN, int(event_id))
+        rows = await self._unit.connection.execute(asked.union_all(held).order_by("held"))
+        return {row.consent_id: Slug(row.lfi) for row in rows}  # what is held counts, so it comes last
 
     async def get(self, event_id: int) -> StoredEvent | None:
         """One event."""
@@ -258,8 +277,10 @@ class Inbox:
     async def prune(self, *, before: datetime) -> int:
         """Take away events and quarantine older than their retention, with the rows of work that named them.
 
+        Of events that are not ours the newest `NOT_OURS_ROWS_MAX` stay, however young the others are.
+
         Returns:
-            How many events went; at `PRUNED_MAX` there may be more.
+            How many events went; from `PRUNED_MAX` on there may be more.
         """
         old = (
             sa.select(event.c.id)
@@ -274,18 +295,12 @@ class Inbox:
                 refused_event.c.tenant == self._unit.tenant, refused_event.c.last_at < before
             )
         )
-        return len(ids)
+        not_ours = sa.and_(event.c.state == EventState.DONE.value, event.c.outcome == NOT_OURS)
+        return len(ids) + await self._trim(not_ours, keep=NOT_OURS_ROWS_MAX)
 
     async def trim_quarantined(self) -> None:
         """Keep the newest `QUARANTINED_ROWS_MAX` events that concern nobody we know."""
-        beyond = (
-            sa.select(event.c.id)
-            .where(event.c.tenant == self._unit.tenant, event.c.state == EventState.QUARANTINED.value)
-            .order_by(event.c.id.desc())
-            .offset(QUARANTINED_ROWS_MAX)
-            .limit(PRUNED_MAX)
-        )
-        await self._forget(list((await self._unit.connection.execute(beyond)).scalars()))
+        await self._trim(event.c.state == EventState.QUARANTINED.value, keep=QUARANTINED_ROWS_MAX)
 
     async def counts(self) -> Mapping[str, int]:
         """Events by state and outcome (`done:asked`), deliveries that repeated one (`again`), refusals by reason."""
@@ -306,7 +321,12 @@ class Inbox:
 
     async def _make_room(self) -> None:
         mine = refused_event.c.tenant == self._unit.tenant
-        keepable = (refused_event.c.body.is_not(None).desc(), refused_event.c.last_at.desc(), refused_event.c.id.desc())
+        keepable = (
+            refused_event.c.body.is_not(None).desc(),
+            refused_event.c.why.in_(EASILY_FORGED),
+            refused_event.c.last_at.desc(),
+            refused_event.c.id.desc(),
+        )
         size = sa.func.length(refused_event.c.body)
         ranked = (
             sa.select(
@@ -322,6 +342,58 @@ class Inbox:
         too_much = sa.and_(ranked.c.size.is_not(None), ranked.c.bytes > REFUSED_BYTES_MAX)
         beyond = sa.select(ranked.c.id).where(sa.or_(too_many, too_much))
         await self._unit.connection.execute(sa.delete(refused_event).where(mine, refused_event.c.id.in_(beyond)))
+
+    def _row_of(self, one: Arrival, at: datetime) -> dict[str, Any]:
+        read = one.event
+        return {
+            "tenant": self._unit.tenant,
+            "digest": read.digest,
+            "issuer": one.issuer,
+            "jti": one.jti,
+            "bearer_jti": one.bearer_jti,
+            "kind": read.kind.value,
+            "subject": read.subject,
+            "lfi": one.lfi,
+            "event_type": read.type,
+            "happened_at": read.happened_at,
+            "status": read.status,
+            "status_updated_at": read.status_updated_at,
+            "received_at": at,
+            "interaction_id": one.interaction_id,
+            "state": one.state.value,
+            "outcome": one.outcome,
+            "content": pack_raw(one.content, self._seal(event, "content", _row(read.digest, one.issuer))),
+        }
+
+    async def _count_again(self, repeats: Mapping[tuple[str, bytes], int]) -> dict[tuple[str, bytes], int]:
+        """Count deliveries of events that are here; the ids of those that are."""
+        alike: dict[tuple[str, int], list[bytes]] = defaultdict(list)
+        for (issuer, digest), times in sorted(repeats.items()):
+            alike[issuer, times].append(digest)
+        known = {}
+        for (issuer, times), digests in alike.items():
+            counted = (
+                sa.update(event)
+                .where(event.c.tenant == self._unit.tenant, event.c.issuer == issuer, event.c.digest.in_(digests))
+                .values(received=event.c.received + times)
+                .returning(event.c.id, event.c.digest)
+            )
+            for row in await self._unit.connection.execute(counted):
+                known[issuer, bytes(row.digest)] = int(row.id)
+        return known
+
+    async def _trim(self, which: sa.ColumnElement[bool], *, keep: int) -> int:
+        """Take away the oldest of such events beyond so many; says how many went, at most `PRUNED_MAX`."""
+        beyond = (
+            sa.select(event.c.id)
+            .where(event.c.tenant == self._unit.tenant, which)
+            .order_by(event.c.id.desc())
+            .offset(keep)
+            .limit(PRUNED_MAX)
+        )
+        ids = list((await self._unit.connection.execute(beyond)).scalars())
+        await self._forget(ids)
+        return len(ids)
 
     async def _forget(self, ids: Sequence[int]) -> None:
         if not ids:

@@ -285,6 +285,21 @@ class Openings:
         )
         return bool(done.rowcount)
 
+    async def overdue_contents(self, *, ended_before: datetime, created_before: datetime, limit: int) -> list[str]:
+        """Openings that ended by then, or began by then without ever ending, and of which something lies sealed."""
+        ended = opening.c.state.in_(sorted(one.value for one in ENDED))
+        since = sa.func.coalesce(opening.c.ended_at, opening.c.state_since)
+        query = (
+            sa.select(opening.c.opening_id)
+            .where(
+                opening.c.tenant == self._unit.tenant,
+                sa.or_(*(opening.c[name].is_not(None) for name in _SEALED)),
+                sa.or_(sa.and_(ended, since <= ended_before), sa.and_(~ended, opening.c.created_at <= created_before)),
+            )
+            .limit(limit)
+        )
+        return list(await self._unit.connection.scalars(query))
+
     def _entered(self, state: OpeningState, *, at: datetime) -> dict[str, Any]:
         return {
             "state": state.value,

@@ -211,6 +211,19 @@ class Work:
         gone = await self._execute(sa.delete(work).where(self._is(kind, subject)))
         return gone.rowcount == 1
 
+    async def hold(self, kind: WorkKind, subject: str) -> bool:
+        """Keep every other writer from the row of a subject until the end of this transaction.
+
+        What is read after it, of rows that others change together with this one, is what they leave behind.
+
+        Returns:
+            Whether there is such a row.
+        """
+        query = sa.select(work.c.id).where(self._is(kind, subject))
+        if self._unit.dialect.is_postgresql:
+            query = query.with_for_update(key_share=True)
+        return await self._unit.connection.scalar(query) is not None
+
     # -- claims: the dispatcher --------------------------------------------------------------------------------------
 
     async def claim(

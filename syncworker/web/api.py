@@ -9,8 +9,10 @@ Source: `domain.md` §4.5; `design.md` §2.
 import base64
 import binascii
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import date, datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
@@ -259,10 +261,12 @@ def routes(
             "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
     }
-    router = APIRouter(prefix=PREFIX, responses=refusals)
+    router = APIRouter(prefix=PREFIX, responses=refusals, route_class=keys.route_class())
     reads_consents = Annotated[Principal, Depends(keys.needs(Scope.CONSENTS_READ))]
     writes_consents = Annotated[Principal, Depends(keys.needs(Scope.CONSENTS_WRITE))]
     reads_connections = Annotated[Principal, Depends(keys.needs(Scope.CONNECTIONS_READ))]
+    acts = Annotated[Principal, Depends(keys.needs(Scope.CONSENTS_WRITE, Scope.CONNECTIONS_READ))]
+    """For what answers with the connection it acted on."""
 
     def begun(intended: Intended, response: Response) -> AuthorizationOut:
         path = AUTHORIZE_PATH.format(authorization_id=intended.intent_id)
@@ -292,12 +296,17 @@ def routes(
             raise not_found("connection")
         return found
 
-    async def acted(connection_id: str, action: Action, step: Callable[[UnitOfWork, Chain], Awaitable[Any]]) -> Chain:
-        """Do something to a connection whose state allows it, and show it as it is then."""
-        chain = await shown(connection_id)
-        _check_action(chain[0], action)
+    async def acted(
+        connection_id: str, action: Action, step: Callable[[UnitOfWork, ConsentId], Awaitable[Any]]
+    ) -> Chain:
+        """Do something to a connection whose state allows it, and show it as it is then.
+
+        What was shown may be old by then: a step looks for itself which consents there are.
+        """
+        one, _ = await shown(connection_id)
+        _check_action(one, action)
         try:
-            await store.atomically(lambda unit: step(unit, chain))
+            await store.atomically(lambda unit: step(unit, one.connection_id))
         except RequestError as error:  # it moved meanwhile
             raise _wrong_state(str(error), action) from None
         return await shown(connection_id)
@@ -381,13 +390,16 @@ def routes(
     async def connection(
         principal: reads_connections, connection_id: str, asked: Annotated[ConnectionAsked, Query()]
     ) -> ConnectionDetail:
-        """One connection: its accounts, its permissions, its chain of consents."""
+        """One connection: its accounts, its permissions, its chain of consents.
+
+        Once sharing has ended its IBANs are masked, whatever is asked for.
+        """
         whole = asked.ibans == "whole"
         if whole:
             demand(principal, Scope.CONNECTIONS_IBAN)
         one, lineage = await shown(connection_id)
         async with store.reading() as unit:
-            accounts = await unit.connections.accounts(one.connection_id, whole_ibans=whole)
+            accounts = await unit.connections.accounts(one, whole_ibans=whole)
         return ConnectionDetail(
             **_connection(one),
             connected_accounts=[_account(account) for account in accounts],
@@ -395,34 +407,25 @@ def routes(
         )
 
     @router.post("/connections/{connection_id}/pause", tags=["connections"])
-    async def pause(_: writes_consents, connection_id: str) -> ConnectionOut:
+    async def pause(_: acts, connection_id: str) -> ConnectionOut:
         """Stop all calls for now; ours alone, the LFI is not told."""
-        one, _lineage = await acted(
-            connection_id, Action.PAUSE, lambda unit, chain: pausing.pause(unit, chain[0].consent.consent_id)
-        )
+        one, _lineage = await acted(connection_id, Action.PAUSE, pausing.pause_all)
         return ConnectionOut(**_connection(one))
 
     @router.post("/connections/{connection_id}/reactivate", tags=["connections"])
-    async def reactivate(_: writes_consents, connection_id: str) -> ConnectionOut:
+    async def reactivate(_: acts, connection_id: str) -> ConnectionOut:
         """Let a paused connection go on, without asking the user again."""
-        one, _lineage = await acted(
-            connection_id, Action.REACTIVATE, lambda unit, chain: pausing.resume(unit, chain[0].consent.consent_id)
-        )
+        one, _lineage = await acted(connection_id, Action.REACTIVATE, pausing.resume_all)
         return ConnectionOut(**_connection(one))
 
     @router.post("/connections/{connection_id}/stop", tags=["connections"])
-    async def stop(_: writes_consents, connection_id: str) -> ConnectionOut:
+    async def stop(_: acts, connection_id: str) -> ConnectionOut:
         """Stop sharing, for good: no call from now on, the tokens are destroyed; a worker tells the Hub.
 
         Every consent of the chain that still lives is revoked, as `TPP.InitiatedByUser`.
         """
 
-        async def revoked(unit: UnitOfWork, chain: Chain) -> None:
-            for consent in chain[1]:
-                if consent.tab is Tab.CURRENT:
-                    await revoking.ordered(unit, consent.consent_id, by=Revoker.TPP_USER)
-
-        one, _lineage = await acted(connection_id, Action.STOP, revoked)
+        one, _lineage = await acted(connection_id, Action.STOP, partial(revoking.ordered_all, by=Revoker.TPP_USER))
         return ConnectionOut(**_connection(one))
 
     @router.post("/connections/{connection_id}/renew", status_code=HTTPStatus.CREATED, tags=["connections"])
@@ -560,8 +563,8 @@ def _wrong_state(why: str, action: Action) -> Problem:
 
 def _check_repeated(request: Request) -> None:
     """A filter given twice would be half ignored."""
-    names = [name for name, _ in request.query_params.multi_items()]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    names = Counter(name for name, _ in request.query_params.multi_items())
+    twice = sorted(name for name, times in names.items() if times > 1)
     if twice:
         raise bad_request(*(Fault(name, "is given more than once; give it once") for name in twice))
 

@@ -234,16 +234,16 @@ async def _complete(store: Store, authorizer: Authorizer, row: StoredAuthorizati
         completed = await authorizer.complete(query)
     except AuthorizationFailedError as error:
         return _state_of(error)
-    except TransientError as error:
+    except SyncWorkerError as error:
         async with store.reading() as unit:
             now = await unit.authorizations.get(row.state)
-        if now is None or now.used_at is None:
+        if not isinstance(error, TransientError):  # its text says who has to act
+            log.error("callback failed", lfi=row.lfi, consent_id=row.consent_id, error=error.code, why=str(error))  # noqa: TRY400
+        elif now is None or now.used_at is None:
             raise
-        log.warning("callback failed", lfi=row.lfi, consent_id=row.consent_id, error=error.code)
-        return State.FAILED
-    except SyncWorkerError as error:  # its text says who has to act
-        log.error("callback failed", lfi=row.lfi, consent_id=row.consent_id, error=error.code, why=str(error))  # noqa: TRY400
-        return State.FAILED
+        else:
+            log.warning("callback failed", lfi=row.lfi, consent_id=row.consent_id, error=error.code)
+        return _state_named(now and now.outcome)  # a user who declined did so, whatever failed afterwards
     match completed.status:
         case Status.Authorized:
             return State.AUTHORIZED
@@ -264,8 +264,12 @@ def _result(ended: State, row: StoredAuthorization) -> str:
 
 
 def _state_of(error: AuthorizationFailedError) -> State:
+    return _state_named(error.cause)
+
+
+def _state_named(ending: str | None) -> State:
     try:
-        return State(error.cause or "")
+        return State(ending or "")
     except ValueError:
         return State.FAILED
 

@@ -36,9 +36,18 @@ READ_DEADLINE_S: Final = 10.0
 
 RETRY_AFTER_S: Final = 1
 ADDRESSES_MAX: Final = 10_000
+STRANGERS_PER_SECOND: Final = 25.0
+"""Taken of all addresses together that no good event came from lately: opening an envelope costs a private key's work,
+before anything proves who sent it, and a stranger has as many addresses as he likes."""
+
+PROVEN_FOR_S: Final = 3600.0
+
 NOTED_PER_SECOND: Final = 5.0
 """Refusals written into the quarantine and answered with a signed body, of all senders together; beyond it they are
 only counted, and answered by their status alone: a flood of forgeries costs us neither rows nor signatures."""
+
+NOTED_OF_ADDRESS_PER_SECOND: Final = 1.0
+"""The same of one address: it cannot push everybody else's refusals out of the quarantine."""
 
 
 class Pace:
@@ -61,6 +70,27 @@ class Pace:
             self._next_free.popitem(last=False)
         return allowed
 
+    def spent(self, name: str) -> bool:
+        """Whether it would be sent away now; asking costs it nothing."""
+        return self._next_free.get(name, 0.0) > self._timer()
+
+
+class _Proven:
+    """Addresses that good events came from lately."""
+
+    def __init__(self, timer: Callable[[], float]) -> None:
+        self._timer = timer
+        self._until: OrderedDict[str, float] = OrderedDict()
+
+    def add(self, address: str) -> None:
+        self._until.pop(address, None)
+        self._until[address] = self._timer() + PROVEN_FOR_S
+        if len(self._until) > ADDRESSES_MAX:
+            self._until.popitem(last=False)
+
+    def __contains__(self, address: str) -> bool:
+        return self._until.get(address, 0.0) > self._timer()
+
 
 class _UnfitBodyError(Exception):
     """The body cannot be read; the message says why."""
@@ -71,7 +101,7 @@ def routes(
     *,
     clock: Clock,
     acknowledge: int = 202,
-    per_second: float = 200.0,
+    per_second: float = 50.0,
     refusals: Refusals | None = None,
     timer: Callable[[], float] = monotonic,
 ) -> APIRouter:
@@ -85,7 +115,13 @@ def routes(
     """
     router = APIRouter()
     pace = Pace(per_second, timer=timer)
+    strangers = Pace(STRANGERS_PER_SECOND, timer=timer)
+    proven = _Proven(timer)
     noting = Pace(NOTED_PER_SECOND, timer=timer)
+    noting_of = Pace(NOTED_OF_ADDRESS_PER_SECOND, timer=timer)
+
+    def noted(address: str) -> bool:
+        return noting_of.allows(address) and noting.allows("")
 
     def refused(status: int, error_code: str, message: str, headers: Mapping[str, str]) -> Response:
         if refusals is None or not error_code:
@@ -97,7 +133,7 @@ def routes(
     async def take(request: Request) -> Response:
         headers = {INTERACTION_ID: _interaction_id(request)}
         address = request.client.host if request.client else ""
-        if not pace.allows(address):
+        if not pace.allows(address) or (address not in proven and not strangers.allows("")):
             return Response(status_code=429, headers=headers | {"retry-after": str(RETRY_AFTER_S)})
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type not in MEDIA_TYPES:
@@ -106,7 +142,7 @@ def routes(
             body = await _read(request)
         except _UnfitBodyError as error:
             receiver.counts[Why.TOO_LARGE.value] += 1
-            error_code = "Body.InvalidFormat" if noting.allows("") else ""
+            error_code = "Body.InvalidFormat" if noted(address) else ""
             return refused(400, error_code, str(error), headers | {"connection": "close"})
         delivery = Delivery(
             body=body,
@@ -119,12 +155,13 @@ def routes(
         try:
             await receiver.receive(delivery)
         except EventRefusedError as error:
-            if not noting.allows(""):
+            if not noted(address):
                 return Response(status_code=error.status, headers=headers)
             await receiver.quarantine(delivery, error)
             return refused(error.status, error.error_code, str(error), headers)
         except TransientError:
-            return refused(500, "GenericRecoverableError" if noting.allows("") else "", "send it again", headers)
+            return refused(500, "GenericRecoverableError" if noted(address) else "", "send it again", headers)
+        proven.add(address)
         return Response(status_code=acknowledge, headers=headers)
 
     return router

@@ -4,18 +4,22 @@
 security headers on every answer, writes the one line a request gets in the log, and is the loop that outlives what
 nobody foresaw.  The log names the route and never the path or the query: a link is a key, a redirect carries a code.
 
-`Keys` tells who asks: an API key in `Authorization: Bearer`, its scopes, its pace.  Paces are counted in this process
-alone; with two web processes each allows the whole of it.
+`Keys` tells who asks: an API key in `Authorization: Bearer`, its scopes, its pace.  It is asked before anything of the
+body is understood, and asks the database only about what could be a key, from an address within its pace.  Paces are
+counted in this process alone; with two web processes each allows the whole of it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+import hashlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 import structlog
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import SecretStr
 from starlette.datastructures import Headers, MutableHeaders
@@ -24,7 +28,7 @@ from starlette.types import Scope as ASGIScope
 
 from syncworker.clock import monotonic
 from syncworker.errors import SyncWorkerError
-from syncworker.store.api_keys import USE_NOTED_EVERY, Scope, StoredKey
+from syncworker.store.api_keys import USE_NOTED_EVERY, Scope, StoredKey, could_be_key
 from syncworker.store.unit_of_work import Store
 from syncworker.web.events import PATH as EVENTS_PATH
 from syncworker.web.events import Pace
@@ -49,7 +53,10 @@ HEADERS: Final[Mapping[str, str]] = {
 KEY_ID: Final = "syncworker.key_id"
 """Member of a request's scope: whose key it came with."""
 
+_PRINCIPAL: Final = "syncworker.principal"
+
 RETRY_AFTER_S: Final = 1
+KNOWN_MAX: Final = 1_000
 
 BEARER: Final = HTTPBearer(
     auto_error=False, scheme_name="API key", description="A key of `syncworker apikeys create`, as a bearer token."
@@ -141,28 +148,55 @@ class Keys:
         self._store = store
         self._addresses = addresses
         self._pace = Pace(key_per_second, timer=timer)
+        self._known: OrderedDict[bytes, None] = OrderedDict()  # hashes of keys that were good when they last came
 
-    def needs(self, scope: Scope) -> Callable[..., Awaitable[Principal]]:
-        """A dependency: the principal, whose key has this scope.
+    def route_class(self) -> type[APIRoute]:
+        """Routes that ask who asks before they read what is asked: a stranger's body is not even parsed."""
+        keys = self
+
+        class Keyed(APIRoute):
+            def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+                handler = super().get_route_handler()
+
+                async def identified(request: Request) -> Response:
+                    request.scope[_PRINCIPAL] = await keys.principal(request)
+                    return await handler(request)
+
+                return identified
+
+        return Keyed
+
+    def needs(self, *scopes: Scope) -> Callable[..., Awaitable[Principal]]:
+        """A dependency of such a route: the principal, whose key has these scopes.
 
         Raises:
-            Problem: no key, a wrong one, one without the scope, or too many requests.
+            Problem: the key lacks one.
         """
 
         async def principal(
-            request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]
+            request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]
         ) -> Principal:
-            found = await self._identified(request, given)
-            request.scope[KEY_ID] = found.key_id
-            if not self._pace.allows(found.key_id):
-                raise too_many(f"key {found.key_id}")
-            demand(found, scope)
+            found: Principal = request.scope[_PRINCIPAL]
+            for scope in scopes:
+                demand(found, scope)
             return found
 
         return principal
 
+    async def principal(self, request: Request) -> Principal:
+        """Who asks.
+
+        Raises:
+            Problem: no key, a wrong one, or too many requests.
+        """
+        found = await self._identified(request, await BEARER(request))
+        request.scope[KEY_ID] = found.key_id
+        if not self._pace.allows(found.key_id):
+            raise too_many(f"key {found.key_id}")
+        return found
+
     async def _identified(self, request: Request, given: HTTPAuthorizationCredentials | None) -> Principal:
-        key = await self._find(SecretStr(given.credentials)) if given is not None else None
+        key = None if given is None else await self._looked_up(request, SecretStr(given.credentials))
         if key is not None:
             return Principal(key.key_id, key.scopes)
         pass_address(request, self._addresses)
@@ -175,6 +209,21 @@ class Keys:
             "the API key is none of this tenant's, was revoked or has expired",
             "ask the operator for a new one: syncworker apikeys create",
         )
+
+    async def _looked_up(self, request: Request, given: SecretStr) -> StoredKey | None:
+        """The key, looked for as long as its address may be wrong; one that was good lately is looked for always."""
+        if not could_be_key(given):
+            return None
+        digest = hashlib.sha256(given.get_secret_value().encode()).digest()
+        if digest not in self._known and self._addresses.spent(_address(request)):
+            raise too_many("your address")
+        key = await self._find(given)
+        self._known.pop(digest, None)
+        if key is not None:
+            self._known[digest] = None
+            if len(self._known) > KNOWN_MAX:
+                self._known.popitem(last=False)
+        return key
 
     async def _find(self, given: SecretStr) -> StoredKey | None:
         async with self._store.reading() as unit:
@@ -203,8 +252,12 @@ def demand(principal: Principal, scope: Scope) -> None:
 
 def pass_address(request: Request, addresses: Pace) -> None:
     """Count a request that came without a key; raises the problem of one too many."""
-    if not addresses.allows(request.client.host if request.client else ""):
+    if not addresses.allows(_address(request)):
         raise too_many("your address")
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 def too_many(whose: str) -> Problem:

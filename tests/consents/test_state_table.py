@@ -49,7 +49,7 @@ shown Rv               Rv-     Rv-     Rv-     Rv-p    Rv-r    Rv-!    Rv-!    R
 shown Ex               Ex-!    Ex-     Ex-     Ex-p    Ex-r    Ex-!    Ex-!    Ex-!    Ex-     Ex-!
 shown Co               Co-!    Co-!    Co-!    Co-p!   Co-r!   Co-!    Co-!    Co-!    Co-!    Co-
 shown late: Au         AA=     Au+     Su=     Au=p    Au-r    ??=     Rj-     Rv-     Ex-     Co-
-shown late: Rv         AA=     Au+     Su=     Au=p    Au-r    ??=     Rj-     Rv-     Ex-     Co-
+shown late: Rv         Rv-!    Rv-!    Rv-!    Rv-p!   Rv-r!   Rv-!    Rj-     Rv-     Ex-     Co-
 shown at once: Au      Au+     Au+     Au+     Au=p    Au-r    Au+!    Rj-     Rv-     Ex-     Co-
 hint, the Hub has Rv   Rv-     Rv-     Rv-     Rv-p    Rv-r    Rv-!    Rj-     Rv-     Ex-     Co-
 hint, the Hub is away  AA=     Au+     Su=     Au=p    Au-r    ??=     Rj-     Rv-     Ex-     Co-

@@ -1,15 +1,22 @@
 """A user's way: the link, the bank, the callback, and every way it can end."""
 
 import re
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import cast
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
 import sqlalchemy as sa
 
+from syncworker.consents.authorize import Authorizer, Completed, Ending
+from syncworker.lfi.oauth import read_redirect
 from syncworker.standard.consents import Status
 from syncworker.store.tables import authorization, authorization_intent
+from syncworker.store.unit_of_work import Store, StoreUnavailableError
+from syncworker.web.callbacks import _complete
+from syncworker.web.pages import State
 from tests.web.house import HTML, PUBLIC_URL, WebHouse
 
 pytestmark = pytest.mark.flow
@@ -79,6 +86,49 @@ async def test_declining_ends_in_a_page_of_its_own(small_web: WebHouse) -> None:
     assert (shown.status_code, title(shown), back(shown)["result"]) == (200, "You did not agree", "declined")
     assert stands["state"] == "declined"
     assert (await small_web.consent(stands["consent_id"])).status == Status.Rejected
+
+
+@dataclass
+class Faulty:
+    """Uses a redirect up, and then the database is gone."""
+
+    store: Store
+    ending: Ending | None
+
+    async def complete(self, query: str) -> Completed:
+        if self.ending is not None:
+            state, ending = read_redirect(query).state, self.ending.value
+            async with self.store.writing() as unit:
+                await unit.authorizations.use(state, at=await unit.now(), outcome=ending)
+                await unit.commit()
+        raise StoreUnavailableError("database unavailable")
+
+
+@pytest.mark.parametrize(
+    ("ending", "shown"),
+    [
+        (Ending.DECLINED, State.DECLINED),
+        (Ending.TOO_OLD, State.TOO_OLD),
+        (Ending.FAILED, State.FAILED),
+        (None, StoreUnavailableError),
+    ],
+)
+async def test_a_fault_after_the_end_does_not_change_the_end(
+    small_web: WebHouse, ending: Ending | None, shown: State | type[Exception]
+) -> None:
+    """Who declined is not told that they agreed; what was not used may be tried again."""
+    back_with = await small_web.answer(await small_web.set_out(await small_web.begin()))
+    async with small_web.store.reading() as unit:
+        row = await unit.authorizations.get(read_redirect(back_with).state)
+    assert row is not None
+    authorizer = cast("Authorizer", Faulty(small_web.store, ending))
+    found: State | type[Exception]
+    try:
+        found = await _complete(small_web.store, authorizer, row, back_with)
+    except StoreUnavailableError as error:
+        found = type(error)
+
+    assert found == shown
 
 
 async def test_a_second_authoriser_is_waited_for(small_web: WebHouse) -> None:

@@ -188,6 +188,19 @@ async def test_a_card_and_its_detail(web: WebHouse) -> None:
 
 
 @pytest.mark.flow
+async def test_what_is_kept_of_an_ended_connection_shows_no_whole_iban(small_web: WebHouse) -> None:
+    """Whoever asks: its data is restricted (rule 41)."""
+    connection_id = await synced(small_web)
+    at = f"/v1/connections/{connection_id}"
+    await small_web.product.post(f"{at}/stop")
+    shown = (await small_web.product.get(f"{at}?ibans=whole")).json()
+
+    ibans = [one["iban"] for one in shown["connected_accounts"]]
+    assert (shown["tab"], len(ibans) > 0) == ("History", True)
+    assert all("*" in iban for iban in ibans)
+
+
+@pytest.mark.flow
 async def test_pause_reactivate_and_stop_take_effect_at_once(small_web: WebHouse) -> None:
     """The answer shows it; the Hub is told by a worker, and of a pause never."""
     consent = await small_web.connect()

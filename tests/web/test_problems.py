@@ -2,13 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.engine import Engine
 
 from syncworker.clock import SystemClock
 from syncworker.store.api_keys import Scope
@@ -165,6 +166,56 @@ async def test_what_is_no_json_is_told_so(small_web: WebHouse, body: bytes) -> N
     assert set(found.values()) == {(400, "bad_json")}
 
 
+async def test_a_body_is_not_parsed_for_a_stranger(open_house: Opener, sqlite_url: str) -> None:
+    """Broken JSON without a key is a missing key, and counts against its address."""
+    web = await open_house(sqlite_url, web=SLOW, timer=lambda: 0.0)
+    headers = {"content-type": "application/json"}
+    answers = [await web.another().post("/v1/consents", content=b"{", headers=headers) for _ in range(12)]
+
+    assert [verdict(one) for one in answers] == [(401, "key_missing")] * 11 + [(429, "too_many_requests")]
+
+
+async def test_who_has_no_key_costs_no_look_into_the_database(
+    open_house: Opener, sqlite_url: str, looks: list[str]
+) -> None:
+    """What has not the form of a key is never looked for, nor is anything of an address past its pace; a key that was
+    good lately is, from the same address."""
+    web = await open_house(sqlite_url, web=SLOW, timer=lambda: 0.0)
+    stranger = web.another()
+
+    async def tried(key: str) -> int:
+        return (await stranger.get("/v1/connections", headers={"authorization": f"Bearer {key}"})).status_code
+
+    good = (await web.product.get("/v1/connections")).status_code
+    looks.clear()
+    malformed = [await tried("x"), await tried("abc_def_ghi")]
+    after_malformed = len(looks)
+    formed = [await tried(f"swk_{number:012x}_" + "x" * 43) for number in range(20)]
+    after_formed = len(looks)
+    other = await tried(await web.key())
+
+    assert (good, malformed, after_malformed) == (200, [401, 401], 0)
+    assert (formed, after_formed) == ([401] * 9 + [429] * 11, 9)
+    assert (other, (await web.product.get("/v1/connections")).status_code) == (429, 200)
+
+
+@pytest.fixture
+def looks() -> Iterator[list[str]]:
+    """Every statement that looks for a key, in every database of this process."""
+    seen: list[str] = []
+
+    def noted(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "FROM api_key" in statement:
+            seen.append(statement)
+
+    sa.event.listen(Engine, "before_cursor_execute", noted)
+    yield seen
+    sa.event.remove(Engine, "before_cursor_execute", noted)
+
+
+SLOW = f'[web]\nurl = "{PUBLIC_URL}"\nkey_per_second = 1\naddress_per_second = 1\n'
+
+
 async def test_json_that_is_not_marked_as_json_is_told_so(small_web: WebHouse) -> None:
     """A form, or text."""
     found = await walked(
@@ -261,6 +312,28 @@ async def test_whole_ibans_want_their_scope(small_web: WebHouse) -> None:
     assert (verdict(answer), "connections:iban" in answer.json()["fix"]) == ((403, "scope_missing"), True)
 
 
+async def test_who_may_not_read_connections_is_not_shown_one(small_web: WebHouse) -> None:
+    """What answers with a connection wants the scope to read it, before it acts."""
+    consent = await small_web.connect()
+    key = await small_web.key([Scope.CONSENTS_WRITE])
+    client = small_web.another(headers={"authorization": f"Bearer {key}"})
+    at = f"/v1/connections/{consent.connection_id}"
+    answers = [await client.post(f"{at}/{action}") for action in ("pause", "reactivate", "stop")]
+
+    assert [verdict(one) for one in answers] == [(403, "scope_missing")] * 3
+    assert all("connections:read" in one.json()["fix"] for one in answers)
+    assert (await small_web.product.get(at)).json()["label"] == "Active"
+
+
+async def test_a_filter_given_ten_thousand_times(small_web: WebHouse) -> None:
+    """It is named once, and counting them takes no longer than reading them."""
+    query = "&".join(f"f{number}=1&f{number}=1" for number in range(20_000))
+    async with asyncio.timeout(30):
+        answer = await small_web.product.get(f"/v1/connections?limit=1&limit=1&{query[:60_000]}")
+
+    assert verdict(answer) == (422, "bad_request")
+
+
 async def test_an_action_its_state_does_not_allow(small_web: WebHouse) -> None:
     """A revoked connection is neither paused nor stopped again; an active one is not reactivated."""
     consent = await small_web.connect()
@@ -274,11 +347,7 @@ async def test_an_action_its_state_does_not_allow(small_web: WebHouse) -> None:
 
 async def test_too_many_requests_wait(open_house: Opener, sqlite_url: str) -> None:
     """Ten seconds' worth at once, then 429 with a wait; a key and an address are counted apart."""
-    web = await open_house(
-        sqlite_url,
-        web=f'[web]\nurl = "{PUBLIC_URL}"\nkey_per_second = 1\naddress_per_second = 1\n',
-        timer=lambda: 0.0,
-    )
+    web = await open_house(sqlite_url, web=SLOW, timer=lambda: 0.0)
     keyed = [await web.product.get("/v1/connections") for _ in range(12)]
     unkeyed = [await web.browser.get("/v1/connections") for _ in range(12)]
     callback = await web.browser.get("/callback?state=a&code=b")
