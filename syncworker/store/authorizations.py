@@ -151,7 +151,11 @@ class Authorizations:
         )
 
     async def prune(self, *, before: datetime) -> None:
-        """Take away requests made before then that nobody came home with, and whose consent is not held."""
+        """Take away requests made before then that nobody came home with, and whose consent is not held.
+
+        Those of a renewal stay: the Hub lists their consents under the root, and we have to know them for ours.
+        """
+        base = authorization.c.request[(0, "consent", "BaseConsentId")].as_string()
         held = sa.exists().where(
             consent.c.tenant == authorization.c.tenant, consent.c.consent_id == authorization.c.consent_id
         )
@@ -160,6 +164,7 @@ class Authorizations:
                 authorization.c.tenant == self._unit.tenant,
                 authorization.c.used_at.is_(None),
                 authorization.c.created_at < before,
+                base.is_(None),
                 ~held,
             )
         )

@@ -286,15 +286,19 @@ class Openings:
         return bool(done.rowcount)
 
     async def overdue_contents(self, *, ended_before: datetime, created_before: datetime, limit: int) -> list[str]:
-        """Openings that ended by then, or began by then without ever ending, and of which something lies sealed."""
+        """Openings that ended by then, or began by then without ever ending, and of which something lies sealed.
+
+        Not the unknown ones: a person has to settle them, and needs what was sent.
+        """
         ended = opening.c.state.in_(sorted(one.value for one in ENDED))
+        open_ = ~opening.c.state.in_(sorted(one.value for one in {*ENDED, OpeningState.UNKNOWN}))
         since = sa.func.coalesce(opening.c.ended_at, opening.c.state_since)
         query = (
             sa.select(opening.c.opening_id)
             .where(
                 opening.c.tenant == self._unit.tenant,
                 sa.or_(*(opening.c[name].is_not(None) for name in _SEALED)),
-                sa.or_(sa.and_(ended, since <= ended_before), sa.and_(~ended, opening.c.created_at <= created_before)),
+                sa.or_(sa.and_(ended, since <= ended_before), sa.and_(open_, opening.c.created_at <= created_before)),
             )
             .limit(limit)
         )

@@ -126,8 +126,12 @@ async def test_it_sweeps_once_an_hour(store: Store, clock: ManualClock) -> None:
 
 
 async def test_secrets_of_requests_nobody_came_home_with_are_destroyed(store: Store, clock: ManualClock) -> None:
-    """First verifier, request_uri and nonce; a month later request and intent are gone, a used one stays."""
+    """First verifier, request_uri and nonce; a month later request and intent are gone.
+
+    One that was used stays, and so does that of a renewal, whose consent the Hub lists under its root.
+    """
     await _asked(store, clock, "unused")
+    await _asked(store, clock, "renewal", base="root")
     await _asked(store, clock, "used")
     async with store.writing() as unit:
         await unit.authorizations.use("used", at=clock.now(), outcome="authorized")
@@ -142,18 +146,25 @@ async def test_secrets_of_requests_nobody_came_home_with_are_destroyed(store: St
     await sweeping(store).sweep()
 
     async with store.reading() as unit:
-        left = [await unit.authorizations.get(one) for one in ("unused", "used")]
+        left = [await unit.authorizations.get(one) for one in ("unused", "used", "renewal")]
         intents = [await unit.intents.get(one) for one in ("unused", "used")]
     assert late is not None
-    assert (late.code_verifier, late.request_uri, list(sealed)) == (None, None, ["", ""])
-    assert ([one is not None for one in left], intents) == ([False, True], [None, None])
+    assert (late.code_verifier, late.request_uri, list(sealed)) == (None, None, [""] * 3)
+    assert ([one is not None for one in left], intents) == ([False, True, True], [None, None])
 
 
 async def test_what_lies_sealed_of_an_opening_goes_without_a_claim(store: Store, clock: ManualClock) -> None:
-    """Of one that ended, and of one that never did, counted from when nobody followed it any more."""
+    """Of one that ended, and of one that never did, counted from when nobody followed it any more.
+
+    One that is unknown keeps it for the person who settles it.
+    """
     at = clock.now()
     async with store.writing() as unit:
-        for name, state in (("ended", OpeningState.REJECTED), ("unknown", OpeningState.UNKNOWN)):
+        for name, state in (
+            ("ended", OpeningState.REJECTED),
+            ("never", OpeningState.PENDING),
+            ("unknown", OpeningState.UNKNOWN),
+        ):
             opening = StoredOpening(
                 opening_id=name, lfi=LFI, version=OpeningVersion.V2_1, user_ref="u", state=state, state_since=at,
                 created_at=at,
@@ -166,18 +177,22 @@ async def test_what_lies_sealed_of_an_opening_goes_without_a_claim(store: Store,
         clock.advance(days=days)
         await sweep.sweep()
         async with store.reading() as unit:
-            kept = [(await unit.openings.contents(one)).request is not None for one in ("ended", "unknown")]
+            kept = [(await unit.openings.contents(one)).request is not None for one in ("ended", "never")]
         left.append(kept)
 
+    async with store.reading() as unit:
+        unsettled = await unit.openings.contents("unknown")
     assert left == [[True, True], [False, True], [False, True], [False, False]]
+    assert unsettled.request == b"{}"
 
 
-async def _asked(store: Store, clock: ManualClock, name: str) -> None:
+async def _asked(store: Store, clock: ManualClock, name: str, *, base: str | None = None) -> None:
     at = clock.now()
+    details = {"consent": {"ConsentId": name} | ({"BaseConsentId": base} if base else {})}
     request = ConsentRequest(permissions=("ReadAccountsBasic",), expires_at=at + 90 * DAY)
     row = StoredAuthorization(
         state=name, consent_id=ConsentId(name), lfi=LFI, version=Version.V2_1, user_ref="u", issuer="i", nonce="n",
-        code_verifier=SecretStr("v"), request_uri=SecretStr("r"), request=[{}], created_at=at, expires_at=at,
+        code_verifier=SecretStr("v"), request_uri=SecretStr("r"), request=[details], created_at=at, expires_at=at,
         intent_id=name,
     )  # fmt: skip
     intent = StoredIntent(

@@ -1,6 +1,7 @@
 """A user's way: the link, the bank, the callback, and every way it can end."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import cast
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 
 from syncworker.consents.authorize import Authorizer, Completed, Ending
 from syncworker.lfi.oauth import read_redirect
+from syncworker.opening import load_keyring
 from syncworker.standard.consents import Status
 from syncworker.store.tables import authorization, authorization_intent
 from syncworker.store.unit_of_work import Store, StoreUnavailableError
@@ -114,17 +116,20 @@ class Faulty:
     ],
 )
 async def test_a_fault_after_the_end_does_not_change_the_end(
-    small_web: WebHouse, ending: Ending | None, shown: State | type[Exception]
+    small_web: WebHouse, open_store: Callable[..., Store], ending: Ending | None, shown: State | type[Exception]
 ) -> None:
     """Who declined is not told that they agreed; what was not used may be tried again."""
-    back_with = await small_web.answer(await small_web.set_out(await small_web.begin()))
-    async with small_web.store.reading() as unit:
+    arrived = await small_web.answer(await small_web.set_out(await small_web.begin()))
+    back_with = f"?{urlsplit(arrived).query}"
+    settings = small_web.settings
+    store = open_store(settings.database_url, keyring=load_keyring(settings), clock=None)
+    async with store.reading() as unit:
         row = await unit.authorizations.get(read_redirect(back_with).state)
     assert row is not None
-    authorizer = cast("Authorizer", Faulty(small_web.store, ending))
+    authorizer = cast("Authorizer", Faulty(store, ending))
     found: State | type[Exception]
     try:
-        found = await _complete(small_web.store, authorizer, row, back_with)
+        found = await _complete(store, authorizer, row, back_with)
     except StoreUnavailableError as error:
         found = type(error)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from syncworker import webhooks
 from syncworker.consents.allowed import Allowed
 from syncworker.consents.lifecycle import Lifecycle
 from syncworker.consents.polling import Cadence
@@ -14,6 +15,7 @@ from syncworker.errors import RequestError
 from syncworker.lfi.api import LFIClient
 from syncworker.schedule.claims import Dispatcher
 from syncworker.standard.values import ConsentId, Slug
+from syncworker.store import inbox
 from syncworker.store.inbox import EventState
 from syncworker.store.work import Claim, WorkKind
 from syncworker.webhooks import Acting, replay
@@ -193,6 +195,26 @@ async def test_everything_leaves_after_its_retention(house: House, office: PostO
     async with house.store.reading() as unit:
         row = await unit.work.find(WorkKind.EVENT, str(event_id))
     assert (left, row) == ([(3, 1), (3, 1), (3, 1), (0, 0)], None)
+
+
+async def test_a_prune_that_did_not_come_to_its_end_goes_on_at_the_next_tick(
+    house: House, office: PostOffice, sender: EventSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many events a sender sends: the hour begins when nothing is left."""
+    monkeypatch.setattr(webhooks, "PRUNE_STEPS_MAX", 1)
+    monkeypatch.setattr(webhooks, "PRUNED_MAX", 2)
+    monkeypatch.setattr(inbox, "PRUNED_MAX", 2)
+    at = house.clock.now()
+    for number in range(5):
+        await office.take(sender.event(consent_message("nobodys", f"S{number}", at=at)))
+    acting = Acting(house.store, await house.lifecycle(), retention=RETENTION)
+    house.clock.advance(days=91)
+    left = []
+    for _ in range(3):
+        await acting.prune()
+        left.append(len(await office.events()))
+
+    assert left == [3, 1, 0]
 
 
 async def test_what_nothing_follows_from_is_not_replayed(house: House, office: PostOffice, sender: EventSender) -> None:

@@ -2,17 +2,19 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
 
 from syncworker.errors import LFIUnavailableError
 from syncworker.lfi.senders import Sender
-from syncworker.standard.values import Slug
+from syncworker.standard.values import Slug, write_instant
 from syncworker.store import inbox as inbox_module
 from syncworker.store.inbox import EventState
 from syncworker.store.tables import event as event_table
@@ -309,6 +311,102 @@ async def test_the_quarantine_is_bounded(
     )  # fmt: skip
     assert len(refused) == 5
     assert sum(one.received for one in refused if one.size == 4) == 17
+
+
+async def test_what_anybody_can_make_up_goes_before_what_takes_knowledge(
+    held: PostOffice, sender: EventSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bodies without encryption, or of senders nobody trusts, do not push out what a key of ours may open."""
+    monkeypatch.setattr(inbox_module, "REFUSED_ROWS_MAX", 4)
+    unopened = sender.encrypted(sender.signed(consent_message(C, at=held.clock.now())), kid="enc-9")
+    await held.take(unopened)
+    stranger = replace(sender, issuer="https://stranger.example")
+    for number in range(6):
+        held.clock.advance(seconds=1)
+        message = consent_message(f"made-up-{number}", at=held.clock.now())
+        await held.take(stranger.event(message) if number % 2 else sender.signed(message))
+
+    refused = await held.refused()
+    assert [one.why for one in refused] == [
+        "untrusted_sender", "unencrypted", "untrusted_sender", "unknown_encryption_key",
+    ]  # fmt: skip
+
+
+async def test_an_instant_no_clock_shows_is_refused(held: PostOffice, sender: EventSender) -> None:
+    """Whatever number JSON may bring, it is a refusal and never a fault of ours."""
+    message = consent_message(C, at=held.clock.now())
+    values = (10**400, -(10**400), 2.0**53, float("inf"), True, "1")
+    changes = [{claim: value} for claim in ("exp", "nbf", "iat") for value in values]
+
+    assert [await held.take(sender.event(message, **one)) for one in changes] == ["lifetime"] * len(changes)
+
+
+async def test_events_that_come_together_share_a_transaction(
+    held: PostOffice, sender: EventSender, transactions: list[str]
+) -> None:
+    """Different ones, the same one again, two under one `jti`, one of nobody's: each is answered as if alone."""
+    at = held.clock.now()
+    first = sender.event(consent_message(C, "A", at=at))
+    bodies = [
+        first,
+        *(sender.event(consent_message(C, word, at=at)) for word in ("B", "D", "E")),
+        first,
+        sender.event(consent_message(C, "F", at=at), jti="j-1"),
+        sender.event(consent_message(C, "G", at=at), jti="j-1"),
+        sender.event(consent_message("nobodys", at=at)),
+        first,
+    ]
+    await held.take(sender.event(consent_message(C, "Z", at=at)))  # the sender's keys are there from now on
+    transactions.clear()
+    taken = await asyncio.gather(*(held.take(body) for body in bodies))
+
+    filed = await held.events()
+    by_status = {one.status: one.received for one in filed if one.subject == C}
+    assert taken[0] == taken[4] == taken[8]
+    assert (taken.count("jti_used"), len({one for one in taken if isinstance(one, int)})) == (1, 6)
+    assert by_status.pop("F", 0) + by_status.pop("G", 0) == 1
+    assert by_status == {"A": 3, "B": 1, "D": 1, "E": 1, "Z": 1}
+    assert sorted(await held.due(), key=int) == [str(one.id) for one in filed if one.state.value == "filed"]
+    assert len(transactions) <= 4  # the first one's, that of all others, and the note of the refusal
+
+
+@pytest.fixture
+def transactions() -> Iterator[list[str]]:
+    """Every commit, in every database of this process."""
+    seen: list[str] = []
+
+    def noted(_connection: object) -> None:
+        seen.append("commit")
+
+    sa.event.listen(Engine, "commit", noted)
+    yield seen
+    sa.event.remove(Engine, "commit", noted)
+
+
+async def test_of_events_that_are_not_ours_the_newest_are_kept(
+    held: PostOffice, sender: EventSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sender of payments' events does not fill the table; what is acted on stays."""
+    monkeypatch.setattr(inbox_module, "NOT_OURS_ROWS_MAX", 2)
+    at = held.clock.now()
+    ours = await held.take(sender.event(consent_message(C, "Suspended", at=at)))
+    payments = [
+        await held.take(
+            sender.event(
+                {
+                    "Data": {"PaymentId": f"p-{number}", "Status": "Pending"},
+                    "Meta": {"EventDateTime": write_instant(at), "EventType": "Resource.Updated",
+                             "EventResource": f"/payments/p-{number}"},
+                }
+            )
+        )
+        for number in range(5)
+    ]  # fmt: skip
+    async with held.store.writing() as unit:
+        gone = await unit.inbox.prune(before=at - timedelta(days=90))
+        await unit.commit()
+
+    assert (gone, [one.id for one in await held.events()]) == (3, [ours, *payments[-2:]])
 
 
 async def test_large_bodies_do_not_pile_up(
