@@ -12,7 +12,7 @@ COPY pyproject.toml README.md LICENSE celeryconfig.py ./
 COPY migrations ./migrations
 COPY syncworker ./syncworker
 RUN python -m venv /opt/syncworker \
-    && /opt/syncworker/bin/pip install --no-index --find-links /wheels ".[postgres]" \
+    && /opt/syncworker/bin/pip install --no-index --find-links /wheels ".[postgres,web]" \
     && /opt/syncworker/bin/pip uninstall --yes pip
 
 FROM python:${PYTHON_VERSION}-slim

@@ -12,7 +12,7 @@ help:
 	@echo "make test   the whole test suite; brings its own PostgreSQL and Valkey"
 	@echo "make check  what CI runs: format, lint, types, import contracts, tests"
 	@echo "make bench  the measurements behind the choices"
-	@echo "make scenarios  the fault scenarios in their full size, some ten minutes"
+	@echo "make scenarios  the fault scenarios and the virtual year in their full size, some fifteen minutes"
 	@echo "make lock   renew requirements.lock from pyproject.toml"
 
 $(VENV)/.installed: requirements.lock pyproject.toml
@@ -45,13 +45,15 @@ bench: $(VENV)/.installed
 	$(BIN)/python bench/concurrency.py
 	$(BIN)/python bench/dispatcher.py
 	$(BIN)/python bench/refresh.py
+	$(BIN)/python bench/events.py
 
 scenarios: $(VENV)/.installed
-	exec $(BIN)/python -m tests.live.scenarios.full
+	$(BIN)/python -m tests.live.scenarios.full
+	SYNCWORKER_TEST_YEAR_USERS=46 $(BIN)/python -m pytest -q tests/consents/test_virtual_year.py
 
 lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet \
-		--extra embedded --extra postgres --extra dev pyproject.toml --output-file requirements.lock
+		--extra embedded --extra postgres --extra web --extra dev pyproject.toml --output-file requirements.lock
 
 clean:
 	rm -rf $(VENV) .syncworker build dist

@@ -55,6 +55,10 @@ task_create_missing_queues = False
 task_routes = {
     "sync_batch": {"queue": "sync"},
     "token_batch": {"queue": "token"},
+    "consent_batch": {"queue": "token"},  # short, and a sync must not delay them
+    "flag_batch": {"queue": "token"},
+    "event_batch": {"queue": "token"},
+    "opening_batch": {"queue": "token"},
     "tick": {"queue": "tick"},
     # `canary` names its queue itself: each worker has one of its own
 }

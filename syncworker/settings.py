@@ -18,6 +18,7 @@ from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
@@ -29,6 +30,7 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as UnreadableVariable
 
 from syncworker.errors import RequestError, SettingsError
+from syncworker.standard.openings import OpeningVersion
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import Slug
 from syncworker.standard.versions import Version
@@ -44,9 +46,35 @@ SECRET_FIELDS: Final = frozenset({"database_url", "broker_url", "limits_url"})
 """Settings that may carry a password: shown without it."""
 
 
+LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
 def _https(url: str) -> str:
     if not url.startswith("https://"):
         raise ValueError("must be an https:// URL")
+    return url
+
+
+def _secure(url: str) -> SplitResult:
+    """A URL a browser may be sent to: `https://`, or `http://` on this machine."""
+    parts = urlsplit(url)
+    here = parts.scheme == "http" and parts.hostname in LOOPBACK_HOSTS
+    if not (parts.scheme == "https" or here) or not parts.hostname or parts.username is not None:
+        raise ValueError("must be an https:// URL without user name; http:// only on this machine")
+    return parts
+
+
+def _origin(url: str) -> str:
+    parts = _secure(url)
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError("must end after host and port: the web process serves the root")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _return_url(url: str) -> str:
+    parts = _secure(url)
+    if parts.query or parts.fragment:
+        raise ValueError("must have neither query nor fragment: it is the beginning of the URLs that are allowed")
     return url
 
 
@@ -97,6 +125,9 @@ class LFISettings(ClientSettings):
         base_urls: the Account Information base URL of each version the LFI serves.
         allow_private_hosts: loopback and private addresses, for a sandbox of your own.
         published: path templates the LFI publishes, for all versions or for each; absent means all.
+        openings: the switch for account opening: the version new requests are made in; absent: off.
+        openings_urls: base URL of the account-opening API per version; those already asked for are followed at theirs.
+        openings_iss, openings_aud: of the signed request; our client id and the issuer unless given.
         par_client_id: send `client_id` beside the assertion of a PAR, for a server that wants it (D-9).
         signed_answers: whether data may (accept), must (require) or must not (refuse) come as signed `application/jwt`.
     """
@@ -110,6 +141,17 @@ class LFISettings(ClientSettings):
     published: frozenset[str] | dict[Version, frozenset[str]] | None = None
     par_client_id: bool = False
     signed_answers: Literal["accept", "require", "refuse"] = "accept"
+    openings: OpeningVersion | None = None
+    openings_urls: dict[OpeningVersion, HttpsUrl] = {}
+    openings_iss: str | None = None
+    openings_aud: str | None = None
+
+    @model_validator(mode="after")
+    def _opening_has_its_url(self) -> Self:
+        if self.openings is not None and self.openings not in self.openings_urls:
+            version = self.openings.value
+            raise ValueError(f'openings: is {version}; give its base URL too, openings_urls = {{ "{version}" = "…" }}')
+        return self
 
 
 class DirectorySettings(_Group):
@@ -163,6 +205,141 @@ class CadenceSettings(_Group):
         return {name: timedelta(seconds=getattr(self, name.value)) for name in ResourceName}
 
 
+class LifecycleSettings(_Group):
+    """How often the Hub is asked about a consent, in seconds, by its state; each token answer counts as a look.
+
+    Attributes:
+        compared: from one complete comparison of a connection to the next, counted in nights.
+    """
+
+    authorized: Seconds = 3600
+    suspended_first: Seconds = 15 * 60
+    suspended_first_for: Seconds = 24 * 3600
+    suspended: Seconds = 3600
+    awaiting_first: Seconds = 2 * 60
+    awaiting_first_for: Seconds = 30 * 60
+    awaiting: Seconds = 3600
+    awaiting_for: Seconds = 24 * 3600
+    compared: Seconds = 24 * 3600
+
+
+class OpeningsSettings(_Group):
+    """How often an LFI is asked about an account opening, in seconds, by its state, and how long a state may last.
+
+    A state that lasts longer than its `…_for` is overdue: noted once, and asked about every `overdue`.
+    """
+
+    pending: Seconds = 15 * 60
+    user_action_first: Seconds = 60
+    user_action_first_for: Seconds = 30 * 60
+    user_action: Seconds = 30 * 60
+    lfi_processing: Seconds = 30 * 60
+    other: Seconds = 30 * 60
+    overdue: Seconds = 6 * 3600
+    pending_for: Seconds = 24 * 3600
+    user_action_for: Seconds = 3 * 24 * 3600
+    lfi_processing_for: Seconds = 5 * 24 * 3600
+    other_for: Seconds = 24 * 3600
+    follow_for: Seconds = 90 * 24 * 3600
+
+
+class RenewalSettings(_Group):
+    """How users are asked again.
+
+    Attributes:
+        thresholds: days before a consent's end at which that is flagged, once each.
+        link_hours: how long a link may wait for its user.
+    """
+
+    thresholds: tuple[Annotated[int, Field(ge=1, le=363)], ...] = (30, 14, 7, 1)
+    link_hours: Annotated[float, Field(gt=0, le=30 * 24)] = 24.0
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len(set(self.thresholds)) != len(self.thresholds):
+            raise ValueError("thresholds: names a number of days twice")
+        return self
+
+
+class RetentionSettings(_Group):
+    """How many days data stays after the last consent of its connection has ended; absent: until `consents erase`."""
+
+    data_days: Annotated[int, Field(ge=0)] | None = None
+    personal_days: Annotated[int, Field(ge=0)] | None = None
+
+
+class SenderSettings(_Group):
+    """One issuer whose events we take; its name in the settings is its `iss`, to the letter.
+
+    Attributes:
+        jwks_url: where it publishes its signature keys.
+        lfis: whose consents it may speak of; absent means every LFI's.
+        bearer: whether its events must come with a bearer JWT (v1.2, v2.0).
+        allow_private_hosts: for a sandbox of your own.
+    """
+
+    jwks_url: HttpsUrl
+    lfis: frozenset[Annotated[str, Field(pattern=SLUG)]] | None = None
+    bearer: bool = False
+    allow_private_hosts: bool = False
+
+
+class EventSettings(_Group):
+    """Event notifications: who may send them, and how they are taken.
+
+    Attributes:
+        url: the address they come to, as the LFIs know it.
+        senders: trusted issuers; nobody else's events are taken.
+        encryption_keys: files of private keys by the `kid` the directory gave them; keep the old one during a rotation.
+        audiences: further names of ours in `aud`, such as the organisation's id; client ids and `url` are always among
+            them.
+        acknowledge: the status of a taken event.
+        accept_unencrypted: whether a signed body may come without encryption.
+        per_second: events taken of one address, ten seconds' worth at once; more are told to wait.
+        retention_days: how long events and quarantine are kept.
+    """
+
+    url: HttpsUrl | None = None
+    senders: dict[str, SenderSettings] = {}
+    encryption_keys: dict[str, Path] = {}
+    audiences: frozenset[str] = frozenset()
+    acknowledge: Literal[202, 204] = 202
+    accept_unencrypted: bool = False
+    per_second: Annotated[float, Field(gt=0)] = 50.0
+    retention_days: Annotated[int, Field(ge=1)] = 90
+
+
+class WebSettings(_Group):
+    """The web process: authorisation as a service, callbacks, events in, connections.
+
+    Attributes:
+        enabled: `up` runs it too.
+        url: where users' browsers reach it, without a path; what it listens on unless given.
+        certificate, key: PEM files, to speak TLS itself; without them a reverse proxy does.
+        proxies: addresses of reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+        return_urls: where users may be sent back to: each the beginning of a URL, down to a whole path segment.
+        key_per_second, address_per_second: requests taken of one API key, and of one address without one; ten seconds'
+            worth at once.
+    """
+
+    enabled: bool = False
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    url: Annotated[str, AfterValidator(_origin)] | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    proxies: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    return_urls: tuple[Annotated[str, AfterValidator(_return_url)], ...] = ()
+    key_per_second: Annotated[float, Field(gt=0)] = 20.0
+    address_per_second: Annotated[float, Field(gt=0)] = 20.0
+
+    @model_validator(mode="after")
+    def _certificate_has_its_key(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key: give both, or neither behind a reverse proxy that speaks TLS")
+        return self
+
+
 class RefreshMode(StrEnum):
     """Who asks for a new access token."""
 
@@ -211,7 +388,13 @@ class Settings(BaseSettings):
     directory: DirectorySettings = DirectorySettings()
     allow: AllowSettings = AllowSettings()
     cadence: CadenceSettings = CadenceSettings()
+    lifecycle: LifecycleSettings = LifecycleSettings()
+    openings: OpeningsSettings = OpeningsSettings()
+    renewal: RenewalSettings = RenewalSettings()
+    retention: RetentionSettings = RetentionSettings()
     prices: PriceSettings = PriceSettings()
+    events: EventSettings = EventSettings()
+    web: WebSettings = WebSettings()
     tokens: TokenSettings = TokenSettings()
     overlap_days: Annotated[int, Field(ge=0, le=90)] = 7
     first_sync_days: Annotated[int, Field(ge=1, le=3650)] = 90

@@ -100,6 +100,10 @@ class Application(Protocol):
         """Refresh the claimed consents' tokens; one failure is a value in the report."""
         ...
 
+    async def small_batch(self, kind: WorkKind, claims: Hints) -> object:
+        """Work on claims of a small kind; one failure is a value in the report."""
+        ...
+
     async def arrive(self) -> None:
         """Note that this worker begins."""
         ...
@@ -382,7 +386,38 @@ def canary(**_ignored: object) -> None:
     runtime.run(_canary(), deadline=SHORT_DEADLINE_S)
 
 
-TASKS: Final = {WorkKind.SYNC: sync_batch, WorkKind.TOKEN: token_batch}
+@_task("consent_batch")
+def consent_batch(claims: list[list[int]], **_ignored: object) -> None:
+    """Ask the Hub about the claimed consents.  Running it twice is harmless, as above."""
+    _run_batch(_small(WorkKind.CONSENT, _hints(claims)))
+
+
+@_task("flag_batch")
+def flag_batch(claims: list[list[int]], **_ignored: object) -> None:
+    """Flag the claimed consents that near their end.  Running it twice is harmless: a flag is raised once."""
+    _run_batch(_small(WorkKind.FLAG, _hints(claims)))
+
+
+@_task("event_batch")
+def event_batch(claims: list[list[int]], **_ignored: object) -> None:
+    """Act on the claimed events.  Running it twice is harmless: an event is a hint, the Hub is asked."""
+    _run_batch(_small(WorkKind.EVENT, _hints(claims)))
+
+
+@_task("opening_batch")
+def opening_batch(claims: list[list[int]], **_ignored: object) -> None:
+    """Follow the claimed account openings.  Running it twice is harmless: it only asks."""
+    _run_batch(_small(WorkKind.OPENING, _hints(claims)))
+
+
+TASKS: Final = {
+    WorkKind.SYNC: sync_batch,
+    WorkKind.TOKEN: token_batch,
+    WorkKind.CONSENT: consent_batch,
+    WorkKind.FLAG: flag_batch,
+    WorkKind.EVENT: event_batch,
+    WorkKind.OPENING: opening_batch,
+}
 
 
 def publish(batch: Batch) -> None:
@@ -451,6 +486,12 @@ async def _refresh(hints: Hints) -> None:
     application = await runtime.parts()
     await application.progress()
     await application.token_batch(hints)
+
+
+async def _small(kind: WorkKind, hints: Hints) -> None:
+    application = await runtime.parts()
+    await application.progress()
+    await application.small_batch(kind, hints)
 
 
 async def _give_back(hints: Hints) -> None:

@@ -4,7 +4,8 @@ What commands need that only look lies in `opening`; `build_application` builds 
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -16,28 +17,39 @@ import structlog
 from syncworker.clock import Clock, SystemClock, monotonic
 from syncworker.consents.allowed import Allowed
 from syncworker.consents.authorize import Authorizer
+from syncworker.consents.erasing import Retention
 from syncworker.consents.import_file import KnownLFI
 from syncworker.consents.importing import Importer
 from syncworker.consents.lifecycle import Lifecycle
+from syncworker.consents.polling import Cadence, Polling
+from syncworker.consents.reconciling import Comparison, Reconciling
+from syncworker.consents.renewal import Flagging, Renewals
+from syncworker.consents.revoking import Revoking
+from syncworker.consents.subscribing import Subscribing
+from syncworker.consents.sweeping import Sweeping
 from syncworker.consents.tokens import TokenBatchReport, TokenDue, Vault
 from syncworker.declarations import Follower
 from syncworker.errors import SettingsError, SyncWorkerError
 from syncworker.lfi.api import LFIClient
 from syncworker.lfi.directory import LFIConfig, SignedAnswers
-from syncworker.lfi.keys import SigningKey, TransportCertificate, certificate_end, days_announced
+from syncworker.lfi.keys import EncryptionKey, SigningKey, TransportCertificate, certificate_end, days_announced
 from syncworker.lfi.participants import Rules, fetch
+from syncworker.lfi.senders import KeyFetcher, Sender, SenderKeys
 from syncworker.lfi.transport import Call
 from syncworker.opening import declared_lfis, open_store
+from syncworker.openings import OpeningCadence, Openings
 from syncworker.processes import EmbeddedBroker, host_name, process_name
 from syncworker.schedule import due
 from syncworker.schedule.claims import Batch, Dispatcher
 from syncworker.schedule.clocks import ClockWatch
+from syncworker.schedule.handlers import Ended, HandledReport, Handler, Handlers
 from syncworker.schedule.limits import admission, keeps_counts
 from syncworker.schedule.stopping import Door, LastCalls
 from syncworker.schedule.traffic import TrafficControl
 from syncworker.settings import EMBEDDED, LFISettings, RefreshMode, Settings
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
+from syncworker.store.erasure import DataClass
 from syncworker.store.runs import CallRow
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim, WorkKind
@@ -45,6 +57,7 @@ from syncworker.sync.engine import Engine, Parts
 from syncworker.sync.plan import PlanSettings
 from syncworker.sync.reports import BatchReport, RunReport
 from syncworker.sync.run import SyncSettings
+from syncworker.webhooks import Acting, EventRules, Receiver, Refusals
 
 DISCOVERY_PATH: Final = "/.well-known/openid-configuration"
 JOURNAL_ROWS_MAX: Final = 10_000
@@ -101,6 +114,10 @@ def lfi_config(settings: Settings, slug: Slug, declared: LFISettings, *, now: da
         published=_published(declared),
         par_client_id=declared.par_client_id,
         signed_answers=SignedAnswers(declared.signed_answers),
+        openings=declared.openings,
+        openings_urls=declared.openings_urls,
+        openings_iss=declared.openings_iss,
+        openings_aud=declared.openings_aud,
         connect_timeout=settings.connect_timeout,
         call_timeout=settings.call_timeout,
         token_timeout=settings.token_timeout,
@@ -469,7 +486,13 @@ class Application:
             allowed=self.allowed,
         )
         self.authorize = Authorizer(
-            store, self.clients, clock, token_due=token_due, on_call=self._journal.note, allowed=self.allowed
+            store,
+            self.clients,
+            clock,
+            token_due=token_due,
+            on_call=self._journal.note,
+            allowed=self.allowed,
+            events_url=settings.events.url,
         )
         self.lifecycle = Lifecycle(store, self.clients, on_call=self._journal.note, allowed=self.allowed)
         self.engine = Engine(
@@ -482,6 +505,65 @@ class Application:
             ),
             sync_settings(settings),
         )
+        self.revoking = Revoking(store, self.clients, self.lifecycle, on_call=self._journal.note, allowed=self.allowed)
+        self.reconciling = Reconciling(store, self.clients, on_call=self._journal.note, allowed=self.allowed)
+        polling = Polling(
+            store,
+            self.lifecycle,
+            self.revoking,
+            cadence=cadence(settings),
+            retention=retention(settings),
+            subscribing=Subscribing(
+                store,
+                self.clients,
+                self.lifecycle,
+                url=settings.events.url,
+                on_call=self._journal.note,
+                allowed=self.allowed,
+            ),
+            reconciling=self.reconciling,
+            astray=self.authorize.astray,
+        )
+        self._sweeping = Sweeping(
+            store, retention=retention(settings), openings_followed_for=opening_cadence(settings).follow_for
+        )
+
+        self._events = Acting(store, self.lifecycle, retention=timedelta(days=settings.events.retention_days))
+
+        async def act(claim: Claim) -> Ended:
+            return Ended(*await self._events.act(claim))
+
+        async def look(claim: Claim) -> Ended:
+            return Ended(*await polling.look(claim))
+
+        self.openings = Openings(
+            store,
+            self.clients,
+            self.authorize,
+            cadence=opening_cadence(settings),
+            retention=retention(settings).get(DataClass.PERSONAL),
+            on_call=self._journal.note,
+            allowed=self.allowed,
+        )
+
+        async def follow(claim: Claim) -> Ended:
+            return Ended(*await self.openings.follow(claim))
+
+        self.renewals = Renewals(store, self.clients, self.authorize, life=timedelta(hours=settings.renewal.link_hours))
+        flagging = Flagging(store, thresholds=settings.renewal.thresholds)
+
+        async def flag(claim: Claim) -> Ended:
+            return Ended(*await flagging.flag(claim))
+
+        handlers: dict[WorkKind, Handler] = {
+            WorkKind.CONSENT: look,
+            WorkKind.FLAG: flag,
+            WorkKind.EVENT: act,
+            WorkKind.OPENING: follow,
+        }
+        self._handlers = Handlers(
+            store, handlers, retry_after=due.retry_delay, patience={WorkKind.CONSENT: polling.patience}
+        )
         lease = timedelta(seconds=settings.lease_seconds)
         self.dispatcher = Dispatcher(
             store, name=name, batch_size=settings.batch_size, lease=lease, user_refs=settings.allow.user_refs
@@ -490,6 +572,8 @@ class Application:
     async def tick(self) -> list[Batch]:
         """Claim what is due at every LFI we may call, and commit; begin to read the directory when that is due."""
         await self._follower.look()
+        await self._events.prune()
+        await self._sweeping.look()
         declared = await declared_lfis(self.settings, self.store)
         self._rates.update({slug: entry.calls_per_second for slug, (entry, _) in declared.items()})
         batches = await self.dispatcher.tick(
@@ -514,6 +598,26 @@ class Application:
             return await self.vault.token_batch(claims)
         finally:
             await self._journal.flush()
+
+    async def small_batch(self, kind: WorkKind, claims: Sequence[tuple[int, int]]) -> HandledReport:
+        """Work on claims of a small kind: polls, flags, events, account openings."""
+        try:
+            return await self._handlers.batch(kind, claims)
+        finally:
+            await self._journal.flush()
+
+    async def reconcile(
+        self, *, lfi: Slug | None = None, progress: Callable[[int, int], None] = lambda _done, _all: None
+    ) -> Comparison:
+        """Compare every consent with the Hub, in this process; as `Reconciling.every`."""
+        try:
+            return await self.reconciling.every(lfi=lfi, progress=progress)
+        finally:
+            await self._journal.flush()
+
+    async def file_calls(self) -> None:
+        """File the calls noted so far, for a process that works on no batches."""
+        await self._journal.flush()
 
     async def sync_now(self, connection_id: ConsentId) -> RunReport | None:
         """Sync one connection in this process; `None` when a worker is at it, or it has no schedule.
@@ -607,6 +711,7 @@ class Application:
         await self._follower.close()
         await self.vault.drain()
         await self.authorize.drain()
+        await self.openings.drain()
         await self._journal.flush()
         await self.clients.close()
         await self.traffic.close()
@@ -642,3 +747,92 @@ def sync_settings(settings: Settings) -> SyncSettings:
         account_details=settings.account_details,
         data_get_millifils=settings.prices.data_get,
     )
+
+
+def senders(settings: Settings) -> Mapping[str, Sender]:
+    """Whose events are taken, by issuer.
+
+    Raises:
+        SettingsError: a `jwks_url` nobody may be asked at.
+    """
+    return {
+        issuer: Sender(
+            issuer=issuer,
+            jwks_url=one.jwks_url,
+            lfis=None if one.lfis is None else frozenset(map(Slug, one.lfis)),
+            bearer=one.bearer,
+            allow_private_hosts=one.allow_private_hosts,
+        )
+        for issuer, one in settings.events.senders.items()
+    }
+
+
+def event_rules(settings: Settings, client_ids: Iterable[str | None] = ()) -> EventRules:
+    """What events are taken, our encryption keys read.
+
+    Args:
+        client_ids: as whom LFIs know us, beside `client.client_id`.
+
+    Raises:
+        SettingsError: a key or a sender cannot be used; names the field and the fix.
+    """
+    given = settings.events
+    return EventRules(
+        senders=senders(settings),
+        encryption_keys={
+            kid: EncryptionKey.load(settings.resolved(path), kid, field=f"events.encryption_keys.{kid}")
+            for kid, path in given.encryption_keys.items()
+        },
+        audiences=frozenset(filter(None, (settings.client.client_id, *client_ids, *given.audiences, given.url))),
+        url=given.url,
+        accept_unencrypted=given.accept_unencrypted,
+    )
+
+
+@asynccontextmanager
+async def open_receiver(settings: Settings, store: Store) -> AsyncIterator[Receiver]:
+    """What takes events in, for a web process or a command; on the loop that uses it.
+
+    Raises:
+        SettingsError: as `event_rules`, or a CA bundle that cannot be used.
+    """
+    clock = SystemClock()
+    declared = await declared_lfis(settings, store)
+    rules = event_rules(settings, (entry.client_id for entry, _ in declared.values()))
+    ca_bundle = settings.client.ca_bundle
+    async with KeyFetcher(ca_bundle=settings.resolved(ca_bundle) if ca_bundle else None, clock=clock) as fetch:
+        yield Receiver(store, rules, SenderKeys(fetch, clock=clock))
+
+
+def event_refusals(settings: Settings) -> Refusals | None:
+    """What signs our answers to refused events; `None` without a signing key in `[client]`: they have no body then.
+
+    Raises:
+        SettingsError: the key cannot be used.
+    """
+    client = settings.client
+    kid = client.signing_kid or ""
+    file, field = client.signing_key, "client.signing_key"
+    if client.signing_keys:
+        file, field = client.signing_keys.get(kid), f"client.signing_keys.{kid}"
+    if file is None or client.client_id is None:
+        return None
+    key = SigningKey.load(settings.resolved(file), kid, field=field)
+    return Refusals(key, issuer=client.client_id, clock=SystemClock())
+
+
+def cadence(settings: Settings) -> Cadence:
+    """How often the Hub is asked about a consent."""
+    return Cadence(**{name: timedelta(seconds=value) for name, value in settings.lifecycle.model_dump().items()})
+
+
+def opening_cadence(settings: Settings) -> OpeningCadence:
+    """How often an LFI is asked about an account opening."""
+    values = settings.openings.model_dump()
+    return OpeningCadence(**{name: timedelta(seconds=value) for name, value in values.items()})
+
+
+def retention(settings: Settings) -> Retention:
+    """How long what a consent brought stays after its end."""
+    days = {DataClass.DATA: settings.retention.data_days, DataClass.PERSONAL: settings.retention.personal_days}
+    return {kind: None if stays is None else timedelta(days=stays) for kind, stays in days.items()}

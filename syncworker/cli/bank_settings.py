@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from syncworker.standard.openings import OpeningVersion
 from syncworker.standard.values import Slug
 from syncworker.store.keyring import KeyRing
 
@@ -64,8 +65,13 @@ def _lfi(facts: Mapping[str, Any]) -> str:
     urls = ", ".join(
         f"{json.dumps(version)} = {json.dumps(url)}" for version, url in facts["resource_base_urls"].items()
     )
+    openings = ", ".join(
+        f"{json.dumps(version)} = {json.dumps(url)}" for version, url in facts["opening_base_urls"].items()
+    )
     return f"""issuer = {json.dumps(facts["issuer"])}
 base_urls = {{ {urls} }}
+openings = {json.dumps(OpeningVersion.V2_1.value)}
+openings_urls = {{ {openings} }}
 allow_private_hosts = true
 calls_per_second = 500
 connections = 16

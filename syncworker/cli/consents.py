@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from syncworker.cli import frame, show
+from syncworker.cli import consent_acts, frame, reconciling, renewals, show
 from syncworker.clock import SystemClock, monotonic
+from syncworker.consents.lifecycle import NEVER
 from syncworker.errors import RequestError, meaning_of
 from syncworker.settings import Settings, read_slug
 from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest, Purpose, UserType
@@ -22,6 +23,18 @@ if TYPE_CHECKING:
     from syncworker.wiring import Application
 
 app = typer.Typer(help="Consents and their data.", no_args_is_help=True)
+for act in (
+    consent_acts.pause,
+    consent_acts.resume,
+    consent_acts.revoke,
+    consent_acts.subscribe,
+    consent_acts.erase,
+    reconciling.reconcile,
+    renewals.renew,
+    renewals.calendar,
+):
+    app.command()(act)
+app.command("open")(renewals.open_)
 
 DEFAULT_PERMISSIONS: Final = (
     Permission.ReadAccountsDetail,
@@ -47,13 +60,21 @@ def authorize(
     purpose: Annotated[Purpose, typer.Option()] = Purpose.AccountAggregation,
     from_date: Annotated[str | None, typer.Option(help="First day of transactions shown, YYYY-MM-DD.")] = None,
     to_date: Annotated[str | None, typer.Option(help="Last day of transactions shown, YYYY-MM-DD.")] = None,
+    link: Annotated[
+        bool, typer.Option("--link", help="Give a link of the web process that may wait for its user.")
+    ] = False,
+    return_url: Annotated[str | None, typer.Option(help="With --link: where the user goes afterwards.")] = None,
     as_json: frame.AsJson = False,
 ) -> None:
-    """Push an authorisation request and print the URL the user has to open."""
+    """Push an authorisation request and print the URL the user has to open.
+
+    With --link nothing is pushed yet: the link may wait for its user, and pushes when they open it.
+    """
     slug = read_slug(lfi)
+    renewals.check_link(link=link, return_url=return_url)
     request = ConsentRequest(
         permissions=tuple(permission or DEFAULT_PERMISSIONS),
-        expires_at=_end(days, expires_at, now=SystemClock().now()),
+        expires_at=ending(days, expires_at, now=SystemClock().now()),
         user_type=user_type,
         purpose=purpose,
         from_date=_date("from_date", from_date),
@@ -61,10 +82,13 @@ def authorize(
     )
 
     async def begin(application: "Application") -> None:
+        if link:
+            renewals.check_return(application.settings, return_url)
+            intended = await application.authorize.intend(slug, request, user_ref=user_ref, return_url=return_url)
+            renewals.print_link(application.settings, intended, as_json=as_json)
+            return
         started = await application.authorize.begin(slug, request, user_ref=user_ref)
-        facts = {"consent": started.consent_id, "open_before": started.expires_at, "url": started.url}
-        show.facts(facts, as_json=as_json)
-        show.say("then bring the redirect home: syncworker consents callback 'https://…?code=…&state=…&iss=…'")
+        renewals.print_started(started, as_json=as_json)
 
     frame.with_application(begin)
 
@@ -126,9 +150,25 @@ def import_(
 def list_(
     lfi: Annotated[str | None, typer.Option(help="Only this LFI's.")] = None,
     status: Annotated[str | None, typer.Option(help="Only in this state.")] = None,
+    renewal_due: Annotated[
+        bool, typer.Option("--renewal-due", help="Only those whose user should be asked again.")
+    ] = False,
+    within: Annotated[
+        int | None, typer.Option(min=0, max=365, help="With --renewal-due: ending within so many days.")
+    ] = None,
     as_json: frame.AsJson = False,
 ) -> None:
-    """Every consent, newest first."""
+    """Every consent, newest first.
+
+    With --renewal-due: those that end soon, have expired, or lost their grant, and have no successor.
+    """
+    if renewal_due:
+        if lfi is not None or status is not None:
+            raise RequestError("renewal_due: goes with neither --lfi nor --status")
+        renewals.renewal_due(within=within, as_json=as_json)
+        return
+    if within is not None:
+        raise RequestError("within: needs --renewal-due")
 
     async def read(store: Store) -> list[dict[str, Any]]:
         async with store.reading() as unit:
@@ -164,6 +204,8 @@ def show_(consent_id: str, as_json: frame.AsJson = False) -> None:
             connection = await unit.consents.connection(one.connection_id)
             counts = await unit.records.count(one.connection_id)
             cursors = await unit.cursors.of(one.connection_id)
+            look = await unit.work.find(WorkKind.CONSENT, one.consent_id)
+            renewal = await renewals.told_of_renewal(unit, one)
             now = await unit.now()
         show.facts(
             {
@@ -176,12 +218,23 @@ def show_(consent_id: str, as_json: frame.AsJson = False) -> None:
                 "status_updated_at": one.status_updated_at,
                 "status_seen_at": one.status_seen_at,
                 "needs_consent": one.needs_consent,
+                "paused_at": one.paused_at,
+                "revoke_asked_at": one.revoke_asked_at,
+                "revoked_by": one.revoked_by,
+                "ended_at": one.ended_at,
+                "compared_at": one.compared_at,
+                "drift": one.drift,
+                "webhook_active": one.webhook_active,
+                "webhook_wanted": one.webhook_wanted,
+                "hub_asked_next_at": None if look is None or look.due_at >= NEVER else look.due_at,
+                "hub_asked_error": None if look is None else look.last_error,
                 "permissions": list(one.permissions),
                 "expires_at": one.expires_at,
                 "from_date": one.from_date,
                 "to_date": one.to_date,
                 "last_data_at": connection.last_data_at if connection else None,
             }
+            | renewal
             | {f"rows_{name.value}": count for name, count in counts.items()},
             as_json=as_json,
         )
@@ -318,7 +371,12 @@ def _line_of_stdin() -> str:
     return sys.stdin.buffer.readline(LINE_BYTES_MAX).decode(errors="replace").strip()
 
 
-def _end(days: int | None, expires_at: str | None, *, now: datetime) -> datetime:
+def ending(days: int | None, expires_at: str | None, *, now: datetime) -> datetime:
+    """The end of a consent as somebody gave it: so many days ahead, or an instant.
+
+    Raises:
+        RequestError: both, or no instant with an offset.
+    """
     if days is not None and expires_at is not None:
         raise RequestError("expires_at: give --days or --expires-at, not both")
     if expires_at is None:

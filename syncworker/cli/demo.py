@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from syncworker import settings as settings_module
 from syncworker import wiring
-from syncworker.cli import bank_settings, frame, show
+from syncworker.cli import act_two, bank_settings, frame, show
 from syncworker.cli.audit import audit_sandboxes, print_report, read_facts
 from syncworker.clock import monotonic
 from syncworker.errors import RequestError, SetupError, SyncWorkerError
@@ -137,6 +137,7 @@ async def _show(folder: Path, customers: int, stay: bool, ended: asyncio.Event) 
         await _storm(stage)
         await _token_proof(stage)
         await _check_books(stage, "at the end")
+        await act_two.play(stage)
         show.OUT.print(f"\ndone in {monotonic() - began:.0f} s; the data is in {stage.where}", markup=False)
         show.OUT.print(f"look around with: export {CONFIG_VARIABLE}={folder / 'syncworker.toml'}", markup=False)
         if stay and not stage.failures:
@@ -148,7 +149,7 @@ async def _show(folder: Path, customers: int, stay: bool, ended: asyncio.Event) 
 
 
 @dataclass(frozen=True)
-class _Bank:
+class Bank:
     """One of the banks: what it says about itself, and the reader of its books."""
 
     slug: Slug
@@ -162,14 +163,14 @@ class _Bank:
 
 
 @dataclass
-class _Stage:
+class Stage:
     """Everything that runs, and what was found wanting."""
 
     folder: Path
     settings: Settings
     application: wiring.Application
     supervisor: Supervisor
-    banks: Sequence[_Bank]
+    banks: Sequence[Bank]
     counters: RowCounters
     failures: list[str] = field(default_factory=list)
 
@@ -182,10 +183,10 @@ class _Stage:
         """How many give consent, at all banks together."""
         return sum(len(bank.users) for bank in self.banks)
 
-    async def served(self, since: Mapping[Slug, int] | None = None) -> "_Served":
+    async def served(self, since: Mapping[Slug, int] | None = None) -> "Served":
         """What the banks logged from a mark on; from the beginning without one."""
         logs = {bank.slug: await bank.books.log((since or {}).get(bank.slug, 0)) for bank in self.banks}
-        return _Served(
+        return Served(
             entries=[entry for log in logs.values() for entry in log["entries"]],
             mark={slug: log["next"] for slug, log in logs.items()},
         )
@@ -222,7 +223,7 @@ class _Stage:
 
 
 @dataclass(frozen=True)
-class _Served:
+class Served:
     """The banks' answers, and where to read on."""
 
     entries: list[dict[str, Any]]
@@ -230,7 +231,7 @@ class _Served:
 
 
 @contextlib.asynccontextmanager
-async def _stage(folder: Path, customers: int) -> AsyncIterator[_Stage]:
+async def _stage(folder: Path, customers: int) -> AsyncIterator[Stage]:
     """Start the banks, the broker, worker and beat; stop them all in the end."""
     async with contextlib.AsyncExitStack() as stack:
         facts = await _sandboxes(stack, folder, _shared_out(customers))
@@ -240,15 +241,15 @@ async def _stage(folder: Path, customers: int) -> AsyncIterator[_Stage]:
         stack.push_async_callback(application.close)
         counters = RowCounters(application.store)
         await counters.install()
-        banks = [_Bank(slug, one, await stack.enter_async_context(Books.of(one))) for slug, one in facts.items()]
+        banks = [Bank(slug, one, await stack.enter_async_context(Books.of(one))) for slug, one in facts.items()]
         supervisor = _supervisor(stack, folder, settings)
-        stage = _Stage(folder, settings, application, supervisor, banks, counters)
+        stage = Stage(folder, settings, application, supervisor, banks, counters)
         for bank in banks:
             show.OUT.print(f"{bank.slug} {LFIS[bank.slug]} {bank.facts['issuer']}", markup=False)
         show.OUT.print(
             f"database {settings_module.masked(settings.database_url)} · "
-            f"broker {settings_module.masked(settings.broker_url)} · worker and beat: "
-            f"{', '.join(str(pid) for pid in supervisor.children().values())}",
+            f"broker {settings_module.masked(settings.broker_url)} · "
+            f"{', '.join(f'{name} {pid}' for name, pid in supervisor.children().items())}",
             markup=False,
         )
         yield stage
@@ -293,8 +294,9 @@ def _ready(data: Path) -> Mapping[str, Any] | None:
 def _supervisor(stack: contextlib.AsyncExitStack, folder: Path, settings: Settings) -> Supervisor:
     log = stack.enter_context((folder / "demo.log").open("w", encoding="utf-8", buffering=1))
     run = (sys.executable, "-m", "syncworker")
+    names = ("worker", "beat", *(("web",) if settings.events.senders else ()))
     supervisor = Supervisor(
-        [Program(name="worker", argv=(*run, "worker")), Program(name="beat", argv=(*run, "beat"))],
+        [Program(name=name, argv=(*run, name)) for name in names],
         broker=EmbeddedBroker(settings.data_folder) if settings.broker_url == EMBEDDED else None,
         write=lambda line: print(line, file=log),
     )
@@ -332,6 +334,8 @@ rewalk_every = 1
 
 [cadence]
 {cadence}
+
+{act_two.settings(folder, facts, LFIS)}
 """
     database = None if f"{ENVIRONMENT_PREFIX}DATABASE_URL" in os.environ else f"sqlite:///{folder / 'demo.db'}"
     file = bank_settings.write_several(folder, facts, database_url=database, own=own)
@@ -344,7 +348,7 @@ rewalk_every = 1
 # -- the acts ---------------------------------------------------------------------------------------------------------
 
 
-async def _consents(stage: _Stage) -> None:
+async def _consents(stage: Stage) -> None:
     """Each customer goes through PAR, the bank's consent page and the callback."""
     _headline(f"{stage.customers} customers give consent")
     began = monotonic()
@@ -358,7 +362,7 @@ async def _consents(stage: _Stage) -> None:
     )
 
 
-async def _consent(stage: _Stage, bank: _Bank, browser: Browser, user: str) -> None:
+async def _consent(stage: Stage, bank: Bank, browser: Browser, user: str) -> None:
     request = ConsentRequest(
         permissions=in_words_of(LFIS[bank.slug], PERMISSIONS),
         expires_at=datetime.now(UTC) + timedelta(days=180),
@@ -369,7 +373,7 @@ async def _consent(stage: _Stage, bank: _Bank, browser: Browser, user: str) -> N
     await authorize.complete(await browser.decide(started.url, user=user))
 
 
-async def _first_sync(stage: _Stage) -> None:
+async def _first_sync(stage: Stage) -> None:
     """The worker syncs what the callbacks made due; we only watch."""
     _headline("first sync, by the worker")
     start = datetime.min.replace(tzinfo=UTC)
@@ -386,7 +390,7 @@ async def _first_sync(stage: _Stage) -> None:
     stage.claim(True, f"all {stage.customers} consents synced {took:.1f} s after the last callback")
 
 
-async def _overview(stage: _Stage) -> None:
+async def _overview(stage: Stage) -> None:
     async with stage.application.store.reading() as unit:
         connections = await unit.consents.connections()
         versions = {one.connection_id: one.version for one in await unit.consents.find()}
@@ -417,7 +421,7 @@ async def _overview(stage: _Stage) -> None:
     )
 
 
-async def _check_books(stage: _Stage, when: str) -> None:
+async def _check_books(stage: Stage, when: str) -> None:
     _headline(f"the banks' own books against our tables, {when}")
     report = await audit_sandboxes(stage.application.store, [bank.books for bank in stage.banks])
     print_report(report)
@@ -425,7 +429,7 @@ async def _check_books(stage: _Stage, when: str) -> None:
         stage.failures.append(f"{len(report.differences)} differences {when}")
 
 
-async def _second_sync(stage: _Stage) -> None:
+async def _second_sync(stage: Stage) -> None:
     """Everything is asked again on schedule; since nothing changed, the database is left alone."""
     _headline("second sync, on schedule: nothing changed at the banks")
     served = await stage.served()
@@ -446,7 +450,7 @@ async def _second_sync(stage: _Stage) -> None:
     stage.claim(written == 0, f"{written} resource rows written, by the database's own counters")
 
 
-async def _change(stage: _Stage) -> None:
+async def _change(stage: Stage) -> None:
     """A payment happens at the bank; the product asks for a sync now."""
     _headline("a payment happens at the bank")
     async with stage.application.store.reading() as unit:
@@ -468,7 +472,7 @@ async def _change(stage: _Stage) -> None:
     stage.claim(True, f"in the table and in the change feed {took:.1f} s after “sync now”")
 
 
-async def _storm(stage: _Stage) -> None:
+async def _storm(stage: Stage) -> None:
     """Many things change at the banks, late and dated back, in listings of all kinds; then two syncs of quiet."""
     count = STORM_PER_CUSTOMER * stage.customers
     _headline(f"a storm at the banks: {count} things change, then it is quiet for two syncs")
@@ -488,7 +492,7 @@ async def _storm(stage: _Stage) -> None:
     await _check_books(stage, "after the storm")
 
 
-async def _token_proof(stage: _Stage) -> None:
+async def _token_proof(stage: Stage) -> None:
     """The banks' own log says whether tokens were refreshed in time."""
     _headline("tokens, by the banks' own log")
     consents = {one["consent_id"] for bank in stage.banks for one in await bank.books.consents()}

@@ -3,6 +3,7 @@
 In: plain values.  Out: lines, worst first.  No I/O.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,13 +12,17 @@ from typing import Final
 from syncworker.cli.show import cell, span
 from syncworker.schedule.breaker import RETRY_SHARE, standing
 from syncworker.schedule.claims import OPERATIONS
+from syncworker.standard.consents import Status
+from syncworker.standard.openings import OpeningState
 from syncworker.standard.operations import OperationClass
 from syncworker.standard.values import Slug
 from syncworker.store.breakers import Breaker
 from syncworker.store.clocks import ClockOffset
+from syncworker.store.consents import StoredConsent
 from syncworker.store.lfis import Gate
+from syncworker.store.openings import StoredOpening
 from syncworker.store.runs import TrafficRow
-from syncworker.store.work import WorkSummary
+from syncworker.store.work import WorkKind, WorkSummary
 
 LATE: Final = timedelta(minutes=5)
 LASTING: Final = timedelta(minutes=30)
@@ -25,6 +30,21 @@ LASTING: Final = timedelta(minutes=30)
 
 RETRIES_TOLD_FROM: Final = 50
 """Calls in the time looked at; of fewer a tenth is a few."""
+
+UNTOLD: Final = timedelta(minutes=10)
+"""A revocation the Hub does not have by then is worth a look; the first tries come within so long."""
+
+ALARMED_FOR: Final = timedelta(days=7)
+"""How long `status` speaks of a consent that ended as none may."""
+
+OF_KIND: Final[Mapping[WorkKind, str]] = {
+    WorkKind.SYNC: "`syncs failed` says why",
+    WorkKind.CONSENT: "`consents show` says why; the Hub is asked again by itself",
+    WorkKind.EVENT: "`events list` says why; an event is asked about again by itself",
+    WorkKind.OPENING: "`openings list` says why",
+    WorkKind.DIRECTORY: "`doctor` looks at the directory's address",
+}
+"""Where rows of a kind that ended badly say why; the others are tokens."""
 
 ADVICE: Final[Mapping[str, str]] = {
     "client_rejected": "`doctor` looks at keys, certificate and clock; is our registration active?  then `lfis retry`",
@@ -38,7 +58,7 @@ ADVICE: Final[Mapping[str, str]] = {
     "lfi_gate_closed": "nothing was sent; `status` says when the LFI lets us in again",
     "lfi_rate_limited": "time mends it; if it repeats, lower lfis.<slug>.calls_per_second",
     "lfi_unavailable": "time mends it; if it lasts, ask the LFI with the interaction ids of `syncs show`",
-    "not_allowed": "nothing was sent: the allow-lists leave it out; widen [allow] when live proving does",
+    "not_allowed": "nothing was sent: `allow.lfis` or `allow.user_refs` does not name it",
     "refused": "the LFI refuses this listing to this consent; ask it with the interaction ids of `syncs show`",
     "seal": "the key ring lacks a key: restore it",
     "settings": "`doctor` names the setting",
@@ -51,6 +71,8 @@ ADVICE: Final[Mapping[str, str]] = {
     "unexpected": "a bug of ours: report it with the worker's log",
 }
 """What to do about a run that ended with a code, by the code's first part."""
+
+IDS_SHOWN: Final = 3
 
 OTHERWISE: Final = "`syncs show` has the details"
 
@@ -124,7 +146,7 @@ def why_late(row: WorkSummary, held: Sequence[Hold], *, slots: int, declared: Co
     if row.lfi not in declared:
         return "the LFI is not declared any more"
     for hold in held:
-        if hold.lfi == row.lfi and hold.operations is OPERATIONS[row.kind]:
+        if hold.lfi == row.lfi and hold.operations is OPERATIONS.get(row.kind):
             return _held(hold)
     if not working:
         return "nobody works"
@@ -171,7 +193,7 @@ def troubles(
     for row in work:
         if row.failing:
             what = f"{row.lfi} {row.kind.value}: {row.failing} of {row.rows} ended badly"
-            found.append(Trouble(what, "`syncs failed` says why" if row.kind.value == "sync" else "`tokens status`"))
+            found.append(Trouble(what, OF_KIND.get(row.kind, "`tokens status`")))
     for one in traffic:
         if one.retried > max(one.calls * RETRY_SHARE, 1) and one.calls >= RETRIES_TOLD_FROM:
             what = f"{one.lfi}: {one.retried} of {one.calls} calls were short retries"
@@ -183,6 +205,75 @@ def troubles(
             what = f"clock of {clock.host} is {span(abs(clock.offset))} from {clock.peer.rstrip(':')}"
             found.append(Trouble(what, "set the clock (NTP): assertions and leases depend on it"))
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsentCounts:
+    """Consents as an operator counts them.
+
+    Attributes:
+        states: living ones by the Hub's word, or by why the user has to act; ended ones by the Hub's word.
+        paused: by us or our user, and alive.
+        revocations: revoked here, and not yet at the Hub.
+        subscriptions: switched here, and not yet at the Hub.
+        drifted: not as the Hub has them, at the last comparison.
+    """
+
+    states: Mapping[str, int]
+    paused: int
+    revocations: int
+    subscriptions: int
+    drifted: int
+
+
+def counted(consents: Sequence[StoredConsent]) -> ConsentCounts:
+    """Count consents."""
+    living = [one for one in consents if not one.terminal]
+    return ConsentCounts(
+        states=dict(Counter((not one.terminal and one.needs_consent) or one.status for one in consents)),
+        paused=sum(one.paused_at is not None for one in living),
+        revocations=sum(one.revoke_asked_at is not None for one in living),
+        subscriptions=sum(one.webhook_wanted is not None for one in living),
+        drifted=sum(one.drift is not None for one in consents),
+    )
+
+
+def consent_troubles(consents: Sequence[StoredConsent], *, now: datetime) -> list[Trouble]:
+    """What a person should look at among consents, worst first."""
+    found = []
+    consumed = [one for one in consents if one.status == Status.Consumed and now - (one.ended_at or now) < ALARMED_FOR]
+    if consumed:
+        what = f"{len(consumed)} data consents are Consumed, as only payments may be ({_some(consumed)})"
+        found.append(Trouble(what, "ask the LFI: its data can no longer be read; the customer has to consent again"))
+    asked = [one.revoke_asked_at for one in consents if one.revoke_asked_at is not None and not one.terminal]
+    if asked and now - min(asked) > UNTOLD:
+        what = f"{len(asked)} revocations are not at the Hub, the oldest for {span(now - min(asked))}"
+        found.append(Trouble(what, "nothing is called for them; `consents reconcile` names them, ask the LFI"))
+    drifted = [one for one in consents if one.drift is not None]
+    if drifted:
+        kinds = ", ".join(sorted({word for one in drifted for word in (one.drift or "").split()}))
+        what = f"{len(drifted)} consents are not as the Hub has them ({kinds})"
+        found.append(Trouble(what, "`consents reconcile` names them"))
+    return found
+
+
+def opening_troubles(openings: Sequence[StoredOpening]) -> list[Trouble]:
+    """What a person should look at among account openings: of those unknown or overdue."""
+    unknown = sum(one.state is OpeningState.UNKNOWN for one in openings)
+    found = []
+    if unknown:
+        what = f"{unknown} account openings are unknown: the LFI may have them or not"
+        found.append(Trouble(what, "`openings list --state unknown`; ask the LFI, then `openings settle`"))
+    if overdue := len(openings) - unknown:
+        what = f"{overdue} account openings are overdue"
+        found.append(Trouble(what, "`openings list` names them; ask the LFI, or the user it waits for"))
+    return found
+
+
+def _some(consents: Sequence[StoredConsent]) -> str:
+    """The first few ids."""
+    ids = sorted(one.consent_id for one in consents)
+    return ", ".join(ids[:IDS_SHOWN]) + (" …" if len(ids) > IDS_SHOWN else "")
 
 
 def _is_told(hold: Hold) -> bool:

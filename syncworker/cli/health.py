@@ -1,7 +1,6 @@
 """`syncworker status` and `syncworker doctor`: what is wrong, from one screen."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -11,7 +10,17 @@ import typer
 from syncworker import opening, tasks, wiring
 from syncworker import settings as settings_module
 from syncworker.cli import frame, show
-from syncworker.cli.diagnosis import Hold, Trouble, holds, troubles, why_late
+from syncworker.cli.diagnosis import (
+    ConsentCounts,
+    Hold,
+    Trouble,
+    consent_troubles,
+    counted,
+    holds,
+    opening_troubles,
+    troubles,
+    why_late,
+)
 from syncworker.clock import SystemClock
 from syncworker.declarations import facts_of
 from syncworker.errors import SyncWorkerError
@@ -58,7 +67,8 @@ async def _look(config: Settings, store: Store) -> tuple[dict[str, Any], list[Tr
         traffic = await unit.runs.traffic(since=now - TRAFFIC_OVER)
         held = holds(await unit.lfis.gates_known(), await unit.breakers.all(), now=now)
         clocks = await unit.clocks.list(since=now - CLOCKS_OVER)
-    states = Counter(one.needs_consent or one.status for one in consents)
+        openings = await unit.openings.troubled()
+    counts = counted(consents)
     soon = [
         one
         for one in consents
@@ -71,17 +81,22 @@ async def _look(config: Settings, store: Store) -> tuple[dict[str, Any], list[Tr
         work=summary,
         held=held,
         traffic=traffic,
-        lost=sum(count for state, count in states.items() if state not in {*Status}),
+        lost=sum(one.needs_consent is not None and not one.terminal for one in consents),
         clocks=clocks,
         slots=config.consents_at_once,
         declared=declared,
     )
+    wrong += consent_troubles(consents, now=now) + opening_troubles(openings)
     working = workers > 0 and beats > 0
     found = {
         "at": now,
         "workers": workers,
         "beats": beats,
-        "consents": dict(states),
+        "consents": dict(counts.states),
+        "paused": counts.paused,
+        "revocations_pending": counts.revocations,
+        "subscriptions_pending": counts.subscriptions,
+        "drifted": counts.drifted,
         "expiring_in_30_days": len(soon),
         "calls_24h": calls,
         "cost_24h_fils": cost / 1000,
@@ -163,8 +178,8 @@ def _print_status(found: dict[str, Any], wrong: Sequence[Trouble]) -> None:
     for warning in found["directory"]:
         show.OUT.print(f"! {warning}", markup=False)
     plain = {name: value for name, value in found.items() if name not in {*tables, "directory"}}
-    states = ", ".join(f"{count} {state}" for state, count in sorted(found["consents"].items())) or "none"
-    show.facts({**plain, "consents": states}, as_json=False)
+    shown = {name: value for name, value in plain.items() if value or name not in _CONSENT_FACTS}
+    show.facts({**shown, "consents": _states(found["consents"])}, as_json=False)
     show.rows(found["work"], as_json=False, title="\nWork", empty="no work yet")
     if found["limits"]:
         show.rows(found["limits"], as_json=False, title="\nKept back", empty="")
@@ -172,6 +187,14 @@ def _print_status(found: dict[str, Any], wrong: Sequence[Trouble]) -> None:
         show.rows(found["traffic"], as_json=False, title=f"\nCalls of the last {show.span(TRAFFIC_OVER)}", empty="")
     if found["processes"]:
         show.rows(found["processes"], as_json=False, title="\nProcesses", empty="")
+
+
+_CONSENT_FACTS: Final = frozenset({"paused", "revocations_pending", "subscriptions_pending", "drifted"})
+"""Counts that take a line of the screen only where there is something to count."""
+
+
+def _states(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +216,7 @@ def doctor(as_json: frame.AsJson = False) -> None:
     ]
     if all(finding.good for finding in findings[:2]):
         findings += frame.run(_check_lfis(config))
+        findings += frame.run(_check_consents(config))
     findings += _warnings(config)
     origins = [
         {"setting": name, "value": value, "from": origin} for name, value, origin in settings_module.origins(config)
@@ -256,6 +280,23 @@ async def _check_lfis(config: Settings) -> list[_Finding]:
     return findings or [
         _Finding("LFIs", False, "none is declared; add one to syncworker.toml or with `syncworker lfis add`")
     ]
+
+
+async def _check_consents(config: Settings) -> list[_Finding]:
+    """How consents stand, and what is wrong with some."""
+    async with frame.open_store(config) as store, store.reading() as unit:
+        consents, now = await unit.consents.find(), await unit.now()
+    found = [_Finding("consents", True, _standing(counted(consents)))]
+    return found + [_Finding("consents", False, str(one)) for one in consent_troubles(consents, now=now)]
+
+
+def _standing(counts: ConsentCounts) -> str:
+    more = (
+        (counts.paused, "paused"),
+        (counts.revocations, "revocations pending at the Hub"),
+        (counts.subscriptions, "subscriptions pending at the Hub"),
+    )
+    return "; ".join([_states(counts.states), *(f"{count} {what}" for count, what in more if count)])
 
 
 def _kept_back(slug: str, what: str, held: Sequence[Hold]) -> list[_Finding]:

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import http.client
 import os
 import signal
+import ssl
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -27,29 +29,40 @@ BEGIN_MAX_S: Final = 60.0
 
 WATCH_EVERY_S: Final = 10.0
 BEAT_NAME: Final = "beat"
+WEB_NAME: Final = "web"
+WEB_ANSWER_S: Final = 5.0
+WEB_TRIES: Final = 3
+"""Questions in a row that the web process leaves unanswered when it hangs: one may fall into a busy moment."""
+
+EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  where to ask what listens everywhere
 
 
 def health(
     worker: Annotated[str | None, typer.Option(help="One worker, by its name: host/process id.")] = None,
     this_host: Annotated[bool, typer.Option("--this-host", help="Every worker of this host.")] = False,
     beat: Annotated[bool, typer.Option("--beat", help="The beat of this host.")] = False,
+    web: Annotated[bool, typer.Option("--web", help="The web process of this host: whether /healthz answers.")] = False,
     end_hung: Annotated[
-        bool, typer.Option("--end-hung", help="Send SIGTERM to what hangs on this host, for a restart policy to act.")
+        bool, typer.Option("--end-hung", help="End what hangs on this host, for a restart policy to act.")
     ] = False,
     as_json: frame.AsJson = False,
 ) -> None:
-    """Say whether a worker or beat gets on; exit 1 when it hangs or is not there, and should be started again.
+    """Say whether a worker, beat or web process gets on; exit 1 when it hangs or is absent and is to be started again.
 
     While the database or the broker is away nobody is blamed (exit 0): a restart would mend nothing, and would lose
     what a worker still holds in its hands.
     """
-    if [worker is not None, this_host, beat].count(True) != 1:
-        raise RequestError("health: say whose, with one of --worker NAME, --this-host and --beat")
+    if [worker is not None, this_host, beat, web].count(True) != 1:
+        raise RequestError("health: say whose, with one of --worker NAME, --this-host, --beat and --web")
     config = frame.settings()
-    found = [_judge_beat(config)] if beat else frame.run(_judge_workers(config, worker))
+    if web:
+        found: Sequence[Finding] = [judge_web(config, web_pid(config))]
+    else:
+        found = [_judge_beat(config)] if beat else frame.run(_judge_workers(config, worker))
     good = all(one.good for one in found)
     if end_hung:
-        _end_hung(found)
+        # a worker's own watch ends it when its loop stands still; the web process has none, and holds nothing to save
+        _end_hung(found, signal.SIGKILL if web else signal.SIGTERM)
     if as_json:
         processes = [{"name": one.name, "verdict": one.verdict.value, "said": one.said} for one in found]
         show.value({"good": good, "processes": processes})
@@ -60,13 +73,13 @@ def health(
         raise typer.Exit(frame.FAILED)
 
 
-def _end_hung(found: Sequence[Finding]) -> None:
-    """SIGTERM to each process of this host that hangs; it ends within its grace, by itself if its loop stands still."""
+def _end_hung(found: Sequence[Finding], number: signal.Signals) -> None:
+    """Send a signal to each process of this host that hangs."""
     for one in found:
         host, _, pid = one.name.rpartition("/")
         if one.verdict is Verdict.HANGS and host == host_name():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGTERM)
+                os.kill(int(pid), number)
 
 
 async def _judge_workers(config: Settings, worker: str | None) -> Sequence[Finding]:
@@ -120,6 +133,53 @@ def judge_beat(config: Settings, file: Path) -> Finding:
     return Finding(name, Verdict.HANGS, f"sent no tick for {age.total_seconds():.0f} s, and the broker answers")
 
 
+def web_file(config: Settings, pid: int) -> Path:
+    """Where a web process notes that it runs."""
+    return config.data_folder / f"{WEB_NAME}-{pid}"
+
+
+def web_pid(config: Settings) -> int | None:
+    """Process id of the web process of this data folder; `None` when none runs."""
+    names = [file.name.rpartition("-")[2] for file in config.data_folder.glob(f"{WEB_NAME}-*")]
+    running = [int(name) for name in names if name.isdigit() and process_runs(int(name))]
+    return max(running, default=None)
+
+
+def judge_web(config: Settings, pid: int | None) -> Finding:
+    """Whether the web process answers `/healthz`, whatever it says: that needs its loop and nothing else.
+
+    Waits up to `WEB_TRIES` times `WEB_ANSWER_S`.
+    """
+    name = f"{host_name()}/{pid or '?'}"
+    if config.web.port == 0:
+        return Finding(name, Verdict.UNKNOWN, "web.port is 0: nobody knows where it listens")
+    if pid is None:
+        return Finding(name, Verdict.ABSENT, f"no web process runs from {config.data_folder}")
+    for _ in range(WEB_TRIES):
+        try:
+            status = _asked_health(config)
+        except ConnectionRefusedError:
+            return Finding(name, Verdict.ABSENT, "it does not listen")
+        except (OSError, http.client.HTTPException):
+            continue
+        return Finding(name, Verdict.ALIVE, f"/healthz answers {status}")
+    return Finding(name, Verdict.HANGS, f"/healthz was asked {WEB_TRIES} times and gave no answer")
+
+
+def _asked_health(config: Settings) -> int:
+    host, port = EVERYWHERE.get(config.web.host, config.web.host), config.web.port
+    if config.web.certificate is None:
+        connection = http.client.HTTPConnection(host, port, timeout=WEB_ANSWER_S)
+    else:
+        context = ssl.create_default_context()
+        context.check_hostname = False  # its certificate names the public host; nothing is told or believed here
+        context.verify_mode = ssl.CERT_NONE
+        connection = http.client.HTTPSConnection(host, port, timeout=WEB_ANSWER_S, context=context)
+    with contextlib.closing(connection):
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status
+
+
 class Watch:
     """Looks after the progress of this host's processes in a thread of its own; the supervisor asks it and never waits.
 
@@ -165,13 +225,18 @@ class Watch:
 
     async def _look(self, children: Mapping[str, Child]) -> None:
         beats = {name: child for name, child in children.items() if name == BEAT_NAME}
-        workers = {f"{self._host}/{child.pid}": child.pid for name, child in children.items() if name not in beats}
+        webs = {name: child for name, child in children.items() if name == WEB_NAME}
+        workers = {
+            f"{self._host}/{child.pid}": child.pid for name, child in children.items() if name not in {*beats, *webs}
+        }
         async with frame.open_store(self._config) as store:
             judged = await judge_all(self._config, store, list(workers))
         found = {workers[one.name]: one for one in judged}
         for child in beats.values():
             file = tasks.beat_file(self._config.data_folder, child.pid)
             found[child.pid] = await asyncio.to_thread(judge_beat, self._config, file)
+        for child in webs.values():
+            found[child.pid] = await asyncio.to_thread(judge_web, self._config, child.pid)
         self._found = found
 
 

@@ -24,6 +24,9 @@ GROUPS: Final = {
     "consents": "consents",
     "syncs": "syncs",
     "tokens": "tokens",
+    "openings": "openings",
+    "events": "events",
+    "apikeys": "apikeys",
 }
 """Groups of commands, and the module whose `app` each is."""
 
@@ -34,6 +37,7 @@ COMMANDS: Final = {
     "up": "processes",
     "worker": "processes",
     "beat": "processes",
+    "web": "web",
     "doctor": "health",
     "status": "health",
     "health": "liveness",

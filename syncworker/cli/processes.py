@@ -61,7 +61,9 @@ def up(
     ] = None,
     log_level: Level = LogLevel.INFO,
 ) -> None:
-    """Run everything on this machine: broker when embedded, workers, beat.  Ctrl-C or SIGTERM ends all in order.
+    """Run everything on this machine: broker when embedded, workers, beat, and with `[web] enabled` the web process.
+
+    Ctrl-C or SIGTERM ends all in order.
 
     A process that died or hangs is started again.
     """
@@ -76,13 +78,12 @@ def up(
     level = f"--log-level={log_level}"
     programs = [Program(name=name, argv=(*RUN, "worker", level)) for name in _worker_names(config)]
     programs.append(Program(name=liveness.BEAT_NAME, argv=(*RUN, "beat", level)))
+    if config.web.enabled:
+        programs.append(Program(name=liveness.WEB_NAME, argv=(*RUN, "web", level)))
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    with (
-        liveness.watching(config) as watch,
-        Supervisor(programs, broker=broker, hung=watch.hung) as supervisor,
-    ):
+    with liveness.watching(config) as watch, Supervisor(programs, broker=broker, hung=watch.hung) as supervisor:
         running = ", ".join(f"{name} {pid}" for name, pid in supervisor.children().items())
         show.say(f"up: {running}{', embedded broker' if broker else ''}; Ctrl-C ends it")
         supervisor.run(ended)

@@ -1,11 +1,17 @@
 """Ask a user for a consent, and bring home its first tokens.
 
 `begin` pushes the request (PAR), keeps what the redirect will be checked against, and only then gives the address to
-open.  `complete` checks the redirect in the order of `domain.md` §2.4, uses the authorisation up before the code is
-exchanged, and stores connection, consent, tokens and work in one transaction before anything else happens.
+open.  `intend` writes down what a user is to be asked for, and `open` pushes it when they open the link: a
+`request_uri` lives for minutes (trap 9).  `complete` checks the redirect in the order of `domain.md` §2.4, uses the
+authorisation up before the code is exchanged, and stores connection, consent, tokens and work in one transaction
+before anything else happens.
 
 How an authorisation ends is kept in its row and, where it brings no consent, is the `cause` of an
 `AuthorizationFailedError`: the words of `Ending`.
+
+The user may have agreed at the bank, and the Hub may hold the consent for a year, whatever goes wrong on the way home.
+So the consent is filed and looked at from the moment its redirect is taken; where the tokens did not come home, it is
+revoked (`NOT_HELD` in the audit), and so is one whose redirect never came (`astray`).
 
 Source: Pushed Authorization Endpoint v2.1-errata2; RFC 7636, 9126, 9207; `domain.md` §2.1 – §2.5, §3, §4.4.
 """
@@ -25,6 +31,7 @@ from pydantic import SecretStr
 from syncworker.clock import Clock
 from syncworker.consents.allowed import EVERYBODY, Allowed
 from syncworker.consents.lifecycle import NEVER, Clients, OnCall, noted, untold
+from syncworker.consents.revoking import ordered
 from syncworker.consents.storing import Storing
 from syncworker.consents.tokens import TokenDue, no_checkpoint
 from syncworker.errors import (
@@ -34,6 +41,7 @@ from syncworker.errors import (
     RequestError,
     SetupError,
     SyncWorkerError,
+    TransientError,
 )
 from syncworker.lfi.api import LFIClient
 from syncworker.lfi.directory import Discovery
@@ -42,6 +50,7 @@ from syncworker.lfi.oauth import Redirect, TokenAnswer, read_redirect
 from syncworker.standard.consents import (
     ConsentRequest,
     ConsentView,
+    Revoker,
     Status,
     authorization_details,
     read_consent,
@@ -49,7 +58,7 @@ from syncworker.standard.consents import (
 )
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version, highest
-from syncworker.store.authorizations import StoredAuthorization
+from syncworker.store.authorizations import StoredAuthorization, StoredIntent
 from syncworker.store.consents import Connection, StoredConsent
 from syncworker.store.failures import StoreRefusedError
 from syncworker.store.tokens import NewToken
@@ -63,6 +72,42 @@ USER_REF_LENGTH: Final = 128
 STATE_LENGTH: Final = 128
 VERIFIER_BYTES: Final = 64
 """Random bytes of a `code_verifier`: 86 characters of base64url, within the 43 to 128 of RFC 7636."""
+
+INTENT_BYTES: Final = 32
+"""Random bytes of an intent's id: 43 characters of base64url."""
+
+INTENT_LENGTH: Final = 64
+INTENT_LIFE: Final = timedelta(hours=24)
+"""How long a link may wait for its user."""
+
+RETURN_URL_LENGTH: Final = 2048
+
+SAME_CLICK: Final = timedelta(seconds=10)
+"""An intent opened again within this time is a double click and gets the request pushed for the first.
+
+Later on a new one is pushed, though the old `request_uri` may still live: it is good for one visit of the bank's page,
+and a user who comes back here has probably been there.
+"""
+
+LOOK_AFTER: Final = timedelta(minutes=2)
+"""A consent whose redirect was taken is looked at after this time, unless its tokens came home before."""
+
+SETTLED_WITHIN: Final = timedelta(minutes=30)
+"""So long after its PAR an authorisation has ended, its exchange and the wait for an absent database included."""
+
+ASTRAY_FOR: Final = timedelta(days=1)
+"""The last look at a consent whose user did not come back comes so long after its PAR."""
+
+EXCHANGE_WAIT_S: Final = 20.0
+"""How long a user is kept waiting for a place among the LFI's calls; after that they are asked to try again."""
+
+NOT_HELD: Final = "agreed_and_not_held"
+"""Audit: the user may have agreed, and no tokens came home; the consent is revoked."""
+
+IN_USE: Final = frozenset({Status.Authorized, Status.Suspended})
+
+OPENINGS_MAX: Final = 50
+"""Requests pushed for one intent: whoever holds a link cannot keep a bank busy with it."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -82,6 +127,12 @@ class Ending(StrEnum):
     """`invalid_grant`: the code is too old, used, or not ours."""
     CODE_UNANSWERED = "code_unanswered"
     """The exchange got no definite answer; a code is good once, so the user has to begin again."""
+    UNKNOWN_INTENT = "unknown_intent"
+    INTENT_EXPIRED = "intent_expired"
+    """The link was opened too late."""
+    INTENT_COMPLETED = "intent_completed"
+    """Its consent is home already; a second one of the same intent is revoked."""
+    OPENED_TOO_OFTEN = "opened_too_often"
     FAILED = "failed"
     """The exchange was refused or its answer does not hold, for a reason our operator or the LFI has to mend."""
 
@@ -92,11 +143,13 @@ class AuthorizationStarted:
 
     Attributes:
         url: for the user to open, once, before `expires_at`; it carries the `request_uri`, so it is not logged.
+        state: comes back with the redirect; whoever serves the user's browser binds it to that browser.
     """
 
     consent_id: ConsentId
     url: str = field(repr=False)
     expires_at: datetime
+    state: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +157,8 @@ class Completed:
     """A consent whose first tokens are stored.
 
     Attributes:
-        status: as the Hub says; `AwaitingAuthorization` while further authorisers are asked.
+        status: as the Hub says; `AwaitingAuthorization` while further authorisers are asked; `Revoked` where it was
+            revoked here meanwhile.
     """
 
     consent_id: ConsentId
@@ -113,12 +167,34 @@ class Completed:
     status: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intended:
+    """An authorisation that begins when its user opens it.
+
+    Attributes:
+        intent_id: random, part of the link; whoever knows it may open it, so it is not logged.
+        base_consent_id: root of the connection that is renewed; `None` for a new one.
+        consent_expires_at: `ExpirationDateTime` the user is asked for.
+        expires_at: the link's end.
+    """
+
+    intent_id: str = field(repr=False)
+    lfi: Slug
+    user_ref: str | None
+    base_consent_id: ConsentId | None
+    permissions: tuple[str, ...]
+    consent_expires_at: datetime
+    return_url: str | None = field(default=None, repr=False)
+    expires_at: datetime
+
+
 class Authorizer:
     """Begins and completes authorisations.  Lives on one event loop; `drain()` it before the loop ends.
 
     Args:
         clients: gives the client of an LFI.
         clock: the one the clients use.
+        events_url: where the events of each new consent are to be sent; `None`: no event is asked for.
         token_due: when the first token is refreshed by schedule; `None` schedules nothing.
         sleep: waits between tries to store.
         store_patience: seconds to go on trying to store what was answered.
@@ -139,11 +215,13 @@ class Authorizer:
         checkpoint: Callable[[str], Awaitable[None] | None] = no_checkpoint,
         on_call: OnCall = untold,
         allowed: Allowed = EVERYBODY,
+        events_url: str | None = None,
     ) -> None:
         self._store = store
         self._clients = clients
         self._clock = clock
         self._token_due = token_due
+        self._events_url = events_url
         self._storing = Storing(patience=store_patience, sleep=sleep)
         self._checkpoint = checkpoint
         self._on_call = on_call
@@ -165,13 +243,94 @@ class Authorizer:
             SetupError: the LFI is not known, does not know us, or offers no version it is declared for.
             RefusedError, TransientError, StandardViolationError: the LFI did not take it.
         """
+        return await self._begin(lfi, request, user_ref=user_ref, version=version)
+
+    async def intend(
+        self,
+        lfi: Slug,
+        request: ConsentRequest,
+        *,
+        user_ref: str | None = None,
+        version: Version | None = None,
+        return_url: str | None = None,
+        life: timedelta = INTENT_LIFE,
+    ) -> Intended:
+        """Write down what a user is to be asked for; nothing is sent before they `open` it.
+
+        Args:
+            request: its `consent_id` is not used: each opening asks for a new one.
+            user_ref, version: as for `begin`.
+            return_url: where the product wants its user back; whether it may be sent there is the caller's to check.
+            life: of the link.
+
+        Raises:
+            RequestError: the request is one the Hub would refuse, or does not fit the connection it renews.
+            NotAllowedError: the LFI or the customer is outside the allow-lists.
+            SetupError: the LFI is not known.
+        """
+        self._check(request, "-" if user_ref is None else user_ref, version)
+        self._allowed.check(lfi, user_ref)
+        await self._client(lfi, version)
+        await self._check_root(lfi, request, user_ref or request.base_consent_id)
+        if return_url is not None and len(return_url) > RETURN_URL_LENGTH:
+            raise RequestError(f"return_url: is longer than {RETURN_URL_LENGTH} characters")
+
+        async def step(unit: UnitOfWork) -> StoredIntent:
+            at = await unit.now()
+            row = StoredIntent(
+                intent_id=secrets.token_urlsafe(INTENT_BYTES),
+                lfi=lfi,
+                user_ref=user_ref,
+                version=version,
+                request=request,
+                return_url=return_url,
+                created_at=at,
+                expires_at=at + life,
+            )
+            await unit.intents.add(row)
+            return row
+
+        return _intended(await self._store.atomically(step))
+
+    async def open(self, intent_id: str) -> AuthorizationStarted:
+        """Push the request of an intent, now that its user is there, and give the address to send them to.
+
+        A double click gets the same request; a user who comes back later gets a new one, with a ConsentId of its own.
+
+        Raises:
+            AuthorizationFailedError: there is nothing to open; `cause` is `UNKNOWN_INTENT`, `INTENT_EXPIRED`,
+                `INTENT_COMPLETED` or `OPENED_TOO_OFTEN`.
+            and those of `begin`.
+        """
+        intent, earlier, now = await self._intent(intent_id)
+        if earlier is not None and earlier.request_uri is not None and now < earlier.created_at + SAME_CLICK:
+            client = await self._clients(intent.lfi)
+            return AuthorizationStarted(
+                consent_id=earlier.consent_id,
+                url=await client.authorization_url(earlier.request_uri.get_secret_value()),
+                expires_at=earlier.expires_at,
+                state=earlier.state,
+            )
+        if intent.opened >= OPENINGS_MAX:
+            raise _unopened(Ending.OPENED_TOO_OFTEN, f"was opened {intent.opened} times; begin a new one")
+        return await self._begin(
+            intent.lfi, intent.request, user_ref=intent.user_ref, version=intent.version, intent_id=intent_id
+        )
+
+    async def _begin(
+        self,
+        lfi: Slug,
+        request: ConsentRequest,
+        *,
+        user_ref: str | None,
+        version: Version | None,
+        intent_id: str | None = None,
+    ) -> AuthorizationStarted:
         connection_id = root_of(request.consent_id, request.base_consent_id)
         user_ref = connection_id if user_ref is None else user_ref
         self._check(request, user_ref, version)
         self._allowed.check(lfi, user_ref)
-        client = await self._clients(lfi)
-        if version is not None and version not in client.config.base_urls:
-            raise RequestError(f"version: {lfi} declares no base URL for {version.value}; add it to base_urls")
+        client = await self._client(lfi, version)
         await self._check_root(lfi, request, user_ref)
         discovery = await client.discovery()
         version = _version(lfi, discovery, (version,) if version else tuple(client.config.base_urls))
@@ -179,7 +338,7 @@ class Authorizer:
 
         verifier = SecretStr(secrets.token_urlsafe(VERIFIER_BYTES))
         state, nonce = str(uuid.uuid4()), str(uuid.uuid4())
-        details = authorization_details(request, version=version)
+        details = authorization_details(request, version=version, events_url=self._events_url)
         pushed = await client.push_authorization(
             details,
             state=state,
@@ -200,16 +359,18 @@ class Authorizer:
             request=details,
             created_at=self._clock.now(),
             expires_at=pushed.expires_at,
+            intent_id=intent_id,
         )
         await self._store.atomically(lambda unit: self._add(unit, row))
         url = await client.authorization_url(pushed.request_uri)
         log.info("authorisation begun", lfi=lfi, consent_id=request.consent_id)
-        return AuthorizationStarted(consent_id=request.consent_id, url=url, expires_at=pushed.expires_at)
+        return AuthorizationStarted(consent_id=request.consent_id, url=url, expires_at=pushed.expires_at, state=state)
 
     async def complete(self, redirect_url: str) -> Completed:
         """Take the redirect a user came back with, and bring home the tokens.
 
-        A redirect that is not ours changes nothing.  One that declined is filed with the status the Hub gives.
+        A redirect that is not ours changes nothing.  One that declined is filed with the status the Hub gives.  While
+        the code cannot be sent, nothing is used up, and the same redirect may be taken again.
 
         Args:
             redirect_url: the whole URL, or its query.
@@ -217,6 +378,7 @@ class Authorizer:
         Raises:
             AuthorizationFailedError: it brings no consent; `cause` is an `Ending` (or `redirect_unreadable`).
             SetupError, RefusedError, StandardViolationError: the exchange was refused, or its answer does not hold.
+            TransientError: the LFI cannot be called now; the redirect is unused, unless it says 429 to the exchange.
             StoreUnavailableError: the database was away before the exchange, or stayed away after it.
         """
         redirect = read_redirect(redirect_url)
@@ -225,6 +387,7 @@ class Authorizer:
         client = await self._clients(row.lfi)
         if redirect.code is None:
             raise await self._declined(client, row, redirect)
+        keys = await _ready(client)
         await self._use(row, Ending.FAILED)  # until we know better; the code is never sent twice
         await self._reach("code-used")
         try:
@@ -233,18 +396,53 @@ class Authorizer:
                 code_verifier=verifier,
                 nonce=row.nonce,
                 calls=lambda call: self._on_call(row.lfi, row.consent_id, call),
+                keys=keys,
             )
         except GrantLostError as error:
             raise await self._ended(row, Ending.CODE_REFUSED) from error
         except LFIUnavailableError as error:
             raise await self._ended(row, Ending.CODE_UNANSWERED) from error
+        except SyncWorkerError:
+            await self._ended(row, Ending.FAILED)
+            raise
         await self._reach("answer-received")
         completed = await self._kept(row, answer)
         await self._reach("answer-stored")
-        if answer.consent is None:
+        if completed is None:
+            raise _failed(row, Ending.INTENT_COMPLETED, "redirect: its intent was completed before")
+        if answer.consent is None and completed.status != Status.Revoked:
             completed = await self._asked(client, completed, row.version)
         log.info("authorisation completed", lfi=row.lfi, consent_id=row.consent_id, status=completed.status)
         return completed
+
+    async def astray(self, consent_id: ConsentId) -> tuple[datetime | None, str]:
+        """See to a consent we asked for whose redirect never came; says when to look again, and what was done.
+
+        Nothing is held of it, and nothing is filed while the Hub shows it undecided.  In use there, it is one the user
+        agreed to and that nobody holds: it is filed, and revoked.
+
+        Raises:
+            TransientError, RefusedError, StandardViolationError, SetupError: the Hub gave no answer.
+        """
+        async with self._store.reading() as unit:
+            row, now = await unit.authorizations.of(consent_id), await unit.now()
+        if row is None:
+            return None, "erased"
+        if now < row.created_at + SETTLED_WITHIN:
+            return row.created_at + SETTLED_WITHIN, "under_way"
+        self._allowed.check(row.lfi, row.user_ref)
+        view = await self._read(await self._clients(row.lfi), row)
+        if view.status in IN_USE:
+
+            async def step(unit: UnitOfWork) -> None:
+                at = await unit.now()
+                await self._file(unit, row, view, at)
+                await _give_up(unit, row, "astray", at=at)
+
+            await self._store.atomically(step)
+            return now, "not_held"
+        last = row.created_at + ASTRAY_FOR
+        return (last if now < last else None), "never_came"
 
     async def drain(self) -> None:
         """Wait until what was answered is stored."""
@@ -259,7 +457,31 @@ class Authorizer:
         if faults:
             raise RequestError("; ".join(faults))
 
-    async def _check_root(self, lfi: Slug, request: ConsentRequest, user_ref: str) -> None:
+    async def _client(self, lfi: Slug, version: Version | None) -> LFIClient:
+        """The client of an LFI, which must be declared for the version if one is wished for."""
+        client = await self._clients(lfi)
+        if version is not None and version not in client.config.base_urls:
+            raise RequestError(f"version: {lfi} declares no base URL for {version.value}; add it to base_urls")
+        return client
+
+    async def _intent(self, intent_id: str) -> tuple[StoredIntent, StoredAuthorization | None, datetime]:
+        """An intent that may be opened, the request pushed for it last, and the time."""
+        readable = len(intent_id) <= INTENT_LENGTH and intent_id.isascii() and intent_id.isprintable()
+        async with self._store.reading() as unit:
+            intent = await unit.intents.get(intent_id) if readable else None
+            earlier = None
+            if intent is not None and intent.consent_id is not None:
+                earlier = await unit.authorizations.of(intent.consent_id)
+            now = await unit.now()
+        if intent is None:
+            raise _unopened(Ending.UNKNOWN_INTENT, "is not one of ours")
+        if intent.completed_at is not None:
+            raise _unopened(Ending.INTENT_COMPLETED, "was completed; its consent is home")
+        if now >= intent.expires_at:
+            raise _unopened(Ending.INTENT_EXPIRED, "has expired; begin a new one")
+        return intent, earlier, now
+
+    async def _check_root(self, lfi: Slug, request: ConsentRequest, user_ref: str | None) -> None:
         """A successor names the root of a chain we hold, of the same user at the same LFI (trap 10)."""
         if request.base_consent_id is None:
             return
@@ -275,6 +497,9 @@ class Authorizer:
         at = await unit.now()
         shift = at - self._clock.now()
         await unit.authorizations.add(replace(row, created_at=at, expires_at=row.expires_at + shift))
+        await unit.work.schedule(WorkKind.CONSENT, row.consent_id, lfi=row.lfi, due_at=at + SETTLED_WITHIN)
+        if row.intent_id is not None:
+            await unit.intents.pushed(row.intent_id, consent_id=row.consent_id)
 
     # -- complete -----------------------------------------------------------------------------------------------------
 
@@ -282,15 +507,20 @@ class Authorizer:
         row = await self._row(redirect.state)
         if row is None:
             raise AuthorizationFailedError("redirect: its state is not one of ours", cause=Ending.UNKNOWN_STATE)
-        if row.used_at is not None or row.code_verifier is None:
+        if row.used_at is not None:
             raise _failed(row, Ending.USED, "redirect: was used before")
         async with self._store.reading() as unit:
+            intent = None if row.intent_id is None else await unit.intents.get(row.intent_id)
             now = await unit.now()
-        if now - row.created_at > AGE_MAX:
-            await self._use(row, Ending.TOO_OLD)
+        agreed = redirect.code is not None
+        if now - row.created_at > AGE_MAX or row.code_verifier is None:
+            await self._use(row, Ending.TOO_OLD, give_up=agreed)
             raise _failed(row, Ending.TOO_OLD, "redirect: came too late; begin again")
-        if redirect.issuer != row.issuer:
+        if redirect.issuer != row.issuer:  # the genuine one may still come; if it does not, `astray` sees to it
             raise _failed(row, Ending.WRONG_ISSUER, "redirect: iss is not the issuer the request was pushed to")
+        if agreed and intent is not None and intent.completed_at is not None:
+            await self._use(row, Ending.INTENT_COMPLETED, give_up=True)
+            raise _failed(row, Ending.INTENT_COMPLETED, "redirect: its intent was completed before")
         return row, row.code_verifier
 
     async def _row(self, state: str) -> StoredAuthorization | None:
@@ -299,17 +529,34 @@ class Authorizer:
         async with self._store.reading() as unit:
             return await unit.authorizations.get(state)
 
-    async def _use(self, row: StoredAuthorization, ending: Ending) -> None:
-        """Use the authorisation up, once, whoever else tries at the same time."""
+    async def _use(self, row: StoredAuthorization, ending: Ending, *, give_up: bool = False) -> None:
+        """Use the authorisation up, once, whoever else tries at the same time, and file what it asked for.
+
+        Args:
+            give_up: the user agreed, and it ends here.
+        """
 
         async def step(unit: UnitOfWork) -> bool:
-            return await unit.authorizations.use(row.state, at=await unit.now(), outcome=ending.value)
+            at = await unit.now()
+            if not await unit.authorizations.use(row.state, at=at, outcome=ending.value):
+                return False
+            await self._file(unit, row, None, at)
+            await unit.work.schedule(WorkKind.CONSENT, row.consent_id, lfi=row.lfi, due_at=at + LOOK_AFTER)
+            if give_up:
+                await _give_up(unit, row, ending.value, at=at)
+            return True
 
         if not await self._store.atomically(step):
             raise _failed(row, Ending.USED, "redirect: was used before")
 
     async def _ended(self, row: StoredAuthorization, ending: Ending) -> AuthorizationFailedError:
-        await self._store.atomically(lambda unit: unit.authorizations.settle(row.state, outcome=ending.value))
+        """No tokens came home; the consent the user agreed to is given up."""
+
+        async def step(unit: UnitOfWork) -> None:
+            await unit.authorizations.settle(row.state, outcome=ending.value)
+            await _give_up(unit, row, ending.value, at=await unit.now())
+
+        await self._store.atomically(step)
         return _failed(row, ending, f"authorisation: {ending.value}; begin again")
 
     async def _declined(
@@ -319,12 +566,8 @@ class Authorizer:
         await self._use(row, Ending.DECLINED)
         failed = _failed(row, Ending.DECLINED, f"authorisation: declined ({redirect.error})")
         try:
-            view = await client.read_consent(
-                row.consent_id,
-                version=row.version,
-                calls=lambda call: self._on_call(row.lfi, row.consent_id, call),
-            )
-        except SyncWorkerError as error:  # the refusal stands without it
+            view = await self._read(client, row)
+        except SyncWorkerError as error:  # the refusal stands without it, and a look comes
             log.warning("consent not read after a refusal", consent_id=row.consent_id, error=error.code)
             return failed
 
@@ -334,11 +577,16 @@ class Authorizer:
         await self._store.atomically(step)
         return failed
 
-    async def _kept(self, row: StoredAuthorization, answer: TokenAnswer) -> Completed:
-        """Store everything the answer brought, until the database takes it."""
+    async def _read(self, client: LFIClient, row: StoredAuthorization) -> ConsentView:
+        return await client.read_consent(
+            row.consent_id, version=row.version, calls=lambda call: self._on_call(row.lfi, row.consent_id, call)
+        )
+
+    async def _kept(self, row: StoredAuthorization, answer: TokenAnswer) -> Completed | None:
+        """Store everything the answer brought, until the database takes it; `None`: its intent needs it no more."""
         harvest = answer.consent if answer.consent and answer.consent.consent_id == row.consent_id else None
 
-        async def step() -> Completed:
+        async def step() -> Completed | None:
             nonlocal harvest
             try:
                 return await self._store_all(row, answer, harvest)
@@ -351,9 +599,14 @@ class Authorizer:
 
         return await self._storing.until_done(step)
 
-    async def _store_all(self, row: StoredAuthorization, answer: TokenAnswer, harvest: ConsentView | None) -> Completed:
+    async def _store_all(
+        self, row: StoredAuthorization, answer: TokenAnswer, harvest: ConsentView | None
+    ) -> Completed | None:
         async with self._store.writing() as unit:
             at = await unit.now()
+            wanted = row.intent_id is None or await unit.intents.complete(
+                row.intent_id, consent_id=row.consent_id, at=at
+            )
             shift = at - self._clock.now()
             new = NewToken(
                 access_token=answer.access_token,
@@ -363,16 +616,21 @@ class Authorizer:
                 certificate=answer.certificate,
             )
             consent = await self._file(unit, row, harvest, at)
-            if not consent.terminal:
+            ending = Ending.AUTHORIZED if wanted else Ending.INTENT_COMPLETED
+            await unit.authorizations.settle(row.state, outcome=ending.value)
+            if not wanted:
+                await _give_up(unit, row, ending.value, at=at)
+            elif not consent.terminal and consent.revoke_asked_at is None:
                 await unit.tokens.put_first(row.consent_id, new)
                 due = self._token_due and self._token_due(row.consent_id, new.issued_at, new.expires_at)
                 await unit.work.schedule(WorkKind.TOKEN, row.consent_id, lfi=row.lfi, due_at=due or NEVER)
                 await unit.work.schedule(WorkKind.SYNC, consent.connection_id, lfi=row.lfi, due_at=at)
-            await unit.authorizations.settle(row.state, outcome=Ending.AUTHORIZED.value)
+                await unit.work.schedule(WorkKind.CONSENT, row.consent_id, lfi=row.lfi, due_at=at)
             await unit.commit()
-        return Completed(
-            consent_id=row.consent_id, connection_id=consent.connection_id, lfi=row.lfi, status=consent.status
-        )
+        if not wanted:
+            return None
+        status = consent.status if consent.revoke_asked_at is None else Status.Revoked.value
+        return Completed(consent_id=row.consent_id, connection_id=consent.connection_id, lfi=row.lfi, status=status)
 
     async def _file(
         self, unit: UnitOfWork, row: StoredAuthorization, view: ConsentView | None, at: datetime
@@ -410,6 +668,48 @@ class Authorizer:
         waiting = self._checkpoint(name)
         if waiting is not None:
             await waiting
+
+
+async def not_held(unit: UnitOfWork, held: StoredConsent) -> StoredAuthorization | None:
+    """The authorisation of a consent in use whose tokens never came home and cannot come any more; `None`: not so."""
+    if held.status not in IN_USE or held.revoke_asked_at is not None or await unit.tokens.exists(held.consent_id):
+        return None
+    row = await unit.authorizations.of(held.consent_id)
+    if row is None or row.outcome == Ending.AUTHORIZED or await unit.now() < row.created_at + SETTLED_WITHIN:
+        return None
+    return row
+
+
+async def give_up_not_held(unit: UnitOfWork, consent_id: ConsentId) -> bool:
+    """Have a consent revoked that is `not_held`; commits nothing."""
+    held = await unit.consents.get(consent_id, lock=True)
+    row = None if held is None else await not_held(unit, held)
+    if row is None:
+        return False
+    await _give_up(unit, row, row.outcome or "astray", at=await unit.now())
+    return True
+
+
+async def _give_up(unit: UnitOfWork, row: StoredAuthorization, ending: str, *, at: datetime) -> None:
+    """Have a consent revoked that the user may have agreed to and whose tokens are not ours; commits nothing."""
+    held = await unit.consents.get(row.consent_id, lock=True)
+    if held is None or held.terminal:
+        return
+    await unit.consents.note(NOT_HELD, subject=row.consent_id, facts={"ending": ending}, at=at)
+    await ordered(unit, row.consent_id, by=Revoker.TPP)
+
+
+async def _ready(client: LFIClient) -> Any:
+    """What an exchange needs beside the code, while a user waits.
+
+    Raises:
+        TransientError: not now.
+    """
+    try:
+        async with asyncio.timeout(EXCHANGE_WAIT_S):
+            return await client.ready_to_exchange()
+    except TimeoutError:
+        raise TransientError("exchange: no place among the LFI's calls yet; open the same redirect again") from None
 
 
 def _version(lfi: Slug, discovery: Discovery, declared: Collection[Version]) -> Version:
@@ -460,6 +760,23 @@ def _consent_of(details: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     consent = details[0]["consent"]
     assert isinstance(consent, Mapping)
     return consent
+
+
+def _intended(row: StoredIntent) -> Intended:
+    return Intended(
+        intent_id=row.intent_id,
+        lfi=row.lfi,
+        user_ref=row.user_ref,
+        base_consent_id=row.request.base_consent_id,
+        permissions=row.request.permissions,
+        consent_expires_at=row.request.expires_at,
+        return_url=row.return_url,
+        expires_at=row.expires_at,
+    )
+
+
+def _unopened(ending: Ending, why: str) -> AuthorizationFailedError:
+    return AuthorizationFailedError(f"intent: {why}", cause=ending.value)
 
 
 def _failed(row: StoredAuthorization, ending: Ending, message: str) -> AuthorizationFailedError:

@@ -242,7 +242,10 @@ class Importer:
         )
 
     def _due(self, line: Line, at: datetime) -> list[tuple[WorkKind, str, Slug, datetime]]:
-        """First sync and first refresh.  Without an access token both are due together, whichever comes first asks."""
+        """First sync, first refresh, first look at the Hub and at the consent's end.
+
+        Without an access token sync and refresh are due together, whichever comes first asks.
+        """
         sync = token = self._sync_due(line.connection_id, at)
         if self._token_due is None:
             token = NEVER
@@ -251,6 +254,8 @@ class Importer:
         return [
             (WorkKind.SYNC, line.connection_id, line.lfi, sync),
             (WorkKind.TOKEN, line.consent_id, line.lfi, token),
+            (WorkKind.CONSENT, line.consent_id, line.lfi, sync),
+            (WorkKind.FLAG, line.consent_id, line.lfi, sync),
         ]
 
 

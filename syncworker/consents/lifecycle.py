@@ -5,8 +5,10 @@ carries it, and the clock ends a consent whose status lags (trap 16).  All three
 `ended_by_clock`, which write the status and its consequences in one transaction:
 
     a terminal status   destroys the tokens and takes the consent's work out of the schedule
-    Suspended           stops the token's refresh and keeps everything (trap 15)
-    Authorized          makes token and sync due at once
+    Authorized          makes token and sync due at once, and a look at its end (`renewal`)
+    any other           stops token refresh and sync, and keeps everything (Suspended: trap 15)
+
+Each move is followed by a look of `polling`, which knows how often a state deserves one, and what an end starts.
 
 Source: Consent, "Consent States"; `domain.md` §4; `design.md` §7 "Consent life".
 """
@@ -21,7 +23,7 @@ from syncworker.consents.allowed import EVERYBODY, Allowed
 from syncworker.errors import RequestError
 from syncworker.lfi.api import LFIClient
 from syncworker.lfi.transport import Call
-from syncworker.standard.consents import ConsentView, Status
+from syncworker.standard.consents import TERMINAL, ConsentView, Status
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.consents import Moved, StoredConsent
 from syncworker.store.unit_of_work import Store, UnitOfWork
@@ -35,6 +37,18 @@ OnCall = Callable[[Slug, ConsentId, Call], None]
 
 NEVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
 """Due time of work that nothing but a change of the consent will want again."""
+
+CONSUMED: Final = "data_consent_consumed"
+"""Audit: an alarm.  Only payments consume a consent; a data-sharing one never is (`domain.md` §4.1)."""
+
+ABANDONED: Final = "authorization_abandoned"
+"""Why a consent nobody decided about for a day is not asked for any more, until somebody does after all."""
+
+UNKNOWN_THERE: Final = "consent_ended_unknown"
+"""Audit: revoked here while nobody had decided, and the Hub does not know it: it ended on our word alone."""
+
+TOKENS_DESTROYED: Final = "tokens_destroyed"
+"""Why the user has to consent again where the Hub shows a consent in use that it had shown as ended."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -107,8 +121,13 @@ async def noted(unit: UnitOfWork, view: ConsentView, *, at: datetime) -> Moved |
 
 
 async def ended_by_clock(unit: UnitOfWork, held: StoredConsent, *, at: datetime) -> bool:
-    """End a consent in use that is past its end while the Hub's status lags; commits nothing."""
-    if at < held.expires_at or held.status not in {Status.Authorized, Status.Suspended}:
+    """End a consent in use that is past its end while the Hub's status lags; commits nothing.
+
+    One that was revoked here ends so from any state: a Hub that will not hear of it must not keep it alive with us.
+    """
+    if at < held.expires_at or held.terminal:
+        return False
+    if held.status not in {Status.Authorized, Status.Suspended} and held.revoke_asked_at is None:
         return False
     await unit.consents.expire(held.consent_id, at=at)
     moved = Moved(
@@ -124,16 +143,35 @@ async def ended_by_clock(unit: UnitOfWork, held: StoredConsent, *, at: datetime)
     return True
 
 
+async def ended_unknown(unit: UnitOfWork, held: StoredConsent, *, at: datetime) -> None:
+    """End a consent that was revoked here before anybody decided, and that the Hub does not know; commits nothing."""
+    await unit.consents.end_unknown(held.consent_id, at=at)
+    moved = Moved(
+        consent_id=held.consent_id,
+        connection_id=held.connection_id,
+        lfi=held.lfi,
+        before=held.status,
+        after=Status.Revoked.value,
+        surprising=False,
+    )
+    await unit.consents.note(UNKNOWN_THERE, subject=held.consent_id, facts={"before": held.status}, at=at)
+    await _follow(unit, moved, at=at)
+
+
 async def rest(unit: UnitOfWork, *, consent_id: ConsentId, connection_id: ConsentId, lfi: Slug) -> None:
-    """Take a consent's work out of the schedule; its connection's too, unless another consent of it is callable."""
-    resting = [(WorkKind.TOKEN, consent_id)]
+    """Stop a consent's token refresh, and its connection's sync unless another consent of it is callable.
+
+    Whoever makes a consent callable schedules the sync in the same transaction.  So the sync's row is held before the
+    others are looked at: a consent that is on its way in is either seen, or its sync is scheduled after this.
+    """
+    if await unit.work.hold(WorkKind.TOKEN, consent_id):
+        await unit.work.schedule(WorkKind.TOKEN, consent_id, lfi=lfi, due_at=NEVER)
+    if not await unit.work.hold(WorkKind.SYNC, connection_id):
+        return
     now = await unit.now()
     others = await unit.consents.find(connection_id=connection_id)
     if not any(other.callable_at(now) for other in others if other.consent_id != consent_id):
-        resting.append((WorkKind.SYNC, connection_id))
-    for kind, subject in resting:
-        if await unit.work.find(kind, subject) is not None:
-            await unit.work.schedule(kind, subject, lfi=lfi, due_at=NEVER)
+        await unit.work.schedule(WorkKind.SYNC, connection_id, lfi=lfi, due_at=NEVER)
 
 
 async def _follow(unit: UnitOfWork, moved: Moved, *, at: datetime) -> None:
@@ -142,8 +180,27 @@ async def _follow(unit: UnitOfWork, moved: Moved, *, at: datetime) -> None:
         facts = {"before": moved.before, "after": moved.after, "tokens_destroyed": destroyed}
         await unit.consents.note("consent_ended", subject=moved.consent_id, facts=facts, at=at)
         await rest(unit, consent_id=moved.consent_id, connection_id=moved.connection_id, lfi=moved.lfi)
-    elif moved.after == Status.Suspended and await unit.tokens.exists(moved.consent_id):
-        await unit.work.schedule(WorkKind.TOKEN, moved.consent_id, lfi=moved.lfi, due_at=NEVER)
-    elif moved.after == Status.Authorized and await unit.tokens.exists(moved.consent_id):
-        await unit.work.schedule(WorkKind.TOKEN, moved.consent_id, lfi=moved.lfi, due_at=at)
-        await unit.work.schedule(WorkKind.SYNC, moved.connection_id, lfi=moved.lfi, due_at=at)
+        if moved.after == Status.Consumed:
+            log.error("data consent consumed", consent_id=moved.consent_id, lfi=moved.lfi)
+            await unit.consents.note(CONSUMED, subject=moved.consent_id, facts={"before": moved.before}, at=at)
+    elif moved.after == Status.Authorized:
+        await _wake(unit, moved, at=at)
+        await unit.work.schedule(WorkKind.FLAG, moved.consent_id, lfi=moved.lfi, due_at=at)
+    else:
+        await rest(unit, consent_id=moved.consent_id, connection_id=moved.connection_id, lfi=moved.lfi)
+    await unit.work.schedule(WorkKind.CONSENT, moved.consent_id, lfi=moved.lfi, due_at=at)
+
+
+async def _wake(unit: UnitOfWork, moved: Moved, *, at: datetime) -> None:
+    """Make token and sync due, if the consent may be called for now."""
+    held = await unit.consents.get(moved.consent_id)
+    with_tokens = await unit.tokens.exists(moved.consent_id)
+    if held is not None and held.needs_consent == ABANDONED:
+        await unit.consents.set_needs_consent(moved.consent_id, None)
+        held = await unit.consents.get(moved.consent_id)
+    if moved.before in TERMINAL and not with_tokens:
+        await unit.consents.set_needs_consent(moved.consent_id, TOKENS_DESTROYED)
+    if held is None or not held.callable_at(at) or not with_tokens:
+        return
+    await unit.work.schedule(WorkKind.TOKEN, moved.consent_id, lfi=moved.lfi, due_at=at)
+    await unit.work.schedule(WorkKind.SYNC, moved.connection_id, lfi=moved.lfi, due_at=at)

@@ -84,8 +84,11 @@ ATTEMPTS_WAITED_FOR: Final = 2
 GATE_S: Final = 60.0
 """How long a 429 without `Retry-After` keeps every call from its LFI."""
 
-SOURCE_TRUST_S: Final = 30.0
-"""A `TokenSource` gives the same token again for this long without looking into the table."""
+SOURCE_TRUST_S: Final = 3.0
+"""A `TokenSource` gives the same token again for this long without looking into the table.
+
+Less than a tick: for so long a walk may go on after another process saw the consent end.
+"""
 
 TokenDue = Callable[[ConsentId, datetime, datetime], datetime]
 """When a token (consent, issued, expires) is to be refreshed by schedule."""

@@ -11,7 +11,8 @@ v2.1-errata2.
 
 import asyncio
 import ipaddress
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -195,6 +196,7 @@ class _Envelope(msgspec.Struct):
 
 
 _ENVELOPE: Final = msgspec.json.Decoder(_Envelope)
+_COMPACT: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _META: Final = msgspec.json.Decoder(_Meta, strict=False)
 
 
@@ -383,17 +385,44 @@ class LFIClient:
         endpoint = (await self.discovery()).authorization_endpoint
         return oauth.authorization_url(endpoint, client_id=self.config.client_id, request_uri=request_uri)
 
+    async def ready_to_exchange(self) -> Mapping[str, RSAKey]:
+        """Fetch whatever an exchange needs beside the code, and wait until the call may start.
+
+        A code is good once.  What can fail before it is sent, fails here, while nothing is used up.
+
+        Returns:
+            The LFI's signature keys, for `exchange_code`.
+
+        Raises:
+            GateClosedError, LFIBreakerOpenError: not now.
+            as `discovery`.
+        """
+        await self.discovery()
+        keys = await self._published_keys()
+        await self.admit(OperationClass.TOKEN)
+        return keys
+
     async def exchange_code(
-        self, code: SecretStr, *, code_verifier: SecretStr, nonce: str, calls: CallLog
+        self,
+        code: SecretStr,
+        *,
+        code_verifier: SecretStr,
+        nonce: str,
+        calls: CallLog,
+        keys: Mapping[str, RSAKey] | None = None,
     ) -> TokenAnswer:
         """Trade an authorisation code for tokens, once; an ID token in the answer is verified.
+
+        Args:
+            keys: from `ready_to_exchange`; fetched now unless given.
 
         Raises:
             GrantLostError: `invalid_grant`: code too old, used, or not ours; the authorisation starts again.
             StandardViolationError: the ID token does not hold.
             and those of `refresh`.
         """
-        keys = await self._published_keys()  # fetched first and kept: their absence must not cost us the answer
+        if keys is None:
+            keys = await self._published_keys()  # fetched first and kept: their absence must not cost us the answer
         answer = await self._token_call(
             {
                 "grant_type": "authorization_code",
@@ -512,6 +541,37 @@ class LFIClient:
             raise StandardViolationError("GetAccountAccessConsentsConsentId: the answer is about another consent")
         return view
 
+    async def patch_consent(
+        self,
+        consent_id: ConsentId,
+        body: Mapping[str, Any],
+        *,
+        version: Version | None = None,
+        calls: CallLog,
+    ) -> None:
+        """Change a consent at the Hub: revoke it, or switch its event notifications.  Safe to repeat.
+
+        Args:
+            body: from `standard.consents.revocation` or `subscription_change`.
+            version: as in `read_consent`.
+
+        Raises:
+            LFIUnavailableError: no definite answer; the consent itself says whether it arrived.
+            RefusedError, LFIRateLimitedError, ClientRejectedError, SetupError: as `read_consent`.
+        """
+        version = version or max(self.config.base_urls, key=lambda known: known.rank)
+        url = f"{self.config.base_url(version)}/account-access-consents/{_segment(consent_id)}"
+        await self.own_call(
+            "PATCH",
+            url,
+            scope=CONSENT_SCOPE,
+            operation="PatchAccountAccessConsentsConsentId",
+            calls=calls,
+            headers={"Content-Type": "application/json"},
+            body=msgspec.json.encode(body),
+            good=range(200, 300),
+        )
+
     async def consents_of_base(
         self, base_consent_id: ConsentId, *, version: Version | None = None, calls: CallLog
     ) -> tuple[ConsentView, ...]:
@@ -567,6 +627,119 @@ class LFIClient:
 
         answer, _ = await self._authorised(once, token=token, what=operation)
         return answer
+
+    # other families of the standard, with tokens of our own
+
+    def now(self) -> datetime:
+        """The time on this client's clock: what its signatures and tokens are dated by."""
+        return self._clock.now()
+
+    async def own_token(self, scope: str) -> SecretStr:
+        """Our client-credentials token of a scope, good now.
+
+        Raises:
+            ClientRejectedError, RefusedError, TransientError, StandardViolationError, SetupError: there is none.
+        """
+        return await self._own_token(scope, rejected=None)
+
+    async def own_call(
+        self,
+        method: str,
+        url: str,
+        *,
+        scope: str,
+        operation: str,
+        calls: CallLog,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        good: Container[int] = (200,),
+    ) -> Answer:
+        """Make a call that is safe to repeat, with a client-credentials token; short retries inside.
+
+        A signed answer is verified and opened, see `unsigned`.
+
+        Raises:
+            RefusedError, LFIRateLimitedError, LFIUnavailableError, StandardViolationError, ClientRejectedError,
+            SetupError: as `read_consent`.
+        """
+
+        async def token(*, rejected: SecretStr | None = None) -> SecretStr:
+            return await self._own_token(scope, rejected=rejected)
+
+        async def once(bearer: Mapping[str, str], attempt: int) -> tuple[Answer, str]:
+            return await self._attempts.make(
+                lambda whole: self._lines.send(method, url, whole, self.config.call_timeout, body=body),
+                operation=operation,
+                method=method,
+                url=url,
+                calls=calls,
+                headers={**bearer, **(headers or {})},
+                attempt=attempt,
+                code_of=oauth.data_error_code,
+            )
+
+        answer, _ = await self._answered(once, token=token, what=operation)
+        answer = await self.unsigned(answer)
+        if answer.status not in good:
+            raise self._fault(answer, what=operation)
+        return answer
+
+    async def own_call_once(
+        self,
+        method: str,
+        url: str,
+        *,
+        bearer: SecretStr,
+        operation: str,
+        calls: CallLog,
+        headers: Mapping[str, str],
+        body: bytes,
+    ) -> Answer:
+        """Make a call exactly once, whatever comes of it: nothing here sends it again, or opens a signed answer.
+
+        Limits, gate and breaker are not asked: `admit` before the call is noted anywhere.
+
+        Raises:
+            LFIUnavailableError, StandardViolationError, SetupError: no answer that can be read.  Whether the LFI has
+                the request is not known, whatever the reason.
+        """
+        answer, _ = await self._attempts.make(
+            lambda whole: self._lines.send(method, url, whole, self.config.call_timeout, body=body),
+            operation=operation,
+            method=method,
+            url=url,
+            calls=calls,
+            headers={"Authorization": f"Bearer {bearer.get_secret_value()}", **headers},
+            code_of=oauth.data_error_code,
+        )
+        return answer
+
+    async def unsigned(self, answer: Answer) -> Answer:
+        """An answer of another family as it would be unsigned: told apart by its shape, since files and media types
+        disagree, and whatever `signed_answers` says of data.
+
+        A refusal whose signature does not hold, or cannot be checked now, keeps its status and loses its body.
+
+        Raises:
+            StandardViolationError: a good answer that is not signed by the LFI, or not for us, or not now.
+            TransientError, SetupError, RefusedError: its keys could not be read.
+        """
+        text = answer.body.strip()
+        if not _COMPACT.fullmatch(text):
+            return answer
+        try:
+            message = await self._message(text)
+        except SyncWorkerError:
+            if 200 <= answer.status < 300:
+                raise
+            message = b""
+        return replace(answer, body=message, headers={**answer.headers, "content-type": "application/json"})
+
+    def forget_own_token(self, scope: str, token: SecretStr) -> None:
+        """Do not use a client-credentials token again: the LFI took it for none."""
+        held = self._own_tokens.get(scope)
+        if held is not None and held.access_token == token:
+            del self._own_tokens[scope]
 
     async def _own_token(self, scope: str, *, rejected: SecretStr | None) -> SecretStr:
         """Our client-credentials token of a scope, fetched once for all who wait and kept until its margin."""
@@ -667,22 +840,21 @@ class LFIClient:
             kind = TruncatedError if isinstance(error, TruncatedError) else StandardViolationError
             raise kind(f"{resource.operation}, page {number}: {error}") from error
 
-    async def _authorised(
-        self,
-        once: _Once,
-        *,
-        token: TokenSource,
-        what: str,
-    ) -> tuple[Answer, str]:
-        """GET with a bearer token, short retries inside; after a 401 once more with a newer token (trap 14)."""
+    async def _authorised(self, once: _Once, *, token: TokenSource, what: str) -> tuple[Answer, str]:
+        """GET with a bearer token; a signed answer is opened, another status than 200 raised."""
+        answer, interaction_id = await self._answered(once, token=token, what=what)
+        answer = await self._opened(answer, what=what)
+        if answer.status != 200:
+            raise self._fault(answer, what=what)
+        return answer, interaction_id
+
+    async def _answered(self, once: _Once, *, token: TokenSource, what: str) -> tuple[Answer, str]:
+        """Call with a bearer token, short retries inside; after a 401 once more with a newer token (trap 14)."""
         bearer = await token()
         answer, interaction_id = await self._repeated(once, bearer, what=what)
         if answer.status == 401:
             bearer = await token(rejected=bearer)
             answer, interaction_id = await self._repeated(once, bearer, what=what)
-        answer = await self._opened(answer, what=what)
-        if answer.status != 200:
-            raise self._fault(answer, what=what)
         return answer, interaction_id
 
     async def _opened(self, answer: Answer, *, what: str) -> Answer:

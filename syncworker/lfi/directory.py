@@ -17,6 +17,7 @@ from typing import Any, Final
 from syncworker.errors import SettingsError, SetupError, StandardViolationError
 from syncworker.lfi.bounds import fault_of_url, is_private_host
 from syncworker.lfi.keys import SigningKey, TransportCertificate
+from syncworker.standard.openings import OpeningVersion
 from syncworker.standard.values import Slug
 from syncworker.standard.versions import Version
 
@@ -52,6 +53,9 @@ class LFIConfig:
         published: path templates the LFI publishes in each version; `None`, or no entry, when it publishes no list.
         connect_timeout, call_timeout, token_timeout: seconds; the last two are totals for one attempt.
         par_client_id: whether PAR carries a `client_id` form field beside the assertion (D-9: the schema has none).
+        openings: version of the account-opening API new requests are made in; `None`: switched off.
+        openings_urls: base URL of that API per version, e.g. `https://rs1…/open-finance/account-opening/v2.1`.
+        openings_iss, openings_aud: of the signed request; our client id and the issuer unless given (D-32).
         signed_answers: whether answers of the data and consent APIs may, must or must not be signed.
 
     Raises:
@@ -75,12 +79,17 @@ class LFIConfig:
     call_timeout: float = 30
     token_timeout: float = 15
     par_client_id: bool = False
+    openings: OpeningVersion | None = None
+    openings_urls: Mapping[OpeningVersion, str] = field(default_factory=dict)
+    openings_iss: str | None = None
+    openings_aud: str | None = None
     signed_answers: SignedAnswers = SignedAnswers.ACCEPT
 
     def __post_init__(self) -> None:
         at = f"lfis.{self.slug}"
         urls = {"issuer": self.issuer, "discovery_url": self.discovery_url}
         urls |= {f"base_urls.{version}": url for version, url in self.base_urls.items()}
+        urls |= {f"openings_urls.{version}": url for version, url in self.openings_urls.items()}
         for name, url in urls.items():
             if fault := fault_of_url(url):
                 raise SettingsError(f"{at}.{name}: {fault}; give the https address the directory shows")
@@ -113,6 +122,19 @@ class LFIConfig:
         except KeyError:
             raise SettingsError(
                 f"lfis.{self.slug}.base_urls: has none for {version.value}; add the base URL the directory shows"
+            ) from None
+
+    def openings_url(self, version: OpeningVersion) -> str:
+        """The account-opening API's base URL of a version, without a slash at its end.
+
+        Raises:
+            SettingsError: the LFI is not declared for this version.
+        """
+        try:
+            return self.openings_urls[version].rstrip("/")
+        except KeyError:
+            raise SettingsError(
+                f"lfis.{self.slug}.openings_urls: has none for {version.value}; add the base URL the directory shows"
             ) from None
 
 

@@ -1,34 +1,38 @@
-"""Sign and verify JWTs: PS256 in both directions and nothing else.
+"""Sign, verify and decrypt JWTs: PS256 in both directions, RSA-OAEP-256 with A256GCM inwards, and nothing else.
 
-Out: the request object of a PAR and the client assertion of a token call, each made for one HTTP attempt.
-In: ID tokens and signed answers (`application/jwt`), verified against the keys the LFI publishes.  Keys come from the
-discovery document alone; `jku`, `jwk` and `x5u` of a token's header are never followed.
+Out: the request object of a PAR and the client assertion of a token call, each made for one HTTP attempt; what we
+answer to an event we refuse.
+In: ID tokens and signed answers (`application/jwt`), verified against the keys the LFI publishes, and event
+notifications, against those of their sender.  Keys come from the discovery document or the settings alone; `jku`, `jwk`
+and `x5u` of a header are never followed.
 
-Sources: RFC 7515, 7519, 7523, 7636, 9101; FAPI 2.0 Security Profile §5.3; Account Information API v2.1-errata2, `Jwt`;
-`domain.md` §2.1, §2.2, §2.6, §5.1 (content types), traps 3 and 4.
+Sources: RFC 7515, 7516, 7519, 7523, 7636, 9101; FAPI 2.0 Security Profile §5.3; Account Information API v2.1-errata2,
+`Jwt`; `domain.md` §2.1, §2.2, §2.6, §5.1 (content types), §7, traps 3 and 4.
 """
 
+import binascii
 import contextlib
-import math
+import json
 import secrets
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
 from authlib.oauth2.rfc7523 import private_key_jwt_sign  # type: ignore[import-untyped]  # Authlib ships no types
 from authlib.oauth2.rfc7636 import create_s256_code_challenge  # type: ignore[import-untyped]  # the same
-from joserfc import jws, jwt
+from joserfc import jwe, jws, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
 from joserfc.util import urlsafe_b64decode
 from pydantic import SecretStr
 
 from syncworker.errors import StandardViolationError
-from syncworker.lfi.bounds import BODY_BYTES_MAX
-from syncworker.lfi.keys import KEY_BITS_MIN, SigningKey
+from syncworker.lfi.bounds import BODY_BYTES_MAX, nests_too_deep
+from syncworker.lfi.keys import KEY_BITS_MIN, EncryptionKey, SigningKey
 
 ALGORITHM: Final = "PS256"
 SCOPE: Final = "accounts openid"
@@ -36,8 +40,13 @@ BACKDATING: Final = timedelta(seconds=10)
 REQUEST_LIFETIME: Final = timedelta(seconds=300)
 ASSERTION_LIFETIME: Final = timedelta(seconds=120)
 SKEW: Final = timedelta(seconds=30)
+NUMBER_MAX: Final = 2**53
 KEY_BITS_MAX: Final = 8192
 TOKEN_CHARACTERS_MAX: Final = 64 * 1024
+KEY_ENCRYPTION: Final = "RSA-OAEP-256"
+CONTENT_ENCRYPTION: Final = "A256GCM"
+HEADER_CHARACTERS_MAX: Final = 8 * 1024
+REFUSAL_LIFETIME: Final = timedelta(seconds=60)
 
 
 class _Registry(jws.JWSRegistry):
@@ -81,6 +90,15 @@ class OpenedAnswer:
 
     message: bytes = field(repr=False)
     issuer: str
+
+
+class _Decryption(jwe.JWERegistry):
+    """One pair of algorithms and no compression; a header may be as long as that of a signature."""
+
+    max_protected_header_length = HEADER_CHARACTERS_MAX
+
+
+_DECRYPTION: Final = _Decryption(algorithms=[KEY_ENCRYPTION, CONTENT_ENCRYPTION], strict_check_header=False)
 
 
 class UnknownKeyError(StandardViolationError):
@@ -150,6 +168,26 @@ def client_assertion(*, key: SigningKey, client_id: str, issuer: str, now: datet
     return SecretStr(assertion)
 
 
+def signed_message(
+    message: bytes, *, key: SigningKey, issuer: str, audience: str, now: datetime, lifetime: timedelta
+) -> str:
+    """Sign a JSON body, as it is, as the `message` of a JWT: the claims the published schema lists and no others.
+
+    The body is taken as bytes, so that a number keeps every digit it was written with.
+    """
+    not_before = now - BACKDATING
+    claims = {
+        "iss": issuer,
+        "aud": [audience],
+        "iat": int(now.timestamp()),
+        "nbf": int(not_before.timestamp()),
+        "exp": int((not_before + lifetime).timestamp()),
+        "message": msgspec.Raw(message),
+    }
+    header = {"alg": ALGORITHM, "kid": key.kid, "typ": "JWT"}
+    return jws.serialize_compact(header, msgspec.json.encode(claims), key.jwk, algorithms=[ALGORITHM])
+
+
 def read_keys(document: object) -> dict[str, RSAKey]:
     """The signature keys of a JWKS by `kid`; entries of other kinds or uses, weak or broken ones are left out.
 
@@ -189,6 +227,158 @@ def verify(token: SecretStr, keys: Mapping[str, RSAKey]) -> dict[str, Any]:
     except (JoseError, ValueError, RecursionError):
         raise StandardViolationError("JWT: not signed with PS256 by the LFI") from None  # the cause may quote claims
     return dict(claims)
+
+
+class Fault(StrEnum):
+    """What is wrong with an event's envelope: error codes of the Webhook Template, `AEError400Codes`."""
+
+    JWS_MALFORMED = "JWS.Malformed"
+    JWS_HEADER = "JWS.InvalidHeader"
+    JWS_SIGNATURE = "JWS.InvalidSignature"
+    JWE_HEADER = "JWE.InvalidHeader"
+    JWE_DECRYPTION = "JWE.DecryptionError"
+
+
+class EnvelopeError(StandardViolationError):
+    """An envelope that does not open; `fault` is the standard's code for it."""
+
+    def __init__(self, fault: Fault, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
+class UnknownEncryptionKeyError(EnvelopeError):
+    """A JWE names a `kid` we hold no private key for (any more, or yet)."""
+
+
+def protected_header(token: str) -> dict[str, Any]:
+    """The first part of a compact JWS or JWE, read and not believed.
+
+    Raises:
+        StandardViolationError: it is not base64url of a JSON object, or too long.
+    """
+    part = token.partition(".")[0]
+    if len(part) > HEADER_CHARACTERS_MAX:
+        raise StandardViolationError("header: too long")
+    return _json_object(part)
+
+
+def unverified_claims(token: str) -> dict[str, Any]:
+    """The second part of a compact JWS: only good for finding out whose keys to hold against it.
+
+    Raises:
+        StandardViolationError: it is not base64url of a JSON object.
+    """
+    return _json_object(token.split(".")[1])
+
+
+def decrypt(token: str, keys: Mapping[str, EncryptionKey]) -> str:
+    """What a compact JWE holds, opened with the key its `kid` names: during a rotation there are several.
+
+    Raises:
+        UnknownEncryptionKeyError: its `kid` is none of ours.
+        EnvelopeError: other algorithms, compression, or it does not open.
+    """
+    try:
+        header = protected_header(token)
+    except StandardViolationError as error:
+        raise EnvelopeError(Fault.JWE_HEADER, f"JWE: {error}") from None
+    if header.get("alg") != KEY_ENCRYPTION or header.get("enc") != CONTENT_ENCRYPTION:
+        raise EnvelopeError(Fault.JWE_HEADER, f"JWE: not {KEY_ENCRYPTION} with {CONTENT_ENCRYPTION}")
+    if "zip" in header or "crit" in header:
+        raise EnvelopeError(Fault.JWE_HEADER, "JWE: compressed, or with critical headers")
+    key = keys.get(str(header.get("kid")))
+    if key is None:
+        raise UnknownEncryptionKeyError(Fault.JWE_HEADER, "JWE: its kid is none of our encryption keys")
+    try:
+        plain = jwe.decrypt_compact(token, key.jwk, registry=_DECRYPTION).plaintext
+        return (plain or b"").decode("ascii")
+    except (JoseError, ValueError, TypeError):  # one answer for every cause: which one it was helps an attacker alone
+        raise EnvelopeError(Fault.JWE_DECRYPTION, "JWE: does not open") from None
+
+
+def check_signature_header(token: str) -> str:
+    """The `kid` of a compact JWS whose header may be considered at all: PS256, nothing critical.
+
+    Raises:
+        EnvelopeError: another algorithm, a critical or detached payload, or no `kid`.
+    """
+    try:
+        header = protected_header(token)
+    except StandardViolationError as error:
+        raise EnvelopeError(Fault.JWS_MALFORMED, f"JWS: {error}") from None
+    if header.get("alg") != ALGORITHM:
+        raise EnvelopeError(Fault.JWS_HEADER, f"JWS: not signed with {ALGORITHM}")
+    if "crit" in header or "b64" in header:
+        raise EnvelopeError(Fault.JWS_HEADER, "JWS: with critical headers")
+    kid = header.get("kid")
+    if not isinstance(kid, str) or not kid:
+        raise EnvelopeError(Fault.JWS_HEADER, "JWS: its header has no kid")
+    return kid
+
+
+def verified_payload(token: str, key: RSAKey) -> bytes:
+    """The payload of a compact JWS whose signature holds.
+
+    Raises:
+        EnvelopeError: it does not hold.
+    """
+    try:
+        return jws.deserialize_compact(token.encode(), key, registry=_REGISTRY).payload
+    except (JoseError, ValueError, TypeError):
+        raise EnvelopeError(Fault.JWS_SIGNATURE, "JWS: the signature does not hold") from None
+
+
+def signed_refusal(errors: Sequence[Mapping[str, str]], *, key: SigningKey, issuer: str, now: datetime) -> str:
+    """The body of a refused event's answer.
+
+    It can be nothing else: without `sub`, `aud` and `jti` no server takes it for a client assertion of ours.
+    Source: Webhook Template v2.1-errata2, `AEError400ResponseBodySigned`.
+    """
+    not_before = int((now - BACKDATING).timestamp())
+    claims = {
+        "iss": issuer,
+        "nbf": not_before,
+        "exp": not_before + int(REFUSAL_LIFETIME.total_seconds()),
+        "message": {"Errors": [dict(error) for error in errors]},
+    }
+    return jwt.encode({"alg": ALGORITHM, "kid": key.kid, "typ": "JWT"}, claims, key.jwk, algorithms=[ALGORITHM])
+
+
+def read_claims(payload: bytes) -> dict[str, Any]:
+    """The claims in a payload, within bounds.
+
+    Raises:
+        StandardViolationError: not a JSON object, or nested too deep.
+    """
+    if nests_too_deep(payload):
+        raise StandardViolationError("claims: nested too deep")
+    try:
+        claims = json.loads(payload)
+    except (ValueError, RecursionError):
+        raise StandardViolationError("claims: not JSON") from None
+    if not isinstance(claims, dict):
+        raise StandardViolationError("claims: not a JSON object")
+    return claims
+
+
+def fault_of_lifetime(claims: Mapping[str, Any], *, now: datetime) -> str | None:
+    """Which of `exp`, `nbf` (both must be there) and `iat` (may be) keeps claims from being good now; `None`: none."""
+    moment, skew = now.timestamp(), SKEW.total_seconds()
+    if not _is_number(claims.get("exp")) or moment >= claims["exp"] + skew:
+        return "exp"
+    if not _is_number(claims.get("nbf")) or claims["nbf"] > moment + skew:
+        return "nbf"
+    if "iat" in claims and (not _is_number(claims["iat"]) or claims["iat"] > moment + skew):
+        return "iat"
+    return None
+
+
+def audiences_of(claims: Mapping[str, Any]) -> frozenset[str]:
+    """Every audience named; `aud` may be one text or several."""
+    audience = claims.get("aud")
+    named = audience if isinstance(audience, list) else [audience]
+    return frozenset(one for one in named if isinstance(one, str))
 
 
 def open_answer(
@@ -272,6 +462,13 @@ def check_id_token(claims: Mapping[str, Any], *, issuer: str, client_id: str, no
         raise StandardViolationError("id_token: iat lies in the future")
 
 
+def _json_object(part: str) -> dict[str, Any]:
+    try:
+        return read_claims(urlsafe_b64decode(part.encode()))
+    except (ValueError, binascii.Error):
+        raise StandardViolationError("not base64url") from None
+
+
 def _modulus_bits(encoded: object) -> int:
     """Size of a published modulus; 0 when it cannot be read."""
     try:
@@ -281,4 +478,5 @@ def _modulus_bits(encoded: object) -> int:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it may be an instant: a number a double holds exactly; JSON may bring integers of hundreds of digits."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < NUMBER_MAX

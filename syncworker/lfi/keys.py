@@ -1,8 +1,9 @@
 """Our keys and certificates: loaded once per process, checked before use, never shown.
 
-A signing key signs request objects and client assertions; a transport certificate opens every connection to the
-Hub.  Whatever is wrong with a file becomes a `SettingsError` that names the setting and the fix, because the person
-who reads it is at a prompt.  `generate` makes the three key pairs a new TPP application needs.
+A signing key signs request objects and client assertions; an encryption key opens the events sent to us; a transport
+certificate opens every connection to the Hub.  Whatever is wrong with a file becomes a `SettingsError` that names the
+setting and the fix, because the person who reads it is at a prompt.  `generate` makes the three
+key pairs a new TPP application needs.
 
 A new transport certificate is put over the old one's files and found there (`TransportCertificate.renewed`); nobody
 restarts anything.  Its end is announced 60, 30, 14 and 7 days ahead (`days_announced`).
@@ -81,6 +82,27 @@ class SigningKey:
 
 FileStamp = tuple[tuple[int, int, int, int], ...]
 """What changes when a file is written or replaced: device, inode, time of its last change, size, for each file."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptionKey:
+    """A private key that opens what is encrypted to us, under its `kid` in the directory.  Its repr shows no more.
+
+    Keep the old one loaded while events encrypted to it may still be under way (trap 37).
+    """
+
+    kid: str
+    jwk: RSAKey = field(repr=False, compare=False)
+
+    @classmethod
+    def load(cls, path: Path, kid: str, *, field: str = "encryption_keys") -> "EncryptionKey":
+        """Read a PEM file with an RSA private key.
+
+        Raises:
+            SettingsError: as `SigningKey.load`.
+        """
+        signing = SigningKey.load(path, kid, field=field)
+        return cls(kid=kid, jwk=signing.jwk)
 
 
 @dataclass(frozen=True, slots=True)

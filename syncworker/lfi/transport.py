@@ -296,8 +296,13 @@ class ControlTransport:
         deadline: float,
         *,
         form: Mapping[str, str] | None = None,
+        body: bytes | None = None,
     ) -> Answer:
-        """Send one request, form-encoded when `form` is given, within `deadline` seconds once a connection is free.
+        """Send one request within `deadline` seconds once a connection is free.
+
+        Args:
+            form: sent form-encoded.
+            body: sent as it is, of the content type in `headers`.
 
         Raises:
             NoAnswerError, UnfitAnswerError, UntrustedServerError: as `DataTransport.get`.
@@ -307,7 +312,7 @@ class ControlTransport:
             try:
                 async with (
                     asyncio.timeout(deadline),
-                    self._client.stream(method, url, headers=dict(headers), data=form) as response,
+                    self._client.stream(method, url, headers=dict(headers), data=form, content=body) as response,
                 ):
                     status = response.status_code
                     received = dict(response.headers.items())
@@ -417,10 +422,11 @@ class Lines:
         deadline: float,
         *,
         form: Mapping[str, str] | None = None,
+        body: bytes | None = None,
     ) -> Answer:
         """As `ControlTransport.send`; the answer says over which certificate it came."""
         async with self._used() as line:
-            answer = await line.control.send(method, url, headers, deadline, form=form)
+            answer = await line.control.send(method, url, headers, deadline, form=form, body=body)
             return replace(answer, certificate=line.certificate.thumbprint)
 
     async def close(self) -> None:

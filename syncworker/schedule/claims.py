@@ -14,16 +14,30 @@ from typing import Final
 from syncworker.schedule.breaker import standing
 from syncworker.standard.operations import OperationClass
 from syncworker.standard.values import Slug
+from syncworker.store.breakers import Breaker
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import CRASHES_MAX, LEASE, Claim, WorkKind
 
 BATCH_SIZE: Final = 50
 
-KINDS: Final = (WorkKind.TOKEN, WorkKind.SYNC)
-"""In the order they are claimed: a token is what a sync needs."""
+KINDS: Final = (
+    WorkKind.TOKEN,
+    WorkKind.EVENT,
+    WorkKind.CONSENT,
+    WorkKind.OPENING,
+    WorkKind.FLAG,
+    WorkKind.SYNC,
+)
+"""In the order they are claimed: a token is what a sync needs, and a revocation must be known before it."""
 
-OPERATIONS: Final = {WorkKind.TOKEN: OperationClass.TOKEN, WorkKind.SYNC: OperationClass.DATA}
-"""Whose breaker keeps a kind of work in the table."""
+OPERATIONS: Final = {
+    WorkKind.TOKEN: OperationClass.TOKEN,
+    WorkKind.EVENT: OperationClass.CONSENT,  # an event is a hint: the Hub is asked
+    WorkKind.CONSENT: OperationClass.CONSENT,
+    WorkKind.OPENING: OperationClass.OPENING,
+    WorkKind.SYNC: OperationClass.DATA,
+}
+"""Whose breaker keeps a kind of work in the table; a kind that is not here calls no LFI."""
 
 TOKENS_WITHIN_S: Final = 60.0
 """No more refreshes are claimed than an LFI's rate lets begin in this time, half of their lease: a backlog after an
@@ -138,13 +152,20 @@ class Dispatcher:
         gates, breakers = await unit.lfis.gates_known(), await unit.breakers.all()
         free: dict[Slug, int] = {}
         for slug, most in slots.items():
-            held = standing(gates.get(slug), breakers.get((slug, OPERATIONS[kind])), now=now)
+            held = standing(gates.get(slug), _of_kind(breakers, slug, kind), now=now)
             free[slug] = held.slots(most)
             if kind is WorkKind.TOKEN and slug in rates:
                 free[slug] = min(free[slug], max(1, int(rates[slug] * held.share * TOKENS_WITHIN_S)))
+        # an event's subject is the event; whose consent it speaks of is asked where it is acted on
+        user_refs = None if kind is WorkKind.EVENT else self._user_refs
         return await unit.work.claim(
-            kind, slots=free, lease=self._lease, crashes_max=self._crashes_max, user_refs=self._user_refs
+            kind, slots=free, lease=self._lease, crashes_max=self._crashes_max, user_refs=user_refs
         )
+
+
+def _of_kind(breakers: Mapping[tuple[Slug, OperationClass], Breaker], slug: Slug, kind: WorkKind) -> Breaker | None:
+    operations = OPERATIONS.get(kind)
+    return None if operations is None else breakers.get((slug, operations))
 
 
 def _kind_and_lfi(claim: Claim) -> tuple[int, str]:

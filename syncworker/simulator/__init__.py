@@ -10,9 +10,10 @@ bank's own books.  `consents` and `grants` are what users agreed to and the toke
 keys and certificates, `jose` signs and checks.  `requests` reads pushed requests and assertions.  `faults` are the
 troubles one can order, `bent` the answers they make, `drift` what happens between two pages, `storm` many things at
 once, `served` the log of what was answered, `bank` all verbs together.  `asgi` is the way every request goes;
-`authorization`, `pages` and `resources` answer on the hosts auth1, as1 and rs1, `door` answers those who may read the
-books.  `servers` listens, `sandbox` puts it all together, `process` runs it as a program.  `books` and `browser` are
-for the other side: a reader of the books, and a user at the consent page.
+`authorization`, `pages`, `resources` and `openings` answer on the hosts auth1, as1 and rs1, `counter` is where
+customers take consents back, `events` tells the TPP what moved, `door` answers those who may read the books.
+`servers` listens, `sandbox` puts it all together, `process` runs it as a program.  `books` and `browser` are for the
+other side: a reader of the books, and a user at the consent page.
 """
 
 from collections.abc import Callable, Sequence

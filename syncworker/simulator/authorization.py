@@ -14,6 +14,8 @@ from syncworker.simulator import pages
 from syncworker.simulator.asgi import Answer, Request, json_answer
 from syncworker.simulator.clock import BankClock
 from syncworker.simulator.consents import Consent, Consents, MoveError
+from syncworker.simulator.counter import PATH as COUNTER
+from syncworker.simulator.counter import Counter
 from syncworker.simulator.details import is_uuid
 from syncworker.simulator.faults import Fault
 from syncworker.simulator.grants import REQUEST_URI_LIFE, Grants, Issued
@@ -24,7 +26,8 @@ from syncworker.simulator.participants import participants
 from syncworker.simulator.requests import OAuthError, PushedRequest, Reader, read_form
 from syncworker.simulator.resources import Resources, base_path
 from syncworker.simulator.served import Log, TokenAnswer
-from syncworker.standard.consents import Status
+from syncworker.standard.consents import TERMINAL
+from syncworker.standard.openings import SCOPE as OPENING_SCOPE
 from syncworker.standard.values import local_date
 from syncworker.standard.versions import Version, rar_type
 
@@ -65,7 +68,7 @@ def discovery(addresses: Addresses, versions: Collection[Version]) -> dict[str, 
         "token_endpoint": f"{addresses.tokens}/token",
         "pushed_authorization_request_endpoint": f"{addresses.tokens}/par",
         "jwks_uri": addresses.issuer + _JWKS,
-        "scopes_supported": ["openid", "accounts"],
+        "scopes_supported": ["openid", "accounts", OPENING_SCOPE],
         "grant_types_supported": ["authorization_code", "client_credentials", "refresh_token"],
         "authorization_details_types_supported": [rar_type(version) for version in versions],
         "token_endpoint_auth_methods_supported": ["private_key_jwt"],
@@ -106,7 +109,9 @@ class Issuer:
         consents: Consents,
         grants: Grants,
         clock: BankClock,
+        counter: Counter,
     ) -> None:
+        self._counter = counter
         self._addresses = addresses
         self._versions = versions
         self._identity = identity
@@ -117,13 +122,15 @@ class Issuer:
         self._sessions: dict[str, _Session] = {}
 
     def recognise(self, request: Request) -> None:
-        """discovery, jwks, participants or authorize."""
+        """discovery, jwks, participants, authorize or counter."""
         names = {_WELL_KNOWN: "discovery", _JWKS: "jwks", PARTICIPANTS: "participants"}
         if request.path.startswith(_AUTHORIZE):
             request.trace.operation = "authorize"
             session = self._sessions.get(request.path.removeprefix(_AUTHORIZE).strip("/").partition("/")[0])
             if session is not None:
                 request.trace.consent_id = session.request.consent_id
+        elif request.path == COUNTER or request.path.startswith(COUNTER + "/"):
+            request.trace.operation = "counter"
         else:
             request.trace.operation = names.get(request.path, "unknown")
 
@@ -131,6 +138,8 @@ class Issuer:
         """Answer discovery, the key set, the participants directory and the steps of the consent page."""
         if request.trace.operation == "authorize":
             return self._page(request)
+        if request.trace.operation == "counter":
+            return self._counter.answer(request)
         if request.method != "GET":
             return Answer(405)
         if request.trace.operation == "discovery":
@@ -206,20 +215,22 @@ class Issuer:
         return Answer(303, headers={"location": f"{_AUTHORIZE}/{key}", **pages.headers()})
 
     def _decide(self, key: str, session: _Session, decision: str, accounts: list[str]) -> Answer:
-        if session.user is None or decision not in ("approve", "decline"):
+        if session.user is None or decision not in ("approve", "approve_first", "decline"):
             return _sorry("Please log in and decide.", status=400)
         pushed, issuer = session.request, self._addresses.issuer
         consent_id = pushed.consent_id
         customer = self._ledger.customer(session.user)
         chosen = tuple(one.account_id for one in customer.accounts if one.account_id in accounts)
-        if decision == "approve" and not chosen:
+        if decision != "decline" and not chosen:
             return _sorry("Choose at least one account.", status=400)
         del self._sessions[key]
         try:
             if decision == "decline":
                 self._consents.reject(consent_id)
                 return _back(pushed, issuer, error="access_denied", error_description="the user declined")
-            self._consents.authorize(consent_id, user=session.user, account_ids=chosen)
+            self._consents.authorize(
+                consent_id, user=session.user, account_ids=chosen, second=decision == "approve_first"
+            )
         except MoveError as fault:
             return _back(pushed, issuer, error="access_denied", error_description=str(fault))
         return _back(pushed, issuer, code=self._grants.code(consent_id, pushed))
@@ -340,8 +351,9 @@ class TokenServer:
         self._check_client_id(request, form)
         self._reader.client(form, request.certificate)
         certificate = thumbprint(request.certificate or b"")
-        if "scope" in form and not {"accounts"} <= set(form["scope"].split()) <= {"openid", "accounts"}:
-            raise OAuthError("invalid_scope", "scope must be 'accounts' or 'openid accounts'")
+        opening = asked == "client_credentials" and form["scope"] == OPENING_SCOPE
+        if "scope" in form and not opening and not {"accounts"} <= set(form["scope"].split()) <= {"openid", "accounts"}:
+            raise OAuthError("invalid_scope", "scope must be 'accounts', 'openid accounts', or 'account-opening' alone")
         if asked == "client_credentials":
             issued = self._grants.client_credentials(form["scope"], certificate=certificate)
             self._note(request, "issued", issued)
@@ -384,7 +396,7 @@ class TokenServer:
         consent_id = self._grants.consent_of(refresh_token=refresh_token)
         if consent_id is None:
             return
-        if self._consents.get(consent_id).status not in (Status.Authorized, Status.Suspended):
+        if self._consents.get(consent_id).status in TERMINAL:
             self._grants.end(consent_id, "consent_ended")
 
     def _id_token(self, consent: Consent, pushed: PushedRequest) -> str:

@@ -23,11 +23,13 @@ from syncworker.simulator.consents import Consent, Consents
 from syncworker.simulator.dice import Dice
 from syncworker.simulator.drift import Drift
 from syncworker.simulator.editions import RATES
+from syncworker.simulator.events import Events
 from syncworker.simulator.faults import Fault, Faults, Kind
 from syncworker.simulator.grants import Grants, Reuse, Rotation
 from syncworker.simulator.identity import Identity, thumbprint_of
 from syncworker.simulator.ledger import Account, Balance, Ledger, PartyRole, Person, Transaction
 from syncworker.simulator.listings import LISTINGS, book_party, book_rows
+from syncworker.simulator.openings import Openings
 from syncworker.simulator.render import Item, balance_item, transaction_item
 from syncworker.simulator.resources import Resources
 from syncworker.simulator.served import Log
@@ -52,10 +54,13 @@ class Bank:
         self.faults = faults
         self.log = log
         self.drifts: list[Drift] = []
+        self.openings: Openings | None = None
+        self.events: Events | None = None
         self.identity: Identity | None = None
         self.signer: Signer | None = None
         self._resources: Resources | None = None
         self._made = 0
+        consents.on_move = self._consent_moved
 
     @property
     def resources(self) -> Resources | None:
@@ -103,7 +108,7 @@ class Bank:
 
     def _shown(self, consent: Consent, *, repeats: bool) -> dict[str, list[Item]]:
         shown: dict[str, list[Item]] = {}
-        if consent.user is None:
+        if consent.user is None or not consent.agreed:
             return shown
         version = consent.version
         rates = RATES[version] in consent.permissions
@@ -138,6 +143,8 @@ class Bank:
             "permissions": sorted(consent.permissions),
             "from_date": consent.from_date,
             "to_date": consent.to_date,
+            "revoked_by": consent.revoked_by,
+            "held": consent.held,
             "user": consent.user,
             "account_ids": list(consent.account_ids),
             "grant": grant
@@ -436,6 +443,23 @@ class Bank:
 
     # -- consents and tokens ------------------------------------------------------------------------------------------
 
+    def _consent_moved(self, consent: Consent) -> None:
+        if self.events is not None:
+            self.events.consent_moved(consent)
+
+    def agree(self, consent_id: str) -> None:
+        """The second authoriser of a held consent agrees.
+
+        Raises:
+            MoveError: nobody waits for one.
+        """
+        self.consents.agree(consent_id)
+
+    def reject(self, consent_id: str) -> None:
+        """The LFI, or the second authoriser, refuses a consent nobody can use yet; its tokens end."""
+        self.consents.reject(consent_id)
+        self.grants.end(consent_id, "consent_rejected")
+
     def suspend(self, consent_id: str) -> None:
         """The LFI blocks a consent; its tokens stay."""
         self.consents.suspend(consent_id)
@@ -485,6 +509,62 @@ class Bank:
             for name in (N.TRANSACTIONS, N.STATEMENTS):
                 self.paginate(name, page_size)
 
+    def configure_events(self, **facts: Any) -> None:
+        """Change how events are sent; `facts` as `events.Events.configure` takes them."""
+        self._sender().configure(**facts)
+
+    def event_facts(self) -> list[Item]:
+        """Every event, what became of it and how it was answered."""
+        return self._sender().facts()
+
+    def send_event(self, consent_id: str) -> Item:
+        """Tell the TPP of a consent as it is, moved or not.
+
+        Raises:
+            KeyError: no such consent.
+            ValueError: nobody subscribed to it.
+        """
+        return self._sender().send(self.consents.get(consent_id))
+
+    def forge_event(self, consent_id: str, **facts: Any) -> Item:
+        """Tell the TPP what a forger would; `facts` as `events.Events.forge` takes them."""
+        return self._sender().forge(self.consents.get(consent_id), **facts)
+
+    def repeat_event(self, seq: int) -> Item:
+        """Send an event of the log again, byte for byte."""
+        return self._sender().repeat(seq)
+
+    def release_events(self) -> int:
+        """Send what `reorder` has gathered, the newest first."""
+        return self._sender().release()
+
+    def _sender(self) -> Events:
+        if self.events is None:
+            raise KeyError("events")
+        return self.events
+
+    def opening_moves(self, account_id: str, status: str, **facts: Any) -> Item:
+        """Move an account opening to a status; `facts` as `openings.Openings.move` takes them.
+
+        Raises:
+            KeyError: no such opening, or the bank is not open.
+            ValueError, MoveError: a status it cannot take.
+        """
+        return self._opened().move(account_id, status, **facts)
+
+    def configure_openings(self, **facts: Any) -> None:
+        """Change how account openings are answered; `facts` as `openings.Openings.configure` takes them."""
+        self._opened().configure(**facts)
+
+    def opening_facts(self) -> list[Item]:
+        """Every account opening; nothing personal."""
+        return self._opened().facts()
+
+    def _opened(self) -> Openings:
+        if self.openings is None:
+            raise KeyError("openings")
+        return self.openings
+
     def renew_certificate(self) -> str:
         """Certify a new transport certificate for the TPP, over the files of the old one, which stays good.
 
@@ -518,7 +598,9 @@ class Bank:
 
     def advance(self, seconds: float) -> datetime:
         """Move the bank's clock and tell its time."""
-        return self.clock.advance(timedelta(seconds=seconds))
+        now = self.clock.advance(timedelta(seconds=seconds))
+        self.consents.settle()
+        return now
 
     def forget_peaks(self) -> None:
         """Start counting the most requests in flight anew."""
@@ -654,7 +736,8 @@ VERBS: Final[dict[str, Callable[..., Any]]] = {
         "expire", "end_grant", "configure", "paginate", "is_current", "advance", "forget_peaks", "latency", "answers",
         "drop_response", "hang", "html", "truncated", "foreign_link", "loop_link", "gzip_bomb", "deep", "giant_amount",
         "wrong_length", "duplicate", "wrong_type", "forged", "drip", "clear_faults",
-        "renew_certificate",
+        "renew_certificate", "opening_moves", "configure_openings", "agree", "reject", "configure_events", "send_event",
+        "forge_event", "repeat_event", "release_events",
     )
 }  # fmt: skip
 """What may be asked for through the door."""

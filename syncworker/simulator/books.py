@@ -59,6 +59,16 @@ class Books:
         answer: list[dict[str, Any]] = await self._get("/consents")
         return answer
 
+    async def openings(self) -> list[dict[str, Any]]:
+        """Facts of each account opening; see `bank.Bank.opening_facts`."""
+        answer: list[dict[str, Any]] = await self._get("/openings")
+        return answer
+
+    async def events(self) -> list[dict[str, Any]]:
+        """What was told to the TPP, and how it was answered; see `events.Sent`."""
+        answer: list[dict[str, Any]] = await self._get("/events")
+        return answer
+
     async def books(self, consent_id: str | None = None, *, repeats: bool = False) -> list[dict[str, Any]]:
         """What the bank has, per consent; see `bank.Bank.books`.
 

@@ -40,11 +40,18 @@ class Browser:
         await self._client.aclose()
 
     async def decide(
-        self, authorization_url: str, *, user: str, approve: bool = True, accounts: Collection[str] | None = None
+        self,
+        authorization_url: str,
+        *,
+        user: str,
+        approve: bool = True,
+        second: bool = False,
+        accounts: Collection[str] | None = None,
     ) -> str:
         """Log in as `user`, approve or decline, and give the redirect URL the bank sends the user to.
 
         Args:
+            second: approve as the first of two authorisers.
             accounts: AccountIds to leave ticked; all unless given.
 
         Raises:
@@ -62,7 +69,8 @@ class Browser:
             if answer.status_code != 200:
                 break
             form = _Form(answer.text)
-            fields = form.fill(user=user, approve=approve, accounts=accounts)
+            decision = ("approve_first" if second else "approve") if approve else "decline"
+            fields = form.fill(user=user, decision=decision, accounts=accounts)
             answer = await self._client.post(urljoin(str(answer.request.url), form.action), data=fields)
         raise PageError(f"the consent page did not lead on: status {answer.status_code}")
 
@@ -86,9 +94,9 @@ class _Form(HTMLParser):
         elif tag == "input" and facts.get("type") == "checkbox" and "checked" in facts:
             self.ticked.append(facts.get("value") or "")
 
-    def fill(self, *, user: str, approve: bool, accounts: Collection[str] | None) -> dict[str, str | list[str]]:
+    def fill(self, *, user: str, decision: str, accounts: Collection[str] | None) -> dict[str, str | list[str]]:
         """What a person would send."""
         if "user" in self.buttons:
             return {"user": user}
         kept = [one for one in self.ticked if accounts is None or one in accounts]
-        return {"decision": "approve" if approve else "decline", "account": kept}
+        return {"decision": decision, "account": kept}

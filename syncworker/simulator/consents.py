@@ -4,7 +4,7 @@ Source: Consent, "Consent States"; Account Information API, `AEReadConsentRespon
 `AEBankDataSharingConsentPropertiesV21` (v2.1-errata2).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
@@ -15,7 +15,8 @@ from syncworker.simulator.render import instant
 from syncworker.standard.consents import ARROWS, Status
 from syncworker.standard.versions import Version
 
-REVOKERS = ("LFI", "TPP", "LFI.InitiatedByUser", "TPP.InitiatedByUser")
+TPP_REVOKERS: Final = frozenset({"TPP", "TPP.InitiatedByUser"})
+"""What a TPP may say of a revocation; the other two values of `RevokedBy` are the LFI's."""
 ROOT_NAMES_ITSELF: Final = frozenset({Version.V1_2, Version.V2_0})
 """Versions whose consent answers require `BaseConsentId`, also of a consent that has none."""
 REQUEST_ONLY: Final = frozenset({"ReadConsents"})
@@ -35,6 +36,7 @@ class Consent:
         asked: the RAR's `consent` object as pushed; immutable.
         user: who agreed; `None` until someone did.
         account_ids: what they agreed to show.
+        held: a second authoriser is needed, and has not agreed.
     """
 
     consent_id: str
@@ -52,6 +54,12 @@ class Consent:
     revoked_by: str | None = None
     user: str | None = None
     account_ids: tuple[str, ...] = ()
+    held: bool = False
+
+    @property
+    def agreed(self) -> bool:
+        """Whether everybody who has to agree did, at some time."""
+        return self.user is not None and not self.held
 
     def shows(self, local_day: date) -> bool:
         """Whether a transaction booked on this UAE date lies within FromDate and ToDate, both inclusive."""
@@ -61,9 +69,14 @@ class Consent:
 
 
 class Consents:
-    """All consents of the Hub, by ConsentId."""
+    """All consents of the Hub, by ConsentId.
+
+    Attributes:
+        on_move: is told each consent whose status has moved; staging one is no move.
+    """
 
     def __init__(self, clock: BankClock) -> None:
+        self.on_move: Callable[[Consent], None] = lambda _: None
         self._clock = clock
         self._consents: dict[str, Consent] = {}
 
@@ -81,8 +94,13 @@ class Consents:
         """
         consent = self._consents[consent_id]
         if consent.status in ARROWS and consent.expires_at <= self._clock.now():
-            self._set(consent, Status.Expired)
+            self._set(consent, Status.Expired, at=consent.expires_at)
         return consent
+
+    def settle(self) -> None:
+        """Let every consent whose end has come be Expired, as of that instant."""
+        for consent_id in tuple(self._consents):
+            self.get(consent_id)
 
     def stage(self, asked: Asked) -> Consent:
         """File a new consent as AwaitingAuthorization.
@@ -110,29 +128,44 @@ class Consents:
         )
         return consent
 
-    def authorize(self, consent_id: str, *, user: str, account_ids: tuple[str, ...]) -> Consent:
+    def authorize(self, consent_id: str, *, user: str, account_ids: tuple[str, ...], second: bool = False) -> Consent:
         """The user agreed, showing these accounts.
 
+        Args:
+            second: a second authoriser has to agree too; until `agree` the consent stays AwaitingAuthorization.
+
         Raises:
-            MoveError: not AwaitingAuthorization, or the chain belongs to another user.
+            MoveError: not AwaitingAuthorization, agreed to already, or the chain belongs to another user.
         """
         consent = self.get(consent_id)
         root = self._consents.get(consent.base_consent_id or "")
         if root is not None and root.user not in (None, user):
             raise MoveError("the BaseConsentId was authorised by another user")
+        if consent.status is not Status.AwaitingAuthorization or consent.user is not None:
+            raise MoveError(f"{consent.status} cannot be agreed to")
+        consent.user, consent.account_ids, consent.held = user, account_ids, second
+        return consent if second else self._set(consent, Status.Authorized)
+
+    def agree(self, consent_id: str) -> Consent:
+        """The second authoriser agreed.
+
+        Raises:
+            MoveError: nobody waits for one.
+        """
+        consent = self.get(consent_id)
+        if not consent.held:
+            raise MoveError("no second authoriser is waited for")
         self._move(consent, Status.Authorized, frozenset({Status.AwaitingAuthorization}))
-        consent.user, consent.account_ids = user, account_ids
+        consent.held = False
         return consent
 
     def reject(self, consent_id: str) -> Consent:
-        """The user declined, or the LFI refused."""
+        """The user declined, the second authoriser did, or the LFI refused."""
         return self._move(self.get(consent_id), Status.Rejected)
 
     def revoke(self, consent_id: str, *, by: str = "LFI.InitiatedByUser") -> Consent:
         """End the consent for good."""
-        consent = self._move(self.get(consent_id), Status.Revoked)
-        consent.revoked_by = by
-        return consent
+        return self._move(self.get(consent_id), Status.Revoked, revoked_by=by)
 
     def suspend(self, consent_id: str) -> Consent:
         """Block the consent; the LFI may lift it again."""
@@ -168,12 +201,21 @@ class Consents:
             body["Subscription"] = consent.subscription
         return body
 
-    def _move(self, consent: Consent, to: Status, origins: frozenset[Status] | None = None) -> Consent:
+    def _move(
+        self,
+        consent: Consent,
+        to: Status,
+        origins: frozenset[Status] | None = None,
+        *,
+        revoked_by: str | None = None,
+    ) -> Consent:
         allowed = ARROWS.get(consent.status, frozenset())
         if to not in allowed or (origins is not None and consent.status not in origins):
             raise MoveError(f"{consent.status} does not become {to}")
+        consent.revoked_by = revoked_by
         return self._set(consent, to)
 
-    def _set(self, consent: Consent, status: Status) -> Consent:
-        consent.status, consent.status_updated_at = status, self._clock.now()
+    def _set(self, consent: Consent, status: Status, *, at: datetime | None = None) -> Consent:
+        consent.status, consent.status_updated_at = status, at or self._clock.now()
+        self.on_move(consent)
         return consent

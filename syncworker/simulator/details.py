@@ -162,6 +162,11 @@ def is_uuid(text: Any) -> bool:
         return False
 
 
+def is_webhook(url: Any) -> bool:
+    """Whether a value is an address events may be sent to: https, no more is published."""
+    return isinstance(url, str) and _WEBHOOK.fullmatch(url) is not None
+
+
 def _members(value: Mapping[str, Any], needs: set[str], may: set[str]) -> None:
     for name in sorted(needs - value.keys()):
         raise DetailsError(name, "is missing")
@@ -246,5 +251,5 @@ def _subscription(value: Any) -> None:
     webhook = value.get("Webhook") if isinstance(value, dict) and len(value) == 1 else None
     if not isinstance(webhook, dict) or webhook.keys() != {"Url", "IsActive"}:
         raise DetailsError("subscription", "must be {Webhook: {Url, IsActive}}")
-    if type(webhook["IsActive"]) is not bool or not _WEBHOOK.fullmatch(str(webhook["Url"])):
+    if type(webhook["IsActive"]) is not bool or not is_webhook(webhook["Url"]):
         raise DetailsError("subscription", "needs an https Url and a boolean IsActive")

@@ -2,6 +2,8 @@
 
     GET  /customers                 login names and their accounts
     GET  /consents                  facts of each consent
+    GET  /openings                  facts of each account opening
+    GET  /events                    what was told to the TPP, and how it was answered
     GET  /books[?consent_id=…]      what the bank has, per consent (`bank.Bank.books`); `repeats=1` for all of it
     GET  /log[?since=n]             what was served after entry n, counters, peaks
     GET  /tokens[?since=n]          the token log
@@ -37,6 +39,8 @@ class BooksDoor:
         self._readings: dict[str, Callable[[dict[str, str]], Any]] = {
             "/customers": lambda _: bank.customers(),
             "/consents": lambda _: bank.consent_facts(),
+            "/openings": lambda _: bank.opening_facts(),
+            "/events": lambda _: bank.event_facts(),
             "/books": lambda query: bank.books(query.get("consent_id"), repeats="repeats" in query),
             "/log": lambda query: bank.log.facts(int(query.get("since", "0"))),
             "/tokens": lambda query: bank.log.token_facts(int(query.get("since", "0"))),

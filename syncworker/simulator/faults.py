@@ -4,7 +4,8 @@ A fault names the operations it strikes (`*` for all), how many times it strikes
 should spare the others, one consent.  Faults strike in the order they were ordered, one to a request; latency is apart.
 
 Operations: discovery, jwks, authorize, par, token (and token.authorization_code, token.refresh_token,
-token.client_credentials), consent, consents, consent_patch, and the names of `standard.resources`.
+token.client_credentials), consent, consents, consent_patch, opening_create, opening_status, opening (the status at the
+path of v2.0), opening_subscription, and the names of `standard.resources`.
 
 Source: Fault scenarios, `reliability.md` §9.
 """

@@ -46,6 +46,8 @@ class Identity:
     client: Client
     client_thumbprint: str
     client_signing_keys: dict[str, rsa.RSAPublicKey]
+    client_encryption_key: rsa.RSAPublicKey
+    client_encryption_kid: str
     lfi_signing_key: rsa.RSAPrivateKey
     lfi_kid: str
     ca_bundle: Path
@@ -71,6 +73,16 @@ class Identity:
         )
         self._renewed.add(thumbprint_of(pair[0]))
         return pair
+
+    @property
+    def encryption_key(self) -> Path:
+        """The private half of the key that events are encrypted to: the TPP's own."""
+        return self.folder / "tpp-encryption.key"
+
+    @property
+    def web_certificate(self) -> tuple[Path, Path]:
+        """Certificate and key of the TPP's own server on loopback: where events come in."""
+        return self.folder / "tpp-web.pem", self.folder / "tpp-web.key"
 
     def register_signing_key(self, name: str) -> tuple[Path, str]:
         """Make and register one more signing key of the client, beside the one it has.
@@ -123,22 +135,25 @@ def load_or_create(folder: Path, *, redirect_uri: str, client_id: str | None = N
         _make_authority(folder, now)
     authority = _load_key(folder / "ca.key")
     issuer = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes()).subject
-    if not _fresh(folder / "server.pem", now):
-        key = ec.generate_private_key(ec.SECP256R1())
-        _write_pair(folder, "server", _certify(
-            key, _name("localhost"), issuer, authority, not_before=now - timedelta(minutes=5),
-            not_after=now + LIFE, server=True,
-        ), key)  # fmt: skip
+    for name in ("server", "tpp-web"):
+        if not _fresh(folder / f"{name}.pem", now):
+            key = ec.generate_private_key(ec.SECP256R1())
+            _write_pair(folder, name, _certify(
+                key, _name("localhost"), issuer, authority, not_before=now - timedelta(minutes=5),
+                not_after=now + LIFE, server=True,
+            ), key)  # fmt: skip
     if not _fresh(folder / "tpp-transport.pem", now, common_name=known):
         client_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         _write_pair(folder, "tpp-transport", _certify(
             client_key, _name(known), issuer, authority, not_before=now - timedelta(minutes=5),
             not_after=now + LIFE, server=False,
         ), client_key)  # fmt: skip
-    for name in ("tpp-signing", "lfi-signing"):
+    for name in ("tpp-signing", "lfi-signing", "tpp-encryption"):
         if not (folder / f"{name}.key").exists():
             _write(folder / f"{name}.key", _pem(rsa.generate_private_key(public_exponent=65537, key_size=2048)))
-    signing, lfi = (_rsa(_load_key(folder / f"{name}.key")) for name in ("tpp-signing", "lfi-signing"))
+    signing, lfi, encryption = (
+        _rsa(_load_key(folder / f"{name}.key")) for name in ("tpp-signing", "lfi-signing", "tpp-encryption")
+    )
     transport = x509.load_pem_x509_certificate((folder / "tpp-transport.pem").read_bytes())
     return Identity(
         folder=folder,
@@ -152,6 +167,8 @@ def load_or_create(folder: Path, *, redirect_uri: str, client_id: str | None = N
         ),
         client_thumbprint=thumbprint(transport.public_bytes(serialization.Encoding.DER)),
         client_signing_keys={_kid(signing.public_key()): signing.public_key()},
+        client_encryption_key=encryption.public_key(),
+        client_encryption_kid=_kid(encryption.public_key()),
         lfi_signing_key=lfi,
         lfi_kid=_kid(lfi.public_key()),
         ca_bundle=folder / "ca.pem",

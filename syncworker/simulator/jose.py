@@ -1,13 +1,15 @@
-"""Compact JWS with PS256, signed and checked by the bank's own few lines over `cryptography`.
+"""Compact JWS with PS256 and compact JWE, by the bank's own few lines over `cryptography`.
 
-Nothing here knows joserfc or Authlib: what we send with those is judged by other code.
+Nothing here knows joserfc or Authlib: what we send with those is judged by other code, and what they judge was not
+written with them.
 
-Source: RFC 7515, RFC 7518 §3.5; `domain.md` §2.1 ("anything else rejected").
+Source: RFC 7515, RFC 7516 §5.1, RFC 7518 §3.5, §4.3 and §5.3; `domain.md` §2.1 ("anything else rejected"), §7.1.
 """
 
 import base64
 import binascii
 import json
+import os
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -15,8 +17,10 @@ from typing import Any, Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 SIZE_MAX: Final = 64 * 1024
+_TAG_BYTES: Final = 16
 _BASE64URL: Final = re.compile(r"^[A-Za-z0-9_-]+$")
 
 
@@ -53,6 +57,17 @@ def sign_payload(payload: bytes, key: rsa.RSAPrivateKey, kid: str) -> str:
     header = {"alg": "PS256", "typ": "JWT", "kid": kid}
     signed = f"{encode(json.dumps(header, separators=(',', ':')).encode())}.{encode(payload)}"
     return f"{signed}.{encode(key.sign(signed.encode(), _padding(), hashes.SHA256()))}"
+
+
+def encrypt(plain: str, key: rsa.RSAPublicKey, kid: str) -> str:
+    """A compact JWE around a JWS, for the holder of the key that `kid` names."""
+    header = {"alg": "RSA-OAEP-256", "enc": "A256GCM", "kid": kid, "cty": "JWT"}
+    protected = encode(json.dumps(header, separators=(",", ":")).encode())
+    content_key, nonce = os.urandom(32), os.urandom(12)
+    oaep = padding.OAEP(mgf=padding.MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=None)
+    sealed = AESGCM(content_key).encrypt(nonce, plain.encode(), protected.encode())
+    parts = (key.encrypt(content_key, oaep), nonce, sealed[:-_TAG_BYTES], sealed[-_TAG_BYTES:])
+    return ".".join((protected, *map(encode, parts)))
 
 
 def verify(token: str, keys: Mapping[str, rsa.RSAPublicKey]) -> dict[str, Any]:

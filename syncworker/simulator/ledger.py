@@ -248,6 +248,19 @@ class Ledger:
         """Every customer, in order of their login names."""
         return (self.customer(user) for user in self.users)
 
+    def open_account(self, user: str, account: Account) -> Account:
+        """Give a customer one more account.
+
+        Raises:
+            KeyError: nobody has this name.
+            ValueError: the id is taken.
+        """
+        if account.account_id in self._accounts:
+            raise ValueError("AccountId: taken")
+        self.customer(user).accounts.append(account)
+        self._accounts[account.account_id] = account
+        return account
+
     def insert_transaction(self, account_id: str, row: Transaction) -> Transaction:
         """Add a transaction.  Balances stay as they are: one verb, one change.
 

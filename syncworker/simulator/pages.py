@@ -114,8 +114,24 @@ def decide(action: str, consent: Consent, customer: Customer) -> bytes:
         f"<ul>{asked}</ul>{window}<h2>Until</h2><p>{escape(until)} <small>UAE time</small></p>"
         f'<form method="post" action="{escape(action)}"><h2>From these accounts</h2><ul>{accounts}</ul>'
         '<footer><button class="go" name="decision" value="approve">Approve</button>'
+        '<button name="decision" value="approve_first">Approve, and ask a second authoriser</button>'
         '<button name="decision" value="decline">Decline</button></footer></form>',
     )
+
+
+def own_consents(action: str, user: str, consents: Iterable[tuple[Consent, Iterable[tuple[str, str]]]]) -> bytes:
+    """A customer's consents, each with its buttons (act, what it says)."""
+    items = "".join(
+        f"<li><b>{escape(consent.status)}</b> <small>until "
+        f"{consent.expires_at.astimezone(UAE).strftime('%d %B %Y')} · {escape(consent.consent_id)}</small>"
+        f'<form method="post" action="{escape(action)}">'
+        f'<input type="hidden" name="consent" value="{escape(consent.consent_id)}"><footer>'
+        + "".join(f'<button name="act" value="{escape(act)}">{escape(says)}</button>' for act, says in buttons)
+        + "</footer></form></li>"
+        for consent, buttons in consents
+    )
+    listed = f"<ul>{items}</ul>" if items else "<p>You share your data with nobody.</p>"
+    return _page("Your consents", f"<h1>Whom {escape(user)} shares data with</h1>{listed}")
 
 
 def sorry(message: str) -> bytes:

@@ -24,8 +24,8 @@ import msgspec
 
 from syncworker.simulator.asgi import JSON, Answer, Request, Trace, json_answer
 from syncworker.simulator.clock import BankClock
-from syncworker.simulator.consents import REVOKERS, Consent, Consents, MoveError
-from syncworker.simulator.details import is_uuid
+from syncworker.simulator.consents import TPP_REVOKERS, Consent, Consents, MoveError
+from syncworker.simulator.details import is_uuid, is_webhook
 from syncworker.simulator.editions import RATES
 from syncworker.simulator.faults import Fault
 from syncworker.simulator.grants import AccessToken, Grants
@@ -388,6 +388,8 @@ class Resources:
             raise RefusalError(415)
         data, subscription = _read_patch(request.body)
         consent = self._consents.get(consent_id)
+        if subscription is not None and "Url" not in subscription and consent.subscription is None:
+            raise RefusalError(400, "Body.InvalidFormat", "is needed the first time", "Subscription.Webhook.Url")
         if data is not None and consent.status is not Status.Revoked:  # a repeated PATCH is safe
             try:
                 self._consents.revoke(consent_id, by=data.get("RevokedBy", "TPP"))
@@ -395,8 +397,7 @@ class Resources:
                 raise RefusalError(400, "Consent.BusinessRuleViolation", str(fault), "Data.Status") from fault
             self._grants.end(consent_id, "consent_revoked")
         if subscription is not None:
-            webhook = dict((consent.subscription or {}).get("Webhook", {})) | subscription["Webhook"]
-            consent.subscription = {"Webhook": webhook}
+            consent.subscription = {"Webhook": dict((consent.subscription or {}).get("Webhook", {})) | subscription}
         return Answer(204)
 
 
@@ -521,7 +522,7 @@ def _check_headers(request: Request) -> None:
 
 
 def _read_patch(body: bytes) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """`Data` and `Subscription` of an `AEPatchConsent`; nothing else may be there."""
+    """`Data` and `Subscription.Webhook` of an `AEPatchConsent`; nothing else may be there."""
     refusal = RefusalError(400, "Body.InvalidFormat", "not a PatchConsent")
     try:
         patch = msgspec.json.decode(body)
@@ -530,14 +531,18 @@ def _read_patch(body: bytes) -> tuple[dict[str, Any] | None, dict[str, Any] | No
     if not isinstance(patch, dict) or not patch or patch.keys() - {"Data", "Subscription"}:
         raise refusal
     data, subscription = patch.get("Data"), patch.get("Subscription")
-    if data is not None and (
+    if "Data" in patch and (
         not isinstance(data, dict)
         or data.get("Status") != "Revoked"
         or data.keys() - {"Status", "RevokedBy"}
-        or data.get("RevokedBy", "TPP") not in REVOKERS
+        or data.get("RevokedBy", "TPP") not in TPP_REVOKERS
     ):
         raise refusal
-    webhook = subscription.get("Webhook") if isinstance(subscription, dict) else {}
-    if not isinstance(webhook, dict) or webhook.keys() - {"Url", "IsActive"}:
+    if "Subscription" not in patch:
+        return data, None
+    webhook = subscription.get("Webhook") if isinstance(subscription, dict) and len(subscription) == 1 else None
+    if not isinstance(webhook, dict) or not webhook or webhook.keys() - {"Url", "IsActive"}:
         raise refusal
-    return data, subscription
+    if type(webhook.get("IsActive", True)) is not bool or not is_webhook(webhook.get("Url", "https://unchanged")):
+        raise refusal
+    return data, webhook

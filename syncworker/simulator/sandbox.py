@@ -1,5 +1,6 @@
 """One sandbox bank, put together and listening on four loopback ports inside the running event loop."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -16,11 +17,14 @@ from syncworker.simulator.bank import Bank
 from syncworker.simulator.browser import Browser
 from syncworker.simulator.clock import BankClock
 from syncworker.simulator.consents import Consents
+from syncworker.simulator.counter import Counter
 from syncworker.simulator.door import BooksDoor
+from syncworker.simulator.events import Events
 from syncworker.simulator.faults import Faults
 from syncworker.simulator.grants import Grants, Reuse, Rotation
 from syncworker.simulator.identity import Client, Identity, load_or_create, write_secret
 from syncworker.simulator.ledger import Ledger
+from syncworker.simulator.openings import Openings, WithOpenings
 from syncworker.simulator.people import People
 from syncworker.simulator.requests import AssertionIds, Reader
 from syncworker.simulator.resources import Resources, base_path
@@ -32,6 +36,8 @@ from syncworker.standard.versions import Version
 
 REDIRECT_URI: Final = "https://tpp.example/callback"
 FACTS: Final = "sandbox.json"
+SETTLED_EVERY_S: Final = 0.5
+"""How often the bank looks for consents whose end has come."""
 
 
 class Sandbox:
@@ -142,6 +148,11 @@ class Sandbox:
         return {version: self.addresses.resources + base_path(version) for version in self.versions}
 
     @property
+    def opening_base_urls(self) -> dict[str, str]:
+        """rs1 with the base path of each version of the account-opening API."""
+        return {} if self.bank.openings is None else self.bank.openings.base_urls
+
+    @property
     def users(self) -> tuple[str, ...]:
         """Login names of the customers."""
         return self.bank.ledger.users
@@ -161,6 +172,11 @@ class Sandbox:
                 listener = Listener(door, bound, context)
                 await listener.start()
                 stack.push_async_callback(listener.stop)
+            events = self._sender()
+            await events.start()
+            stack.push_async_callback(events.stop)
+            settling = asyncio.create_task(self._settle())
+            stack.push_async_callback(_ended, settling)
             stack.callback(self.bank.faults.clear)
             self._open = stack.pop_all()
         return self
@@ -178,12 +194,23 @@ class Sandbox:
         await self._open.aclose()
 
     async def decide(
-        self, authorization_url: str, *, user: str, approve: bool = True, accounts: Collection[str] | None = None
+        self,
+        authorization_url: str,
+        *,
+        user: str,
+        approve: bool = True,
+        second: bool = False,
+        accounts: Collection[str] | None = None,
     ) -> str:
-        """Play the user's browser through the consent page over HTTPS and give the redirect URL."""
+        """Play the user's browser through the consent page over HTTPS and give the redirect URL.
+
+        `second`: as the first of two authorisers; the other one decides by `Bank.agree` or `Bank.reject`.
+        """
         if self._browser is None:
             self._browser = Browser(self.ca_bundle)
-        return await self._browser.decide(authorization_url, user=user, approve=approve, accounts=accounts)
+        return await self._browser.decide(
+            authorization_url, user=user, approve=approve, second=second, accounts=accounts
+        )
 
     async def approve(self, authorization_url: str, *, user: str) -> str:
         """`decide`, with Approve for all accounts."""
@@ -197,6 +224,7 @@ class Sandbox:
             "discovery_url": self.discovery_url,
             "participants_url": self.issuer + PARTICIPANTS,
             "resource_base_url": self.resource_base_url,
+            "opening_base_urls": self.opening_base_urls,
             "resource_base_urls": {version.value: url for version, url in self.resource_base_urls.items()},
             "ca_bundle": str(self.ca_bundle),
             "client": {
@@ -206,6 +234,12 @@ class Sandbox:
                 "signing_kid": client.signing_kid,
                 "transport_certificate": str(client.transport_certificate),
                 "transport_key": str(client.transport_key),
+            },
+            "events": {
+                "encryption_kid": self.identity.client_encryption_kid,
+                "encryption_key": str(self.identity.encryption_key),
+                "web_certificate": str(self.identity.web_certificate[0]),
+                "web_key": str(self.identity.web_certificate[1]),
             },
             "books_url": self.books_url,
             "books_key": str(self.books_key),
@@ -221,6 +255,24 @@ class Sandbox:
         """Remove `sandbox.json`: nobody shall look for a bank that is not there."""
         (self.data_dir / FACTS).unlink(missing_ok=True)
 
+    def _sender(self) -> Events:
+        """The sender of events, told of every move from now on."""
+        bank, openings, resources = self.bank, self.bank.openings, self.bank.resources
+        assert openings is not None
+        assert resources is not None
+        events = bank.events = Events(
+            issuer=self.issuer, identity=self.identity, clock=bank.clock, body=resources.consent_body,
+            opening_body=openings.body,
+        )  # fmt: skip
+        openings.on_move = events.opening_moved
+        return events
+
+    async def _settle(self) -> None:
+        """Let consents expire by themselves, also when nobody asks about them."""
+        while True:
+            await asyncio.sleep(SETTLED_EVERY_S)
+            self.bank.consents.settle()
+
     def _doors(self, stack: contextlib.AsyncExitStack, key: str) -> tuple[Any, ...]:
         bank = self.bank
         ids = AssertionIds(self.data_dir / "assertion-ids", now=bank.clock.now())
@@ -235,14 +287,20 @@ class Sandbox:
             grants=bank.grants,
             clock=bank.clock,
         )
+        acts = {name: getattr(bank, name) for name in ("revoke", "suspend", "lift", "agree", "reject")}
+        counter = Counter(ledger=bank.ledger, consents=bank.consents, clock=bank.clock, acts=acts)
         issuer = Issuer(
             addresses=self.addresses, versions=self.versions, identity=self.identity, ledger=bank.ledger,
-            consents=bank.consents, grants=bank.grants, clock=bank.clock,
+            consents=bank.consents, grants=bank.grants, clock=bank.clock, counter=counter,
         )  # fmt: skip
         tokens = TokenServer(
             addresses=self.addresses, versions=self.versions, identity=self.identity, reader=reader,
             ledger=bank.ledger, consents=bank.consents, grants=bank.grants, resources=resources, clock=bank.clock,
             log=bank.log,
+        )  # fmt: skip
+        openings = bank.openings = Openings(
+            base_url=self.addresses.resources, issuer=self.issuer, identity=self.identity, ledger=bank.ledger,
+            grants=bank.grants, clock=bank.clock,
         )  # fmt: skip
         hosts: tuple[Host, ...] = (issuer, tokens)
         signer = bank.signer = Signer(
@@ -251,5 +309,11 @@ class Sandbox:
         )  # fmt: skip
         common: dict[str, Any] = {"clock": bank.clock, "log": bank.log, "faults": bank.faults, "witness": self.witness}
         doors = [Door(host, **common) for host in hosts]
-        doors.append(Door(resources, **common, signed=signer.signed))
+        doors.append(Door(WithOpenings(resources, openings), **common, signed=signer.signed))
         return (*doors, BooksDoor(bank, key=key))
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

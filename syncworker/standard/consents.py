@@ -68,6 +68,15 @@ class Purpose(StrEnum):
     AuditReconciliation = "AuditReconciliation"
 
 
+class Revoker(StrEnum):
+    """`RevokedBy`, of which a TPP sends its own two."""
+
+    LFI = "LFI"
+    LFI_USER = "LFI.InitiatedByUser"
+    TPP = "TPP"
+    TPP_USER = "TPP.InitiatedByUser"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsentRequest:
     """What we ask a user to agree to: the content of `authorization_details[0].consent`.
@@ -154,11 +163,37 @@ MEMBERS: Final[tuple[Member, ...]] = (
 # fmt: on
 
 
-def authorization_details(request: ConsentRequest, *, version: Version) -> list[dict[str, Any]]:
-    """The `authorization_details` claim of the request object: exactly one RAR, no member the schema does not list."""
+def authorization_details(
+    request: ConsentRequest, *, version: Version, events_url: str | None = None
+) -> list[dict[str, Any]]:
+    """The `authorization_details` claim of the request object: exactly one RAR, no member the schema does not list.
+
+    Args:
+        events_url: where the consent's event notifications are to be sent; `None`: none are asked for.  The member is
+            spelled in lower case here in every version, and with a capital in the consent (D-19).
+    """
     written = {member.name: member.write(request) for member in MEMBERS if version in member.versions}
     consent = {name: value for name, value in written.items() if value is not None}
-    return [{"type": rar_type(version), "consent": consent}]
+    details: dict[str, Any] = {"type": rar_type(version), "consent": consent}
+    if events_url is not None:
+        details["subscription"] = {"Webhook": {"Url": events_url, "IsActive": True}}
+    return [details]
+
+
+def revocation(by: Revoker) -> dict[str, Any]:
+    """The body of a PATCH that revokes a consent: `Revoked` is the only status a TPP may set.
+
+    Raises:
+        ValueError: only the LFI may say so.
+    """
+    if by not in (Revoker.TPP, Revoker.TPP_USER):
+        raise ValueError("RevokedBy: a TPP revokes as TPP or TPP.InitiatedByUser")
+    return {"Data": {"Status": Status.Revoked.value, "RevokedBy": by.value}}
+
+
+def subscription_change(*, is_active: bool, url: str | None = None) -> dict[str, Any]:
+    """The body of a PATCH that switches a consent's event notifications; the address only when it changes."""
+    return {"Subscription": {"Webhook": {"IsActive": is_active} | ({"Url": url} if url else {})}}
 
 
 # -- how a consent is read -------------------------------------------------------------------------------------------
@@ -170,6 +205,7 @@ class ConsentView:
 
     Attributes:
         status: as sent; a value outside `Status` is kept as text.
+        webhook_active: whether events are sent for it; `None` when its `Subscription` does not say.
         raw: the `Data` object as sent.
     """
 
@@ -182,6 +218,7 @@ class ConsentView:
     from_date: date | None = None
     to_date: date | None = None
     revoked_by: str | None = None
+    webhook_active: bool | None = None
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
@@ -208,6 +245,7 @@ def read_consent(payload: Mapping[str, Any]) -> ConsentView:
         from_date=_date(data.get("FromDate") or data.get("TransactionFromDateTime")),
         to_date=_date(data.get("ToDate") or data.get("TransactionToDateTime")),
         revoked_by=data.get("RevokedBy"),
+        webhook_active=_webhook_active(payload.get("Subscription")),
         raw=dict(data),
     )
 
@@ -215,6 +253,12 @@ def read_consent(payload: Mapping[str, Any]) -> ConsentView:
 def usable(status: str, expires_at: datetime, *, now: datetime) -> bool:
     """Whether data may be asked for: Authorized, and not past its end even if the status lags (trap 16)."""
     return status == S.Authorized and now < expires_at
+
+
+def _webhook_active(subscription: Any) -> bool | None:
+    webhook = subscription.get("Webhook") if isinstance(subscription, Mapping) else None
+    active = webhook.get("IsActive") if isinstance(webhook, Mapping) else None
+    return active if isinstance(active, bool) else None
 
 
 def _flat(codes: Sequence[Any]) -> list[str]:

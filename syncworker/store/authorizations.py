@@ -1,19 +1,24 @@
-"""Authorisations under way: what a redirect back from an LFI is checked against.
+"""Authorisations under way: what a redirect back from an LFI is checked against, and those only intended yet.
 
-The `code_verifier` and the `request_uri` lie sealed and are destroyed with the first use.
+The `code_verifier` and the `request_uri` lie sealed; they and the `nonce` are destroyed with the first use, and when
+the redirect would come too late.
+
+An *intent* says what a user is to be asked for.  Its request is pushed when the user opens it, since a `request_uri`
+lives for minutes (trap 9); opened again, it is pushed again, so one intent may lead to several authorisations.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from syncworker.standard.consents import ConsentRequest, Purpose, UserType
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
-from syncworker.store.tables import authorization
+from syncworker.store.tables import authorization, authorization_intent, consent
 
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
@@ -24,12 +29,13 @@ class StoredAuthorization:
     """One pushed authorisation request and what became of it.
 
     Attributes:
-        state, nonce: sent with the request; a redirect carries `state`, the ID token `nonce`.
+        state, nonce: sent with the request; a redirect carries `state`, the ID token `nonce` (empty once used).
         issuer: of the authorisation server that took the request; the redirect's `iss` must equal it.
         code_verifier: PKCE; `None` once used.
         request: `authorization_details` as sent.
         expires_at: end of the `request_uri`.
         outcome: what became of it; `None` while nothing did.
+        intent_id: the intent whose opening pushed it, if one did.
     """
 
     state: str = field(repr=False)
@@ -46,6 +52,39 @@ class StoredAuthorization:
     expires_at: datetime
     used_at: datetime | None = None
     outcome: str | None = None
+    intent_id: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredIntent:
+    """What a user is to be asked for, once they open it.
+
+    Attributes:
+        intent_id: random; whoever knows it may open it, so it is not logged.
+        user_ref: `None`: the root ConsentId will stand for the user.
+        version: `None`: the highest there is when it is opened.
+        request: its `consent_id` is a fresh one each time the row is read, as each push needs.
+        return_url: where the product wants its user back.
+        expires_at: the link's end.
+        opened: how many requests were pushed for it.
+        consent_id: of the request pushed last.
+        completed_at: when tokens came home.
+    """
+
+    intent_id: str = field(repr=False)
+    lfi: Slug
+    user_ref: str | None
+    version: Version | None
+    request: ConsentRequest
+    return_url: str | None = field(default=None, repr=False)
+    created_at: datetime
+    expires_at: datetime
+    opened: int = 0
+    consent_id: ConsentId | None = None
+    completed_at: datetime | None = None
+
+
+_NO_SECRETS: Final[Mapping[str, Any]] = {"code_verifier": None, "request_uri": None, "nonce": ""}
 
 
 class Authorizations:
@@ -73,6 +112,7 @@ class Authorizations:
                 expires_at=row.expires_at,
                 used_at=row.used_at,
                 outcome=row.outcome,
+                intent_id=row.intent_id,
             )
         )
 
@@ -93,9 +133,41 @@ class Authorizations:
                 authorization.c.state == state,
                 authorization.c.used_at.is_(None),
             )
-            .values(used_at=at, outcome=outcome, code_verifier=None, request_uri=None)
+            .values(used_at=at, outcome=outcome, **_NO_SECRETS)
         )
         return bool(done.rowcount)
+
+    async def forget_secrets(self, *, before: datetime) -> None:
+        """Destroy the secrets of requests made before then: their redirect would come too late."""
+        await self._unit.connection.execute(
+            sa.update(authorization)
+            .where(
+                authorization.c.tenant == self._unit.tenant,
+                authorization.c.used_at.is_(None),
+                authorization.c.code_verifier.is_not(None),
+                authorization.c.created_at < before,
+            )
+            .values(**_NO_SECRETS)
+        )
+
+    async def prune(self, *, before: datetime) -> None:
+        """Take away requests made before then that nobody came home with, and whose consent is not held.
+
+        Those of a renewal stay: the Hub lists their consents under the root, and we have to know them for ours.
+        """
+        base = authorization.c.request[(0, "consent", "BaseConsentId")].as_string()
+        held = sa.exists().where(
+            consent.c.tenant == authorization.c.tenant, consent.c.consent_id == authorization.c.consent_id
+        )
+        await self._unit.connection.execute(
+            sa.delete(authorization).where(
+                authorization.c.tenant == self._unit.tenant,
+                authorization.c.used_at.is_(None),
+                authorization.c.created_at < before,
+                base.is_(None),
+                ~held,
+            )
+        )
 
     async def settle(self, state: str, *, outcome: str) -> None:
         """Write down what became of a used request."""
@@ -127,6 +199,7 @@ class Authorizations:
             expires_at=row["expires_at"],
             used_at=row["used_at"],
             outcome=row["outcome"],
+            intent_id=row["intent_id"],
         )
 
     def _seal(self, column: str, state: str, secret: SecretStr | None) -> bytes | None:
@@ -140,3 +213,108 @@ class Authorizations:
             return None
         plain = self._unit.keyring.open(sealed, table=authorization.name, column=column, row=state)
         return SecretStr(plain.decode())
+
+
+class Intents:
+    """The table `authorization_intent`.  Nothing here commits."""
+
+    def __init__(self, unit: "UnitOfWork") -> None:
+        self._unit = unit
+
+    async def add(self, row: StoredIntent) -> None:
+        """File an intent whose id is new."""
+        await self._unit.connection.execute(
+            sa.insert(authorization_intent).values(
+                tenant=self._unit.tenant,
+                intent_id=row.intent_id,
+                lfi=row.lfi,
+                user_ref=row.user_ref,
+                version=row.version and row.version.value,
+                base_consent_id=row.request.base_consent_id,
+                terms=_terms(row.request),
+                return_url=row.return_url,
+                created_at=row.created_at,
+                expires_at=row.expires_at,
+            )
+        )
+
+    async def get(self, intent_id: str) -> StoredIntent | None:
+        """One intent; `None` when it is not ours."""
+        return await self._one(authorization_intent.c.intent_id == intent_id)
+
+    async def of_state(self, state: str) -> StoredIntent | None:
+        """The intent behind the `state` of a redirect; `None` when there is none, or the state is not ours."""
+        named = sa.select(authorization.c.intent_id).where(
+            authorization.c.tenant == self._unit.tenant, authorization.c.state == state
+        )
+        return await self._one(authorization_intent.c.intent_id == named.scalar_subquery())
+
+    async def pushed(self, intent_id: str, *, consent_id: ConsentId) -> None:
+        """Count one more request, and remember its ConsentId; not of one that is completed."""
+        table = authorization_intent
+        await self._update(intent_id, table.c.completed_at.is_(None), opened=table.c.opened + 1, consent_id=consent_id)
+
+    async def complete(self, intent_id: str, *, consent_id: ConsentId, at: datetime) -> bool:
+        """Tokens came home: it is not opened again.  `False` when another consent of it came home before."""
+        table = authorization_intent
+        first = sa.or_(table.c.completed_at.is_(None), table.c.consent_id == consent_id)
+        return await self._update(intent_id, first, consent_id=consent_id, completed_at=at)
+
+    async def prune(self, *, before: datetime) -> None:
+        """Take away intents whose link ended before then."""
+        table = authorization_intent
+        await self._unit.connection.execute(
+            sa.delete(table).where(table.c.tenant == self._unit.tenant, table.c.expires_at < before)
+        )
+
+    async def _update(self, intent_id: str, which: sa.ColumnElement[bool], **values: Any) -> bool:
+        table = authorization_intent
+        done = await self._unit.connection.execute(
+            sa.update(table)
+            .where(table.c.tenant == self._unit.tenant, table.c.intent_id == intent_id, which)
+            .values(**values)
+        )
+        return bool(done.rowcount)
+
+    async def _one(self, condition: sa.ColumnElement[bool]) -> StoredIntent | None:
+        query = sa.select(authorization_intent).where(authorization_intent.c.tenant == self._unit.tenant, condition)
+        row = (await self._unit.connection.execute(query)).mappings().first()
+        return None if row is None else _intent(row)
+
+
+def _terms(request: ConsentRequest) -> dict[str, Any]:
+    """What of a request is kept: everything but its ConsentId, which is chosen with each push."""
+    return {
+        "permissions": list(request.permissions),
+        "expires_at": request.expires_at.isoformat(),
+        "user_type": request.user_type.value,
+        "purpose": request.purpose.value,
+        "from_date": request.from_date and request.from_date.isoformat(),
+        "to_date": request.to_date and request.to_date.isoformat(),
+    }
+
+
+def _intent(row: Mapping[Any, Any]) -> StoredIntent:
+    terms = row["terms"]
+    base = row["base_consent_id"]
+    return StoredIntent(
+        intent_id=row["intent_id"],
+        lfi=Slug(row["lfi"]),
+        user_ref=row["user_ref"],
+        version=Version(row["version"]) if row["version"] else None,
+        request=ConsentRequest(
+            permissions=tuple(terms["permissions"]),
+            expires_at=datetime.fromisoformat(terms["expires_at"]),
+            user_type=UserType(terms["user_type"]),
+            purpose=Purpose(terms["purpose"]),
+            base_consent_id=ConsentId(base) if base else None,
+            from_date=date.fromisoformat(terms["from_date"]) if terms["from_date"] else None,
+            to_date=date.fromisoformat(terms["to_date"]) if terms["to_date"] else None,
+        ),
+        return_url=row["return_url"],
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        opened=row["opened"],
+        consent_id=row["consent_id"] and ConsentId(row["consent_id"]),
+        completed_at=row["completed_at"],
+    )

@@ -1,13 +1,14 @@
 """Connections and consents: what the Hub told us about each, and what is ours alone (paused, needs consent).
 
 The Hub is the system of record: a surprising move of a status is written down in `audit` and followed, never refused
-(`domain.md` §4).  A view older than the one we hold changes nothing, since answers overtake each other.
+(`domain.md` §4).  A view older than the one we hold changes nothing, since answers overtake each other; but an end is
+always the last word, whatever its date.
 """
 
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
 
 STATUS_LENGTH: Final = 40
+
+ON_ITS_WAY_MAX: Final = timedelta(minutes=15)
+"""No answer is on its way for so long, the wait of a token answer for an absent database included.
+
+A view dated before a move that happened longer ago than this did not miss the move: one of the two dates is wrong, as
+where a bank's clock dates what its Hub dates too, and the view is the newer word.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +58,13 @@ class StoredConsent:
         status_seen_at: when we last heard from the Hub.
         paused_at: ours alone: no calls while set.
         needs_consent: why the user has to consent again; `None` while the grant lives.
+        revoke_asked_at: when it was revoked here: no calls from then on, whatever the Hub still says.
+        revoke_by: `RevokedBy` of that revocation.
+        ended_at: when we saw its terminal status.
+        compared_at: when it was last compared with the Hub as a whole.
+        drift: what that comparison could not mend, in words; `None` when nothing.
+        webhook_active: its event notifications, as the Hub last showed them; `None` when it never did.
+        webhook_wanted: how they are to be; `None` when the Hub has been told.
         raw: `Data` of the consent as last seen.
     """
 
@@ -72,6 +87,13 @@ class StoredConsent:
     revoked_by: str | None = None
     paused_at: datetime | None = None
     needs_consent: str | None = None
+    revoke_asked_at: datetime | None = None
+    revoke_by: str | None = None
+    ended_at: datetime | None = None
+    compared_at: datetime | None = None
+    drift: str | None = None
+    webhook_active: bool | None = None
+    webhook_wanted: bool | None = None
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -80,8 +102,9 @@ class StoredConsent:
         return self.status in TERMINAL
 
     def callable_at(self, now: datetime) -> bool:
-        """Whether data and tokens may be asked for: Authorized, not past its end, not paused, grant alive."""
-        return usable(self.status, self.expires_at, now=now) and self.paused_at is None and self.needs_consent is None
+        """Whether data and tokens may be asked for: Authorized, not past its end, not paused or revoked here, alive."""
+        stopped = (self.paused_at, self.needs_consent, self.revoke_asked_at)
+        return usable(self.status, self.expires_at, now=now) and all(one is None for one in stopped)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,8 +202,16 @@ class Consents:
         return [_connection(row) for row in (await self._unit.connection.execute(query)).mappings()]
 
     async def live(self, connection_id: ConsentId) -> StoredConsent | None:
-        """The consent of a connection that data is asked with: the newest Authorized one, else the newest."""
-        authorized = sa.case((consent.c.status == Status.Authorized.value, 0), else_=1)
+        """The consent of a connection that data is asked with: the newest Authorized one, else the newest.
+
+        One that was revoked here, or whose grant is lost, counts as Authorized only where no other is.
+        """
+        stopped = sa.or_(consent.c.revoke_asked_at.is_not(None), consent.c.needs_consent.is_not(None))
+        authorized = sa.case(
+            (consent.c.status != Status.Authorized.value, 2),
+            (stopped, 1),
+            else_=0,
+        )
         query = (
             self._select()
             .where(consent.c.connection_id == connection_id)
@@ -189,6 +220,25 @@ class Consents:
         )
         row = (await self._unit.connection.execute(query)).mappings().first()
         return None if row is None else _stored(row)
+
+    async def chain_locked(self, connection_id: ConsentId, *, closed: bool = False) -> Sequence[StoredConsent]:
+        """Every consent of a connection, oldest first, kept from other writers until the end of this transaction.
+
+        Whoever takes several takes them in the order of their ids, so that nobody waits for the other.
+
+        Args:
+            closed: let nobody add a consent to the connection either, until then.
+        """
+        query = self._select().where(consent.c.connection_id == connection_id).order_by(consent.c.consent_id)
+        rows = (await self._unit.connection.execute(query.with_for_update(of=consent))).mappings().all()
+        if closed:  # a consent that is being added holds its connection by the foreign key: wait for it, and look again
+            await self._unit.connection.execute(
+                sa.select(connection.c.connection_id)
+                .where(connection.c.tenant == self._unit.tenant, connection.c.connection_id == connection_id)
+                .with_for_update()
+            )
+            rows = (await self._unit.connection.execute(query.with_for_update(of=consent))).mappings().all()
+        return sorted(map(_stored, rows), key=lambda one: (one.created_at, one.consent_id))
 
     async def find(
         self,
@@ -213,22 +263,46 @@ class Consents:
             query = query.limit(limit)
         return [_stored(row) for row in (await self._unit.connection.execute(query)).mappings()]
 
+    async def overdue(self, *, at: datetime, limit: int) -> list[str]:
+        """Consents past their end that nobody has ended yet, in use or revoked here."""
+        ends = sa.or_(
+            consent.c.status.in_([Status.Authorized.value, Status.Suspended.value]),
+            consent.c.revoke_asked_at.is_not(None),
+        )
+        query = (
+            sa.select(consent.c.consent_id)
+            .where(
+                consent.c.tenant == self._unit.tenant,
+                consent.c.status.not_in(sorted(TERMINAL)),
+                consent.c.expires_at <= at,
+                ends,
+            )
+            .order_by(consent.c.expires_at)
+            .limit(limit)
+        )
+        return list(await self._unit.connection.scalars(query))
+
     async def observe(self, view: ConsentView, *, at: datetime) -> Moved | None:
         """Take over what the Hub shows; say what moved, `None` when nothing did.
 
         A consent we do not hold, and a view whose `StatusUpdateDateTime` is older than the one held, change nothing.
-        A move the standard does not draw is written to `audit` and followed all the same.
+        Nor does a view of the same second that shows a consent alive which has ended: answers overtake each other.
+        But nothing comes after an end: a terminal view is followed whatever its date, and an older view that shows a
+        consent alive is followed once no answer can be on its way for so long (`ON_ITS_WAY_MAX`).
+        A move the standard does not draw, or dated before the one held, is written to `audit` and followed all the
+        same.
 
         Args:
             at: when the Hub was heard.
         """
         held = await self.get(view.consent_id, lock=True)
-        if held is None or _older(view.status_updated_at, held.status_updated_at):
+        if held is None or _overtaken(view, held, at=at):
             return None
+        backwards = _older(view, held)
         status = _text(view.status, STATUS_LENGTH)
         seen: dict[str, Any] = {
             "status": status,
-            "status_updated_at": view.status_updated_at or held.status_updated_at,
+            "status_updated_at": _moved_at(view, held),
             "status_seen_at": at,
             "raw": _storable(view.raw),
         }
@@ -236,6 +310,12 @@ class Consents:
             seen["permissions"] = list(_storable(view.permissions))
         if view.expires_at is not None:
             seen["expires_at"] = view.expires_at
+        if status not in TERMINAL:
+            seen["ended_at"] = None
+        elif held.ended_at is None:
+            seen["ended_at"] = at
+        if view.webhook_active is not None:
+            seen["webhook_active"] = view.webhook_active
         if view.revoked_by:
             seen["revoked_by"] = _text(str(view.revoked_by), STATUS_LENGTH)
         await self._update(view.consent_id, seen)
@@ -248,13 +328,13 @@ class Consents:
             lfi=held.lfi,
             before=held.status,
             after=status,
-            surprising=_surprising(held.status, status),
+            surprising=backwards or _surprising(held.status, status),
         )
         if moved.surprising:
             await self.note(
                 "consent_moved_surprisingly",
                 subject=held.consent_id,
-                facts={"before": moved.before, "after": moved.after},
+                facts={"before": moved.before, "after": moved.after} | ({"dated_before": True} if backwards else {}),
                 at=at,
             )
         return moved
@@ -270,8 +350,50 @@ class Consents:
         """
         await self._update(
             consent_id,
-            {"status": Status.Expired.value, "status_updated_at": consent.c.expires_at, "status_seen_at": at},
+            {
+                "status": Status.Expired.value,
+                "status_updated_at": consent.c.expires_at,
+                "status_seen_at": at,
+                "ended_at": at,
+            },
         )
+
+    async def end_unknown(self, consent_id: ConsentId, *, at: datetime) -> None:
+        """Our own word that a consent revoked here has ended: the Hub does not know it.
+
+        It keeps the date of its last status, so that whatever the Hub should show of it after all is followed.
+        """
+        values = {"status": Status.Revoked.value, "revoked_by": consent.c.revoke_by, "ended_at": at}
+        await self._update(consent_id, values)
+
+    async def set_paused(self, consent_id: ConsentId, at: datetime | None) -> None:
+        """Our own pause, since when; `None` ends it."""
+        await self._update(consent_id, {"paused_at": at})
+
+    async def order_revocation(self, consent_id: ConsentId, *, by: str, at: datetime) -> None:
+        """Revoked here: no calls from now on; the Hub has to be told."""
+        await self._update(consent_id, {"revoke_asked_at": at, "revoke_by": by})
+
+    async def want_webhook(self, consent_id: ConsentId, *, active: bool) -> None:
+        """Its event notifications are to be switched; the Hub has to be told."""
+        await self._update(consent_id, {"webhook_wanted": active})
+
+    async def webhook_told(self, consent_id: ConsentId, *, active: bool) -> bool:
+        """The Hub was told of that switch; `False` when another one is wanted by now."""
+        told = await self._unit.connection.execute(
+            sa.update(consent)
+            .where(
+                consent.c.tenant == self._unit.tenant,
+                consent.c.consent_id == consent_id,
+                consent.c.webhook_wanted.is_(active),
+            )
+            .values(webhook_wanted=None, webhook_active=active)
+        )
+        return told.rowcount == 1
+
+    async def compared(self, consent_id: ConsentId, *, drift: str | None, at: datetime) -> None:
+        """It was compared with the Hub; what is left of a difference, in words."""
+        await self._update(consent_id, {"compared_at": at, "drift": drift})
 
     async def data_received(self, connection_id: ConsentId, *, at: datetime) -> None:
         """Move the connection's date of last data received; never back."""
@@ -396,8 +518,31 @@ def _surprising(before: str, after: str) -> bool:
     return before not in known or after not in known or Status(after) not in ARROWS.get(Status(before), frozenset())
 
 
-def _older(seen: datetime | None, held: datetime | None) -> bool:
-    return seen is not None and held is not None and seen < held
+def _older(view: ConsentView, held: StoredConsent) -> bool:
+    """Whether a view is dated before the one held.  The Hub's instants are of whole seconds."""
+    seen, known = view.status_updated_at, held.status_updated_at
+    return seen is not None and known is not None and seen < known
+
+
+def _overtaken(view: ConsentView, held: StoredConsent, *, at: datetime) -> bool:
+    """Whether a view shows what was before the one held, so that nothing follows from it."""
+    if held.terminal and view.status not in TERMINAL:
+        return _older(view, held) or (
+            view.status_updated_at is not None and view.status_updated_at == held.status_updated_at
+        )
+    if not _older(view, held) or (view.status in TERMINAL and not held.terminal):
+        return False
+    assert held.status_updated_at is not None  # else nothing is older
+    known = min(held.status_updated_at, held.status_seen_at)  # a date ahead of us counts from when we heard it
+    return held.terminal or at - known <= ON_ITS_WAY_MAX
+
+
+def _moved_at(view: ConsentView, held: StoredConsent) -> datetime | None:
+    """The date of a view's status.  An end keeps a later date held: no view of before that date can undo it."""
+    seen, known = view.status_updated_at, held.status_updated_at
+    if seen is None or known is None:
+        return seen or known
+    return max(seen, known) if view.status in TERMINAL else seen
 
 
 def _connection(row: Mapping[Any, Any]) -> Connection:
@@ -431,6 +576,13 @@ def _stored(row: Mapping[Any, Any]) -> StoredConsent:
         revoked_by=row["revoked_by"],
         paused_at=row["paused_at"],
         needs_consent=row["needs_consent"],
+        revoke_asked_at=row["revoke_asked_at"],
+        revoke_by=row["revoke_by"],
+        ended_at=row["ended_at"],
+        compared_at=row["compared_at"],
+        drift=row["drift"],
+        webhook_active=row["webhook_active"],
+        webhook_wanted=row["webhook_wanted"],
         raw=row["raw"] or {},
     )
 

@@ -28,18 +28,24 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from syncworker.clock import Clock
 from syncworker.errors import SettingsError, SetupError
-from syncworker.store.authorizations import Authorizations
+from syncworker.store.api_keys import APIKeys
+from syncworker.store.authorizations import Authorizations, Intents
 from syncworker.store.breakers import Breakers
 from syncworker.store.changes import Changes
 from syncworker.store.clocks import Clocks
+from syncworker.store.connections import Connections
 from syncworker.store.consents import Consents
 from syncworker.store.cursors import Cursors
 from syncworker.store.dialect import Dialect
 from syncworker.store.dialect import database_url as parse_url
+from syncworker.store.erasure import Erasure
 from syncworker.store.failures import StoreConflictError, StoreRefusedError, StoreUnavailableError, translated
+from syncworker.store.inbox import Inbox
 from syncworker.store.keyring import KeyRing
 from syncworker.store.lfis import LFIs
+from syncworker.store.openings import Openings
 from syncworker.store.records import Records
+from syncworker.store.renewals import Renewals
 from syncworker.store.runs import Runs
 from syncworker.store.tokens import Tokens
 from syncworker.store.work import Work
@@ -104,6 +110,14 @@ class UnitOfWork:
         return Consents(self)
 
     @cached_property
+    def connections(self) -> Connections:
+        return Connections(self)
+
+    @cached_property
+    def api_keys(self) -> APIKeys:
+        return APIKeys(self)
+
+    @cached_property
     def tokens(self) -> Tokens:
         return Tokens(self)
 
@@ -112,8 +126,28 @@ class UnitOfWork:
         return Authorizations(self)
 
     @cached_property
+    def intents(self) -> Intents:
+        return Intents(self)
+
+    @cached_property
+    def renewals(self) -> Renewals:
+        return Renewals(self)
+
+    @cached_property
     def work(self) -> Work:
         return Work(self)
+
+    @cached_property
+    def openings(self) -> Openings:
+        return Openings(self)
+
+    @cached_property
+    def erasure(self) -> Erasure:
+        return Erasure(self)
+
+    @cached_property
+    def inbox(self) -> Inbox:
+        return Inbox(self)
 
     @cached_property
     def workers(self) -> Workers:

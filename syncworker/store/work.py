@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from syncworker.standard.values import Slug
 from syncworker.store.dialect import Instant
-from syncworker.store.tables import connection, consent, work, worker
+from syncworker.store.tables import connection, consent, opening, work, worker
 from syncworker.store.tables import lfi as lfi_table
 
 if TYPE_CHECKING:
@@ -46,6 +46,10 @@ class WorkKind(StrEnum):
 
     SYNC = "sync"  # subject: connection_id
     TOKEN = "token"  # noqa: S105  subject: consent_id
+    CONSENT = "consent"  # ask the Hub for a consent; subject: consent_id
+    FLAG = "flag"  # a consent nears its end; subject: consent_id
+    EVENT = "event"  # act on what was filed; subject: the inbox's id, as text
+    OPENING = "opening"  # follow an account opening; subject: our id of it, as text
     DIRECTORY = "directory"  # subject: `participants`, the one document there is
 
 
@@ -126,13 +130,15 @@ class Work:
     async def schedule(self, kind: WorkKind, subject: str, *, lfi: Slug, due_at: datetime) -> None:
         """Set when a subject is due; makes its row when there is none.
 
-        A claim that is open stays open, a parked row stays parked, and a row asked for now stays due now.
+        A claim that is open stays open, a parked row stays parked, and a row asked for now stays due now until a
+        worker begins it: what is scheduled during that run counts for the time after it (`finish`).
         """
         fresh = self._unit.dialect.insert(work).values(
             tenant=self._unit.tenant, kind=kind.value, subject=subject, lfi=lfi, due_at=due_at
         )
+        still_asked = sa.and_(work.c.asked_at.is_not(None), work.c.asked_gen >= work.c.started_gen)
         sooner = sa.case(
-            (sa.and_(work.c.asked_at.is_not(None), work.c.due_at < fresh.excluded.due_at), work.c.due_at),
+            (sa.and_(still_asked, work.c.due_at < fresh.excluded.due_at), work.c.due_at),
             else_=fresh.excluded.due_at,
         )
         await self._unit.connection.execute(
@@ -204,6 +210,19 @@ class Work:
         """Take a subject out of the schedule for good; `False` when it was not in it."""
         gone = await self._execute(sa.delete(work).where(self._is(kind, subject)))
         return gone.rowcount == 1
+
+    async def hold(self, kind: WorkKind, subject: str) -> bool:
+        """Keep every other writer from the row of a subject until the end of this transaction.
+
+        What is read after it, of rows that others change together with this one, is what they leave behind.
+
+        Returns:
+            Whether there is such a row.
+        """
+        query = sa.select(work.c.id).where(self._is(kind, subject))
+        if self._unit.dialect.is_postgresql:
+            query = query.with_for_update(key_share=True)
+        return await self._unit.connection.scalar(query) is not None
 
     # -- claims: the dispatcher --------------------------------------------------------------------------------------
 
@@ -379,14 +398,21 @@ class Work:
         return await self._unit.connection.scalar(open_one.limit(1)) is not None
 
     def _is_of(self, user_refs: Collection[str]) -> sa.ColumnElement[bool]:
-        """Whether a row's subject, a connection or a consent, belongs to one of these customers."""
+        """Whether a row's subject belongs to one of these customers."""
         theirs = sa.select(connection.c.connection_id).where(
             connection.c.tenant == self._unit.tenant, connection.c.user_ref.in_(sorted(user_refs))
         )
         consents = sa.select(consent.c.consent_id).where(
             consent.c.tenant == self._unit.tenant, consent.c.connection_id.in_(theirs)
         )
-        return sa.or_(work.c.subject.in_(theirs), work.c.subject.in_(consents))
+        openings = sa.select(opening.c.opening_id).where(
+            opening.c.tenant == self._unit.tenant, opening.c.user_ref.in_(sorted(user_refs))
+        )
+        return sa.or_(
+            work.c.subject.in_(theirs),
+            work.c.subject.in_(consents),
+            work.c.subject.in_(openings),
+        )
 
     # -- claims: the worker ------------------------------------------------------------------------------------------
 

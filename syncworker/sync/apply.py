@@ -5,11 +5,12 @@ must still be callable, since after a revocation is seen no row is written.  No 
 runs this through `Store.atomically`, so that a conflict repeats the whole of it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from typing import Final
 
+from syncworker.consents.renewal import accounts_compared
 from syncworker.errors import ConsentNotUsableError, LeaseLostError, StandardViolationError
 from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.values import ConsentId, local_date
@@ -275,17 +276,29 @@ async def _write(
         if changes.gone:
             await unit.records.bury(resource, connection_id, {account_id: changes.gone}, gen=gen, at=now)
         if resource is ResourceName.ACCOUNTS:
-            await keep_grants(unit, scope, shown.seen, ended=changes.gone, now=now)
+            await keep_grants(unit, scope, shown.seen, ended=changes.gone, complete=shown.complete, now=now)
 
 
 async def keep_grants(
-    unit: UnitOfWork, scope: Scope, seen: Iterable[str], *, ended: frozenset[str] = frozenset(), now: datetime
+    unit: UnitOfWork,
+    scope: Scope,
+    seen: Collection[str],
+    *,
+    ended: frozenset[str] = frozenset(),
+    complete: bool,
+    now: datetime,
 ) -> None:
-    """Grant the accounts that `/accounts` showed with this consent; end those proved absent, as a tombstone is."""
+    """Grant the accounts that `/accounts` showed with this consent; end those proved absent, as a tombstone is.
+
+    Args:
+        complete: all of them were shown, so that a successor's can be compared with those of the consent before it.
+    """
     granted = await unit.records.granted(scope.consent_id)
     fresh = [account_id for account_id in seen if account_id not in granted]
     await unit.records.grant(scope.consent_id, scope.connection_id, fresh, at=now)
     await unit.records.end_grants(scope.consent_id, ended & granted, at=now)
+    if complete and scope.consent_id != scope.connection_id:
+        await accounts_compared(unit, scope.consent_id, seen, at=now)
 
 
 def _feed(listing: Listing, changes: Changes) -> Iterable[RowChange]:

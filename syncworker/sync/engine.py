@@ -8,7 +8,7 @@ import asyncio
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -118,8 +118,8 @@ class Engine:
         async with self._parts.store.reading() as unit:
             known = await situation(unit, connection_id)
         consent = known.consent
-        if consent is not None and consent.status == Status.Authorized and known.now >= consent.expires_at:
-            consent = await self._parts.ask(consent.consent_id)  # its status lags (trap 16): files its end
+        if consent is not None and _to_be_asked(consent, now=known.now):
+            consent = await self._parts.ask(consent.consent_id)
         if consent is None or not consent.callable_at(known.now):
             return await self._not_callable(claim, consent, known)
         client = await self._parts.clients(consent.lfi)
@@ -261,6 +261,14 @@ class Engine:
                 if claim.id not in kept and not running[claim.id].done():
                     lost.add(claim.id)
                     running[claim.id].cancel()
+
+
+def _to_be_asked(consent: StoredConsent, *, now: datetime) -> bool:
+    """Whether the Hub may know better than the row: a block was lifted, somebody decided, the end came (trap 16)."""
+    if consent.status == Status.Authorized:
+        return now >= consent.expires_at
+    may_have_moved = consent.status in {Status.Suspended, Status.AwaitingAuthorization}
+    return may_have_moved and consent.paused_at is None and consent.revoke_asked_at is None
 
 
 def _innermost(error: Exception) -> Exception:

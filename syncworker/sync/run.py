@@ -525,13 +525,18 @@ class ConsentRun:
             gen=self._claim.gen,
         )
         if self._accounts_seen and self._accounts_seen - self._known.granted:
-            await keep_grants(unit, self._scope, self._accounts_seen, now=now)
+            complete = any(one.resource is ResourceName.ACCOUNTS for one in self._unchanged)
+            await keep_grants(unit, self._scope, self._accounts_seen, complete=complete, now=now)
         if any(report.pages for report in reports):
             await unit.consents.data_received(self._scope.connection_id, at=now)
         return await self._close(unit, self._whole(reports), now=now)
 
     async def _file(self, unit: UnitOfWork) -> RunReport:
-        """The end of a run that may no longer write data: only that it was, and what it cost."""
+        """The end of a run that may no longer write data: only that it was, and what it cost.
+
+        Attempts are not noted either: a cursor names an account, and what it belongs to may be erased by now.
+        """
+        self._broken = {listing: (report, None) for listing, (report, _) in self._broken.items()}
         reports = [
             *self._reports,
             *(

@@ -5,12 +5,24 @@ from typing import Any
 
 import pytest
 
-from syncworker.cli.diagnosis import ADVICE, OTHERWISE, Hold, advice_of, holds, troubles
+from syncworker.cli.diagnosis import (
+    ADVICE,
+    OTHERWISE,
+    ConsentCounts,
+    Hold,
+    advice_of,
+    consent_troubles,
+    counted,
+    holds,
+    troubles,
+)
 from syncworker.errors import SyncWorkerError
 from syncworker.standard.operations import OperationClass
-from syncworker.standard.values import Slug
+from syncworker.standard.values import ConsentId, Slug
+from syncworker.standard.versions import Version
 from syncworker.store.breakers import Breaker
 from syncworker.store.clocks import ClockOffset
+from syncworker.store.consents import StoredConsent
 from syncworker.store.lfis import Gate
 from syncworker.store.runs import TrafficRow
 from syncworker.store.work import WorkKind, WorkSummary
@@ -225,3 +237,61 @@ def test_every_error_a_run_may_end_with_has_an_advice() -> None:
             codes.add(kind.code)
 
     assert {code for code in codes - without if advice_of(code) == OTHERWISE} == set()
+
+
+def consent(name: str = "c-1", **changes: Any) -> StoredConsent:
+    facts: dict[str, Any] = {
+        "consent_id": ConsentId(name), "connection_id": ConsentId(name), "lfi": NOOR, "user_ref": "u",
+        "version": Version.V2_1, "status": "Authorized", "status_updated_at": NOW, "status_seen_at": NOW,
+        "permissions": (), "expires_at": NOW, "user_type": "Retail", "purpose": "AccountAggregation",
+        "created_at": NOW,
+    }  # fmt: skip
+    return StoredConsent(**facts | changes)
+
+
+def test_consents_in_order_say_nothing() -> None:
+    """A pause, a suspension, a revocation the Hub is being told of: nobody has to look."""
+    consents = [
+        consent(paused_at=NOW),
+        consent(status="Suspended"),
+        consent(revoke_asked_at=NOW - 5 * MINUTE),
+        consent(status="Revoked", revoke_asked_at=NOW - 90 * MINUTE),
+    ]
+
+    assert consent_troubles(consents, now=NOW) == []
+
+
+def test_consents_that_need_a_person_are_told_of_with_what_to_do() -> None:
+    """A data consent that was consumed, for a week; a revocation that does not reach the Hub; drift."""
+    consents = [
+        consent("used", status="Consumed", ended_at=NOW - timedelta(days=6)),
+        consent("long ago", status="Consumed", ended_at=NOW - timedelta(days=8)),
+        consent(revoke_asked_at=NOW - 90 * MINUTE),
+        consent(drift="base unknown_there"),
+        consent(drift="unknown_there"),
+    ]
+
+    assert [one.what for one in consent_troubles(consents, now=NOW)] == [
+        "1 data consents are Consumed, as only payments may be (used)",
+        "1 revocations are not at the Hub, the oldest for 1 h 30 min",
+        "2 consents are not as the Hub has them (base, unknown_there)",
+    ]
+
+
+def test_consents_are_counted_by_what_an_operator_asks() -> None:
+    """By state; what is ours alone counts for living ones."""
+    consents = [
+        consent(),
+        consent(paused_at=NOW),
+        consent(status="Suspended", webhook_wanted=True),
+        consent(needs_consent="grant_lost", revoke_asked_at=NOW),
+        consent(status="Revoked", paused_at=NOW, revoke_asked_at=NOW, drift="base"),
+    ]
+
+    assert counted(consents) == ConsentCounts(
+        states={"Authorized": 2, "Suspended": 1, "grant_lost": 1, "Revoked": 1},
+        paused=1,
+        revocations=1,
+        subscriptions=1,
+        drifted=1,
+    )

@@ -85,7 +85,11 @@ async def tables(store: Store) -> dict[str, Any]:
             "consents": list(consents),
             "tokens": [await unit.tokens.read(one.consent_id) for one in consents],
             "work": [await unit.work.find(WorkKind.SYNC, one.connection_id) for one in consents]
-            + [await unit.work.find(WorkKind.TOKEN, one.consent_id) for one in consents],
+            + [
+                await unit.work.find(kind, one.consent_id)
+                for kind in (WorkKind.TOKEN, WorkKind.CONSENT, WorkKind.FLAG)
+                for one in consents
+            ],
             "notes": await unit.consents.notes(),
         }
 
@@ -234,6 +238,8 @@ async def test_a_line_becomes_connection_consent_token_and_work(store: Store, ta
     assert [(row.kind, row.subject, row.due_at) for row in held["work"]] == [
         (WorkKind.SYNC, "c-1", spread(ConsentId("c-1"), at)),
         (WorkKind.TOKEN, "c-2", token_due(ConsentId("c-2"), at, ends)),
+        (WorkKind.CONSENT, "c-2", spread(ConsentId("c-1"), at)),
+        (WorkKind.FLAG, "c-2", spread(ConsentId("c-1"), at)),
     ]
 
 
@@ -257,7 +263,13 @@ async def test_without_a_live_access_token_the_first_sync_gets_one(
 @pytest.mark.store
 async def test_refresh_on_demand_schedules_no_refresh(store: Store, take: Take, clock: ManualClock) -> None:
     await take(file_of(member_values(clock)), token_due=None)
-    assert [row.due_at for row in (await tables(store))["work"]] == [spread(ConsentId("c-1"), clock.now()), NEVER]
+    first = spread(ConsentId("c-1"), clock.now())
+    assert {row.kind: row.due_at for row in (await tables(store))["work"]} == {
+        WorkKind.SYNC: first,
+        WorkKind.TOKEN: NEVER,
+        WorkKind.CONSENT: first,
+        WorkKind.FLAG: first,
+    }
 
 
 @pytest.mark.store
@@ -389,7 +401,9 @@ async def test_first_syncs_are_spread_evenly(store: Store, take: Take, clock: Ma
         rows = [await unit.work.find(WorkKind.SYNC, f"c-{number}") for number in range(0, 1_000, 10)]
         summary = await unit.work.summary()
     ours = sorted((row.due_at - clock.now()) / SPREAD for row in rows if row is not None)
-    assert {one.kind: one.rows for one in summary} == {WorkKind.SYNC: 1_000, WorkKind.TOKEN: 1_000}
+    assert {one.kind: one.rows for one in summary} == dict.fromkeys(
+        (WorkKind.SYNC, WorkKind.TOKEN, WorkKind.CONSENT, WorkKind.FLAG), 1_000
+    )
     assert (len(ours), ours[0] >= 0, ours[-1] < 1) == (100, True, True)
     assert max(after - before for before, after in pairwise(ours)) < 0.1
 

@@ -4,11 +4,16 @@ from datetime import timedelta
 
 import pytest
 
-from syncworker.consents.lifecycle import NEVER
+from syncworker.consents.lifecycle import ABANDONED, CONSUMED, NEVER, Lifecycle
+from syncworker.consents.polling import Cadence, Polling
+from syncworker.consents.revoking import Revoking
 from syncworker.errors import RequestError
 from syncworker.standard.values import ConsentId
-from syncworker.store.work import WorkKind
+from syncworker.store.unit_of_work import Store
+from syncworker.store.work import Claim, WorkKind
 from tests.consents.house import House
+from tests.consents.hub import LFI, Hub, filed
+from tests.ground.clock import ManualClock
 
 pytestmark = pytest.mark.flow
 
@@ -85,3 +90,38 @@ async def test_a_consent_nobody_holds_cannot_be_asked_for(house: House) -> None:
     """The Hub is not asked for ids from outside."""
     with pytest.raises(RequestError, match=r"^consent_id: "):
         await (await house.lifecycle()).ask(ConsentId("nobody"))
+
+
+async def test_a_data_consent_that_was_consumed_is_an_alarm(store: Store, clock: ManualClock) -> None:
+    """It ends like any other, and the audit says that no data consent ever should."""
+    hub = Hub(clock)
+    consent_id = await filed(store, hub, "one")
+    clock.advance(minutes=1)
+    hub.has(consent_id, "Consumed")
+
+    await Lifecycle(store, hub.clients).ask(consent_id)
+
+    async with store.reading() as unit:
+        assert not await unit.tokens.exists(consent_id)
+        words = [note["what"] for note in await unit.consents.notes(subject=consent_id)]
+    assert words == ["consent_moved_surprisingly", "consent_ended", CONSUMED]
+
+
+async def test_what_was_given_up_begins_when_somebody_decides_after_all(store: Store, clock: ManualClock) -> None:
+    """The second authoriser came on the third day: nobody has to be asked again."""
+    hub = Hub(clock)
+    consent_id = await filed(store, hub, "one", status="AwaitingAuthorization")
+    lifecycle = Lifecycle(store, hub.clients)
+    revoking = Revoking(store, hub.clients, lifecycle)
+    polling = Polling(store, lifecycle, revoking, cadence=Cadence(), retention={})
+    clock.advance(days=1)
+    given_up = await polling.look(Claim(1, WorkKind.CONSENT, consent_id, LFI, 1))
+    clock.advance(days=2)
+    hub.has(consent_id, "Authorized")
+
+    held = await lifecycle.ask(consent_id)
+
+    async with store.reading() as unit:
+        rows = [await unit.work.find(kind, consent_id) for kind in (WorkKind.TOKEN, WorkKind.SYNC)]
+    assert (given_up, held.needs_consent) == ((None, ABANDONED), None)
+    assert [row and row.due_at for row in rows] == [clock.now()] * 2

@@ -164,6 +164,10 @@ class Official:
         schema = body["content"]["application/x-www-form-urlencoded"]["schema"]
         return self._faults(_absolute(_as_json_schema(schema), self._uri), form)
 
+    def faults_of_claims(self, schema: Mapping[str, Any], claims: Mapping[str, Any]) -> list[str]:
+        """What is wrong with the claims of a JWT by a schema that stands in an operation, unnamed."""
+        return self._faults(_absolute(_as_json_schema(schema), self._uri), claims)
+
     def _parameter(self, one: dict[str, Any]) -> dict[str, Any]:
         if "$ref" not in one:
             return one

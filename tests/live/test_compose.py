@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +25,14 @@ import redis
 import yaml
 
 from syncworker.processes import broker_binary
-from syncworker.settings import CONFIG_VARIABLE, ENVIRONMENT_PREFIX, SECRET_FIELDS, SECRETS_VARIABLE, Settings
+from syncworker.settings import (
+    CONFIG_VARIABLE,
+    ENVIRONMENT_PREFIX,
+    SECRET_FIELDS,
+    SECRETS_VARIABLE,
+    Settings,
+    WebSettings,
+)
 from syncworker.store.keyring import KeyRing
 from tests.ground.postgres import PostgresServer, free_port
 from tests.ground.processes import Nursery, Spawned
@@ -36,7 +43,7 @@ PROJECT: Final = Path(__file__).resolve().parents[2]
 DOCKERFILE: Final = (PROJECT / "Dockerfile").read_text()
 COMPOSE: Final[dict[str, Any]] = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())
 SERVICES: Final[dict[str, dict[str, Any]]] = COMPOSE["services"]
-OURS: Final = ("migrate", "worker", "beat")
+OURS: Final = ("migrate", "worker", "beat", "web")
 
 
 def instructions(name: str) -> list[str]:
@@ -55,6 +62,7 @@ def test_every_variable_is_a_setting() -> None:
     for service in OURS:
         named |= SERVICES[service]["environment"].keys()
     settings = {ENVIRONMENT_PREFIX + field.upper() for field in Settings.model_fields}
+    settings |= {f"{ENVIRONMENT_PREFIX}WEB__{field.upper()}" for field in WebSettings.model_fields}
 
     assert named <= settings | {CONFIG_VARIABLE, SECRETS_VARIABLE}
 
@@ -134,6 +142,7 @@ class Stack:
     nursery: Nursery
     database_url: str
     valkey_port: int
+    more: dict[str, str] = field(default_factory=dict)
 
     def here(self, text: str) -> str:
         """A path of the containers as one of this test."""
@@ -147,7 +156,7 @@ class Stack:
 
     @property
     def env(self) -> dict[str, str]:
-        return {name: self.here(value) for name, value in _environment("worker").items()}
+        return {name: self.here(value) for name, value in _environment("worker").items()} | self.more
 
     def start(self, service: str, *, said: str) -> Spawned:
         """A service of ours, by its own command."""
@@ -155,6 +164,11 @@ class Stack:
         return self.nursery.syncworker(
             *command, env=self.env, cwd=self.folder, ready=lambda child: said in child.output(), timeout=60
         )
+
+    def here_listens(self) -> None:
+        """Let the web process listen on loopback alone, where nobody else does."""
+        self.more = {"SYNCWORKER_WEB__HOST": "127.0.0.1", "SYNCWORKER_WEB__PORT": str(free_port())}
+        assert self.more.keys() <= _environment("web").keys()
 
     def check(self, service: str) -> int:
         """The status of a service's health check."""
@@ -267,6 +281,29 @@ def test_the_check_of_a_worker_that_hangs_ends_it(stack: Stack) -> None:
     worker.signal(signal.SIGCONT)
 
     assert (status, worker.wait(timeout=60)) == (1, 0)
+
+
+def test_the_web_process_tells_its_health_and_is_ended_when_it_hangs(stack: Stack) -> None:
+    """By `/healthz`; one that stands still is killed by its own check, so that its restart policy acts."""
+    stack.here_listens()
+    assert stack.nursery.syncworker("db", "upgrade", env=stack.env, cwd=stack.folder).wait(timeout=60) == 0
+    before = stack.check("web")
+    web = stack.start("web", said="web: listens at")
+    alive = stack.check("web")
+    web.signal(signal.SIGSTOP)
+    hangs = stack.check("web")
+
+    assert (before, alive, hangs, web.wait(timeout=60)) == (1, 0, 1, -signal.SIGKILL)
+
+
+@pytest.mark.unit
+def test_the_web_process_is_off_by_default_and_in_the_image() -> None:
+    """Only a profile starts it, on loopback of the machine; the image has its extra."""
+    web = SERVICES["web"]
+
+    assert (web["profiles"], web["ports"]) == (["web"], ["127.0.0.1:8080:8080"])
+    assert [name for name, one in SERVICES.items() if "profiles" in one] == ["web"]
+    assert any(".[postgres,web]" in run for run in instructions("RUN"))
 
 
 def test_nobody_is_blamed_while_the_database_is_away(stack: Stack) -> None:

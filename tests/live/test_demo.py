@@ -12,7 +12,7 @@ from tests.ground.postgres import PostgresServer
 from tests.ground.processes import Nursery, Spawned
 from tests.ground.valkey import ValkeyServer
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(330)]
 
 CUSTOMERS = "3"
 PROVED = (
@@ -21,7 +21,19 @@ PROVED = (
     "in the table and in the change feed",
     "3 consents refreshed by beat",
     "0 of them with an expired token",
+    "2 consents subscribed at their Hubs",
+    "calls stop, tokens and data stay",
+    "transactions as before, 0 rows changed",
+    "the consent before it is revoked at the Hub, by us, now that its successor works",
+    "pending → lfi_processing → completed → shared → 1 account synced",
+    "0 calls with its tokens while it was suspended",
+    "rows as before",
+    "0 calls later than a tick",
+    "0 rows written after a revocation, though the bank had something new each time",
+    "0 of them still have tokens",
 )
+KNOWN_BY = [("bank-three", "told by an event"), ("bank-two", "found by asking")]
+"""Revocations at the bank, and what made us look, by the inbox and the bank's log."""
 
 
 def left_behind(worker_process: Nursery, *, within: float) -> list[str]:
@@ -37,6 +49,12 @@ def proved(demo: Spawned) -> list[str]:
     return [claim for claim in PROVED if re.search(rf"✓ .*{re.escape(claim)}", demo.output())]
 
 
+def ended(demo: Spawned) -> list[tuple[str, str]]:
+    """How each revocation came to be known, from the table of act two."""
+    told = r"told by an event|found by asking|asked after a refused call"
+    return re.findall(rf"^(bank-[a-z]+) +\S+ +({told}) ", demo.output(), re.MULTILINE)
+
+
 def shown(demo: Spawned) -> set[tuple[str, str]]:
     """LFIs with the version of their consents, from the demo's table."""
     return set(re.findall(r"^(bank-[a-z]+) +(v\d\.\d) +\S+ +[0-9a-f]{8}…", demo.output(), re.MULTILINE))
@@ -48,10 +66,11 @@ def test_without_a_terminal_the_demo_proves_its_claims_and_ends_by_itself(
     """SQLite and a broker of its own: the two defaults of a newcomer; three customers, each at a bank of its own."""
     demo = worker_process.syncworker("demo", "--customers", CUSTOMERS, cwd=tmp_path)
 
-    assert demo.wait(timeout=200) == 0, demo.output()
+    assert demo.wait(timeout=300) == 0, demo.output()
     assert proved(demo) == list(PROVED), demo.output()
     assert shown(demo) == {("bank-one", "v2.1"), ("bank-two", "v2.0"), ("bank-three", "v1.2")}, demo.output()
     assert demo.output().count("\n0 differences") == 3, demo.output()
+    assert ended(demo) == KNOWN_BY, demo.output()
     assert left_behind(worker_process, within=5) == []
 
 
@@ -65,7 +84,7 @@ def test_the_demo_runs_on_a_postgresql_and_a_redis_of_yours(
 
     demo = worker_process.syncworker("demo", "--customers", CUSTOMERS, cwd=tmp_path, env=env)
 
-    assert demo.wait(timeout=200) == 0, demo.output()
+    assert demo.wait(timeout=300) == 0, demo.output()
     assert proved(demo) == list(PROVED), demo.output()
     assert demo.output().count("\n0 differences") == 3, demo.output()
     assert left_behind(worker_process, within=5) == []

@@ -10,7 +10,8 @@ from syncworker.store.work import WorkKind
 
 pytestmark = pytest.mark.unit
 
-OURS = ("canary", "sync_batch", "tick", "token_batch")
+SMALL = ("consent_batch", "event_batch", "flag_batch", "opening_batch")
+OURS = tuple(sorted(("canary", *SMALL, "sync_batch", "tick", "token_batch")))
 
 
 def test_the_tasks_are_these() -> None:
@@ -47,9 +48,9 @@ def test_each_kind_of_work_has_its_queue() -> None:
     """A token refresh never stands behind a sync, nor a tick behind either; a worker consumes all three."""
     routes = {name: tasks.app.amqp.router.route({}, name)["queue"].name for name in OURS if name != "canary"}
 
-    assert routes == {"sync_batch": "sync", "tick": "tick", "token_batch": "token"}
+    assert routes == {"sync_batch": "sync", "tick": "tick", **dict.fromkeys(("token_batch", *SMALL), "token")}
     assert sorted(tasks.app.amqp.queues.consume_from) == ["sync", "tick", "token"]
-    assert set(tasks.TASKS) == set(WorkKind) - {WorkKind.DIRECTORY}  # whoever ticks reads that itself
+    assert set(tasks.TASKS) == set(WorkKind) - {WorkKind.DIRECTORY}  # a tick reads it, no task
 
 
 @pytest.mark.parametrize("scheme", ["amqp", "amqps", "pyamqp"])

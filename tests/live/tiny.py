@@ -44,6 +44,9 @@ class TinyApplication:
     async def tick(self) -> list[Batch]:
         return await self._dispatcher.tick(SLOTS)
 
+    async def small_batch(self, kind: WorkKind, claims: Sequence[tuple[int, int]]) -> None:
+        raise NotImplementedError(kind)
+
     async def sync_batch(self, claims: Sequence[tuple[int, int]]) -> None:
         await self._work(claims)
 

@@ -1,0 +1,175 @@
+"""API keys of the product: who may ask the web process for what.
+
+A key is `swk_<key id>_<secret>`.  The secret is 256 random bits, shown once; kept is the SHA-256 of the whole key.  A
+slow hash is for secrets people choose: nobody guesses 256 bits at any speed, and a slow one would hand every stranger a
+way to burn our CPU.  The digest covers the tenant as well, so that a row copied to another tenant opens nothing there.
+"""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+from pydantic import SecretStr
+
+from syncworker.errors import RequestError
+from syncworker.store.tables import api_key
+
+if TYPE_CHECKING:
+    from syncworker.store.unit_of_work import UnitOfWork
+
+PREFIX: Final = "swk"
+"""Opens every key: scanners of repositories and logs look for such a word."""
+
+KEY_ID_BYTES: Final = 6
+SECRET_BYTES: Final = 32
+KEY_LENGTH_MAX: Final = 128
+NAME_LENGTH: Final = 64
+USE_NOTED_EVERY: Final = timedelta(minutes=1)
+"""`last_used_at` is that exact: a write with every request would cost more than it tells."""
+
+_NOBODY: Final = bytes(32)
+
+
+class Scope(StrEnum):
+    """What a key opens."""
+
+    CONSENTS_READ = "consents:read"
+    """Look at consents and authorisations."""
+    CONSENTS_WRITE = "consents:write"
+    """Ask for consents; pause, reactivate, stop and renew connections."""
+    CONNECTIONS_READ = "connections:read"
+    """Look at connections, IBANs masked."""
+    CONNECTIONS_IBAN = "connections:iban"
+    """See whole IBANs there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredKey:
+    """One key, without its secret.
+
+    Attributes:
+        name: who uses it, in the operator's words.
+        expires_at: refused from then on; `None` is never.
+        last_used_at: to the minute; `None` before the first use.
+    """
+
+    key_id: str
+    name: str
+    scopes: frozenset[str]
+    created_at: datetime
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+    def good_at(self, now: datetime) -> bool:
+        """Whether it opens anything."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+
+def could_be_key(key: SecretStr) -> bool:
+    """Whether a text has the form of a key; no other is worth a look into the database."""
+    text = key.get_secret_value()
+    if len(text) > KEY_LENGTH_MAX or not text.isascii() or text.count("_") < 2:
+        return False
+    prefix, key_id, _secret = text.split("_", 2)
+    return prefix == PREFIX and key_id.isalnum()
+
+
+class APIKeys:
+    """The table `api_key` of one tenant.  Nothing here commits."""
+
+    def __init__(self, unit: "UnitOfWork") -> None:
+        self._unit = unit
+
+    async def create(
+        self, name: str, scopes: Collection[Scope], *, at: datetime, expires_at: datetime | None = None
+    ) -> tuple[StoredKey, SecretStr]:
+        """Make a key; the text beside it is seen here and never again.
+
+        Raises:
+            RequestError: no scope, or a name nobody can read.
+        """
+        if not scopes:
+            raise RequestError(f"scope: give at least one of {', '.join(Scope)}")
+        if not 1 <= len(name) <= NAME_LENGTH or not name.isprintable():
+            raise RequestError(f"name: must be 1 to {NAME_LENGTH} printable characters")
+        key_id = secrets.token_hex(KEY_ID_BYTES)
+        key = SecretStr(f"{PREFIX}_{key_id}_{secrets.token_urlsafe(SECRET_BYTES)}")
+        stored = StoredKey(
+            key_id=key_id,
+            name=name,
+            scopes=frozenset(one.value for one in scopes),
+            created_at=at,
+            expires_at=expires_at,
+        )
+        await self._unit.connection.execute(
+            sa.insert(api_key).values(
+                tenant=self._unit.tenant,
+                key_id=key_id,
+                name=name,
+                scopes=sorted(stored.scopes),
+                digest=self._digest(key),
+                created_at=at,
+                expires_at=expires_at,
+            )
+        )
+        return stored, key
+
+    async def find(self, key: SecretStr) -> StoredKey | None:
+        """The key of this tenant that this is; `None` when it is none, was revoked or has expired.
+
+        Compares in constant time, and as long for an id nobody has.
+        """
+        if not could_be_key(key):
+            return None
+        key_id = key.get_secret_value().split("_")[1]
+        row = (await self._unit.connection.execute(self._select(key_id))).mappings().first()
+        known = hmac.compare_digest(self._digest(key), bytes(row["digest"]) if row else _NOBODY)
+        if row is None or not known:
+            return None
+        stored = _stored(row)
+        return stored if stored.good_at(await self._unit.now()) else None
+
+    async def note_use(self, key_id: str, *, at: datetime) -> None:
+        """Move `last_used_at`."""
+        await self._unit.connection.execute(self._update(key_id).values(last_used_at=at))
+
+    async def revoke(self, key_id: str, *, at: datetime) -> bool:
+        """Take a key back, for good; `False` when there is none of that id.  Harmless the second time."""
+        first = sa.func.coalesce(api_key.c.revoked_at, sa.bindparam("at", at, type_=api_key.c.revoked_at.type))
+        done = await self._unit.connection.execute(self._update(key_id).values(revoked_at=first))
+        return bool(done.rowcount)
+
+    async def list(self) -> Sequence[StoredKey]:
+        """Every key there ever was, oldest first."""
+        query = sa.select(api_key).where(api_key.c.tenant == self._unit.tenant)
+        rows = await self._unit.connection.execute(query.order_by(api_key.c.created_at, api_key.c.key_id))
+        return [_stored(row) for row in rows.mappings()]
+
+    def _digest(self, key: SecretStr) -> bytes:
+        named = f"{len(self._unit.tenant)}:{self._unit.tenant}:{key.get_secret_value()}"
+        return hashlib.sha256(named.encode()).digest()
+
+    def _select(self, key_id: str) -> sa.Select[Any]:
+        return sa.select(api_key).where(api_key.c.tenant == self._unit.tenant, api_key.c.key_id == key_id)
+
+    def _update(self, key_id: str) -> sa.Update:
+        return sa.update(api_key).where(api_key.c.tenant == self._unit.tenant, api_key.c.key_id == key_id)
+
+
+def _stored(row: Mapping[Any, Any]) -> StoredKey:
+    return StoredKey(
+        key_id=row["key_id"],
+        name=row["name"],
+        scopes=frozenset(row["scopes"]),
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        last_used_at=row["last_used_at"],
+        revoked_at=row["revoked_at"],
+    )

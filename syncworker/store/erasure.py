@@ -1,0 +1,104 @@
+"""What is destroyed when a connection's data must go, and what stays: the records that it was there and is gone.
+
+Payload goes: rows of every resource, what they said before, balances over time, cursors (they hold keys and digests),
+coverage and the changes that name keys.  Consents, runs, calls and `audit` stay: they hold ids, codes and counts, and
+the law wants consent and destruction records for years (`reliability.md` rule 41).
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+
+from syncworker.standard.consents import TERMINAL
+from syncworker.standard.values import ConsentId
+from syncworker.store.tables import (
+    RECORD_TABLES,
+    account_grant,
+    balance_history,
+    change,
+    consent,
+    coverage,
+    cursor,
+    party,
+    record_history,
+)
+
+if TYPE_CHECKING:
+    from syncworker.store.unit_of_work import UnitOfWork
+
+
+class DataClass(StrEnum):
+    """Classes of data with a retention of their own."""
+
+    PERSONAL = "personal"
+    """Who people are: parties, and what they were called before."""
+    DATA = "data"
+    """Everything else the bank showed."""
+
+
+_PARTIES: Final = ("parties", "account_parties")
+
+
+class Erasure:
+    """Counts and destroys the payload of one connection.  Nothing here commits."""
+
+    def __init__(self, unit: "UnitOfWork") -> None:
+        self._unit = unit
+
+    async def count(self, connection_id: ConsentId, *, of: DataClass | None = None) -> Mapping[str, int]:
+        """Rows that `erase` would destroy, by table; tables without any are left out."""
+        counts: dict[str, int] = {}
+        for table, which in self._payload(connection_id, of):
+            rows = await self._unit.connection.scalar(sa.select(sa.func.count()).select_from(table).where(which))
+            counts[table.name] = int(rows or 0)
+        return {name: rows for name, rows in counts.items() if rows}
+
+    async def erase(self, connection_id: ConsentId, *, of: DataClass | None = None) -> Mapping[str, int]:
+        """Destroy the payload of a connection, of one class or all of it.
+
+        Returns:
+            Rows destroyed, by table.
+        """
+        counts: dict[str, int] = {}
+        for table, which in self._payload(connection_id, of):
+            counts[table.name] = (await self._unit.connection.execute(sa.delete(table).where(which))).rowcount
+        return {name: rows for name, rows in counts.items() if rows}
+
+    async def overdue(self, *, of: DataClass, ended_before: datetime, limit: int) -> list[str]:
+        """Connections whose last consent ended by then and which still have payload of a class."""
+        alive = sa.case((consent.c.status.in_(sorted(TERMINAL)), 0), else_=1)
+        ended = (
+            sa.select(consent.c.connection_id)
+            .where(consent.c.tenant == self._unit.tenant)
+            .group_by(consent.c.connection_id)
+            .having(
+                sa.func.max(alive) == 0,
+                sa.func.max(sa.func.coalesce(consent.c.ended_at, consent.c.status_seen_at)) <= ended_before,
+            )
+            .subquery()
+        )
+        left = [sa.exists().where(which) for _, which in self._payload(ended.c.connection_id, of)]
+        query = sa.select(ended.c.connection_id).where(sa.or_(*left)).limit(limit)
+        return list(await self._unit.connection.scalars(query))
+
+    def _payload(
+        self, connection_id: ConsentId | sa.ColumnElement[str], of: DataClass | None
+    ) -> list[tuple[sa.Table, sa.ColumnElement[bool]]]:
+        def mine(table: sa.Table) -> sa.ColumnElement[bool]:
+            return sa.and_(table.c.tenant == self._unit.tenant, table.c.connection_id == connection_id)
+
+        shared = (record_history, cursor, coverage, change)  # rows of every resource side by side
+        own = [one for one in dict.fromkeys(RECORD_TABLES.values()) if one is not party]
+        personal = [(party, mine(party))] + [(one, sa.and_(mine(one), one.c.resource.in_(_PARTIES))) for one in shared]
+        data = [(one, mine(one)) for one in (*own, balance_history, account_grant)]
+        data += [(one, sa.and_(mine(one), one.c.resource.not_in(_PARTIES))) for one in shared]
+        match of:
+            case DataClass.PERSONAL:
+                return personal
+            case DataClass.DATA:
+                return data
+            case None:
+                return [(party, mine(party)), *data[: len(own) + 2], *((one, mine(one)) for one in shared)]

@@ -1,0 +1,167 @@
+"""The web process's application: every part of the settings, joined behind one `Guard`.
+
+    async with opened(settings) as app:
+        …  # any ASGI server
+
+`/healthz` says that the process answers, `/readyz` that it can do its work.  The description of `/v1` is at
+`/v1/openapi.json`; no page of documentation is served, since those bring scripts of strangers.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.openapi.utils import get_openapi
+from starlette.types import ASGIApp
+
+from syncworker import __version__, wiring
+from syncworker.clock import SystemClock, monotonic
+from syncworker.opening import declared_lfis, load_keyring
+from syncworker.settings import Settings
+from syncworker.standard.values import Slug
+from syncworker.store import migrate
+from syncworker.web import api, callbacks, events, problems
+from syncworker.web.callbacks import ReturnURLs
+from syncworker.web.events import Pace
+from syncworker.web.guard import Guard, Keys, pass_address
+from syncworker.webhooks import Receiver
+
+CALLS_FILED_EVERY_S: Final = 5.0
+OPENAPI_PATH: Final = f"{api.PREFIX}/openapi.json"
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@asynccontextmanager
+async def opened(settings: Settings, *, timer: Callable[[], float] = monotonic) -> AsyncIterator[ASGIApp]:
+    """The application with all its parts, on the running loop.
+
+    Args:
+        timer: a monotonic clock, for the paces.
+
+    Raises:
+        SetupError: settings, key ring or schema.
+    """
+    async with AsyncExitStack() as stack:
+        application = await wiring.build_application(settings)
+        stack.push_async_callback(application.close)
+        receiver = None
+        if settings.events.senders:
+            receiver = await stack.enter_async_context(wiring.open_receiver(settings, application.store))
+        filing = asyncio.create_task(_file_calls(application), name="file calls")
+        stack.push_async_callback(_ended, filing)
+        yield Guard(build(application, receiver, timer=timer), timer=timer)
+
+
+def build(
+    application: wiring.Application, receiver: Receiver | None, *, timer: Callable[[], float] = monotonic
+) -> FastAPI:
+    """The routes.
+
+    Args:
+        receiver: takes events in; `None`: nobody's are taken, and the path does not exist.
+    """
+    settings, store = application.settings, application.store
+    web = settings.web
+    addresses = Pace(web.address_per_second, timer=timer)
+    keys = Keys(store, key_per_second=web.key_per_second, addresses=addresses, timer=timer)
+    return_urls = ReturnURLs(web.return_urls)
+    public_url = web.url or own_url(settings)
+
+    async def declared() -> Collection[Slug]:
+        return application.allowed.within(await declared_lfis(settings, store))
+
+    app = FastAPI(
+        title="syncworker",
+        version=__version__,
+        summary="Consents and connections of UAE Open Finance.",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    problems.install(app)
+    browsers = callbacks.routes(
+        store=store,
+        authorizer=application.authorize,
+        keyring=load_keyring(settings),
+        return_urls=return_urls,
+        addresses=addresses,
+        https=public_url.startswith("https://"),
+    )
+    product = api.routes(
+        store=store,
+        authorizer=application.authorize,
+        renewals=application.renewals,
+        keys=keys,
+        declared=declared,
+        return_urls=return_urls,
+        public_url=public_url,
+    )
+    app.include_router(browsers)
+    app.include_router(product)
+    if receiver is not None:
+        taken = settings.events
+        app.include_router(
+            events.routes(
+                receiver,
+                clock=SystemClock(),
+                acknowledge=taken.acknowledge,
+                per_second=taken.per_second,
+                refusals=wiring.event_refusals(settings),
+            )
+        )
+    _add_own_routes(app, application, addresses)
+    return app
+
+
+def own_url(settings: Settings) -> str:
+    """Where the process listens, as a URL."""
+    web = settings.web
+    host = f"[{web.host}]" if ":" in web.host else web.host
+    return f"{'https' if web.certificate else 'http'}://{host}:{web.port}"
+
+
+def _add_own_routes(app: FastAPI, application: wiring.Application, addresses: Pace) -> None:
+    described: dict[str, Any] = {}
+
+    @app.get("/healthz", include_in_schema=False)
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz", include_in_schema=False)
+    async def readyz(request: Request) -> dict[str, str]:
+        pass_address(request, addresses)
+        await asyncio.to_thread(migrate.check, application.settings.database_url)
+        async with application.store.reading() as unit:
+            await unit.now()
+        return {"status": "ready"}
+
+    @app.get(OPENAPI_PATH, include_in_schema=False)
+    async def openapi() -> dict[str, Any]:
+        if not described:
+            described.update(describe(app))
+        return described
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI description of `/v1`, its refusals as problems."""
+    described = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+    described["components"]["schemas"]["Problem"] = problems.SCHEMA
+    return described
+
+
+async def _file_calls(application: wiring.Application) -> None:
+    while True:
+        await asyncio.sleep(CALLS_FILED_EVERY_S)
+        await application.file_calls()
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,121 @@
+"""`consents renew|open|calendar` and `consents list --renewal-due`, as a person gives them."""
+
+import csv
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Prepared
+from tests.cli.house import House
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+
+
+def ends_in(house: House, consent_id: str, days: float, **changes: str) -> str:
+    """Move the end of a consent, and give it as the database keeps it."""
+    end = (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    house.sql("UPDATE consent SET expires_at = ? WHERE consent_id = ?", end, consent_id)
+    for column, value in changes.items():
+        house.sql(f"UPDATE consent SET {column} = ? WHERE consent_id = ?", value, consent_id)
+    return end
+
+
+def test_a_renewal_prints_an_address_or_a_link(prepared: Prepared, house: House) -> None:
+    """At once, or to wait for its user; the root is named, and a link can be opened from here too."""
+    now = house.run("consents", "renew", prepared.consent_id, "--days", "200", "--json")
+    link = house.run("consents", "renew", prepared.consent_id, "--link", "--json")
+    opened = house.run("consents", "open", link.json["authorization"], "--json")
+
+    assert (now.code, link.code, opened.code) == (0, 0, 0), now.said + link.said + opened.said
+    assert {"consent", "open_before", "url"} == set(now.json) == set(opened.json)
+    assert len({prepared.consent_id, now.json["consent"], opened.json["consent"]}) == 3
+    assert link.json["connection"] == prepared.consent_id
+    assert link.json["url"] == f"http://127.0.0.1:8080/v1/authorize/{link.json['authorization']}"
+    bases = [request[0]["consent"]["BaseConsentId"] for request in requests(house)[-2:]]
+    assert bases == [prepared.consent_id] * 2
+
+
+def requests(house: House) -> list[Any]:
+    rows = house.sql('SELECT request FROM "authorization" ORDER BY created_at')
+    return [json.loads(row[0]) for row in rows]
+
+
+def test_an_authorisation_may_wait_for_its_user(house: House) -> None:
+    """`authorize --link` pushes nothing."""
+    before = len(requests(house))
+    link = house.run("consents", "authorize", "sandbox", "--link", "--user-ref", "u", "--json")
+
+    assert (link.code, link.json["connection"], len(requests(house))) == (0, None, before), link.said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        pytest.param(("renew", "nobody"), "consent_id", id="unknown"),
+        pytest.param(("renew", "{}", "--permission", "ReadMinds"), "permissions", id="no permission"),
+        pytest.param(("renew", "{}", "--expires-at", "2099-01-01T00:00:00Z"), "expires_at", id="too far ahead"),
+        pytest.param(("renew", "{}", "--return-url", "https://x.example/"), "return_url", id="no link"),
+        pytest.param(("renew", "{}", "--link", "--return-url", "https://x.example/"), "return_url", id="not allowed"),
+        pytest.param(("list", "--within", "3"), "within", id="within what"),
+        pytest.param(("calendar", "--csv", "--ics"), "calendar", id="two ways at once"),
+    ],
+)
+def test_bad_input_names_its_field(prepared: Prepared, house: House, arguments: tuple[str, ...], field: str) -> None:
+    """Exit code 2, one line, nothing written."""
+    before = house.tables()
+    ended = house.run("consents", *(argument.format(prepared.consent_id) for argument in arguments))
+
+    assert (ended.code, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"error [bad_request]: {field}: "), ended.stderr
+    assert house.tables() == before
+
+
+def test_an_unknown_link_is_refused(house: House) -> None:
+    """Exit code 1 and why."""
+    ended = house.run("consents", "open", "no-such-link")
+
+    assert (ended.code, ended.stderr) == (1, "error [authorization_failed]: intent: is not one of ours\n")
+
+
+@pytest.mark.parametrize(
+    ("days", "changes", "why"),
+    [
+        pytest.param(200, {}, None, id="far from its end"),
+        pytest.param(20, {}, "near_end", id="near its end"),
+        pytest.param(-3, {"status": "Expired"}, "expired", id="expired"),
+        pytest.param(200, {"needs_consent": "invalid_grant"}, "grant_lost:invalid_grant", id="its grant is lost"),
+        pytest.param(20, {"status": "Revoked"}, None, id="revoked: somebody did not want it"),
+    ],
+)
+def test_what_is_due_for_renewal(
+    prepared: Prepared, house: House, days: float, changes: dict[str, str], why: str | None
+) -> None:
+    """Near its end, ended, or without a grant."""
+    ends_in(house, prepared.consent_id, days, **changes)
+
+    due = house.run("consents", "list", "--renewal-due", "--json").json
+
+    assert [(one["consent"], one["why"]) for one in due] == ([] if why is None else [(prepared.consent_id, why)])
+
+
+def test_the_calendar_comes_in_three_forms(prepared: Prepared, house: House) -> None:
+    """JSON, CSV no spreadsheet computes with, and iCalendar in folded lines."""
+    ends_in(house, prepared.consent_id, 20.5)
+    house.sql("UPDATE connection SET user_ref = ?", "=HYPERLINK(1);, " + "ü" * 60)
+
+    (entry,) = house.run("consents", "calendar", "--json").json
+    (row,) = csv.DictReader(io.StringIO(house.run("consents", "calendar", "--csv").stdout))
+    ics = house.run("consents", "calendar", "--ics").stdout
+
+    assert (entry["consent"], row["consent"]) == (prepared.consent_id, prepared.consent_id)
+    assert row["user_ref"].startswith("'=HYPERLINK")
+    assert (entry["next_flag_at"], row["expires_at"]) == (row["next_flag_at"], entry["expires_at"])
+    assert ics.startswith("BEGIN:VCALENDAR\r\n")
+    assert max(len(line.encode()) for line in ics.splitlines()) <= 75
+    unfolded = ics.replace("\r\n ", "")
+    assert f"SUMMARY:Consent ends: sandbox =HYPERLINK(1)\\;\\, {'ü' * 60}\r\n" in unfolded
+    assert f"UID:{prepared.consent_id}@syncworker\r\n" in unfolded
+    assert house.run("consents", "calendar", "--within", "20", "--json").json == []
