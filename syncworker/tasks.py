@@ -9,6 +9,7 @@ or beat starts; the parts are built on the process's loop at first use, by `wiri
 """
 
 import contextlib
+import gc
 import importlib.util
 import logging
 import os
@@ -51,6 +52,9 @@ More than one token call too: a refresh may begin as late as the end of the pati
 THREADS: Final = 8
 RESERVED_THREADS: Final = 2
 """Threads no sync may keep: a tick and a token refresh always find one."""
+
+GC_THRESHOLDS: Final = (10_000, 20, 50)
+"""New objects before a young collection, and of how many the older generations follow (`docs/performance.md`)."""
 
 SYNC_WAIT_S: Final = 0.25
 """How long a sync batch may hold a reserved thread while it waits for one of its own; then its claims go back."""
@@ -327,6 +331,17 @@ def _on_ready(**_: Any) -> None:
         runtime.run(_progress(), deadline=SHORT_DEADLINE_S)
     except SyncWorkerError as error:
         log.error("worker is not able to work yet: %s (%s)", error, error.code)  # noqa: TRY400  the text says it all
+    _settle_memory()
+
+
+def _settle_memory() -> None:
+    """Take what a worker is made of out of the garbage collector's sight, and have it look less often.
+
+    Half a million objects of libraries stay for good, and each full collection walked them all in the midst of a page.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def _on_shutting_down(**_: Any) -> None:

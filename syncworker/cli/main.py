@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 
 from syncworker import __version__
-from syncworker.cli import audit, consents, database, demo, health, keys, lfis, logs, processes, show, tokens
+from syncworker.cli import audit, bench, consents, database, demo, health, keys, lfis, logs, processes, show, tokens
 from syncworker.cli.frame import FAILED, USED_WRONGLY
 from syncworker.errors import RequestError, SyncWorkerError
 
@@ -25,6 +25,7 @@ app.add_typer(consents.app, name="consents")
 app.add_typer(tokens.app, name="tokens")
 app.command("audit")(audit.audit)
 app.command("demo")(demo.demo)
+app.command("bench")(bench.bench)
 app.command("sandbox")(processes.sandbox)
 app.command("up")(processes.up)
 app.command("worker")(processes.worker)

@@ -63,6 +63,7 @@ from syncworker.standard.consents import ConsentView
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.consents import StoredConsent
 from syncworker.store.failures import StoreRefusedError
+from syncworker.store.situations import before_call
 from syncworker.store.tokens import NewToken, StoredToken
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim, WorkKind
@@ -376,8 +377,7 @@ class Vault:
 
     async def _look(self, consent_id: ConsentId) -> tuple[StoredConsent | None, StoredToken | None, datetime]:
         async with self._store.reading() as unit:
-            consent = await unit.consents.get(consent_id)
-            return consent, await unit.tokens.read(consent_id), await unit.now()
+            return await before_call(unit, consent_id)
 
     # -- one refresh per consent in this process ----------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from pydantic import SecretStr
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_before_delay
 from tenacity.wait import wait_random_exponential
 
-from syncworker.clock import Clock
+from syncworker.clock import Clock, monotonic
 from syncworker.errors import (
     LFIRateLimitedError,
     LFIUnavailableError,
@@ -607,15 +607,24 @@ class LFIClient:
                 raise self._fault(answer, what=what)
             return answer, interaction_id
 
-        async for trial in self._retrying():
+        began = monotonic()
+        try:
+            return await attempt()
+        except LFIUnavailableError as error:
+            first = error
+        told = False
+        async for trial in self._retrying(RETRY_WITHIN_S - (monotonic() - began)):
             with trial:
+                if not told:  # the first attempt is told again to who counts: most calls need no counting
+                    told = True
+                    raise first
                 result = await attempt()
         return result
 
-    def _retrying(self) -> AsyncRetrying:
+    def _retrying(self, within_s: float) -> AsyncRetrying:
         return AsyncRetrying(
             retry=retry_if_exception(_is_worth_a_short_retry),
-            stop=stop_after_attempt(ATTEMPTS_MAX) | stop_before_delay(RETRY_WITHIN_S),
+            stop=stop_after_attempt(ATTEMPTS_MAX) | stop_before_delay(within_s),
             wait=wait_random_exponential(multiplier=0.5, max=5),
             sleep=self._sleep,
             reraise=True,

@@ -23,7 +23,9 @@ import sqlalchemy as sa
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import AccountId, ConsentId
 from syncworker.store.bulk import upsert_many
+from syncworker.store.consents import LIVE_ID
 from syncworker.store.sealed import pack_raw, unpack_raw
+from syncworker.store.statements import Statement, named
 from syncworker.store.tables import (
     RECORD_TABLES,
     SEALED_RAW,
@@ -133,6 +135,24 @@ class PastRecord:
     item: bytes = field(repr=False)
     valid_from: datetime
     valid_until: datetime | None
+
+
+GRANTED_TO_LIVE: Final = Statement(
+    lambda _: sa.select(account_grant.c.account_id).where(
+        account_grant.c.tenant == named(account_grant.c.tenant),
+        account_grant.c.consent_id == LIVE_ID.scalar_subquery(),
+        account_grant.c.ended_at.is_(None),
+    )
+)
+"""The accounts shown with the consent that `consents.LIVE` finds."""
+
+_GRANTED: Final = Statement(
+    lambda _: sa.select(account_grant.c.account_id).where(
+        account_grant.c.tenant == named(account_grant.c.tenant),
+        account_grant.c.consent_id == named(account_grant.c.consent_id),
+        account_grant.c.ended_at.is_(None),
+    )
+)
 
 
 class Records:
@@ -391,12 +411,8 @@ class Records:
 
     async def granted(self, consent_id: ConsentId) -> frozenset[AccountId]:
         """The accounts `/accounts` shows with this consent."""
-        query = sa.select(account_grant.c.account_id).where(
-            account_grant.c.tenant == self._unit.tenant,
-            account_grant.c.consent_id == consent_id,
-            account_grant.c.ended_at.is_(None),
-        )
-        return frozenset(AccountId(name) for name in (await self._unit.connection.scalars(query)))
+        answer = await _GRANTED.run(self._unit, tenant=self._unit.tenant, consent_id=consent_id)
+        return frozenset(AccountId(name) for (name,) in answer.rows)
 
     async def grant(
         self, consent_id: ConsentId, connection_id: ConsentId, account_ids: Collection[str], *, at: datetime

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.bulk import insert_many
+from syncworker.store.statements import Statement, named
 from syncworker.store.tables import call, run
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class CallRow:
 
 _RUN: Final = tuple(RunRow.__slots__)
 _CALL: Final = tuple(CallRow.__slots__)
+_ADD: Final = Statement(lambda _: sa.insert(run).values({name: named(run.c[name]) for name in ("tenant", *_RUN)}))
 
 
 class Runs:
@@ -76,10 +78,8 @@ class Runs:
 
     async def add(self, row: RunRow) -> None:
         """File one run."""
-        values = {name: getattr(row, name) for name in _RUN}
-        await self._unit.connection.execute(
-            sa.insert(run).values(tenant=self._unit.tenant, **values | {"steps": [dict(step) for step in row.steps]})
-        )
+        values = {name: getattr(row, name) for name in _RUN} | {"steps": [dict(step) for step in row.steps]}
+        await _ADD.run(self._unit, tenant=self._unit.tenant, **values)
 
     async def add_calls(self, rows: Collection[CallRow]) -> None:
         """File calls, in the order they were made."""
@@ -99,6 +99,23 @@ class Runs:
         if connection_id is not None:
             query = query.where(run.c.connection_id == connection_id)
         return [RunRow(**dict(row)) for row in (await self._unit.connection.execute(query)).mappings()]
+
+    async def newest(self) -> int:
+        """Number of the newest run; 0 when there is none.  For `outcomes`."""
+        number = await self._unit.connection.scalar(
+            sa.select(sa.func.coalesce(sa.func.max(run.c.id), 0)).where(run.c.tenant == self._unit.tenant)
+        )
+        assert isinstance(number, int)
+        return number
+
+    async def outcomes(self, *, after: int) -> dict[str, int]:
+        """How many runs ended in which way, of those filed after the run with that number."""
+        query = (
+            sa.select(run.c.outcome, sa.func.count())
+            .where(run.c.tenant == self._unit.tenant, run.c.id > after)
+            .group_by(run.c.outcome)
+        )
+        return {outcome: int(count) for outcome, count in await self._unit.connection.execute(query)}
 
     async def cost(self, *, since: datetime | None = None, lfi: Slug | None = None) -> tuple[int, int]:
         """How many calls were made and what they cost, in milli-fils."""

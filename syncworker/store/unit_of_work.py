@@ -12,6 +12,7 @@ engine serves reads beside it.
 """
 
 import logging
+import select
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -22,7 +23,7 @@ from typing import Any, Final, TypeVar
 import sqlalchemy as sa
 import tenacity
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -39,6 +40,7 @@ from syncworker.store.keyring import KeyRing
 from syncworker.store.lfis import LFIs
 from syncworker.store.records import Records
 from syncworker.store.runs import Runs
+from syncworker.store.statements import NOW
 from syncworker.store.tokens import Tokens
 from syncworker.store.work import Work
 
@@ -81,7 +83,7 @@ class UnitOfWork:
 
     async def now(self) -> datetime:
         """Database time, as a value."""
-        moment = await self.connection.scalar(sa.select(self.dialect.now()))
+        ((moment,),) = (await NOW.run(self)).rows
         assert isinstance(moment, datetime)
         return moment
 
@@ -216,11 +218,11 @@ def _engines(url: URL, connections: int) -> tuple[AsyncEngine, AsyncEngine]:
                 pool_size=connections,
                 max_overflow=0,
                 pool_timeout=30,
-                pool_pre_ping=True,
                 connect_args={"options": options, "connect_timeout": 5, **SILENCE},
             )
         except ModuleNotFoundError as error:
             raise SetupError("database_url: PostgreSQL needs psycopg; install syncworker[postgres]") from error
+        _refuse_dead_connections(engine)
         return engine, engine
     url = url.set(drivername="sqlite+aiosqlite")
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # at DEBUG it prints every row (rule 37)
@@ -234,6 +236,25 @@ def _engines(url: URL, connections: int) -> tuple[AsyncEngine, AsyncEngine]:
     for engine, begin in ((write, "BEGIN IMMEDIATE"), (read, "BEGIN")):
         _sqlite_events(engine, begin)
     return write, read
+
+
+def _refuse_dead_connections(engine: AsyncEngine) -> None:
+    """Take no connection out of the pool that the server has closed meanwhile.
+
+    An idle connection has nothing to say: when its socket can be read, it was ended.  That costs a system call, where
+    SQLAlchemy's ping costs two trips to the server, as much as a small transaction.  Neither sees a network gone
+    silent before its timeouts (`SILENCE`).
+    """
+
+    @sa.event.listens_for(engine.sync_engine, "checkout")
+    def on_checkout(connection: Any, _record: Any, _proxy: Any) -> None:
+        own = connection.driver_connection
+        if own.closed:
+            raise DisconnectionError("an idle connection is closed")
+        idle = select.poll()
+        idle.register(own.fileno(), select.POLLIN)
+        if idle.poll(0):
+            raise DisconnectionError("the server ended an idle connection")
 
 
 def _sqlite_events(engine: AsyncEngine, begin: str) -> None:

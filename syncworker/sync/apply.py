@@ -16,6 +16,7 @@ from syncworker.standard.values import ConsentId, local_date
 from syncworker.store.changes import Op, RowChange
 from syncworker.store.cursors import Covered, Cursor, Listing, extended
 from syncworker.store.records import Ended, Held, Record
+from syncworker.store.situations import before_write
 from syncworker.store.tables import RECORD_TABLES, typed_columns
 from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.store.work import Claim
@@ -148,8 +149,8 @@ async def guard(unit: UnitOfWork, scope: Scope, *, now: datetime) -> None:
         LeaseLostError: a newer claim owns the work.
         ConsentNotUsableError: the consent is no longer callable.
     """
-    consent = await unit.consents.get(scope.consent_id, lock=True)  # before the work: who files a status goes that way
-    if not await unit.work.holds(scope.claim):
+    consent, held = await before_write(unit, scope.consent_id, scope.claim)
+    if not held:
         raise LeaseLostError("a newer claim owns this sync")
     if consent is None or not consent.callable_at(now):
         status = "erased" if consent is None else consent.status

@@ -44,6 +44,7 @@ from syncworker.standard.values import AccountId, ConsentId
 from syncworker.store.consents import StoredConsent
 from syncworker.store.cursors import Attempt, Cursor, Listing
 from syncworker.store.runs import CallRow, RunRow
+from syncworker.store.situations import before_sync
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim
 from syncworker.sync import pages as footprint
@@ -139,13 +140,8 @@ class Situation:
 
 async def situation(unit: UnitOfWork, connection_id: ConsentId) -> Situation:
     """Read it, in one transaction."""
-    consent = await unit.consents.live(connection_id)
-    return Situation(
-        consent=consent,
-        cursors=await unit.cursors.of(connection_id),
-        granted=await unit.records.granted(consent.consent_id) if consent else frozenset(),
-        now=await unit.now(),
-    )
+    consent, cursors, granted, now = await before_sync(unit, connection_id)
+    return Situation(consent=consent, cursors=cursors, granted=granted, now=now)
 
 
 class ConsentRun:
