@@ -4,7 +4,7 @@ PYTEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint lock clean bench
+.PHONY: demo test check lint lock clean bench scenarios
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make test   the whole test suite; brings its own PostgreSQL and Valkey"
 	@echo "make check  what CI runs: format, lint, types, import contracts, tests"
 	@echo "make bench  the measurements behind the choices"
+	@echo "make scenarios  the fault scenarios in their full size, some ten minutes"
 	@echo "make lock   renew requirements.lock from pyproject.toml"
 
 $(VENV)/.installed: requirements.lock pyproject.toml
@@ -42,6 +43,10 @@ check: lint test
 bench: $(VENV)/.installed
 	$(BIN)/python bench/transport.py
 	$(BIN)/python bench/concurrency.py
+	$(BIN)/python bench/dispatcher.py
+
+scenarios: $(VENV)/.installed
+	exec $(BIN)/python -m tests.live.scenarios.full
 
 lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet \

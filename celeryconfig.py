@@ -40,6 +40,14 @@ broker_transport_options = {
     "health_check_interval": 5,
 }
 
+amqp_transport_options = {  # in the place of those above when the broker is RabbitMQ
+    "read_timeout": 20,  # TCP alone would wait for ever; above the heartbeat, which RabbitMQ answers in between
+    "write_timeout": 10,
+    "connect_timeout": 5,
+    "confirm_publish": True,  # published means that the broker has it
+}
+broker_heartbeat = 10  # AMQP only: both sides notice a connection that went silent
+
 # Queues: a token refresh must not wait behind long syncs, and a tick behind neither -----------------------------------
 task_queues: dict[str, dict[str, str]] = {"sync": {}, "token": {}, "tick": {}}
 task_default_queue = "sync"
@@ -48,6 +56,7 @@ task_routes = {
     "sync_batch": {"queue": "sync"},
     "token_batch": {"queue": "token"},
     "tick": {"queue": "tick"},
+    # `canary` names its queue itself: each worker has one of its own
 }
 
 # Beat: one tick; what is due, and when, is in the table `work` --------------------------------------------------------
@@ -56,5 +65,5 @@ enable_utc = True
 beat_scheduler = "celery.beat:Scheduler"  # keeps nothing on disk: a file a killed beat leaves behind may not open again
 beat_max_loop_interval = 1
 beat_schedule = {
-    "tick": {"task": "tick", "schedule": 5.0, "options": {"expires": 5.0}},  # ticks nobody took do not pile up
+    "tick": {"task": "tick", "schedule": 5.0, "options": {"expires": 600.0}},  # ticks nobody took do not pile up
 }

@@ -3,9 +3,12 @@
 SyncWorkerError
 ├── TransientError                 time mends it: try again after `retry_after`
 │   ├── LFIUnavailableError            5xx, timeout, connection lost
+│   │   └── LFIBreakerOpenError            calls are kept back after too many of those; nothing was sent
 │   ├── LFIRateLimitedError            429; the wait comes from Retry-After
+│   │   └── GateClosedError                an earlier 429 keeps the whole LFI waiting; nothing was sent
 │   ├── TokenBusyError                 another worker is refreshing this consent's token
-│   └── LeaseLostError                 a newer claim owns this work; its writes stand, ours do not
+│   ├── LeaseLostError                 a newer claim owns this work; its writes stand, ours do not
+│   └── StoppingError                  this process is stopping: nothing new is begun here
 ├── ConsentError                   the user must act: stop this consent
 │   ├── ConsentNotUsableError          not Authorized, or past its ExpirationDateTime
 │   ├── GrantLostError                 the refresh token is gone for good: consent must be given again
@@ -16,6 +19,7 @@ SyncWorkerError
 │   └── TruncatedError                 a guard cut a listing off: what came is good, the rest was never seen
 └── SetupError                     our operator must act: key, certificate, registration, settings
     ├── SettingsError                  a value in the settings: names the field and the fix
+    ├── NotAllowedError                outside the allow-lists of live proving: nothing was sent
     ├── ClientRejectedError            invalid_client, unauthorized_client: the LFI does not know us (yet)
     └── SealError                      a sealed column does not open: wrong key ring, or tampered
 
@@ -74,6 +78,18 @@ class LFIRateLimitedError(TransientError):
     code = "lfi_rate_limited"
 
 
+class LFIBreakerOpenError(LFIUnavailableError):
+    """Calls of this class are kept back at this LFI: too many got no answer, or it does not accept us as a client."""
+
+    code = "lfi_breaker_open"
+
+
+class GateClosedError(LFIRateLimitedError):
+    """The LFI asked us to wait, by a 429 before; nothing was sent."""
+
+    code = "lfi_gate_closed"
+
+
 class TokenBusyError(TransientError):
     """Another worker is refreshing this token and did not finish within our patience."""
 
@@ -84,6 +100,12 @@ class LeaseLostError(TransientError):
     """The work was claimed again: the newer generation's writes stand and ours change nothing."""
 
     code = "lease_lost"
+
+
+class StoppingError(TransientError):
+    """This process is stopping and begins nothing new; another one goes on."""
+
+    code = "stopping"
 
 
 class ConsentError(SyncWorkerError):
@@ -159,6 +181,12 @@ class SettingsError(SetupError):
     """A setting is missing or wrong."""
 
     code = "settings"
+
+
+class NotAllowedError(SetupError):
+    """The LFI or the customer is outside the allow-lists of live proving; nothing was sent."""
+
+    code = "not_allowed"
 
 
 class ClientRejectedError(SetupError):

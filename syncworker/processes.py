@@ -64,6 +64,16 @@ except OSError as error:
 """
 
 
+def host_name() -> str:
+    """This machine among all of the installation, at most 100 characters."""
+    return platform.node()[:100]
+
+
+def process_name() -> str:
+    """This process among all of the installation: host and process id."""
+    return f"{host_name()}/{os.getpid()}"
+
+
 class Child:
     """A running child in a process group of its own."""
 
@@ -103,6 +113,10 @@ class Child:
             self.wait(grace)
         self.kill()
         return self._process.wait()
+
+    def terminate(self) -> None:
+        """Ask it to end (SIGTERM), and do not wait."""
+        self._process.terminate()
 
     def kill(self) -> None:
         """End whatever is left of its group at once."""
@@ -334,10 +348,20 @@ class _Kept:
         self.relay: threading.Thread | None = None
         self.deaths = 0
         self.not_before = 0.0
+        self.kill_at: float | None = None
+
+
+Hung = Callable[[str, Child], str | None]
+"""Says of a program's running child why it hangs; `None` while it gets on.  Never waits."""
+
+
+def none_hangs(_name: str, _child: Child) -> str | None:
+    """A `Hung` that finds nothing."""
+    return None
 
 
 class Supervisor:
-    """Keeps several children running: relays their output, restarts the dead, stops all in order.
+    """Keeps several children running: relays their output, restarts the dead and the hung, stops all in order.
 
     Use it from one thread that lives on, the main thread: `start`, then `poll` now and then (or `run`), then `stop`.
     """
@@ -347,6 +371,7 @@ class Supervisor:
         programs: Sequence[Program],
         *,
         broker: EmbeddedBroker | None = None,
+        hung: Hung = none_hangs,
         write: Callable[[str], None] | None = None,
         timer: Callable[[], float] = monotonic,
     ) -> None:
@@ -355,10 +380,12 @@ class Supervisor:
         Args:
             programs: in the order in which they start; they stop in the opposite order.
             broker: started before all of them, restarted when it dies, stopped after them.
+            hung: is asked at each poll; who hangs is asked to end, and killed when its grace is over.
             write: takes one line of output without its end; the default prints to standard error.
         """
         self._kept = [_Kept(program) for program in programs]
         self._broker = broker
+        self._hung = hung
         self._write = write or _print_line
         self._timer = timer
 
@@ -432,7 +459,9 @@ class Supervisor:
             return True
         status = kept.child.status()
         if status is None:
+            self._look_for_progress(kept, kept.child)
             return True
+        kept.kill_at = None
         kept.child.kill()  # what it may have left in its group
         kept.deaths = 1 if self._timer() - kept.child.started_at >= SETTLED_S else kept.deaths + 1
         wait = RESTART_WAIT_S[min(kept.deaths, len(RESTART_WAIT_S)) - 1]
@@ -441,6 +470,18 @@ class Supervisor:
         kept.child = None
         self._write(f"supervisor | {kept.program.name} ended with status {status}, starting it again in {wait:g} s")
         return False
+
+    def _look_for_progress(self, kept: _Kept, child: Child) -> None:
+        """End a child that lives and does not get on: first in order, as it may only be deaf, then by force."""
+        if kept.kill_at is not None:
+            if self._timer() >= kept.kill_at:
+                child.kill()
+            return
+        why = self._hung(kept.program.name, child)
+        if why is not None:
+            self._write(f"supervisor | {kept.program.name} hangs ({why}), ending it")
+            kept.kill_at = self._timer() + kept.program.grace
+            child.terminate()
 
     def _drain(self, kept: _Kept) -> None:
         if kept.relay is not None:

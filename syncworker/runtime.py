@@ -56,6 +56,9 @@ class Runtime(Generic[P]):
     """One event loop in one thread, and the parts that live on it.
 
     Knows its process: after a fork the child starts with nothing and builds its own.
+
+    Attributes:
+        hard_limit: seconds past its deadline after which a run costs the process its life; for runs begun from now on.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Runtime(Generic[P]):
         build: Callable[[], Awaitable[P]],
         close: Callable[[P], Awaitable[None]],
         *,
+        warn: Callable[[P], None] | None = None,
         hard_limit: float = HARD_LIMIT_S,
         watch_every: float = WATCH_EVERY_S,
         die: Callable[[int], object] = os._exit,
@@ -72,12 +76,14 @@ class Runtime(Generic[P]):
         Args:
             build: makes the process-wide parts, on the loop; called once, at first use.
             close: gives them back, on the loop, at `stop`.
+            warn: tells the parts, on the loop and before anything is waited for, that `stop` was called.
             hard_limit: seconds past its deadline after which a run costs the process its life.
             die: ends the process at once with that exit status.
         """
         self._build = build
         self._close = close
-        self._hard_limit = hard_limit
+        self._warn = warn
+        self.hard_limit = hard_limit
         self._watch_every = watch_every
         self._die = die
         self._forget()
@@ -90,6 +96,7 @@ class Runtime(Generic[P]):
         self._stopping = threading.Event()
         self._stopped = threading.Event()
         self._runs: set[_Run] = set()
+        self._left: set[_Run] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._shielded: set[asyncio.Task[Any]] = set()
         self._parts: asyncio.Future[P] | None = None
@@ -127,28 +134,43 @@ class Runtime(Generic[P]):
             DeadlineExceededError: it did not end in time.
             RuntimeStoppedError: the process is stopping.
         """
+        result: T = self._outcome(self._begin(coroutine, deadline))
+        return result
+
+    def run_or_leave(
+        self, coroutine: Coroutine[Any, Any, object], *, deadline: float, patience: float, left_max: int
+    ) -> bool:
+        """Run a coroutine on the loop and wait for it at most `patience` seconds; then it goes on with nobody waiting.
+
+        So an LFI that hangs keeps a few coroutines and not the process's threads.  A run that was left keeps its
+        deadline, its hard limit and its orderly end at `stop`; how it ended badly is logged by its error's name.
+
+        Args:
+            left_max: while so many runs go on like this, the thread waits to the end after all: memory has a bound.
+
+        Returns:
+            Whether it ended while we waited.
+
+        Raises:
+            As `run`, while we waited.
+        """
+        run = self._begin(coroutine, deadline)
         try:
-            run = self._begin(coroutine, deadline)
-        except BaseException:
-            coroutine.close()
+            concurrent.futures.wait([run.future], timeout=patience)
+            if self._left_behind(run, left_max):
+                return False
+        except BaseException:  # the waiting thread was told to leave
+            self._over(run)
             raise
-        try:
-            result: T = run.future.result()
-        except concurrent.futures.CancelledError:
-            raise RuntimeStoppedError("the process is stopping; the run was cancelled") from None
-        else:
-            return result
-        finally:
-            run.future.cancel()  # the waiting thread was told to leave (SystemExit); nothing to do when it has ended
-            with self._lock:
-                self._runs.discard(run)
+        self._outcome(run)
+        return True
 
     def stop(self, grace: float, *, patience: float | None = None) -> None:
         """Stop in order, within `grace` seconds; a second call waits for the first.
 
-        New runs are refused at once.  Runs may end by themselves for `patience` seconds (half of the grace when not
-        said), then they are cancelled; what they shielded (the commit of a token) is awaited; then the parts are
-        closed and the loop ends.
+        New runs are refused at once, and the parts are warned.  Runs may end by themselves for `patience` seconds (half
+        of the grace when not said), then they are cancelled; what they shielded (the commit of a token) is awaited;
+        then the parts are closed and the loop ends.
         """
         with self._lock:
             if self._pid != os.getpid() or self._loop is None:
@@ -178,6 +200,16 @@ class Runtime(Generic[P]):
         """Whether `stop` was called."""
         return self._stopping.is_set()
 
+    def wait_stopping(self, timeout: float) -> bool:
+        """Wait until `stop` is called, at most `timeout` seconds; whether it was."""
+        return self._stopping.wait(timeout)
+
+    @property
+    def busy(self) -> int:
+        """How many runs keep a thread waiting."""
+        with self._lock:
+            return len(self._runs - self._left)
+
     # -- on the loop -------------------------------------------------------------------------------------------------
 
     async def parts(self) -> P:
@@ -205,7 +237,44 @@ class Runtime(Generic[P]):
 
     # ----------------------------------------------------------------------------------------------------------------
 
-    def _begin(self, coroutine: Coroutine[Any, Any, T], deadline: float) -> _Run:
+    def _outcome(self, run: _Run) -> Any:
+        """Wait for the run's end."""
+        try:
+            return run.future.result()
+        except concurrent.futures.CancelledError:
+            raise RuntimeStoppedError("the process is stopping; the run was cancelled") from None
+        finally:
+            self._over(run)
+
+    def _over(self, run: _Run) -> None:
+        run.future.cancel()  # the waiting thread was told to leave (SystemExit); nothing to do when it has ended
+        with self._lock:
+            self._runs.discard(run)
+            self._left.discard(run)
+
+    def _left_behind(self, run: _Run, left_max: int) -> bool:
+        """Leave a run to the loop; `False` when it has ended, or too many are left already."""
+        with self._lock:
+            if run.future.done() or len(self._left) >= left_max:
+                return False
+            self._left.add(run)
+        run.future.add_done_callback(lambda _: self._ended_alone(run))
+        return True
+
+    def _ended_alone(self, run: _Run) -> None:
+        self._over(run)
+        error = None if run.future.cancelled() else run.future.exception()
+        if error is not None:
+            log.warning("a run nobody waited for ended badly: %s", getattr(error, "code", type(error).__name__))
+
+    def _begin(self, coroutine: Coroutine[Any, Any, Any], deadline: float) -> _Run:
+        try:
+            return self._begun(coroutine, deadline)
+        except BaseException:
+            coroutine.close()
+            raise
+
+    def _begun(self, coroutine: Coroutine[Any, Any, Any], deadline: float) -> _Run:
         self.start()
         if threading.current_thread() is self._thread:
             raise RuntimeError("run() on the loop's own thread would wait for itself; await the coroutine")
@@ -213,7 +282,7 @@ class Runtime(Generic[P]):
             if self._stopping.is_set() or self._loop is None:
                 raise RuntimeStoppedError("the process is stopping")
             future = asyncio.run_coroutine_threadsafe(self._bounded(coroutine, deadline), self._loop)
-            run = _Run(future, monotonic() + deadline + self._hard_limit)
+            run = _Run(future, monotonic() + deadline + self.hard_limit)
             self._runs.add(run)
         return run
 
@@ -252,6 +321,7 @@ class Runtime(Generic[P]):
             self._tasks.discard(task)
 
     async def _end(self, until: float, patience: float) -> None:
+        self._warn_parts()
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=patience)
         await _cancelled(set(self._tasks), until)
@@ -260,12 +330,27 @@ class Runtime(Generic[P]):
         await self._close_parts(max(0.1, until - monotonic()))
         await _cancelled(asyncio.all_tasks() - {asyncio.current_task()}, until)
 
-    async def _close_parts(self, timeout: float) -> None:
+    def _built(self) -> list[P]:
+        """The parts, when they were built."""
         building = self._parts
         if building is None or not building.done() or building.cancelled() or building.exception() is not None:
+            return []
+        return [building.result()]
+
+    def _warn_parts(self) -> None:
+        warn = self._warn
+        if warn is None:
             return
         try:
-            await asyncio.wait_for(self._close(building.result()), timeout)
+            for parts in self._built():
+                warn(parts)
+        except Exception as error:  # noqa: BLE001  stopping must go on whatever a part does in its own end
+            log.warning("runtime: parts were not warned (%s)", type(error).__name__)
+
+    async def _close_parts(self, timeout: float) -> None:
+        try:
+            for parts in self._built():
+                await asyncio.wait_for(self._close(parts), timeout)
         except Exception as error:  # noqa: BLE001  stopping must go on whatever a part does in its own end
             log.warning("runtime: parts did not close (%s)", type(error).__name__)
 

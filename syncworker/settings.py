@@ -1,21 +1,25 @@
 """Settings: one file, overridden by the environment, overridden by the command line.
 
 The file is `syncworker.toml`, or what `SYNCWORKER_CONFIG` names; the environment spells a setting
-`SYNCWORKER_DATABASE_URL`, with `__` between levels (`SYNCWORKER_CADENCE__BALANCES`).  No value is read anywhere else.
+`SYNCWORKER_DATABASE_URL`, with `__` between levels (`SYNCWORKER_CADENCE__BALANCES`).  URLs with passwords may lie in
+files of their own, in the folder `SYNCWORKER_SECRETS` names: they win over `syncworker.toml`, the environment wins over
+them.  No value is read anywhere else.
 Relative paths count from the folder of the file, or from the working folder when there is none.
 
 `wiring` alone sees the whole; every part gets the two or three plain values it needs.
 """
 
+import difflib
 import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -31,6 +35,9 @@ from syncworker.standard.versions import Version
 
 ENVIRONMENT_PREFIX: Final = "SYNCWORKER_"
 CONFIG_VARIABLE: Final = "SYNCWORKER_CONFIG"
+SECRETS_VARIABLE: Final = "SYNCWORKER_SECRETS"
+"""Names a folder of files, each holding one setting of `SECRET_FIELDS` and called like it, as containers mount them."""
+
 CONFIG_FILE: Final = "syncworker.toml"
 EMBEDDED: Final = "embedded"
 SECRET_FIELDS: Final = frozenset({"database_url", "broker_url", "limits_url"})
@@ -48,6 +55,7 @@ Seconds = Annotated[float, Field(gt=0)]
 
 
 SLUG: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
+HOST: Final = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
 
 
 class _Group(BaseModel):
@@ -55,15 +63,30 @@ class _Group(BaseModel):
 
 
 class ClientSettings(_Group):
-    """Who we are at an LFI: given once for all under `[client]`, or for one LFI under `[lfis.<slug>]`."""
+    """Who we are at an LFI: given once for all under `[client]`, or for one LFI under `[lfis.<slug>]`.
+
+    Attributes:
+        signing_key: the one key that signs, published under `signing_kid`.
+        signing_keys: instead of it, several by kid, while an old key gives way to a new one.
+        signing_kid: which of them signs.
+        signing_certificate: the signing key's certificate; only its end is watched.
+    """
 
     client_id: str | None = None
     redirect_uri: HttpsUrl | None = None
     signing_key: Path | None = None
+    signing_keys: dict[Annotated[str, Field(min_length=1)], Path] = {}
     signing_kid: str | None = None
+    signing_certificate: Path | None = None
     transport_certificate: Path | None = None
     transport_key: Path | None = None
     ca_bundle: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_way_of_giving_keys(self) -> Self:
+        if self.signing_key is not None and self.signing_keys:
+            raise ValueError("signing_key and signing_keys are both given; move the one key there, under its kid")
+        return self
 
 
 class LFISettings(ClientSettings):
@@ -73,7 +96,9 @@ class LFISettings(ClientSettings):
         issuer: the authorisation server's issuer, exactly as its discovery document says.
         base_urls: the Account Information base URL of each version the LFI serves.
         allow_private_hosts: loopback and private addresses, for a sandbox of your own.
-        published: path templates the LFI publishes; absent means all.
+        published: path templates the LFI publishes, for all versions or for each; absent means all.
+        par_client_id: send `client_id` beside the assertion of a PAR, for a server that wants it (D-9).
+        signed_answers: whether data may (accept), must (require) or must not (refuse) come as signed `application/jwt`.
     """
 
     issuer: HttpsUrl
@@ -82,7 +107,39 @@ class LFISettings(ClientSettings):
     allow_private_hosts: bool = False
     connections: Annotated[int, Field(ge=1, le=512)] = 8
     calls_per_second: Annotated[float, Field(gt=0)] = 10.0
-    published: frozenset[str] | None = None
+    published: frozenset[str] | dict[Version, frozenset[str]] | None = None
+    par_client_id: bool = False
+    signed_answers: Literal["accept", "require", "refuse"] = "accept"
+
+
+class DirectorySettings(_Group):
+    """The participants directory, followed for the LFIs that `lfis discover` declared.
+
+    Attributes:
+        url: of the participants document; absent: nothing is followed.
+        refresh: seconds between two readings.
+        hosts: an address of the directory is trusted when its host is one of these or lies below one.
+        ca_bundle: roots trusted for the directory itself, beside the system's own.
+        allow_private_hosts: loopback and private addresses pass too, for a sandbox's directory.
+    """
+
+    url: HttpsUrl | None = None
+    refresh: Seconds = 24 * 3600
+    hosts: tuple[Annotated[str, Field(pattern=HOST)], ...] = ("apihub.openfinance.ae",)
+    ca_bundle: Path | None = None
+    allow_private_hosts: bool = False
+
+
+class AllowSettings(_Group):
+    """Live proving: outside these lists no authorisation is begun and no call is made.
+
+    Attributes:
+        lfis: slugs; absent: every LFI.
+        user_refs: the product's ids of its customers; absent: everybody.
+    """
+
+    lfis: frozenset[Annotated[str, Field(pattern=SLUG)]] | None = None
+    user_refs: frozenset[Annotated[str, Field(min_length=1, max_length=128)]] | None = None
 
 
 class CadenceSettings(_Group):
@@ -104,6 +161,26 @@ class CadenceSettings(_Group):
     def as_mapping(self) -> Mapping[ResourceName, timedelta]:
         """Every resource of the catalogue with its cadence."""
         return {name: timedelta(seconds=getattr(self, name.value)) for name in ResourceName}
+
+
+class RefreshMode(StrEnum):
+    """Who asks for a new access token."""
+
+    SCHEDULED = "scheduled"
+    """Beat, before the old one ends."""
+    ON_DEMAND = "on_demand"
+    """Whoever needs one and finds none that is good."""
+
+
+class TokenSettings(_Group):
+    """How tokens are kept; what each costs stands in docs/operations.md.
+
+    Attributes:
+        keep_warm: by schedule also for consents that no sync will call for within the next token's life.
+    """
+
+    refresh: RefreshMode = RefreshMode.SCHEDULED
+    keep_warm: bool = True
 
 
 class PriceSettings(_Group):
@@ -131,8 +208,11 @@ class Settings(BaseSettings):
     tenant: Annotated[str, Field(min_length=1, max_length=64)] = "default"
     client: ClientSettings = ClientSettings()
     lfis: dict[Annotated[str, Field(pattern=SLUG)], LFISettings] = {}
+    directory: DirectorySettings = DirectorySettings()
+    allow: AllowSettings = AllowSettings()
     cadence: CadenceSettings = CadenceSettings()
     prices: PriceSettings = PriceSettings()
+    tokens: TokenSettings = TokenSettings()
     overlap_days: Annotated[int, Field(ge=0, le=90)] = 7
     first_sync_days: Annotated[int, Field(ge=1, le=3650)] = 90
     backfill_slice_days: Annotated[int, Field(ge=1, le=3650)] = 90
@@ -142,6 +222,7 @@ class Settings(BaseSettings):
     tick_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
     batch_size: Annotated[int, Field(ge=1, le=500)] = 50
     threads: Annotated[int, Field(ge=1, le=256)] = 8
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
     lease_seconds: Annotated[float, Field(ge=1)] = 120.0
     connect_timeout: Seconds = 5.0
     call_timeout: Seconds = 30.0
@@ -163,7 +244,8 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         file = _config_file()
         values = _read_toml(file) if file else {}
-        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=values)
+        given = (InitSettingsSource(settings_cls, init_kwargs=layer) for layer in (_secrets(), values))
+        return init_settings, env_settings, *given
 
     def resolved(self, path: Path) -> Path:
         """A path of the settings, counted from the folder of the file."""
@@ -217,12 +299,15 @@ def origins(settings: Settings, overrides: Mapping[str, Any] | None = None) -> I
     """Yield (setting, value, where it came from), passwords masked, in the order of the class."""
     file = _config_file()
     in_file = dict(_flat(_read_toml(file))) if file else {}
+    secrets = _secrets()
     for name, value in _flat(settings.model_dump(mode="json", exclude_none=True)):
         variable = ENVIRONMENT_PREFIX + name.upper().replace(".", "__")
         if overrides and name in overrides:
             origin = "command line"
         elif variable in os.environ or ENVIRONMENT_PREFIX + name.split(".")[0].upper() in os.environ:
             origin = f"environment {variable}"
+        elif name in secrets:
+            origin = f"file {name} in {os.environ[SECRETS_VARIABLE]}"
         elif name in in_file:
             origin = str(file)
         else:
@@ -238,6 +323,22 @@ def variables_set() -> set[str]:
         if name.startswith(ENVIRONMENT_PREFIX)
         and name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")[0] in Settings.model_fields
     }
+
+
+def variables_unknown() -> list[tuple[str, str]]:
+    """Environment variables in our name that set nothing, each with the one it was perhaps meant to be (or empty)."""
+    known = {ENVIRONMENT_PREFIX + name.upper(): name for name in Settings.model_fields}
+    unknown = {
+        name
+        for name in os.environ
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in {CONFIG_VARIABLE, SECRETS_VARIABLE}
+    } - variables_set()
+    found = []
+    for name in sorted(unknown):
+        first, separator, rest = name.partition("__")
+        close = difflib.get_close_matches(first, known, n=1)
+        found.append((name, close[0] + separator + rest if close else ""))
+    return found
 
 
 def masked(url: str) -> str:
@@ -265,6 +366,23 @@ def _placed(settings: Settings) -> str:
     if scheme != "sqlite" or not file or file.startswith((":", "/", "file:")):
         return settings.database_url
     return f"{scheme}{separator}{settings.resolved(Path(file))}"
+
+
+def _secrets() -> dict[str, str]:
+    """Settings that lie in files of their own."""
+    named = os.environ.get(SECRETS_VARIABLE)
+    if not named:
+        return {}
+    folder = Path(named)
+    if not folder.is_dir():
+        raise SettingsError(f"{SECRETS_VARIABLE}: {named} is not a folder; correct the path or unset the variable")
+    try:
+        files = [file for name in sorted(SECRET_FIELDS) if (file := folder / name).is_file()]
+        return {file.name: file.read_text(encoding="utf-8").strip() for file in files}
+    except OSError as error:
+        raise SettingsError(f"{SECRETS_VARIABLE}: a file in {named} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{SECRETS_VARIABLE}: a file in {named} is not UTF-8 text") from None
 
 
 def _config_file() -> Path | None:

@@ -1,8 +1,9 @@
 """The Celery app and its tasks: thin shells that hand one coroutine to the process's loop and wait.
 
-`tick` claims what is due and publishes hints; `sync_batch` and `token_batch` work on the claims a hint names.
-Messages are a public format: names stay, unknown keywords are ignored, arguments are integers (`reliability.md` rule
-8).  Running a batch twice is harmless, since a claim is begun once; losing one costs a lease.
+`tick` claims what is due and publishes hints; `sync_batch` and `token_batch` work on the claims a hint names; `canary`
+is sent to one worker alone, to see whether it hears and gets on.
+Messages are a public format: names stay, unknown keywords are ignored, arguments are integers and slugs (rule 8 of
+`reliability.md`).  Running a batch twice is harmless, since a claim is begun once; losing one costs a lease.
 
 Nothing but the app is built when this module is imported.  `configure` gives it the settings' values before a worker
 or beat starts; the parts are built on the process's loop at first use, by `wiring`.
@@ -15,17 +16,21 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Protocol
 
 from celery import Celery, signals
-from kombu import Connection
+from celery.exceptions import Reject
+from kombu import Connection, Queue
 from kombu.exceptions import KombuError, OperationalError
 
+from syncworker.clock import monotonic
 from syncworker.errors import SettingsError, SetupError, SyncWorkerError
-from syncworker.runtime import Runtime
+from syncworker.runtime import EXIT_HUNG, HARD_LIMIT_S, Runtime, RuntimeStoppedError
 from syncworker.schedule.claims import Batch
 from syncworker.settings import load
 from syncworker.store.work import WorkKind
@@ -46,12 +51,36 @@ STOP_PATIENCE_S: Final = 20.0
 STOP_GRACE_S: Final = 17.0
 """After that, how long cancelled runs, shielded commits and the closing of the parts may take together.
 
-More than one token call too: a refresh may begin as late as the end of the patience, and must not be cut short.
+A refresh that began goes on after its batch was given back: its call and the commit of its answer end within both
+times together.
+"""
+
+EXIT_MARGIN_S: Final = 2.0
+"""After both, how long Celery may take to end; then the process ends itself.  A loop that stands still never would."""
+
+TICK_EXPIRES_S: Final = 600.0
+"""A tick nobody took for so long is dropped, so that they do not pile up while no worker runs.
+
+Beat writes the instant by its own clock and the worker compares it with its own: an expiry shorter than clocks may
+differ, or than a busy worker may take to come to it, drops every tick there is, and nothing is claimed any more.
 """
 
 THREADS: Final = 8
 RESERVED_THREADS: Final = 2
 """Threads no sync may keep: a tick and a token refresh always find one."""
+
+PULSE_S: Final = 5.0
+"""How often a worker sees for itself whether its loop turns, when nobody says how long a tick is."""
+
+CANARY_QUEUE_EXPIRES_S: Final = 600
+"""RabbitMQ removes a dead worker's own queue after so long; on Redis a queue is nothing but its messages."""
+
+HOLD_S: Final = 5.0
+"""How long a batch keeps its thread: longer than most batches, so that a worker takes no more than it gets done."""
+
+LEFT_MAX: Final = 200
+"""Batches that may go on without a thread; each has an open claim, and an LFI has `consents_at_once` of those at most,
+so with the default four hanging LFIs fit in the worst case, and mostly many more."""
 
 GC_THRESHOLDS: Final = (10_000, 20, 50)
 """New objects before a young collection, and of how many the older generations follow (`docs/performance.md`)."""
@@ -75,12 +104,32 @@ class Application(Protocol):
         """Refresh the claimed consents' tokens; one failure is a value in the report."""
         ...
 
+    async def arrive(self) -> None:
+        """Note that this worker begins."""
+        ...
+
     async def progress(self) -> None:
         """Note that this worker gets on."""
         ...
 
+    async def canaries(self) -> Sequence[str]:
+        """Names of the workers to send a canary to."""
+        ...
+
+    async def canary(self) -> None:
+        """Note that this worker's canary came round."""
+        ...
+
+    async def pulse(self, *, busy: bool) -> None:
+        """What a worker does for itself now and then; `busy`: every thread is at work, so no canary can come."""
+        ...
+
     async def give_back(self, claims: Hints) -> object:
         """Free claims nobody will begin."""
+        ...
+
+    def stop(self) -> None:
+        """Begin no consent, page or refresh any more: the process is to end."""
         ...
 
     async def leave(self) -> None:
@@ -92,6 +141,35 @@ class Application(Protocol):
         ...
 
 
+class SyncThreads:
+    """The threads that batches of syncs may keep, shared out among the LFIs.
+
+    The last free one goes to an LFI that has none: however many batches of one LFI come, another's finds a thread.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._held: Counter[str] = Counter()
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, lfi: str, *, wait: float = SYNC_WAIT_S) -> Iterator[bool]:
+        """Hold a thread for a batch of this LFI; gives whether there was one within `wait` seconds."""
+        with self._changed:
+            got = self._changed.wait_for(lambda: self._fits(lfi), timeout=wait)
+            self._held[lfi] += got
+        try:
+            yield got
+        finally:
+            with self._changed:
+                self._held[lfi] -= got
+                self._changed.notify_all()
+
+    def _fits(self, lfi: str) -> bool:
+        free = self._threads - self._held.total()
+        return free > (1 if self._held[lfi] and self._threads > 1 else 0)
+
+
 class _Process:
     """What this process was told before it started."""
 
@@ -99,7 +177,12 @@ class _Process:
         self.build: Callable[[], Awaitable[Application]] = _build_from_settings
         self.batch_deadline = BATCH_DEADLINE_S
         self.patience = STOP_PATIENCE_S
-        self.sync_threads = threading.BoundedSemaphore(THREADS - RESERVED_THREADS)
+        self.hold = HOLD_S
+        self.threads = THREADS
+        self.pulse_every = PULSE_S
+        self.is_beat = False
+        self.beat_file: Path | None = None
+        self.sync_threads = SyncThreads(THREADS - RESERVED_THREADS)
 
 
 async def _build_from_settings() -> Application:
@@ -134,9 +217,10 @@ def _celeryconfig() -> ModuleType:
 
 
 _process: Final = _Process()
-runtime: Final[Runtime[Application]] = Runtime(_build, _close)
+runtime: Final[Runtime[Application]] = Runtime(_build, _close, warn=lambda application: application.stop())
 app: Final = Celery("syncworker", set_as_current=False)
-app.config_from_object(_celeryconfig())
+_CELERYCONFIG: Final = _celeryconfig()
+app.config_from_object(_CELERYCONFIG)
 
 
 def configure(
@@ -147,23 +231,28 @@ def configure(
     threads: int = THREADS,
     batch_deadline: float = BATCH_DEADLINE_S,
     patience: float = STOP_PATIENCE_S,
+    hard_limit: float = HARD_LIMIT_S,
+    worker: str | None = None,
     build: Callable[[], Awaitable[Application]] | None = None,
 ) -> None:
     """Give the app the settings' values; before a worker or beat starts, and before anything is published.
 
     Args:
         broker_url: of Redis, Valkey or RabbitMQ; `embedded` is resolved by the caller.
-        tick_seconds: between two ticks; a tick nobody took within that time is dropped.
+        tick_seconds: between two ticks.
         data_dir: for what beat or a worker may have to keep; made when missing.
         threads: of a worker process, batches at once; two of them never take a sync.
         batch_deadline: seconds for one batch.
         patience: seconds that runs may go on after SIGTERM, before they are cancelled.
+        hard_limit: seconds past its deadline after which a run costs the process its life.
+        worker: name of this worker process, for a queue of its own that brings its canaries; `None` when it is none.
         build: builds the application on the process's loop; without it, `wiring` builds it from the settings.
     """
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    entry = dict(app.conf.beat_schedule["tick"], schedule=tick_seconds, options={"expires": tick_seconds})
+    entry = dict(app.conf.beat_schedule["tick"], schedule=tick_seconds, options={"expires": TICK_EXPIRES_S})
     app.conf.update(
         broker_url=broker_url,
+        broker_transport_options=_transport_options(broker_url),
         worker_concurrency=max(threads, RESERVED_THREADS + 1),
         beat_schedule={"tick": entry},
         beat_schedule_filename=str(data_dir / "beat"),
@@ -171,13 +260,35 @@ def configure(
     )
     _process.batch_deadline = batch_deadline
     _process.patience = patience
-    _process.sync_threads = threading.BoundedSemaphore(max(threads - RESERVED_THREADS, 1))
+    _process.threads = max(threads, RESERVED_THREADS + 1)
+    _process.sync_threads = SyncThreads(max(threads - RESERVED_THREADS, 1))
+    _process.pulse_every = tick_seconds
+    _process.beat_file = beat_file(data_dir, os.getpid())
+    runtime.hard_limit = hard_limit
+    if worker is not None:
+        app.amqp.queues.select_add(_own_queue(worker))
     if build is not None:
         _process.build = build
     for name in ("celery.worker.consumer.consumer", "celery.worker.strategy"):
         logger = logging.getLogger(name)
         if not any(isinstance(known, _WithoutBodies) for known in logger.filters):
             logger.addFilter(_WithoutBodies())
+
+
+def _transport_options(broker_url: str) -> dict[str, Any]:
+    """Options of the broker's own kind: those of Redis mean nothing to AMQP, which would wait without a deadline."""
+    options: dict[str, Any] = (
+        _CELERYCONFIG.amqp_transport_options
+        if broker_url.partition("://")[0] in {"amqp", "amqps", "pyamqp"}
+        else _CELERYCONFIG.broker_transport_options
+    )
+    return dict(options)
+
+
+def _own_queue(worker: str) -> Queue:
+    """The queue only this worker takes from; no exchange, so that it leaves no binding behind."""
+    name = f"worker.{worker}"
+    return Queue(name, exchange="", routing_key=name, auto_delete=True, expires=CANARY_QUEUE_EXPIRES_S)
 
 
 def check_broker(broker_url: str) -> None:
@@ -201,12 +312,14 @@ def check_broker(broker_url: str) -> None:
         raise SettingsError("broker_url: not a broker's URL; write redis://host:6379/0 or embedded") from None
 
 
-def worker_arguments(*, queues: Sequence[str] = (), loglevel: str = "INFO") -> list[str]:
+def worker_arguments(*, queues: Sequence[str] = (), worker: str | None = None, loglevel: str = "INFO") -> list[str]:
     """Arguments for `app.worker_main`.
 
     Args:
         queues: to consume; none means all of them.
+        worker: as given to `configure`; its own queue is consumed beside those.
     """
+    queues = [*queues, _own_queue(worker).name] if queues and worker is not None else queues
     arguments = ["worker", f"--loglevel={loglevel}", f"--hostname=syncworker-{os.getpid()}@%h"]
     arguments += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     return arguments + ([f"--queues={','.join(queues)}"] if queues else [])
@@ -215,6 +328,11 @@ def worker_arguments(*, queues: Sequence[str] = (), loglevel: str = "INFO") -> l
 def beat_arguments(*, loglevel: str = "INFO") -> list[str]:
     """Arguments for `app.start`."""
     return ["beat", f"--loglevel={loglevel}", "--pidfile="]
+
+
+def beat_file(data_dir: Path, pid: int) -> Path:
+    """The file a beat touches whenever one of its ticks went out."""
+    return data_dir / f"beat-{pid}"
 
 
 def _task(name: str) -> Callable[[Callable[..., None]], Any]:
@@ -238,21 +356,34 @@ def tick(**_ignored: object) -> None:
             log.warning("broker away: %d claims given back", len(left))
             runtime.run(_give_back(left), deadline=SHORT_DEADLINE_S)
             return
+    for worker in runtime.run(_canaries(), deadline=SHORT_DEADLINE_S):
+        if not publish_canary(worker):
+            return
 
 
 @_task("sync_batch")
-def sync_batch(claims: list[list[int]], **_ignored: object) -> None:
-    """Sync the claimed connections.  Running it twice is harmless: a claim is begun once, a stale one is skipped."""
+def sync_batch(claims: list[list[int]], lfi: str = "", **_ignored: object) -> None:
+    """Sync the claimed connections.  Running it twice is harmless: a claim is begun once, a stale one is skipped.
+
+    Args:
+        lfi: whose they are; a message of an older producer does not say.
+    """
     hints = _hints(claims)
-    with _sync_thread() as free:
+    with _process.sync_threads.taken(lfi) as free:
         work = _sync(hints) if free else _give_back(hints)  # no thread: the rows wait in the table, not here
-        runtime.run(work, deadline=_process.batch_deadline)
+        _run_batch(work)
 
 
 @_task("token_batch")
 def token_batch(claims: list[list[int]], **_ignored: object) -> None:
     """Refresh the tokens of the claimed consents.  Running it twice is harmless, as above."""
-    runtime.run(_refresh(_hints(claims)), deadline=_process.batch_deadline)
+    _run_batch(_refresh(_hints(claims)))
+
+
+@_task("canary")
+def canary(**_ignored: object) -> None:
+    """Note that this worker hears the broker, turns its loop and reaches the database."""
+    runtime.run(_canary(), deadline=SHORT_DEADLINE_S)
 
 
 TASKS: Final = {WorkKind.SYNC: sync_batch, WorkKind.TOKEN: token_batch}
@@ -264,7 +395,8 @@ def publish(batch: Batch) -> None:
     Raises:
         OperationalError: the broker is away.
     """
-    TASKS[batch.kind].apply_async(args=([list(hint) for hint in batch.claims],))
+    named = {"lfi": batch.lfi} if batch.kind is WorkKind.SYNC else {}
+    TASKS[batch.kind].apply_async(args=([list(hint) for hint in batch.claims],), kwargs=named)
 
 
 def publish_tick() -> bool:
@@ -274,10 +406,38 @@ def publish_tick() -> bool:
         Whether the broker took it; beat's next one does the same.
     """
     try:
-        tick.apply_async(expires=SHORT_DEADLINE_S)
+        tick.apply_async(expires=TICK_EXPIRES_S)
     except OperationalError:
         return False
     return True
+
+
+def publish_canary(worker: str) -> bool:
+    """Send a canary to one worker.
+
+    Args:
+        worker: its name.
+
+    Returns:
+        Whether the broker took it.
+    """
+    try:
+        canary.apply_async(queue=_own_queue(worker))
+    except OperationalError:
+        return False
+    return True
+
+
+def _run_batch(work: Coroutine[Any, Any, None]) -> None:
+    """Run a batch; a process that stops hands the hint to another one instead of dropping it.
+
+    A batch that lasts goes on without its thread, its message acknowledged: a bank that hangs must not keep the
+    others' batches, the ticks and the canaries out of this process.  Its claims' leases bring it back if we die.
+    """
+    try:
+        runtime.run_or_leave(work, deadline=_process.batch_deadline, patience=_process.hold, left_max=LEFT_MAX)
+    except RuntimeStoppedError as error:
+        raise Reject(error.code, requeue=True) from None
 
 
 async def _tick() -> list[Batch]:
@@ -302,24 +462,28 @@ async def _give_back(hints: Hints) -> None:
     await application.give_back(hints)
 
 
-async def _progress() -> None:
+async def _canaries() -> Sequence[str]:
     application = await runtime.parts()
-    await application.progress()
+    return await application.canaries()
+
+
+async def _canary() -> None:
+    application = await runtime.parts()
+    await application.canary()
+
+
+async def _arrive() -> None:
+    application = await runtime.parts()
+    await application.arrive()
+
+
+async def _pulse(*, busy: bool) -> None:
+    application = await runtime.parts()
+    await application.pulse(busy=busy)
 
 
 def _hints(claims: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
     return [(int(claim[0]), int(claim[1])) for claim in claims]
-
-
-@contextlib.contextmanager
-def _sync_thread() -> Iterator[bool]:
-    threads = _process.sync_threads
-    free = threads.acquire(timeout=SYNC_WAIT_S)
-    try:
-        yield free
-    finally:
-        if free:
-            threads.release()
 
 
 # -- the worker's life -------------------------------------------------------------------------------------------------
@@ -328,10 +492,11 @@ def _sync_thread() -> Iterator[bool]:
 def _on_ready(**_: Any) -> None:
     """The pool is there: build the parts, so that what is wrong shows now and not at the first tick."""
     try:
-        runtime.run(_progress(), deadline=SHORT_DEADLINE_S)
+        runtime.run(_arrive(), deadline=SHORT_DEADLINE_S)
     except SyncWorkerError as error:
         log.error("worker is not able to work yet: %s (%s)", error, error.code)  # noqa: TRY400  the text says it all
     _settle_memory()
+    threading.Thread(target=_keep_pulse, name="syncworker-pulse", daemon=True).start()
 
 
 def _settle_memory() -> None:
@@ -344,13 +509,34 @@ def _settle_memory() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
+def _keep_pulse() -> None:
+    """See now and then whether the loop turns: a run that never comes back is one more for the watchdog to find."""
+    while not runtime.wait_stopping(_process.pulse_every):
+        busy = runtime.busy >= _process.threads
+        try:
+            runtime.run(_pulse(busy=busy), deadline=SHORT_DEADLINE_S)
+        except SyncWorkerError as error:
+            log.debug("no pulse (%s)", error.code)
+        except Exception as error:  # noqa: BLE001  the pulse must outlive whatever one beat of it meets
+            log.warning("no pulse (%s)", type(error).__name__)
+
+
 def _on_shutting_down(**_: Any) -> None:
     """Called inside a signal handler, before Celery waits for its threads: bound that wait, in a thread of its own."""
-    threading.Thread(target=_stop, name="syncworker-stop", daemon=True).start()
+    threading.Thread(target=_end, name="syncworker-stop", daemon=True).start()
 
 
 def _on_shutdown(**_: Any) -> None:
     _stop()
+
+
+def _end() -> None:
+    """Stop in order, and see to it that the process is gone then; who ends before takes this thread along."""
+    until = monotonic() + _process.patience + STOP_GRACE_S + EXIT_MARGIN_S
+    _stop()
+    time.sleep(max(0.0, until - monotonic()))
+    log.critical("the process did not end in order")
+    os._exit(EXIT_HUNG)
 
 
 def _stop() -> None:
@@ -363,7 +549,16 @@ def _on_beat(**_: Any) -> None:
     Celery's own handler raises `SystemExit`, which is lost when it strikes while a message is being published: beat
     would go on until it is killed.
     """
+    _process.is_beat = True
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    for left in _process.beat_file.parent.glob("beat-*") if _process.beat_file else ():
+        left.unlink(missing_ok=True)  # of processes that ended; one that lives writes its own anew
+
+
+def _on_published(sender: str | None = None, **_: Any) -> None:
+    """A tick went out.  Beat has no database: what proves that it gets on is a file of its own."""
+    if sender == tick.name and _process.beat_file is not None and _process.is_beat:
+        _process.beat_file.touch(mode=0o600)
 
 
 for _signal, _receiver in (
@@ -373,6 +568,7 @@ for _signal, _receiver in (
     (signals.worker_shutdown, _on_shutdown),
     (signals.worker_process_shutdown, _on_shutdown),
     (signals.beat_init, _on_beat),
+    (signals.after_task_publish, _on_published),
 ):
     _signal.connect(_receiver, weak=False)
 

@@ -1,37 +1,43 @@
 """The composition root: the only place where parts are built and joined, and the only one that sees all settings.
 
-`open_store` is enough for commands that only look; `build_application` builds everything a worker needs.
+What commands need that only look lies in `opening`; `build_application` builds everything a worker needs.
 """
 
 import asyncio
-import os
-import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 import structlog
-from pydantic import ValidationError
 
-from syncworker.clock import Clock, SystemClock
+from syncworker.clock import Clock, SystemClock, monotonic
+from syncworker.consents.allowed import Allowed
 from syncworker.consents.authorize import Authorizer
+from syncworker.consents.import_file import KnownLFI
+from syncworker.consents.importing import Importer
 from syncworker.consents.lifecycle import Lifecycle
-from syncworker.consents.tokens import TokenBatchReport, Vault
+from syncworker.consents.tokens import TokenBatchReport, TokenDue, Vault
+from syncworker.declarations import Follower
 from syncworker.errors import SettingsError, SyncWorkerError
 from syncworker.lfi.api import LFIClient
-from syncworker.lfi.directory import LFIConfig
-from syncworker.lfi.keys import SigningKey, TransportCertificate
+from syncworker.lfi.directory import LFIConfig, SignedAnswers
+from syncworker.lfi.keys import SigningKey, TransportCertificate, certificate_end, days_announced
+from syncworker.lfi.participants import Rules, fetch
 from syncworker.lfi.transport import Call
-from syncworker.processes import EmbeddedBroker
+from syncworker.opening import declared_lfis, open_store
+from syncworker.processes import EmbeddedBroker, host_name, process_name
 from syncworker.schedule import due
 from syncworker.schedule.claims import Batch, Dispatcher
-from syncworker.schedule.limits import Admission, admission
-from syncworker.settings import EMBEDDED, LFISettings, Settings, faults_of
+from syncworker.schedule.clocks import ClockWatch
+from syncworker.schedule.limits import admission, keeps_counts
+from syncworker.schedule.stopping import Door, LastCalls
+from syncworker.schedule.traffic import TrafficControl
+from syncworker.settings import EMBEDDED, LFISettings, RefreshMode, Settings
 from syncworker.standard.values import ConsentId, Slug
-from syncworker.store import migrate
-from syncworker.store.keyring import KeyRing
-from syncworker.store.lfis import DeclaredLFI
+from syncworker.standard.versions import Version
 from syncworker.store.runs import CallRow
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim, WorkKind
@@ -42,52 +48,15 @@ from syncworker.sync.run import SyncSettings
 
 DISCOVERY_PATH: Final = "/.well-known/openid-configuration"
 JOURNAL_ROWS_MAX: Final = 10_000
+LIMITS_IN_REDIS: Final = "redis"
+LIMITS_IN_DATABASE: Final = "database"
+DECLARATIONS_EVERY_S: Final = 60.0
+"""How old what a process knows of the declarations may be: the directory is followed by one process for all."""
+
+CERTIFICATES_EVERY: Final = timedelta(hours=1)
+"""How often a worker looks at when its certificates end."""
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-async def open_store(settings: Settings, *, sealed: bool = False, clock: Clock | None = None) -> Store:
-    """The store of the settings, its schema checked.
-
-    Args:
-        sealed: whether sealed columns will be opened or written; then the key ring must be there.
-
-    Raises:
-        SettingsError: database URL or key ring.
-        SetupError: the schema is not the newest; names the command to run.
-    """
-    keyring = load_keyring(settings) if sealed or settings.keyring else None
-    migrate.check(settings.database_url)
-    return Store(settings.database_url, tenant=settings.tenant, keyring=keyring, clock=clock)
-
-
-def load_keyring(settings: Settings) -> KeyRing:
-    """The key ring of the settings, for the settings' tenant.
-
-    Raises:
-        SettingsError: none is set, or its file cannot be used.
-    """
-    if settings.keyring is None:
-        raise SettingsError(
-            "keyring: is not set, and tokens are never stored unsealed; "
-            "run `syncworker keys generate --keyring-only` and set keyring to the file it names"
-        )
-    return KeyRing.load(settings.resolved(settings.keyring)).for_tenant(settings.tenant)
-
-
-async def declared_lfis(settings: Settings, store: Store) -> Mapping[Slug, tuple[LFISettings, str]]:
-    """Every declared LFI with where it is declared; the settings win over the database."""
-    async with store.reading() as unit:
-        added = {entry.slug: (_declaration(entry), "database") for entry in await unit.lfis.list()}
-    return added | {Slug(slug): (entry, "settings") for slug, entry in settings.lfis.items()}
-
-
-def _declaration(entry: DeclaredLFI) -> LFISettings:
-    try:
-        return LFISettings.model_validate(entry.declared)
-    except ValidationError as error:
-        faults = "; ".join(faults_of(error))
-        raise SettingsError(f"lfis.{entry.slug}: as `lfis add` put it into the database: {faults}") from None
 
 
 def lfi_config(settings: Settings, slug: Slug, declared: LFISettings, *, now: datetime | None = None) -> LFIConfig:
@@ -117,7 +86,7 @@ def lfi_config(settings: Settings, slug: Slug, declared: LFISettings, *, now: da
         base_urls=declared.base_urls,
         client_id=str(given("client_id")),
         redirect_uri=str(given("redirect_uri")),
-        signing_key=SigningKey.load(path("signing_key"), str(given("signing_kid")), field=where("signing_key")),
+        signing_key=_signing_key(settings, slug, declared, str(given("signing_kid"))),
         transport=TransportCertificate.load(
             path("transport_certificate"),
             path("transport_key"),
@@ -129,10 +98,170 @@ def lfi_config(settings: Settings, slug: Slug, declared: LFISettings, *, now: da
         allow_private_hosts=declared.allow_private_hosts,
         connections=declared.connections,
         calls_per_second=declared.calls_per_second,
-        published=declared.published,
+        published=_published(declared),
+        par_client_id=declared.par_client_id,
+        signed_answers=SignedAnswers(declared.signed_answers),
         connect_timeout=settings.connect_timeout,
         call_timeout=settings.call_timeout,
         token_timeout=settings.token_timeout,
+    )
+
+
+def signing_files(settings: Settings, slug: Slug, declared: LFISettings) -> Mapping[str, tuple[Path, str]]:
+    """Every signing key declared for an LFI by kid: its file, and the setting that names it.
+
+    What the LFI's own declaration says wins over `[client]` as a whole.
+
+    Raises:
+        SettingsError: none is declared, or one without a kid.
+    """
+    for group, at in ((declared, f"lfis.{slug}"), (settings.client, "client")):
+        if group.signing_keys:
+            return {
+                kid: (settings.resolved(file), f"{at}.signing_keys.{kid}") for kid, file in group.signing_keys.items()
+            }
+        if group.signing_key is not None:
+            kid = declared.signing_kid or settings.client.signing_kid
+            if not kid:
+                raise SettingsError(f"{at}.signing_kid: is not set; give the key id the directory shows")
+            return {kid: (settings.resolved(group.signing_key), f"{at}.signing_key")}
+    raise SettingsError(f"lfis.{slug}.signing_key: is not set; give it there or once for all as client.signing_key")
+
+
+def _signing_key(settings: Settings, slug: Slug, declared: LFISettings, kid: str) -> SigningKey:
+    """The key that signs, of perhaps several."""
+    files = signing_files(settings, slug, declared)
+    if kid not in files:
+        at = f"lfis.{slug}" if declared.signing_kid else "client"
+        raise SettingsError(f"{at}.signing_kid: names none of the signing_keys ({', '.join(sorted(files))})")
+    file, field = files[kid]
+    return SigningKey.load(file, kid, field=field)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateFinding:
+    """What is to be said about one certificate.
+
+    Attributes:
+        field: the setting that names its file.
+        expires_at: `None` when it cannot be used; `fault` says why.
+        days: the smallest of `EXPIRY_DAYS` that has begun, 0 when it has ended; `None` while its end is far off.
+    """
+
+    lfi: Slug
+    field: str
+    expires_at: datetime | None = None
+    days: int | None = None
+    fault: str = ""
+
+
+def certificate_findings(
+    settings: Settings, declared: Mapping[Slug, LFISettings], *, now: datetime
+) -> list[CertificateFinding]:
+    """Each LFI's certificates as they lie in their files now: transport, and signing where its file is given."""
+    return [finding for slug in sorted(declared) for finding in _certificates_of(settings, slug, declared[slug], now)]
+
+
+def _certificates_of(
+    settings: Settings, slug: Slug, declared: LFISettings, now: datetime
+) -> Iterator[CertificateFinding]:
+    for name in ("transport_certificate", "signing_certificate"):
+        file = getattr(declared, name) or getattr(settings.client, name)
+        if file is None:
+            continue
+        field = f"lfis.{slug}.{name}" if getattr(declared, name) else f"client.{name}"
+        try:
+            end = certificate_end(settings.resolved(file), field=field)
+        except SettingsError as error:
+            yield CertificateFinding(lfi=slug, field=field, fault=str(error))
+        else:
+            yield CertificateFinding(lfi=slug, field=field, expires_at=end, days=days_announced(end, now=now))
+
+
+def _published(declared: LFISettings) -> Mapping[Version, frozenset[str]] | None:
+    """The published path templates of each version."""
+    if declared.published is None or isinstance(declared.published, Mapping):
+        return declared.published
+    return dict.fromkeys(declared.base_urls, declared.published)
+
+
+def token_schedule(settings: Settings) -> TokenDue | None:
+    """When a token is refreshed by schedule: early enough for the ticks between due and begun; `None`: on demand."""
+    if settings.tokens.refresh is not RefreshMode.SCHEDULED:
+        return None
+    headroom = timedelta(seconds=2 * settings.tick_seconds)
+
+    def token_due(consent_id: ConsentId, issued_at: datetime, expires_at: datetime) -> datetime:
+        return due.token_due_at(consent_id, issued_at, expires_at, headroom=headroom)
+
+    return token_due
+
+
+async def importer(settings: Settings, store: Store, *, spread: timedelta, replace_tokens: bool) -> Importer:
+    """What takes over the consents of another system; their first syncs are spread over `spread`.
+
+    Args:
+        store: opened for sealing.
+    """
+    declared = await declared_lfis(settings, store)
+
+    @cache
+    def known(slug: Slug) -> KnownLFI:
+        if slug not in declared:
+            others = ", ".join(sorted(declared)) or "none"
+            raise SettingsError(f"is not declared (known: {others}); declare it in syncworker.toml first")
+        config = lfi_config(settings, slug, declared[slug][0])
+        return KnownLFI(versions=frozenset(config.base_urls), certificate=config.transport.thumbprint)
+
+    return Importer(
+        store,
+        known,
+        sync_due=lambda connection_id, at: due.spread(at, connection_id, over=spread),
+        token_due=token_schedule(settings),
+        replace_tokens=replace_tokens,
+    )
+
+
+def allowed(settings: Settings) -> Allowed:
+    """The allow-lists of live proving."""
+    return Allowed(lfis=settings.allow.lfis, user_refs=settings.allow.user_refs)
+
+
+def directory_rules(settings: Settings, *, allow_private_hosts: bool = False) -> Rules:
+    """What an address of the participants directory must be.
+
+    Args:
+        allow_private_hosts: said at the prompt, beside what the settings say.
+    """
+    private = allow_private_hosts or settings.directory.allow_private_hosts
+    return Rules(hosts=settings.directory.hosts, allow_private_hosts=private)
+
+
+async def fetch_public(settings: Settings, url: str, *, rules: Rules) -> object:
+    """A public document of the directory or of an LFI it names; roots as `[directory]` or `[client]` give them.
+
+    Raises:
+        as `participants.fetch`.
+    """
+    ca_bundle = settings.directory.ca_bundle or settings.client.ca_bundle
+    return await fetch(url, rules=rules, ca_bundle=settings.resolved(ca_bundle) if ca_bundle else None)
+
+
+def follower(settings: Settings, store: Store) -> Follower:
+    """What follows the participants directory of the settings."""
+    rules, url = directory_rules(settings), settings.directory.url
+
+    async def fetched() -> object:
+        assert url is not None
+        return await fetch_public(settings, url, rules=rules)
+
+    return Follower(
+        store,
+        fetched if url else None,
+        rules=rules,
+        every=timedelta(seconds=settings.directory.refresh),
+        retry_after=due.retry_delay,
+        now=SystemClock().now,
     )
 
 
@@ -141,24 +270,39 @@ def broker_url(settings: Settings) -> str:
     return EmbeddedBroker(settings.data_folder).url if settings.broker_url == EMBEDDED else settings.broker_url
 
 
+def limits_kept_in(settings: Settings) -> str:
+    """Where all workers' counts of calls are kept."""
+    url = settings.limits_url or broker_url(settings)
+    return LIMITS_IN_REDIS if keeps_counts(url) else LIMITS_IN_DATABASE
+
+
 class Clients:
     """The one client of each LFI that this process keeps.  Built at first use, on the loop that uses it."""
 
-    def __init__(self, settings: Settings, store: Store, admissions: Admission, journal: "Journal") -> None:
+    def __init__(
+        self, settings: Settings, store: Store, traffic: TrafficControl, door: Door, journal: "Journal"
+    ) -> None:
         self._settings = settings
         self._store = store
-        self._admissions = admissions
+        self._traffic = traffic
+        self._door = door
         self._journal = journal
+        self._allowed = allowed(settings)
         self._clients: dict[Slug, LFIClient] = {}
+        self._declared: dict[Slug, LFISettings] = {}
+        self._looked_at = monotonic()
         self._building = asyncio.Lock()
 
     async def __call__(self, slug: Slug) -> LFIClient:
         """The client of an LFI.
 
         Raises:
+            NotAllowedError: it is outside the allow-lists.
             SettingsError: no such LFI is declared, or its declaration cannot be used.
         """
+        self._allowed.check(slug)
         async with self._building:
+            await self._follow()
             if slug not in self._clients:
                 self._clients[slug] = await self._build(slug)
             return self._clients[slug]
@@ -175,12 +319,77 @@ class Clients:
             raise SettingsError(
                 f"lfis.{slug}: is not declared (known: {known}); declare it in syncworker.toml or with `lfis add`"
             )
+        self._declared[slug] = declared[slug][0]
         return LFIClient(
             lfi_config(self._settings, slug, declared[slug][0]),
             clock=SystemClock(),
             log=lambda call: self._journal.note(slug, ConsentId(""), call),
-            admit=lambda: self._admissions.admit(slug),
+            traffic=LastCalls(self._traffic.of(slug), self._door),
         )
+
+    async def _follow(self) -> None:
+        """Take over base URLs and published endpoints that changed in the database since; at most once a minute."""
+        if monotonic() - self._looked_at < DECLARATIONS_EVERY_S:
+            return
+        self._looked_at = monotonic()
+        try:
+            known = await declared_lfis(self._settings, self._store)
+        except SyncWorkerError as error:  # what we know serves on
+            log.warning("declarations not read anew", error=error.code)
+            return
+        for slug, client in self._clients.items():
+            fresh = known[slug][0] if slug in known else self._declared[slug]
+            if (fresh.base_urls, fresh.published) == (self._declared[slug].base_urls, self._declared[slug].published):
+                continue
+            self._declared[slug] = fresh
+            try:
+                client.config = replace(client.config, base_urls=fresh.base_urls, published=_published(fresh))
+            except SettingsError as error:
+                log.warning("declaration changed and cannot be used", lfi=slug, why=str(error))
+            else:
+                log.info("declaration changed", lfi=slug, versions=sorted(fresh.base_urls))
+
+
+class CertificateWatch:
+    """Says in the log that a certificate ends soon: once for each of `EXPIRY_DAYS`, and once that a file is unfit."""
+
+    def __init__(self, settings: Settings, store: Store, clock: Clock) -> None:
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._looked_at: datetime | None = None
+        self._told: dict[str, tuple[datetime | None, int | None, str]] = {}
+
+    async def look(self) -> None:
+        """Look at the files, at most once an hour; never fails."""
+        now = self._clock.now()
+        if self._looked_at is not None and timedelta(0) <= now - self._looked_at < CERTIFICATES_EVERY:
+            return
+        self._looked_at = now
+        try:
+            known = await declared_lfis(self._settings, self._store)
+        except SyncWorkerError as error:
+            log.warning("certificates not looked at", error=error.code)
+            return
+        declared = {slug: entry for slug, (entry, _) in known.items()}
+        for finding in certificate_findings(self._settings, declared, now=now):
+            self._tell(finding)
+
+    def _tell(self, finding: CertificateFinding) -> None:
+        said = (finding.expires_at, finding.days, finding.fault)
+        if self._told.get(finding.field) == said:
+            return
+        self._told[finding.field] = said
+        if finding.fault:
+            log.error("certificate cannot be used", lfi=finding.lfi, field=finding.field, why=finding.fault)
+        elif finding.days is not None and finding.expires_at is not None:
+            log.warning(
+                "certificate ends soon",
+                lfi=finding.lfi,
+                field=finding.field,
+                expires_at=finding.expires_at.isoformat(),
+                days=finding.days,
+            )
 
 
 class Journal:
@@ -205,6 +414,7 @@ class Journal:
                 bytes_in=call.bytes_in,
                 attended=call.attended,
                 price_millifils=0,
+                attempt=call.attempt,
             )
         )
 
@@ -225,51 +435,71 @@ class Application:
 
     Attributes:
         store, clients, vault, authorize, lifecycle, engine, dispatcher: the parts, for commands.
+        allowed: whom we may call at all; commands that act for a consent ask it first.
     """
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self.settings = settings
         self.store = store
-        clock = SystemClock()
+        clock = self._clock = SystemClock()
         name = process_name()
+        self._door = Door()
+        self.clocks = ClockWatch(host_name())
+        self._comparing: asyncio.Task[None] | None = None
         limits = settings.limits_url or broker_url(settings)
         self._rates: dict[Slug, float] = {Slug(slug): one.calls_per_second for slug, one in settings.lfis.items()}
-        self._admissions = admission(limits, self._rates, tenant=settings.tenant)
+        self.traffic = TrafficControl(
+            store, admission(limits, self._rates, store, tenant=settings.tenant), heard=self._heard
+        )
         self._journal = Journal(store)
-        self.clients = Clients(settings, store, self._admissions, self._journal)
-        token_headroom = timedelta(seconds=2 * settings.tick_seconds)
-
-        def token_due(consent_id: ConsentId, issued_at: datetime, expires_at: datetime) -> datetime:
-            return due.token_due_at(consent_id, issued_at, expires_at, headroom=token_headroom)
-
+        self.clients = Clients(settings, store, self.traffic, self._door, self._journal)
+        self.allowed = allowed(settings)
+        self._follower = follower(settings, store)
+        self._certificates = CertificateWatch(settings, store, clock)
+        token_due = token_schedule(settings)
         self.vault = Vault(
             store,
             self.clients,
             clock,
             holder=name,
             token_due=token_due,
+            keep_warm=settings.tokens.keep_warm,
             retry_after=due.retry_delay,
             on_call=self._journal.note,
+            allowed=self.allowed,
         )
-        self.authorize = Authorizer(store, self.clients, clock, token_due=token_due, on_call=self._journal.note)
-        self.lifecycle = Lifecycle(store, self.clients, on_call=self._journal.note)
+        self.authorize = Authorizer(
+            store, self.clients, clock, token_due=token_due, on_call=self._journal.note, allowed=self.allowed
+        )
+        self.lifecycle = Lifecycle(store, self.clients, on_call=self._journal.note, allowed=self.allowed)
         self.engine = Engine(
             Parts(
                 store=store,
                 clients=self.clients,
                 tokens=self.vault.source,
                 ask=self.lifecycle.ask,
+                stopping=self._door.shut,
             ),
             sync_settings(settings),
         )
         lease = timedelta(seconds=settings.lease_seconds)
-        self.dispatcher = Dispatcher(store, name=name, batch_size=settings.batch_size, lease=lease)
+        self.dispatcher = Dispatcher(
+            store, name=name, batch_size=settings.batch_size, lease=lease, user_refs=settings.allow.user_refs
+        )
 
     async def tick(self) -> list[Batch]:
-        """Claim what is due at every LFI we can call, and commit."""
+        """Claim what is due at every LFI we may call, and commit; begin to read the directory when that is due."""
+        await self._follower.look()
         declared = await declared_lfis(self.settings, self.store)
         self._rates.update({slug: entry.calls_per_second for slug, (entry, _) in declared.items()})
-        return await self.dispatcher.tick(dict.fromkeys(declared, self.settings.consents_at_once))
+        batches = await self.dispatcher.tick(
+            dict.fromkeys(self.allowed.within(declared), self.settings.consents_at_once), rates=dict(self._rates)
+        )
+        if not self._door.shut.is_set():
+            return batches
+        # told to stop meanwhile: what this process just gave back must not wait in a lease for a worker to come
+        await self.give_back([claim for batch in batches for claim in batch.claims])
+        return []
 
     async def sync_batch(self, claims: Sequence[tuple[int, int]]) -> BatchReport:
         """Sync the claimed connections."""
@@ -286,7 +516,15 @@ class Application:
             await self._journal.flush()
 
     async def sync_now(self, connection_id: ConsentId) -> RunReport | None:
-        """Sync one connection in this process; `None` when a worker is at it, or it has no schedule."""
+        """Sync one connection in this process; `None` when a worker is at it, or it has no schedule.
+
+        Raises:
+            NotAllowedError: it is outside the allow-lists.
+        """
+        async with self.store.reading() as unit:
+            held = await unit.consents.connection(connection_id)
+        if held is not None:
+            self.allowed.check(held.lfi, held.user_ref)
 
         async def claimed(unit: UnitOfWork) -> Claim | None:
             if not await unit.work.ask_now(WorkKind.SYNC, connection_id):
@@ -300,13 +538,62 @@ class Application:
         report = await self.sync_batch([(claim.id, claim.gen)])
         return report.runs[0] if report.runs else None
 
+    async def arrive(self) -> None:
+        """Note that this worker begins."""
+        await self.dispatcher.arrive()
+
     async def progress(self) -> None:
-        """Note that this worker gets on."""
+        """Note that this worker gets on; now and then also look at when its certificates end."""
         await self.dispatcher.progress()
+        await self._certificates.look()
+
+    async def canaries(self) -> Sequence[str]:
+        """Names of the workers to send a canary to."""
+        return await self.dispatcher.canaries()
+
+    async def canary(self) -> None:
+        """Note that this worker's canary came round."""
+        await self.dispatcher.canary()
+
+    async def pulse(self, *, busy: bool) -> None:
+        """What a worker does for itself now and then: its progress when no canary can come, its clock's comparison."""
+        if busy:
+            await self.dispatcher.progress()
+        if self._comparing is None or self._comparing.done():
+            self._comparing = asyncio.create_task(self._compare_clocks(), name="compare clocks")
+
+    async def _compare_clocks(self) -> None:
+        """Compare our clock with the database's and each LFI's, where that is due."""
+        try:
+            declared = await declared_lfis(self.settings, self.store)
+            for slug in self.clocks.unheard(declared, now=self._clock.now()):
+                await self._hear(Slug(slug))
+            sent = self._clock.now()
+            async with self.store.reading() as unit:
+                database = await unit.now()
+            await self.clocks.file(self.store, now=self._clock.now(), sent=sent, database=database)
+        except SyncWorkerError as error:
+            log.debug("clocks not compared", error=error.code)
+
+    def _heard(self, slug: Slug, call: Call, headers: Mapping[str, str]) -> None:
+        took = timedelta(milliseconds=call.duration_ms)
+        self.clocks.note(slug, sent=call.started_at, took=took, headers=headers)
+
+    async def _hear(self, slug: Slug) -> None:
+        """Have an LFI say its time: its discovery document is free, and fetched for every token call anyway."""
+        try:
+            await (await self.clients(slug)).discovery()
+        except SyncWorkerError as error:
+            log.debug("clock not compared", lfi=slug, error=error.code)
 
     async def give_back(self, claims: Sequence[tuple[int, int]]) -> int:
         """Free claims nobody will begin."""
         return await self.dispatcher.give_back(claims)
+
+    def stop(self) -> None:
+        """Begin no consent, page or refresh any more: the process is to end."""
+        self._door.close()
+        self.vault.stop()
 
     async def leave(self) -> None:
         """Note that this worker ends in order."""
@@ -314,11 +601,15 @@ class Application:
 
     async def close(self) -> None:
         """Finish what must be finished, then give every connection back."""
+        if self._comparing is not None:
+            self._comparing.cancel()
+            await asyncio.gather(self._comparing, return_exceptions=True)
+        await self._follower.close()
         await self.vault.drain()
         await self.authorize.drain()
         await self._journal.flush()
         await self.clients.close()
-        await self._admissions.close()
+        await self.traffic.close()
         await self.store.close()
 
 
@@ -351,8 +642,3 @@ def sync_settings(settings: Settings) -> SyncSettings:
         account_details=settings.account_details,
         data_get_millifils=settings.prices.data_get,
     )
-
-
-def process_name() -> str:
-    """This process among all of the installation: host and process id."""
-    return f"{platform.node()[:100]}/{os.getpid()}"

@@ -22,6 +22,7 @@ from syncworker import settings as settings_module
 from syncworker import tasks, wiring
 from syncworker.clock import monotonic
 from syncworker.errors import SetupError, SyncWorkerError
+from syncworker.opening import open_store
 from syncworker.processes import Child, EmbeddedBroker, spawn
 from syncworker.settings import CONFIG_VARIABLE, EMBEDDED, Settings
 from syncworker.store.unit_of_work import Store
@@ -98,7 +99,7 @@ class Fleet:
                 self._broker = broker
         tasks.check_broker(url)
         tasks.configure(url, self._settings.tick_seconds, self._settings.data_folder)
-        self._store = self._runner.run(wiring.open_store(self._settings))
+        self._store = self._runner.run(open_store(self._settings))
         argv = [sys.executable, "-m", "syncworker", "worker", "--log-level=ERROR"]
         environment = self._environment
         self._children = [spawn(argv, env=environment, stdout=subprocess.DEVNULL) for _ in range(self._wanted)]

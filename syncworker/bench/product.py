@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from syncworker import settings as settings_module
-from syncworker import wiring
 from syncworker.bench.audit import AuditFailedError, ReadTable, Rows
 from syncworker.bench.bank import Bank
 from syncworker.bench.drive import Fleet, environment_for
 from syncworker.bench.ground import Load, make_due, place_consents, write_settings
 from syncworker.bench.phases import Phase
+from syncworker.opening import open_store
 from syncworker.settings import Settings
 from syncworker.store.keyring import KeyRing
 from syncworker.store.sealed import unpack_raw
@@ -134,7 +134,7 @@ async def _rows_of_sqlite(store: Store) -> ReadTable:
 
 
 async def _placed(settings: Settings, bank: Bank) -> None:
-    store = await wiring.open_store(settings, sealed=True)
+    store = await open_store(settings, sealed=True)
     try:
         await place_consents(store, bank)
     finally:

@@ -1,7 +1,8 @@
 """`syncworker audit`: the tables against a sandbox bank's own books, row by row, both ways."""
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -19,18 +20,23 @@ DIFFERENCES_SHOWN_MAX: Final = 20
 
 
 def audit(
-    sandbox: Annotated[Path, typer.Option(help="Data folder of the running sandbox bank (it holds sandbox.json).")],
+    sandbox: Annotated[
+        list[Path],
+        typer.Option(help="Data folder of a running sandbox bank (it holds sandbox.json); repeat it for several."),
+    ],
     as_json: frame.AsJson = False,
 ) -> None:
-    """Compare keys, typed columns and raw items with the books of a sandbox bank; exit 1 when anything differs."""
-    facts = read_facts(sandbox)
+    """Compare keys, typed columns and raw items with the books of sandbox banks; exit 1 when anything differs."""
+    facts = [read_facts(folder) for folder in sandbox]
 
     async def compared(store: Store) -> AuditReport:
         try:
-            async with Books.of(facts) as books:
-                return await audit_sandbox(store, books)
+            async with AsyncExitStack() as stack:
+                books = [await stack.enter_async_context(Books.of(one)) for one in facts]
+                return await audit_sandboxes(store, books)
         except (BooksError, OSError) as error:
-            raise SetupError(f"sandbox: {sandbox}: {error}; start it again with `syncworker sandbox`") from None
+            where = ", ".join(map(str, sandbox))
+            raise SetupError(f"sandbox: {where}: {error}; start it again with `syncworker sandbox`") from None
 
     report = frame.with_store(compared, sealed=True)
     print_report(report, as_json=as_json)
@@ -52,12 +58,12 @@ def read_facts(sandbox: Path) -> dict[str, Any]:
     return facts
 
 
-async def audit_sandbox(store: Store, books: Books) -> AuditReport:
-    """Compare every consent of this tenant that the sandbox knows, and every row of this tenant."""
+async def audit_sandboxes(store: Store, books: Sequence[Books]) -> AuditReport:
+    """Compare every consent of this tenant that the sandbox banks know, and every row of this tenant."""
     async with store.reading() as unit:
         chains = {consent.consent_id: consent.connection_id for consent in await unit.consents.find()}
         held = [row async for row in _held_rows(unit.records.all_rows())]
-    shown = [consent for consent in await books.books() if consent["consent_id"] in chains]
+    shown = [consent for one in books for consent in await one.books() if consent["consent_id"] in chains]
     return compare(_book_rows(shown, chains), held)
 
 

@@ -3,11 +3,10 @@
 import asyncio
 import sys
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from syncworker import tasks, wiring
 from syncworker.cli import frame, show
 from syncworker.clock import SystemClock, monotonic
 from syncworker.errors import RequestError, meaning_of
@@ -19,6 +18,9 @@ from syncworker.store.consents import StoredConsent
 from syncworker.store.unit_of_work import Store
 from syncworker.store.work import WorkKind
 
+if TYPE_CHECKING:
+    from syncworker.wiring import Application
+
 app = typer.Typer(help="Consents and their data.", no_args_is_help=True)
 
 DEFAULT_PERMISSIONS: Final = (
@@ -26,6 +28,7 @@ DEFAULT_PERMISSIONS: Final = (
     Permission.ReadBalances,
     Permission.ReadTransactionsDetail,
 )
+SPREAD_MINUTES: Final = 60
 WORKER_SEEN_WITHIN_TICKS: Final = 3
 LINE_BYTES_MAX: Final = 65_536
 WORKER_SEEN_WITHIN_MIN: Final = timedelta(seconds=15)
@@ -57,7 +60,7 @@ def authorize(
         to_date=_date("to_date", to_date),
     )
 
-    async def begin(application: wiring.Application) -> None:
+    async def begin(application: "Application") -> None:
         started = await application.authorize.begin(slug, request, user_ref=user_ref)
         facts = {"consent": started.consent_id, "open_before": started.expires_at, "url": started.url}
         show.facts(facts, as_json=as_json)
@@ -81,11 +84,42 @@ def callback(
     if not redirect:
         raise RequestError("url: nothing came on stdin; give the whole redirect URL")
 
-    async def complete(application: wiring.Application) -> None:
+    async def complete(application: "Application") -> None:
         completed = await application.authorize.complete(redirect)
         show.facts({"consent": completed.consent_id, "status": completed.status}, as_json=as_json)
 
     frame.with_application(complete)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="JSON lines in UTF-8, one consent each; - reads stdin.")],
+    replace_tokens: Annotated[
+        bool,
+        typer.Option(
+            "--replace-tokens",
+            help="Where another refresh token is held for a ConsentId, store the file's tokens in its place; the one "
+            "held is kept beside it and tried when the LFI refuses the new one. Without it such a line is refused.",
+        ),
+    ] = False,
+    spread_minutes: Annotated[
+        float, typer.Option(min=0, max=24 * 60, help="The first syncs are spread over so many minutes.")
+    ] = SPREAD_MINUTES,
+    as_json: frame.AsJson = False,
+) -> None:
+    """Take over consents that another system held until now.  It has to stop refreshing them first.
+
+    Each line: ConsentId, lfi (slug), Permissions, ExpirationDateTime, refresh_token, standard_version; and where known
+    access_token with access_token_expires_at, BaseConsentId (the root), user_ref, tenant, FromDate, ToDate,
+    OpenFinanceBilling.
+
+    A line goes in as a whole or not at all.  Running it again is harmless: a line that is in changes nothing.
+
+    Exit code 0: every line is in.  3: some are, those that are not are named by number and reason.  1: none is.
+    """
+    from syncworker.cli import importing
+
+    importing.take_over(file, replace_tokens=replace_tokens, spread=timedelta(minutes=spread_minutes), as_json=as_json)
 
 
 @app.command("list")
@@ -188,7 +222,10 @@ def sync(
     tick = timedelta(seconds=config.tick_seconds)
 
     async def ask(store: Store) -> None:
+        from syncworker import wiring
+
         one = await _held(store, consent_id)
+        wiring.allowed(config).check(one.lfi, one.user_ref)
         async with store.writing() as unit:
             asked_at = await unit.now()
             if not await unit.work.ask_now(WorkKind.SYNC, one.connection_id):
@@ -211,11 +248,13 @@ def sync(
 
 def _hurry(config: Settings) -> None:
     """Ask for a tick now; where the broker is away, beat's next one serves."""
+    from syncworker import tasks, wiring
+
     tasks.configure(wiring.broker_url(config), config.tick_seconds, config.data_folder)
     tasks.publish_tick()
 
 
-async def _sync_here(application: wiring.Application, consent_id: str, *, as_json: bool) -> None:
+async def _sync_here(application: "Application", consent_id: str, *, as_json: bool) -> None:
     one = await _held(application.store, consent_id)
     report = await application.sync_now(one.connection_id)
     if report is None:

@@ -1,9 +1,9 @@
 """`syncworker demo`: the whole way on this machine, with proofs.
 
-A sandbox bank, a broker, a worker and beat run as processes of their own; two dozen customers give consent; their data
-comes into the database and stays fresh.  Nothing about the demo is special but its cadences and token life, which are
-seconds: same engine, same tables, same worker.  What it claims it proves: from the bank's own books, from the bank's
-log of what it served, and from the database's own counters.
+Three sandbox banks on three versions of the standard, a broker, a worker and beat run as processes of their own; two
+dozen customers give consent; their data comes into the database and stays fresh.  Nothing about the demo is special but
+its cadences and token life, which are seconds: same engine, same tables, same worker.  What it claims it proves: from
+the banks' own books, from the banks' log of what they served, and from the database's own counters.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from syncworker import settings as settings_module
 from syncworker import wiring
 from syncworker.cli import bank_settings, frame, show
-from syncworker.cli.audit import audit_sandbox, print_report, read_facts
+from syncworker.cli.audit import audit_sandboxes, print_report, read_facts
 from syncworker.clock import monotonic
 from syncworker.errors import RequestError, SetupError, SyncWorkerError
 from syncworker.processes import EmbeddedBroker, Program, Supervisor, end_with_parent, spawn
@@ -34,17 +34,23 @@ from syncworker.settings import CONFIG_VARIABLE, EMBEDDED, ENVIRONMENT_PREFIX, S
 from syncworker.simulator.books import Books
 from syncworker.simulator.browser import Browser
 from syncworker.standard.consents import ConsentRequest, Purpose
-from syncworker.standard.permissions import Permission
+from syncworker.standard.permissions import Permission, in_words_of
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import Slug
+from syncworker.standard.versions import Version
 from syncworker.store import migrate
 from syncworker.store.changes import Op
 from syncworker.store.counters import RowCounters
 from syncworker.store.work import WorkKind
 
-LFI: Final = Slug("sandbox")
+LFIS: Final = {
+    Slug("bank-one"): Version.V2_1,
+    Slug("bank-two"): Version.V2_0,
+    Slug("bank-three"): Version.V1_2,
+}
+"""The banks and what they serve; all in one process: three would spend their first seconds importing the same."""
 KEPT_FROM_ENVIRONMENT: Final = frozenset({f"{ENVIRONMENT_PREFIX}DATABASE_URL", f"{ENVIRONMENT_PREFIX}BROKER_URL"})
-ACCESS_TOKEN_SECONDS: Final = 20
+ACCESS_TOKEN_SECONDS: Final = 30
 CADENCE_SECONDS: Final = 8
 STORM_PER_CUSTOMER: Final = 10
 REWALK_DAYS: Final = 62
@@ -141,6 +147,20 @@ async def _show(folder: Path, customers: int, stay: bool, ended: asyncio.Event) 
         return stage.failures
 
 
+@dataclass(frozen=True)
+class _Bank:
+    """One of the banks: what it says about itself, and the reader of its books."""
+
+    slug: Slug
+    facts: Mapping[str, Any]
+    books: Books
+
+    @property
+    def users(self) -> Sequence[str]:
+        users: Sequence[str] = self.facts["users"]
+        return users
+
+
 @dataclass
 class _Stage:
     """Everything that runs, and what was found wanting."""
@@ -149,8 +169,7 @@ class _Stage:
     settings: Settings
     application: wiring.Application
     supervisor: Supervisor
-    books: Books
-    sandbox: Mapping[str, Any]
+    banks: Sequence[_Bank]
     counters: RowCounters
     failures: list[str] = field(default_factory=list)
 
@@ -159,9 +178,17 @@ class _Stage:
         return f"{settings_module.masked(self.settings.database_url)} (tenant {self.settings.tenant})"
 
     @property
-    def users(self) -> Sequence[str]:
-        users: Sequence[str] = self.sandbox["users"]
-        return users
+    def customers(self) -> int:
+        """How many give consent, at all banks together."""
+        return sum(len(bank.users) for bank in self.banks)
+
+    async def served(self, since: Mapping[Slug, int] | None = None) -> "_Served":
+        """What the banks logged from a mark on; from the beginning without one."""
+        logs = {bank.slug: await bank.books.log((since or {}).get(bank.slug, 0)) for bank in self.banks}
+        return _Served(
+            entries=[entry for log in logs.values() for entry in log["entries"]],
+            mark={slug: log["next"] for slug, log in logs.items()},
+        )
 
     def claim(self, holds: bool, said: str) -> None:
         """Print a finding; remember it when it does not hold."""
@@ -194,22 +221,32 @@ class _Stage:
             return await unit.now()
 
 
+@dataclass(frozen=True)
+class _Served:
+    """The banks' answers, and where to read on."""
+
+    entries: list[dict[str, Any]]
+    mark: Mapping[Slug, int]
+
+
 @contextlib.asynccontextmanager
 async def _stage(folder: Path, customers: int) -> AsyncIterator[_Stage]:
-    """Start the bank, the broker, worker and beat; stop them all in the end."""
+    """Start the banks, the broker, worker and beat; stop them all in the end."""
     async with contextlib.AsyncExitStack() as stack:
-        facts = await _sandbox(stack, folder, customers)
+        facts = await _sandboxes(stack, folder, _shared_out(customers))
         settings = _settings(folder, facts)
         migrate.upgrade(settings.database_url)
         application = await wiring.build_application(settings)
         stack.push_async_callback(application.close)
         counters = RowCounters(application.store)
         await counters.install()
-        books = await stack.enter_async_context(Books.of(facts))
+        banks = [_Bank(slug, one, await stack.enter_async_context(Books.of(one))) for slug, one in facts.items()]
         supervisor = _supervisor(stack, folder, settings)
-        stage = _Stage(folder, settings, application, supervisor, books, facts, counters)
+        stage = _Stage(folder, settings, application, supervisor, banks, counters)
+        for bank in banks:
+            show.OUT.print(f"{bank.slug} {LFIS[bank.slug]} {bank.facts['issuer']}", markup=False)
         show.OUT.print(
-            f"bank {facts['issuer']} · database {settings_module.masked(settings.database_url)} · "
+            f"database {settings_module.masked(settings.database_url)} · "
             f"broker {settings_module.masked(settings.broker_url)} · worker and beat: "
             f"{', '.join(str(pid) for pid in supervisor.children().values())}",
             markup=False,
@@ -217,20 +254,34 @@ async def _stage(folder: Path, customers: int) -> AsyncIterator[_Stage]:
         yield stage
 
 
-async def _sandbox(stack: contextlib.AsyncExitStack, folder: Path, customers: int) -> Mapping[str, Any]:
-    options = ["--customers", str(customers), "--access-token-seconds", str(ACCESS_TOKEN_SECONDS)]
+def _shared_out(customers: int) -> dict[Slug, int]:
+    """Customers of each bank, as even as may be; a bank without any is left out."""
+    each, rest = divmod(customers, len(LFIS))
+    shares = {slug: each + (number < rest) for number, slug in enumerate(LFIS)}
+    return {slug: share for slug, share in shares.items() if share}
+
+
+async def _sandboxes(
+    stack: contextlib.AsyncExitStack, folder: Path, customers: Mapping[Slug, int]
+) -> Mapping[Slug, Mapping[str, Any]]:
+    """Start the banks and give their facts when every one of them answers."""
+    options = ["--access-token-seconds", str(ACCESS_TOKEN_SECONDS)]
+    for slug, count in customers.items():
+        options += ["--lfi", slug, LFIS[slug], str(count)]
     log = stack.enter_context((folder / "sandbox.log").open("wb"))
-    data = folder / "bank"
+    data = folder / "banks"
     child = spawn(
         [sys.executable, "-m", "syncworker.simulator", "--data-dir", str(data), *options], stdout=log, stderr=log
     )
     stack.callback(child.stop, 5)
     began = monotonic()
-    while (facts := _ready(data)) is None or facts["pid"] != child.pid:
+    while True:
+        facts = {slug: ready for slug in customers if (ready := _ready(data / slug)) and ready["pid"] == child.pid}
+        if len(facts) == len(customers):
+            return facts
         if child.status() is not None or monotonic() - began > WAIT_SECONDS_MAX:
-            raise SetupError(f"sandbox: the bank did not start; see {folder / 'sandbox.log'}")
+            raise SetupError(f"sandbox: the banks did not start; see {folder / 'sandbox.log'}")
         await asyncio.sleep(0.05)
-    return facts
 
 
 def _ready(data: Path) -> Mapping[str, Any] | None:
@@ -268,12 +319,13 @@ def _fresh(folder: Path) -> Path:
     return folder
 
 
-def _settings(folder: Path, facts: Mapping[str, Any]) -> Settings:
+def _settings(folder: Path, facts: Mapping[Slug, Mapping[str, Any]]) -> Settings:
     """Write the demo's settings and read them back: this process and its children see the same."""
     cadence = "\n".join(f"{name.value} = {CADENCE_SECONDS}" for name in ResourceName)
     own = f"""tenant = "demo-{secrets.token_hex(4)}"
 tick_seconds = 1
-token_timeout = 2
+threads = 16
+token_timeout = 10
 lease_seconds = 30
 rewalk_days = {REWALK_DAYS}
 rewalk_every = 1
@@ -282,7 +334,7 @@ rewalk_every = 1
 {cadence}
 """
     database = None if f"{ENVIRONMENT_PREFIX}DATABASE_URL" in os.environ else f"sqlite:///{folder / 'demo.db'}"
-    file = bank_settings.write(folder, facts, slug=LFI, database_url=database, own=own)
+    file = bank_settings.write_several(folder, facts, database_url=database, own=own)
     for name in settings_module.variables_set() - KEPT_FROM_ENVIRONMENT:
         del os.environ[name]
     os.environ[CONFIG_VARIABLE] = str(file)
@@ -294,23 +346,27 @@ rewalk_every = 1
 
 async def _consents(stage: _Stage) -> None:
     """Each customer goes through PAR, the bank's consent page and the callback."""
-    _headline(f"{len(stage.users)} customers give consent")
-    authorize = stage.application.authorize
+    _headline(f"{stage.customers} customers give consent")
     began = monotonic()
-    async with Browser(Path(stage.sandbox["ca_bundle"])) as browser:
-        for user in stage.users:
-            request = ConsentRequest(
-                permissions=PERMISSIONS,
-                expires_at=datetime.now(UTC) + timedelta(days=180),
-                purpose=Purpose.AccountAggregation,
-            )
-            started = await authorize.begin(LFI, request, user_ref=user)
-            redirect = await browser.decide(started.url, user=user)
-            await authorize.complete(redirect)
+    for bank in stage.banks:
+        async with Browser(Path(bank.facts["ca_bundle"])) as browser:
+            for user in bank.users:
+                await _consent(stage, bank, browser, user)
     show.OUT.print(
-        f"  PAR → consent page → callback → tokens, {len(stage.users)} times in {monotonic() - began:.1f} s",
+        f"  PAR → consent page → callback → tokens, {stage.customers} times in {monotonic() - began:.1f} s",
         markup=False,
     )
+
+
+async def _consent(stage: _Stage, bank: _Bank, browser: Browser, user: str) -> None:
+    request = ConsentRequest(
+        permissions=in_words_of(LFIS[bank.slug], PERMISSIONS),
+        expires_at=datetime.now(UTC) + timedelta(days=180),
+        purpose=Purpose.AccountAggregation,
+    )
+    authorize = stage.application.authorize
+    started = await authorize.begin(bank.slug, request, user_ref=f"{user}@{bank.slug}")
+    await authorize.complete(await browser.decide(started.url, user=user))
 
 
 async def _first_sync(stage: _Stage) -> None:
@@ -319,26 +375,29 @@ async def _first_sync(stage: _Stage) -> None:
     start = datetime.min.replace(tzinfo=UTC)
     columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=show.OUT, transient=not show.OUT.is_terminal) as progress:
-        bar = progress.add_task("consents synced", total=len(stage.users))
+        bar = progress.add_task("consents synced", total=stage.customers)
 
         async def ready() -> bool:
             done = await stage.synced_since(start)
             progress.update(bar, completed=done)
-            return done == len(stage.users)
+            return done == stage.customers
 
         took = await stage.wait_for("the first sync", ready)
-    stage.claim(True, f"all {len(stage.users)} consents synced {took:.1f} s after the last callback")
+    stage.claim(True, f"all {stage.customers} consents synced {took:.1f} s after the last callback")
 
 
 async def _overview(stage: _Stage) -> None:
     async with stage.application.store.reading() as unit:
         connections = await unit.consents.connections()
+        versions = {one.connection_id: one.version for one in await unit.consents.find()}
         now = await unit.now()
         counts = {one.connection_id: await unit.records.count(one.connection_id) for one in connections}
     show.rows(
         [
             {
-                "customer": one.user_ref,
+                "LFI": one.lfi,
+                "version": versions[one.connection_id].value,
+                "customer": one.user_ref.partition("@")[0],
                 "consent": f"{one.connection_id[:8]}…",
                 "accounts": counts[one.connection_id][ResourceName.ACCOUNTS],
                 "balances": counts[one.connection_id][ResourceName.BALANCES],
@@ -359,8 +418,8 @@ async def _overview(stage: _Stage) -> None:
 
 
 async def _check_books(stage: _Stage, when: str) -> None:
-    _headline(f"the bank's own books against our tables, {when}")
-    report = await audit_sandbox(stage.application.store, stage.books)
+    _headline(f"the banks' own books against our tables, {when}")
+    report = await audit_sandboxes(stage.application.store, [bank.books for bank in stage.banks])
     print_report(report)
     if report.differences:
         stage.failures.append(f"{len(report.differences)} differences {when}")
@@ -368,20 +427,20 @@ async def _check_books(stage: _Stage, when: str) -> None:
 
 async def _second_sync(stage: _Stage) -> None:
     """Everything is asked again on schedule; since nothing changed, the database is left alone."""
-    _headline("second sync, on schedule: nothing changed at the bank")
-    first = _listings((await stage.books.log())["entries"])
+    _headline("second sync, on schedule: nothing changed at the banks")
+    served = await stage.served()
+    first = _listings(served.entries)
     mark = await stage.now()
-    log_mark = (await stage.books.log())["next"]
     before = await stage.counters.read()
-    total = len(stage.users)
+    total = stage.customers
     await stage.wait_for("the second sync", lambda: _is(stage.synced_since(mark), total))
     after = await stage.counters.read()
-    second = _listings((await stage.books.log(log_mark))["entries"])
+    second = _listings((await stage.served(served.mark)).entries)
     written = sum(after.values()) - sum(before.values())
     missing = first.keys() - second.keys()
     stage.claim(
         not missing,
-        f"the bank served the same {len(second)} listings again ({sum(second.values())} GETs; "
+        f"the banks served the same {len(second)} listings again ({sum(second.values())} GETs; "
         f"it was {sum(first.values())} with the whole history)",
     )
     stage.claim(written == 0, f"{written} resource rows written, by the database's own counters")
@@ -393,8 +452,9 @@ async def _change(stage: _Stage) -> None:
     async with stage.application.store.reading() as unit:
         connection = (await unit.consents.connections())[0]
         cursor = await unit.changes.head()
-    facts = next(one for one in await stage.books.consents() if one["consent_id"] == connection.connection_id)
-    item = await stage.books.do("insert_transaction", account_id=facts["account_ids"][0], amount="42.50")
+    books = next(bank.books for bank in stage.banks if bank.slug == connection.lfi)
+    facts = next(one for one in await books.consents() if one["consent_id"] == connection.connection_id)
+    item = await books.do("insert_transaction", account_id=facts["account_ids"][0], amount="42.50")
     async with stage.application.store.writing() as unit:
         await unit.work.ask_now(WorkKind.SYNC, connection.connection_id)
         await unit.commit()
@@ -409,12 +469,15 @@ async def _change(stage: _Stage) -> None:
 
 
 async def _storm(stage: _Stage) -> None:
-    """Many things change at the bank, late and dated back, in listings of all kinds; then it is quiet for two syncs."""
-    count = STORM_PER_CUSTOMER * len(stage.users)
-    _headline(f"a storm at the bank: {count} things change, then it is quiet for two syncs")
-    kinds = Counter(one["verb"] for one in await stage.books.do("storm", seed=7, n=count))
+    """Many things change at the banks, late and dated back, in listings of all kinds; then two syncs of quiet."""
+    count = STORM_PER_CUSTOMER * stage.customers
+    _headline(f"a storm at the banks: {count} things change, then it is quiet for two syncs")
+    kinds: Counter[str] = Counter()
+    for seed, bank in enumerate(stage.banks, 7):
+        changes = await bank.books.do("storm", seed=seed, n=STORM_PER_CUSTOMER * len(bank.users))
+        kinds.update(one["verb"] for one in changes)
     show.OUT.print("  " + ", ".join(f"{n} {verb}" for verb, n in kinds.most_common()), markup=False)
-    total = len(stage.users)
+    total = stage.customers
     for which in ("first", "second"):
         mark = await stage.now()
 
@@ -426,12 +489,12 @@ async def _storm(stage: _Stage) -> None:
 
 
 async def _token_proof(stage: _Stage) -> None:
-    """The bank's own log says whether tokens were refreshed in time."""
-    _headline("tokens, by the bank's own log")
-    consents = {one["consent_id"] for one in await stage.books.consents()}
+    """The banks' own log says whether tokens were refreshed in time."""
+    _headline("tokens, by the banks' own log")
+    consents = {one["consent_id"] for bank in stage.banks for one in await bank.books.consents()}
 
     async def refreshes() -> list[dict[str, Any]]:
-        entries: list[dict[str, Any]] = (await stage.books.tokens())["entries"]
+        entries = [entry for bank in stage.banks for entry in (await bank.books.tokens())["entries"]]
         return [entry for entry in entries if entry["grant_type"] == "refresh_token"]
 
     async def all_refreshed() -> bool:
@@ -446,8 +509,7 @@ async def _token_proof(stage: _Stage) -> None:
         f"{len(consents)} consents refreshed by beat, {len(done)} times, "
         f"each at least {earliest:.1f} s before its {ACCESS_TOKEN_SECONDS} s were over",
     )
-    entries = (await stage.books.log())["entries"]
-    data = [entry for entry in entries if entry["operation"] in DATA]
+    data = [entry for entry in (await stage.served()).entries if entry["operation"] in DATA]
     expired = sum(1 for entry in data if entry["token_expired"])
     stage.claim(expired == 0, f"{len(data)} data calls, {expired} of them with an expired token")
 

@@ -1,16 +1,22 @@
-"""What every command needs around it: settings, a store that is closed again, one event loop."""
+"""What every command needs around it: settings, a store that is closed again, one event loop.
+
+What calls LFIs (`wiring`) takes a second to import; it is imported by the commands that do.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
+from syncworker import opening
 from syncworker import settings as settings_module
-from syncworker import wiring
 from syncworker.settings import Settings
 from syncworker.store.unit_of_work import Store
+
+if TYPE_CHECKING:
+    from syncworker.wiring import Application
 
 T = TypeVar("T")
 
@@ -40,7 +46,7 @@ async def open_store(config: Settings, *, sealed: bool = False) -> AsyncIterator
     Args:
         sealed: whether the command opens or writes sealed columns and so needs the key ring.
     """
-    store = await wiring.open_store(config, sealed=sealed)
+    store = await opening.open_store(config, sealed=sealed)
     try:
         yield store
     finally:
@@ -48,8 +54,10 @@ async def open_store(config: Settings, *, sealed: bool = False) -> AsyncIterator
 
 
 @asynccontextmanager
-async def open_application(config: Settings) -> AsyncIterator[wiring.Application]:
+async def open_application(config: Settings) -> AsyncIterator["Application"]:
     """All parts, for commands that call an LFI."""
+    from syncworker import wiring
+
     application = await wiring.build_application(config)
     try:
         yield application
@@ -67,7 +75,7 @@ def with_store(work: Callable[[Store], Awaitable[T]], *, sealed: bool = False) -
     return run(inside())
 
 
-def with_application(work: Callable[[wiring.Application], Awaitable[T]]) -> T:
+def with_application(work: Callable[["Application"], Awaitable[T]]) -> T:
     """Run `work` on all parts built from the settings."""
 
     async def inside() -> T:

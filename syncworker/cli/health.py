@@ -1,113 +1,177 @@
 """`syncworker status` and `syncworker doctor`: what is wrong, from one screen."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import typer
 
+from syncworker import opening, tasks, wiring
 from syncworker import settings as settings_module
-from syncworker import tasks, wiring
 from syncworker.cli import frame, show
+from syncworker.cli.diagnosis import Hold, Trouble, holds, troubles, why_late
 from syncworker.clock import SystemClock
+from syncworker.declarations import facts_of
 from syncworker.errors import SyncWorkerError
+from syncworker.schedule.breaker import RETRY_SHARE
 from syncworker.settings import Settings
 from syncworker.standard.consents import Status
+from syncworker.standard.operations import OperationClass
 from syncworker.store import migrate
+from syncworker.store.lfis import DeclaredLFI
 from syncworker.store.unit_of_work import Store
 
 CERTIFICATE_DAYS_WARNED: Final = 30
 EXPIRY_DAYS_SHOWN: Final = 30
-LATE: Final = timedelta(minutes=5)
+TRAFFIC_OVER: Final = timedelta(minutes=10)
+CLOCKS_OVER: Final = timedelta(hours=3)
+"""Comparisons come hourly; what is older speaks of hosts that are gone."""
 
 
 def status(as_json: frame.AsJson = False) -> None:
-    """What is due, late, parked or failing, and which processes live; exit 1 when a person should look."""
+    """What is due, late, parked, gated or failing, why, and what to do; exit 1 when a person should look."""
     config = frame.settings()
-
-    async def read(store: Store) -> dict[str, Any]:
-        within = timedelta(seconds=max(3 * config.tick_seconds, 15))
-        async with store.reading() as unit:
-            now = await unit.now()
-            consents = await unit.consents.find()
-            summary = await unit.work.summary()
-            calls, cost = await unit.runs.cost(since=now - timedelta(days=1))
-            workers, beats = (
-                await unit.work.alive("worker", within=within),
-                await unit.work.alive("beat", within=within),
-            )
-            runs = await unit.runs.latest(limit=1)
-        by_state: dict[str, int] = {}
-        for one in consents:
-            by_state[one.needs_consent or one.status] = by_state.get(one.needs_consent or one.status, 0) + 1
-        soon = [
-            one
-            for one in consents
-            if one.status == Status.Authorized and one.expires_at - now < timedelta(days=EXPIRY_DAYS_SHOWN)
-        ]
-        return {
-            "at": now,
-            "workers": workers,
-            "beats": beats,
-            "consents": by_state,
-            "expiring_in_30_days": len(soon),
-            "calls_24h": calls,
-            "cost_24h_fils": cost / 1000,
-            "last_sync_at": runs[0].ended_at if runs else None,
-            "work": [
-                {
-                    "lfi": one.lfi,
-                    "kind": one.kind.value,
-                    "rows": one.rows,
-                    "due": one.due,
-                    "late": one.late,
-                    "leased": one.leased,
-                    "parked": one.parked,
-                }
-                for one in summary
-            ],
-        }
-
-    found = frame.with_store(read)
-    wrong = _wrong(found)
+    found, wrong = frame.with_store(lambda store: _look(config, store))
     if as_json:
-        show.value(found | {"wrong": wrong})
+        show.value(found | {"wrong": [one.what for one in wrong], "todo": [one.do for one in wrong]})
     else:
         _print_status(found, wrong)
     if wrong:
         raise typer.Exit(frame.FAILED)
 
 
-def _wrong(found: dict[str, Any]) -> list[str]:
-    """What a person should look at, worst first."""
-    wrong = []
-    if found["work"] and not found["workers"]:
-        wrong.append("no worker lives: run `syncworker up` or `syncworker worker`")
-    if found["work"] and not found["beats"]:
-        wrong.append("no tick came lately: run `syncworker beat`")
-    for row in found["work"]:
-        if row["late"] > LATE:
-            wrong.append(f"{row['lfi']} {row['kind']}: the oldest due row waits since {show.span(row['late'])}")
-        if row["parked"]:
-            wrong.append(
-                f"{row['lfi']} {row['kind']}: {row['parked']} parked after crashes; `consents sync` unparks one"
-            )
-    known = {*Status}
-    lost = sum(count for state, count in found["consents"].items() if state not in known)
-    if lost:
-        wrong.append(f"{lost} consents need the user again: `syncworker consents list` says why")
-    return wrong
+async def _look(config: Settings, store: Store) -> tuple[dict[str, Any], list[Trouble]]:
+    within = timedelta(seconds=max(3 * config.tick_seconds, 15))
+    declared = await opening.declared_lfis(config, store)
+    async with store.reading() as unit:
+        now = await unit.now()
+        consents = await unit.consents.find()
+        summary = await unit.work.summary()
+        calls, cost = await unit.runs.cost(since=now - timedelta(days=1))
+        workers = await unit.work.alive("worker", within=within)
+        beats = await unit.work.alive("beat", within=within)
+        processes = await unit.workers.list()
+        runs = await unit.runs.latest(limit=1)
+        entries = await unit.lfis.list()
+        traffic = await unit.runs.traffic(since=now - TRAFFIC_OVER)
+        held = holds(await unit.lfis.gates_known(), await unit.breakers.all(), now=now)
+        clocks = await unit.clocks.list(since=now - CLOCKS_OVER)
+    states = Counter(one.needs_consent or one.status for one in consents)
+    soon = [
+        one
+        for one in consents
+        if one.status == Status.Authorized and one.expires_at - now < timedelta(days=EXPIRY_DAYS_SHOWN)
+    ]
+    wrong = troubles(
+        now=now,
+        workers=workers,
+        beats=beats,
+        work=summary,
+        held=held,
+        traffic=traffic,
+        lost=sum(count for state, count in states.items() if state not in {*Status}),
+        clocks=clocks,
+        slots=config.consents_at_once,
+        declared=declared,
+    )
+    working = workers > 0 and beats > 0
+    found = {
+        "at": now,
+        "workers": workers,
+        "beats": beats,
+        "consents": dict(states),
+        "expiring_in_30_days": len(soon),
+        "calls_24h": calls,
+        "cost_24h_fils": cost / 1000,
+        "last_sync_at": runs[0].ended_at if runs else None,
+        "allowed": _allowed(config),
+        "directory": _directory_warnings(entries),
+        "limits_kept_in": wiring.limits_kept_in(config),
+        "work": [
+            {
+                "lfi": one.lfi,
+                "kind": one.kind.value,
+                "rows": one.rows,
+                "due": one.due,
+                "late": one.late,
+                "why": why_late(one, held, slots=config.consents_at_once, declared=declared, working=working)
+                if one.due
+                else None,
+                "leased": one.leased,
+                "failing": one.failing,
+                "parked": one.parked,
+                "next_due": one.next_due,
+            }
+            for one in summary
+        ],
+        "limits": [
+            {
+                "lfi": one.lfi,
+                "calls": one.operations.value,
+                "state": one.state,
+                "until": one.until,
+                "why": one.why,
+                "share": round(one.share, 2),
+                "since": one.since,
+            }
+            for one in held
+        ],
+        "traffic": [
+            {
+                "lfi": one.lfi,
+                "calls": one.calls,
+                "unanswered": one.unanswered,
+                "rate_limited": one.rate_limited,
+                "retried": one.retried,
+                "retry_share": round(one.retried / one.calls, 3),
+                "retry_budget": RETRY_SHARE,
+            }
+            for one in traffic
+        ],
+        "processes": [
+            {"name": one.name, "kind": one.kind, "progress": now - one.progress_at, "since": one.started_at}
+            for one in processes
+        ],
+        "clocks": [{"host": one.host, "peer": one.peer, "offset": one.offset, "wrong": one.wrong} for one in clocks],
+    }
+    return found, wrong
 
 
-def _print_status(found: dict[str, Any], wrong: list[str]) -> None:
+def _directory_warnings(declared: Sequence[DeclaredLFI]) -> list[str]:
+    """What the participants directory says that an operator should know: retirements, and who left."""
+    known = [(entry.slug, facts_of(entry)) for entry in declared]
+    return [f"{slug}: {warning}" for slug, facts in known if facts is not None for warning in facts.warnings()]
+
+
+def _allowed(config: Settings) -> str:
+    """The allow-lists in a line: while one is set, work outside it waits."""
+    lfis, user_refs = config.allow.lfis, config.allow.user_refs
+    said = ([f"LFIs {', '.join(sorted(lfis)) or 'none'}"] if lfis is not None else []) + (
+        [f"{len(user_refs)} customers"] if user_refs is not None else []
+    )
+    return f"only {' and '.join(said)}; the work of others waits" if said else "everybody"
+
+
+def _print_status(found: dict[str, Any], wrong: Sequence[Trouble]) -> None:
     for line in wrong:
         show.OUT.print(f"✗ {line}", markup=False)
     if not wrong:
         show.OUT.print("✓ nothing needs you", markup=False)
-    plain = {name: value for name, value in found.items() if name not in {"work", "consents"}}
+    tables = {"work", "limits", "traffic", "processes", "clocks"}
+    for warning in found["directory"]:
+        show.OUT.print(f"! {warning}", markup=False)
+    plain = {name: value for name, value in found.items() if name not in {*tables, "directory"}}
     states = ", ".join(f"{count} {state}" for state, count in sorted(found["consents"].items())) or "none"
     show.facts({**plain, "consents": states}, as_json=False)
     show.rows(found["work"], as_json=False, title="\nWork", empty="no work yet")
+    if found["limits"]:
+        show.rows(found["limits"], as_json=False, title="\nKept back", empty="")
+    if found["traffic"]:
+        show.rows(found["traffic"], as_json=False, title=f"\nCalls of the last {show.span(TRAFFIC_OVER)}", empty="")
+    if found["processes"]:
+        show.rows(found["processes"], as_json=False, title="\nProcesses", empty="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +179,8 @@ class _Finding:
     what: str
     good: bool
     said: str
+    warning: bool = False
+    """Worth a look, and no reason to fail."""
 
 
 def doctor(as_json: frame.AsJson = False) -> None:
@@ -122,22 +188,24 @@ def doctor(as_json: frame.AsJson = False) -> None:
     config = frame.settings()
     findings = [
         _check("database schema", lambda: migrate.check(config.database_url), "newest"),
-        _check("key ring", lambda: wiring.load_keyring(config), "readable"),
+        _check("key ring", lambda: opening.load_keyring(config), "readable"),
         _check("broker", lambda: tasks.check_broker(wiring.broker_url(config)), "answers"),
     ]
     if all(finding.good for finding in findings[:2]):
         findings += frame.run(_check_lfis(config))
+    findings += _warnings(config)
     origins = [
         {"setting": name, "value": value, "from": origin} for name, value, origin in settings_module.origins(config)
     ]
     if as_json:
-        checks = [{"check": one.what, "good": one.good, "said": one.said} for one in findings]
+        checks = [{"check": one.what, "good": one.good, "said": one.said, "warning": one.warning} for one in findings]
         show.value({"settings": origins, "checks": checks})
     else:
         show.rows(origins, as_json=False, title="Settings", empty="")
         show.OUT.print()
         for one in findings:
-            show.OUT.print(f"{'✓' if one.good else '✗'} {one.what}: {one.said}", markup=False)
+            mark = "!" if one.warning else "✓" if one.good else "✗"
+            show.OUT.print(f"{mark} {one.what}: {one.said}", markup=False)
     if not all(one.good for one in findings):
         raise typer.Exit(frame.FAILED)
 
@@ -150,25 +218,66 @@ def _check(what: str, check: Any, good: str) -> _Finding:
     return _Finding(what, True, good)
 
 
+def _warnings(config: Settings) -> list[_Finding]:
+    """What would be ignored in silence, and what an operator may not expect."""
+    found = []
+    for name, meant in settings_module.variables_unknown():
+        hint = f"; did you mean {meant}?" if meant else ""
+        found.append(_Finding(f"environment {name}", True, f"is no setting and is ignored{hint}", warning=True))
+    if wiring.limits_kept_in(config) == wiring.LIMITS_IN_DATABASE:
+        said = (
+            "calls per second are counted in the database, since the broker keeps no counts; set limits_url to a Redis"
+        )
+        found.append(_Finding("limits", True, said, warning=True))
+    return found
+
+
 async def _check_lfis(config: Settings) -> list[_Finding]:
     findings = []
     now = SystemClock().now()
     async with frame.open_application(config) as application:
-        for slug, (declared, _) in sorted((await wiring.declared_lfis(config, application.store)).items()):
+        async with application.store.reading() as unit:
+            at = await unit.now()
+            held = holds(await unit.lfis.gates_known(), await unit.breakers.all(), now=at)
+        for slug, (declared, _) in sorted((await opening.declared_lfis(config, application.store)).items()):
             what = f"LFI {slug}"
+            certificates = wiring.certificate_findings(config, {slug: declared}, now=now)
+            findings += [_certificate(one, now) for one in certificates]
             try:
-                used = wiring.lfi_config(config, slug, declared, now=now)
-                findings.append(_certificate(what, used.transport.expires_at, now))
+                wiring.lfi_config(config, slug, declared, now=now)
+                findings += _kept_back(slug, what, held)
                 discovery = await (await application.clients(slug)).discovery()
                 findings.append(_Finding(what, True, f"discovery read, token endpoint {discovery.token_endpoint}"))
             except SyncWorkerError as error:
                 findings.append(_Finding(what, False, str(error)))
+        async with application.store.reading() as unit:
+            warnings = _directory_warnings(await unit.lfis.list())
+        findings += [_Finding("directory", True, warning) for warning in warnings]
     return findings or [
         _Finding("LFIs", False, "none is declared; add one to syncworker.toml or with `syncworker lfis add`")
     ]
 
 
-def _certificate(what: str, expires_at: datetime, now: datetime) -> _Finding:
-    left = expires_at - now
-    said = f"transport certificate ends {show.cell(expires_at)}, in {show.span(left)}"
+def _kept_back(slug: str, what: str, held: Sequence[Hold]) -> list[_Finding]:
+    """What is known of an LFI's trouble, as `status` has it."""
+    found = []
+    for one in held:
+        if one.lfi != slug or (one.state == "gated" and one.operations is not OperationClass.DATA):
+            continue
+        calls = "all" if one.state == "gated" else one.operations.value  # a gate is closed for all of them
+        until = f", until {show.cell(one.until)}" if one.until else ""
+        said = f"{calls} calls: {one.state} ({one.why}), {one.share:.0%} of the rate{until}"
+        found.append(_Finding(what, one.state == "ramp", said, warning=one.state == "ramp"))
+    return found
+
+
+def _certificate(found: wiring.CertificateFinding, now: datetime) -> _Finding:
+    what = f"LFI {found.lfi}"
+    if found.expires_at is None:
+        return _Finding(what, False, f"{found.fault} (workers that run keep what they loaded)")
+    left = found.expires_at - now
+    end = f"ends {show.cell(found.expires_at)}, in {show.span(left)}" if left > timedelta(0) else "has ended"
+    said = f"{found.field} {end}"
+    if found.days is not None:
+        said += "; request a new one from the directory and put it over the old files, no restart is needed"
     return _Finding(what, left > timedelta(days=CERTIFICATE_DAYS_WARNED), said)

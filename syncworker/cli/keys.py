@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
+from syncworker import opening
 from syncworker.cli import frame, show
 from syncworker.errors import SettingsError
 from syncworker.lfi import keys
 from syncworker.store.keyring import KeyRing
+from syncworker.store.unit_of_work import Store
 
 app = typer.Typer(help="Keys and certificates.", no_args_is_help=True)
 
@@ -53,3 +55,30 @@ def generate(
     show.facts(made, as_json=as_json)
     if not keyring_only:
         show.say("send the .csr files to the directory, and set the paths and the kid it gives in syncworker.toml")
+
+
+@app.command()
+def jwks(
+    lfi: Annotated[str | None, typer.Option(help="Only the keys declared for this LFI.")] = None,
+) -> None:
+    """Print the public halves of our signing keys as a JWKS: what a server without the directory is given.
+
+    Every declared key is there, the one that signs and the one it is to follow or has followed.
+    """
+
+    from syncworker import wiring
+
+    async def read(store: Store) -> list[dict[str, str]]:
+        config = frame.settings()
+        declared = await opening.declared_lfis(config, store)
+        if lfi is not None and lfi not in declared:
+            raise SettingsError(f"lfi: {lfi} is not declared (known: {', '.join(sorted(declared)) or 'none'})")
+        files = {
+            kid: file
+            for slug, (entry, _) in sorted(declared.items())
+            if lfi in (None, slug)
+            for kid, file in wiring.signing_files(config, slug, entry).items()
+        }
+        return [keys.SigningKey.load(file, kid, field=field).published() for kid, (file, field) in files.items()]
+
+    show.value({"keys": frame.with_store(read)})

@@ -1,37 +1,86 @@
-"""The entry: the commands, and one line on stderr for everything that goes wrong."""
+"""The entry: the commands, and one line on stderr for everything that goes wrong.
+
+A command's module is imported when the command is asked for: what prints three lines does not load a worker first.
+"""
 
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 from syncworker import __version__
-from syncworker.cli import audit, bench, consents, database, demo, health, keys, lfis, logs, processes, show, tokens
+from syncworker.cli import show
 from syncworker.cli.frame import FAILED, USED_WRONGLY
 from syncworker.errors import RequestError, SyncWorkerError
 
+GROUPS: Final = {
+    "db": "database",
+    "keys": "keys",
+    "lfis": "lfis",
+    "consents": "consents",
+    "syncs": "syncs",
+    "tokens": "tokens",
+}
+"""Groups of commands, and the module whose `app` each is."""
+
+COMMANDS: Final = {
+    "audit": "audit",
+    "demo": "demo",
+    "bench": "bench",
+    "sandbox": "processes",
+    "up": "processes",
+    "worker": "processes",
+    "beat": "processes",
+    "doctor": "health",
+    "status": "health",
+    "health": "liveness",
+}
+"""Single commands, and the module whose function of that name each is."""
+
+
+class _Commands(TyperGroup):
+    """All commands by name, each imported when somebody asks for it; the help of the whole asks for all."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*COMMANDS, *GROUPS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.commands:
+            if cmd_name in GROUPS:
+                self.commands[cmd_name] = typer.main.get_group(_module(GROUPS[cmd_name]).app)
+            elif cmd_name in COMMANDS:
+                self.commands[cmd_name] = _single(getattr(_module(COMMANDS[cmd_name]), cmd_name), cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None:
+            for name in self.list_commands(ctx):  # what may have been meant is looked for among those loaded
+                self.get_command(ctx, name)
+        return super().resolve_command(ctx, args)
+
+
+def _module(name: str) -> Any:
+    return import_module(f"syncworker.cli.{name}")
+
+
+def _single(function: Any, name: str) -> Any:
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    alone.command(name)(function)
+    return typer.main.get_command(alone)
+
+
 app = typer.Typer(
     name="syncworker",
+    cls=_Commands,
     help="Keeps bank data fresh for a licensed TPP in UAE Open Finance.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.add_typer(database.app, name="db")
-app.add_typer(keys.app, name="keys")
-app.add_typer(lfis.app, name="lfis")
-app.add_typer(consents.app, name="consents")
-app.add_typer(tokens.app, name="tokens")
-app.command("audit")(audit.audit)
-app.command("demo")(demo.demo)
-app.command("bench")(bench.bench)
-app.command("sandbox")(processes.sandbox)
-app.command("up")(processes.up)
-app.command("worker")(processes.worker)
-app.command("beat")(processes.beat)
-app.command("doctor")(health.doctor)
-app.command("status")(health.status)
 
 
 @app.callback(invoke_without_command=True)
@@ -42,6 +91,8 @@ def _options(
     if version:
         typer.echo(f"syncworker {__version__}")
         raise typer.Exit
+    from syncworker.cli import logs
+
     logs.configure("ERROR")  # a command talks by itself; worker and beat turn it up
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from syncworker import tasks, wiring
-from syncworker.cli import bank_settings, frame, logs, show
-from syncworker.processes import EmbeddedBroker, Program, Supervisor
+from syncworker import opening, tasks, wiring
+from syncworker.cli import bank_settings, frame, liveness, logs, show
+from syncworker.processes import EmbeddedBroker, Program, Supervisor, process_name
 from syncworker.settings import CONFIG_VARIABLE, EMBEDDED, Settings
+from syncworker.standard.versions import Version
 from syncworker.store import migrate
 
 
@@ -42,9 +43,10 @@ def worker(
     log_level: Level = LogLevel.INFO,
 ) -> None:
     """Run one worker process: claims, token refreshes and syncs, on one event loop."""
-    config = _ready(log_level)
-    wiring.load_keyring(config)
-    tasks.app.worker_main(tasks.worker_arguments(queues=queues or (), loglevel=log_level))
+    name = process_name()
+    config = _ready(log_level, worker=name)
+    opening.load_keyring(config)
+    tasks.app.worker_main(tasks.worker_arguments(queues=queues or (), worker=name, loglevel=log_level))
 
 
 def beat(log_level: Level = LogLevel.INFO) -> None:
@@ -53,10 +55,18 @@ def beat(log_level: Level = LogLevel.INFO) -> None:
     tasks.app.start(tasks.beat_arguments(loglevel=log_level))
 
 
-def up(log_level: Level = LogLevel.INFO) -> None:
-    """Run everything on this machine: broker when embedded, worker, beat.  Ctrl-C or SIGTERM ends all in order."""
-    config = frame.settings()
-    wiring.load_keyring(config)
+def up(
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Worker processes; the setting `workers` otherwise.")
+    ] = None,
+    log_level: Level = LogLevel.INFO,
+) -> None:
+    """Run everything on this machine: broker when embedded, workers, beat.  Ctrl-C or SIGTERM ends all in order.
+
+    A process that died or hangs is started again.
+    """
+    config = frame.settings(workers=workers)
+    opening.load_keyring(config)
     if config.database_url.startswith("sqlite"):
         migrate.upgrade(config.database_url)
     migrate.check(config.database_url)
@@ -64,14 +74,15 @@ def up(log_level: Level = LogLevel.INFO) -> None:
     if broker is None:
         tasks.check_broker(wiring.broker_url(config))
     level = f"--log-level={log_level}"
-    programs = [
-        Program(name="worker", argv=(*RUN, "worker", level)),
-        Program(name="beat", argv=(*RUN, "beat", level)),
-    ]
+    programs = [Program(name=name, argv=(*RUN, "worker", level)) for name in _worker_names(config)]
+    programs.append(Program(name=liveness.BEAT_NAME, argv=(*RUN, "beat", level)))
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    with Supervisor(programs, broker=broker) as supervisor:
+    with (
+        liveness.watching(config) as watch,
+        Supervisor(programs, broker=broker, hung=watch.hung) as supervisor,
+    ):
         running = ", ".join(f"{name} {pid}" for name, pid in supervisor.children().items())
         show.say(f"up: {running}{', embedded broker' if broker else ''}; Ctrl-C ends it")
         supervisor.run(ended)
@@ -87,6 +98,9 @@ def sandbox(
         int, typer.Option(min=0, max=65_000, help="First of four ports; 0 lets the system choose.")
     ] = 18_440,
     access_token_seconds: Annotated[int, typer.Option(min=1)] = 600,
+    version: Annotated[
+        list[Version] | None, typer.Option("--version", help="Of the standard; repeatable, v2.1 by default.")
+    ] = None,
     options: Annotated[list[str] | None, typer.Argument(help="More options of the bank, after --.")] = None,
 ) -> None:
     """Run a sandbox bank on loopback: PAR, consent page, tokens and data over mTLS.
@@ -103,12 +117,25 @@ def sandbox(
         show.say(f"sandbox bank at {facts['issuer']}; in another terminal: export {CONFIG_VARIABLE}={file}")
 
     arguments = ["--data-dir", str(folder), "--customers", str(customers), "--base-port", str(base_port)]
-    arguments += ["--access-token-seconds", str(access_token_seconds), *(options or [])]
+    arguments += ["--access-token-seconds", str(access_token_seconds)]
+    arguments += [part for one in version or () for part in ("--version", one.value)] + (options or [])
     raise typer.Exit(bank(arguments, ready=ready))
 
 
-def _ready(log_level: LogLevel) -> Settings:
-    """Settings read, logs on, schema and broker checked, the Celery app configured."""
+def _worker_names(config: Settings) -> list[str]:
+    """One name for each worker process to run."""
+    if config.workers > 1 and config.database_url.startswith("sqlite"):
+        show.say(f"workers: 1 instead of {config.workers}: SQLite takes one writer at a time; use PostgreSQL for more")
+        return ["worker"]
+    return ["worker"] if config.workers == 1 else [f"worker-{number}" for number in range(1, config.workers + 1)]
+
+
+def _ready(log_level: LogLevel, *, worker: str | None = None) -> Settings:
+    """Settings read, logs on, schema and broker checked, the Celery app configured.
+
+    Args:
+        worker: name of the worker this process is to be.
+    """
     config = frame.settings()
     logs.configure(log_level)
     migrate.check(config.database_url)
@@ -120,5 +147,6 @@ def _ready(log_level: LogLevel) -> Settings:
         config.data_folder,
         threads=config.threads,
         batch_deadline=config.batch_deadline,
+        worker=worker,
     )
     return config

@@ -13,7 +13,7 @@ Source: Pushed Authorization Endpoint v2.1-errata2; RFC 7636, 9126, 9207; `domai
 import asyncio
 import secrets
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -23,6 +23,7 @@ import structlog
 from pydantic import SecretStr
 
 from syncworker.clock import Clock
+from syncworker.consents.allowed import EVERYBODY, Allowed
 from syncworker.consents.lifecycle import NEVER, Clients, OnCall, noted, untold
 from syncworker.consents.storing import Storing
 from syncworker.consents.tokens import TokenDue, no_checkpoint
@@ -31,9 +32,11 @@ from syncworker.errors import (
     GrantLostError,
     LFIUnavailableError,
     RequestError,
+    SetupError,
     SyncWorkerError,
 )
 from syncworker.lfi.api import LFIClient
+from syncworker.lfi.directory import Discovery
 from syncworker.lfi.jose import code_challenge
 from syncworker.lfi.oauth import Redirect, TokenAnswer, read_redirect
 from syncworker.standard.consents import (
@@ -45,7 +48,7 @@ from syncworker.standard.consents import (
     root_of,
 )
 from syncworker.standard.values import ConsentId, Slug
-from syncworker.standard.versions import Version
+from syncworker.standard.versions import Version, highest
 from syncworker.store.authorizations import StoredAuthorization
 from syncworker.store.consents import Connection, StoredConsent
 from syncworker.store.failures import StoreRefusedError
@@ -121,6 +124,7 @@ class Authorizer:
         store_patience: seconds to go on trying to store what was answered.
         checkpoint: as in `Vault`: `code-used`, `answer-received`, `answer-stored`.
         on_call: is told each HTTP call made.
+        allowed: whom we may call at all.
     """
 
     def __init__(
@@ -134,6 +138,7 @@ class Authorizer:
         store_patience: float = 600.0,
         checkpoint: Callable[[str], Awaitable[None] | None] = no_checkpoint,
         on_call: OnCall = untold,
+        allowed: Allowed = EVERYBODY,
     ) -> None:
         self._store = store
         self._clients = clients
@@ -142,6 +147,7 @@ class Authorizer:
         self._storing = Storing(patience=store_patience, sleep=sleep)
         self._checkpoint = checkpoint
         self._on_call = on_call
+        self._allowed = allowed
 
     async def begin(
         self, lfi: Slug, request: ConsentRequest, *, user_ref: str | None = None, version: Version | None = None
@@ -150,26 +156,30 @@ class Authorizer:
 
         Args:
             user_ref: the product's opaque id of its customer; the root ConsentId when not given.
-            version: of the standard; the newest the LFI declares when not given.
+            version: of the standard; when not given, the highest that the LFI is declared for and its discovery
+                document lists.
 
         Raises:
-            RequestError: the request is one the Hub would refuse; names field and fix.
-            SetupError: the LFI is not known, or does not know us.
+            RequestError: the request is one the Hub would refuse, in this version at least; names field and fix.
+            NotAllowedError: the LFI or the customer is outside the allow-lists.
+            SetupError: the LFI is not known, does not know us, or offers no version it is declared for.
             RefusedError, TransientError, StandardViolationError: the LFI did not take it.
         """
         connection_id = root_of(request.consent_id, request.base_consent_id)
         user_ref = connection_id if user_ref is None else user_ref
-        self._check(request, user_ref)
+        self._check(request, user_ref, version)
+        self._allowed.check(lfi, user_ref)
         client = await self._clients(lfi)
-        version = version or max(client.config.base_urls, key=lambda known: known.rank)
-        if version not in client.config.base_urls:
+        if version is not None and version not in client.config.base_urls:
             raise RequestError(f"version: {lfi} declares no base URL for {version.value}; add it to base_urls")
         await self._check_root(lfi, request, user_ref)
+        discovery = await client.discovery()
+        version = _version(lfi, discovery, (version,) if version else tuple(client.config.base_urls))
+        self._check(request, user_ref, version)
 
         verifier = SecretStr(secrets.token_urlsafe(VERIFIER_BYTES))
         state, nonce = str(uuid.uuid4()), str(uuid.uuid4())
         details = authorization_details(request, version=version)
-        discovery = await client.discovery()
         pushed = await client.push_authorization(
             details,
             state=state,
@@ -211,6 +221,7 @@ class Authorizer:
         """
         redirect = read_redirect(redirect_url)
         row, verifier = await self._checked(redirect)
+        self._allowed.check(row.lfi, row.user_ref)
         client = await self._clients(row.lfi)
         if redirect.code is None:
             raise await self._declined(client, row, redirect)
@@ -228,7 +239,7 @@ class Authorizer:
         except LFIUnavailableError as error:
             raise await self._ended(row, Ending.CODE_UNANSWERED) from error
         await self._reach("answer-received")
-        completed = await self._kept(client, row, answer)
+        completed = await self._kept(row, answer)
         await self._reach("answer-stored")
         if answer.consent is None:
             completed = await self._asked(client, completed, row.version)
@@ -241,8 +252,8 @@ class Authorizer:
 
     # -- begin --------------------------------------------------------------------------------------------------------
 
-    def _check(self, request: ConsentRequest, user_ref: str) -> None:
-        faults = request.faults(now=self._clock.now())
+    def _check(self, request: ConsentRequest, user_ref: str, version: Version | None = None) -> None:
+        faults = request.faults(now=self._clock.now(), version=version)
         if not 1 <= len(user_ref) <= USER_REF_LENGTH or not user_ref.isprintable():
             faults.append(f"user_ref: must be 1 to {USER_REF_LENGTH} printable characters")
         if faults:
@@ -323,26 +334,24 @@ class Authorizer:
         await self._store.atomically(step)
         return failed
 
-    async def _kept(self, client: LFIClient, row: StoredAuthorization, answer: TokenAnswer) -> Completed:
+    async def _kept(self, row: StoredAuthorization, answer: TokenAnswer) -> Completed:
         """Store everything the answer brought, until the database takes it."""
         harvest = answer.consent if answer.consent and answer.consent.consent_id == row.consent_id else None
 
         async def step() -> Completed:
             nonlocal harvest
             try:
-                return await self._store_all(client, row, answer, harvest)
+                return await self._store_all(row, answer, harvest)
             except StoreRefusedError:
                 if harvest is None:
                     raise
                 harvest = None  # a consent the table will not take must not cost us the tokens beside it
                 log.warning("consent of a token answer not stored", consent_id=row.consent_id)
-                return await self._store_all(client, row, answer, None)
+                return await self._store_all(row, answer, None)
 
         return await self._storing.until_done(step)
 
-    async def _store_all(
-        self, client: LFIClient, row: StoredAuthorization, answer: TokenAnswer, harvest: ConsentView | None
-    ) -> Completed:
+    async def _store_all(self, row: StoredAuthorization, answer: TokenAnswer, harvest: ConsentView | None) -> Completed:
         async with self._store.writing() as unit:
             at = await unit.now()
             shift = at - self._clock.now()
@@ -351,7 +360,7 @@ class Authorizer:
                 refresh_token=answer.refresh_token,
                 issued_at=answer.received_at + shift,
                 expires_at=answer.expires_at + shift,
-                certificate=client.config.transport.thumbprint,
+                certificate=answer.certificate,
             )
             consent = await self._file(unit, row, harvest, at)
             if not consent.terminal:
@@ -401,6 +410,23 @@ class Authorizer:
         waiting = self._checkpoint(name)
         if waiting is not None:
             await waiting
+
+
+def _version(lfi: Slug, discovery: Discovery, declared: Collection[Version]) -> Version:
+    """The highest of these versions that the discovery document lists.
+
+    Raises:
+        SetupError: it lists none of them.
+    """
+    types = discovery.raw.get("authorization_details_types_supported")
+    version = highest(declared, types if isinstance(types, list) else None)
+    if version is None:
+        named = ", ".join(sorted(one.value for one in declared))
+        raise SetupError(
+            f"lfis.{lfi}.base_urls: declares {named}, but authorization_details_types_supported of the discovery "
+            "document lists no such consent; declare a version it lists"
+        )
+    return version
 
 
 def asked_for(row: StoredAuthorization, *, at: datetime) -> StoredConsent:

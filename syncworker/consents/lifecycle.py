@@ -17,6 +17,7 @@ from typing import Final
 
 import structlog
 
+from syncworker.consents.allowed import EVERYBODY, Allowed
 from syncworker.errors import RequestError
 from syncworker.lfi.api import LFIClient
 from syncworker.lfi.transport import Call
@@ -49,22 +50,27 @@ class Lifecycle:
         on_call: is told each call made.
     """
 
-    def __init__(self, store: Store, clients: Clients, *, on_call: OnCall = untold) -> None:
+    def __init__(
+        self, store: Store, clients: Clients, *, on_call: OnCall = untold, allowed: Allowed = EVERYBODY
+    ) -> None:
         self._store = store
         self._clients = clients
         self._on_call = on_call
+        self._allowed = allowed
 
     async def ask(self, consent_id: ConsentId) -> StoredConsent:
         """Ask the Hub for a consent, file what it says with all consequences, and give the consent as it stands now.
 
         Raises:
             RequestError: no consent of that id is held.
+            NotAllowedError: the LFI or the customer is outside the allow-lists.
             TransientError, RefusedError, StandardViolationError, SetupError: the Hub gave no answer we could file.
         """
         async with self._store.reading() as unit:
             held = await unit.consents.get(consent_id)
         if held is None:
             raise RequestError("consent_id: no consent of that id is held")
+        self._allowed.check(held.lfi, held.user_ref)
         client = await self._clients(held.lfi)
         view = await client.read_consent(
             consent_id, version=held.version, calls=lambda call: self._on_call(held.lfi, consent_id, call)

@@ -33,6 +33,7 @@ import structlog
 from pydantic import SecretStr
 
 from syncworker.clock import Clock, monotonic
+from syncworker.consents.allowed import EVERYBODY, Allowed
 from syncworker.consents.lifecycle import (
     NEVER,
     Clients,
@@ -48,6 +49,7 @@ from syncworker.errors import (
     ConsentError,
     ConsentNotUsableError,
     GrantLostError,
+    LFIBreakerOpenError,
     LFIRateLimitedError,
     LFIUnavailableError,
     RefusedError,
@@ -60,6 +62,7 @@ from syncworker.errors import (
 from syncworker.lfi.api import LFIClient
 from syncworker.lfi.oauth import TokenAnswer
 from syncworker.standard.consents import ConsentView
+from syncworker.standard.operations import OperationClass
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.consents import StoredConsent
 from syncworker.store.failures import StoreRefusedError
@@ -122,6 +125,10 @@ class Outcome(StrEnum):
 GOOD: Final = frozenset({Outcome.ROTATED, Outcome.KEPT, Outcome.GRACE, Outcome.HEALED, Outcome.FRESH})
 
 
+CUT_SHORT: Final = frozenset({Outcome.BUSY, Outcome.UNAVAILABLE})
+"""Ends that a shutdown may have brought about: the row is due again at once, and nothing is counted."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenBatchReport:
     """What became of a batch of claimed tokens.
@@ -137,11 +144,16 @@ class TokenBatchReport:
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """How one refresh ended, with the token to use or the error to raise."""
+    """How one refresh ended, with the token to use or the error to raise.
+
+    Attributes:
+        idle_until: nobody needs a token before then.
+    """
 
     outcome: Outcome
     token: StoredToken | None = None
     error: SyncWorkerError | None = None
+    idle_until: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -194,6 +206,7 @@ class Vault:
         clock: the one the clients use; the difference to database time is taken out of each answer's instants.
         holder: who we are, for the lease; made unique with a few random characters.
         token_due: when a stored token is refreshed by schedule; `None` schedules nothing (refresh on demand).
+        keep_warm: refresh by schedule also what no sync will use within the next token's life.
         retry_after: when a scheduled refresh that ended badly is tried again.
         sleep: waits between calls and looks.
         elapsed: monotonic seconds, for leases and patience.
@@ -201,6 +214,7 @@ class Vault:
         store_patience: seconds to go on trying to store an answer.
         checkpoint: is called, and awaited if it gives something to await, at each named point.
         on_call: is told each HTTP call made.
+        allowed: whom we may call at all; for others there is no token.
     """
 
     def __init__(
@@ -212,12 +226,14 @@ class Vault:
         holder: str,
         token_due: TokenDue | None,
         retry_after: RetryAfter,
+        keep_warm: bool = True,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         elapsed: Callable[[], float] = monotonic,
         patience: float = 60.0,
         store_patience: float = 600.0,
         checkpoint: Callable[[str], Awaitable[None] | None] = no_checkpoint,
         on_call: OnCall = untold,
+        allowed: Allowed = EVERYBODY,
     ) -> None:
         self._store = store
         self._clients = clients
@@ -225,12 +241,14 @@ class Vault:
         self._holder = f"{holder[:50]}/{secrets.token_hex(4)}"
         self._token_due = token_due
         self._retry_after = retry_after
+        self._keep_warm = keep_warm
         self._sleep = sleep
         self._elapsed = elapsed
         self._patience = patience
         self._storing = Storing(patience=store_patience, sleep=sleep)
         self._checkpoint = checkpoint
         self._on_call = on_call
+        self._allowed = allowed
         self._running: dict[ConsentId, asyncio.Task[_Ended]] = {}
         self._closing = asyncio.Event()
         self.outcomes: Counter[Outcome] = Counter()
@@ -244,6 +262,7 @@ class Vault:
             rejected: one that just got a 401; a newer one is wanted.
 
         Raises:
+            NotAllowedError: the LFI or the customer is outside the allow-lists.
             ConsentNotUsableError: the consent is not one to call for.
             GrantLostError: its grant is gone.
             TokenBusyError: somebody else is refreshing and did not finish within our patience.
@@ -286,9 +305,13 @@ class Vault:
             outcomes=dict(Counter(known)), stale=len(hints) - len(claims), failed=len(ended) - len(known)
         )
 
-    async def drain(self) -> None:
-        """End in order: no new refresh begins, waits are cut short, and what was answered is stored."""
+    def stop(self) -> None:
+        """The process is to end: no refresh begins any more, waits are cut short, a call that was sent is awaited."""
         self._closing.set()
+
+    async def drain(self) -> None:
+        """End in order: `stop`, then wait until every refresh has ended and what was answered is stored."""
+        self.stop()
         while self._running:
             await asyncio.wait(set(self._running.values()))
         await self._storing.drain()
@@ -306,6 +329,9 @@ class Vault:
             error = fault.code
         except Exception as fault:  # noqa: BLE001  the batch outlives one bad item
             log.warning("token refresh failed", lfi=claim.lfi, consent_id=consent_id, error=type(fault).__name__)
+        if self._closing.is_set() and ended is not None and ended.outcome in CUT_SHORT:
+            await self._given_back([claim])
+            return ended.outcome
         try:
             await self._store.atomically(lambda unit: self._finish(unit, claim, ended, error))
         except SyncWorkerError as fault:  # the lease brings the row back
@@ -313,18 +339,34 @@ class Vault:
         return None if ended is None else ended.outcome
 
     async def _given_back(self, claims: Sequence[Claim]) -> None:
-        """The batch was cancelled (shutdown): rows it did not end are due again at once; refreshes go on."""
+        """The process stops: rows that were not ended are due again at once; refreshes that began go on."""
         try:
             await self._store.atomically(lambda unit: unit.work.give_back(claims))
         except SyncWorkerError as fault:  # the leases bring them back
             log.warning("token claims not given back", claims=len(claims), error=fault.code)
 
     async def _scheduled(self, claim: Claim, consent_id: ConsentId) -> _Ended:
-        if not claim.asked and self._token_due is not None:
-            _, held, now = await self._look(consent_id)
-            if held is not None and (due := self._due(held)) is not None and due > now and held.lost_cause is None:
-                return _Ended(Outcome.FRESH, held)
+        if not claim.asked:
+            consent, held, now = await self._look(consent_id)
+            if held is not None and held.lost_cause is None:
+                if self._token_due is None:
+                    return _Ended(Outcome.FRESH, held)  # scheduled before refreshes were put on demand
+                if (due := self._due(held)) is not None and due > now:
+                    return _Ended(Outcome.FRESH, held)
+                if not self._keep_warm and consent is not None and (idle := await self._idle(consent, held, now)):
+                    return _Ended(Outcome.FRESH, held, idle_until=idle)
         return await self._join(consent_id, beyond=None, reason="asked" if claim.asked else "scheduled")
+
+    async def _idle(self, consent: StoredConsent, held: StoredToken, now: datetime) -> datetime | None:
+        """Until when nobody needs a token: the next sync lies behind the life of one minted now; `None` otherwise."""
+        if held.issued_at is None or held.expires_at is None:
+            return None
+        async with self._store.reading() as unit:
+            sync = await unit.work.find(WorkKind.SYNC, consent.connection_id)
+        life = held.expires_at - held.issued_at
+        if sync is None or sync.parked_at is not None or sync.due_at <= now + life:
+            return None
+        return sync.due_at - life / 2  # then one minted is good when the sync begins
 
     async def _finish(self, unit: UnitOfWork, claim: Claim, ended: _Ended | None, error: str | None) -> None:
         outcome = "failed" if ended is None else ended.outcome.value
@@ -335,10 +377,16 @@ class Vault:
     async def _next_due(self, unit: UnitOfWork, claim: Claim, ended: _Ended | None) -> datetime:
         if ended is not None and ended.outcome in {Outcome.LOST, Outcome.STOPPED}:
             return NEVER
+        if ended is not None and ended.idle_until is not None:
+            return ended.idle_until
         if ended is not None and ended.outcome in GOOD:
             due = None if ended.token is None else self._due(ended.token)
             return NEVER if due is None else due
-        asked = ended.error.retry_after if ended and isinstance(ended.error, TransientError) else None
+        error = ended.error if ended is not None else None
+        asked = error.retry_after if isinstance(error, TransientError) else None
+        if isinstance(error, LFIRateLimitedError | LFIBreakerOpenError):
+            # the whole LFI waits: this consent's bad ends must not say how long
+            return await unit.now() + timedelta(seconds=GATE_S if asked is None else asked)
         wait = max(self._retry_after(claim.attempts), timedelta(seconds=asked or 0))
         return await unit.now() + wait
 
@@ -363,7 +411,8 @@ class Vault:
             fault = _why_not(consent_id, consent, held, now)
             if fault is not None or consent is None or held is None:
                 raise fault or _unknown(consent_id)
-            certificate = (await self._clients(consent.lfi)).config.transport.thumbprint
+            self._allowed.check(consent.lfi, consent.user_ref)
+            certificate = (await self._clients(consent.lfi)).certificate.thumbprint
             if (usable := _usable(held, certificate, rejected)) and now < usable[1]:
                 return usable[0], (usable[1] - now).total_seconds()
             ended = await self._join(consent_id, beyond=held.version, reason="needed")
@@ -421,9 +470,11 @@ class Vault:
             if held.version > beyond:
                 return _Ended(Outcome.FRESH, held), consent.lfi
             if held.lease_until is None or held.lease_until <= now or held.holder == self._holder:
-                client = await self._ready(consent.lfi)
+                client = await self._ready(consent)
                 if isinstance(client, _Ended):
                     return client, consent.lfi
+                if self._closing.is_set():
+                    return _Ended(Outcome.BUSY, error=TokenBusyError("token: this process stops")), consent.lfi
                 holding = await self._begin(consent, held, client)
                 ended = None if holding is None else await self._refresh(holding)
                 if ended is not None:
@@ -442,14 +493,31 @@ class Vault:
 
     # -- the protocol -------------------------------------------------------------------------------------------------
 
-    async def _ready(self, lfi: Slug) -> LFIClient | _Ended:
-        """The client, its discovery document fetched now rather than between intent and call."""
+    async def _ready(self, consent: StoredConsent) -> LFIClient | _Ended:
+        """The client, its discovery document fetched and its call admitted now rather than between intent and call."""
         try:
-            client = await self._clients(lfi)
+            self._allowed.check(consent.lfi, consent.user_ref)
+            client = await self._clients(consent.lfi)
             await client.discovery()
+            if not await self._admitted(client):
+                return _Ended(Outcome.BUSY, error=TokenBusyError("token: this process stops"))
         except (TransientError, StandardViolationError, RefusedError, SetupError) as error:
             return _Ended(Outcome.UNAVAILABLE if isinstance(error, TransientError) else Outcome.REFUSED, error=error)
         return client
+
+    async def _admitted(self, client: LFIClient) -> bool:
+        """Wait for a place among the LFI's calls; `False` when the process began to stop meanwhile."""
+        waiting = asyncio.ensure_future(client.admit(OperationClass.TOKEN))
+        closing = asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait({waiting, closing}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                return False
+            await waiting
+            return True
+        finally:
+            waiting.cancel()
+            closing.cancel()
 
     async def _begin(self, consent: StoredConsent, held: StoredToken, client: LFIClient) -> _Holding | None:
         """Take the lease and commit the intent; `None` when somebody else was faster.
@@ -610,7 +678,7 @@ class Vault:
             refresh_token=answer.refresh_token,
             issued_at=answer.received_at + shift,
             expires_at=answer.expires_at + shift,
-            certificate=holding.client.config.transport.thumbprint,
+            certificate=answer.certificate,
         )
 
     # -- no token -----------------------------------------------------------------------------------------------------

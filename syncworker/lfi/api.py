@@ -22,11 +22,20 @@ import msgspec
 import structlog
 from joserfc.jwk import RSAKey
 from pydantic import SecretStr
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_before_delay
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_any,
+    stop_before_delay,
+)
+from tenacity.stop import stop_base
 from tenacity.wait import wait_random_exponential
 
 from syncworker.clock import Clock, monotonic
 from syncworker.errors import (
+    LFIBreakerOpenError,
     LFIRateLimitedError,
     LFIUnavailableError,
     RefusedError,
@@ -36,23 +45,33 @@ from syncworker.errors import (
     TruncatedError,
 )
 from syncworker.lfi import jose, oauth
-from syncworker.lfi.bounds import check_json, home_link
-from syncworker.lfi.directory import DISCOVERY_AGE_MAX, JWKS_AGE_MAX, Discovery, LFIConfig, fresh_for, read_discovery
+from syncworker.lfi.bounds import check_json, home_link, media_type_of
+from syncworker.lfi.directory import (
+    DISCOVERY_AGE_MAX,
+    JWKS_AGE_MAX,
+    Discovery,
+    LFIConfig,
+    SignedAnswers,
+    fresh_for,
+    read_discovery,
+)
+from syncworker.lfi.keys import TransportCertificate
 from syncworker.lfi.oauth import PushedAuthorization, Redirect, TokenAnswer, read_redirect
+from syncworker.lfi.traffic import FreeTraffic, Traffic
 from syncworker.lfi.transport import (
-    AiohttpTransport,
+    LOOK_EVERY,
     Answer,
     Attempts,
     Call,
     CallLog,
-    ControlTransport,
     DataTransport,
+    Lines,
     UnfitAnswerError,
     UntrustedServerError,
-    mtls_context,
     no_log,
 )
 from syncworker.standard.consents import ConsentView, read_consent
+from syncworker.standard.operations import OperationClass, class_of
 from syncworker.standard.resources import Resource
 from syncworker.standard.values import AccountId, ConsentId, read_instant
 from syncworker.standard.versions import Version
@@ -76,6 +95,7 @@ RETRY_AFTER_PATIENCE_S: Final = 5.0
 """A wait the LFI asks for that is longer than this is the row's business, not a short retry's."""
 
 PAGES_MAX: Final = 500
+JWT: Final = "application/jwt"
 CONSENT_SCOPE: Final = "openid accounts"
 MARGIN_MAX: Final = timedelta(seconds=60)
 MARGIN_SHARE: Final = 0.15
@@ -87,6 +107,9 @@ DISCOVERY_STALE_MAX: Final = timedelta(days=1)
 DISCOVERY_RETRY_EVERY: Final = timedelta(minutes=1)
 
 T = TypeVar("T")
+
+_Once = Callable[[Mapping[str, str], int], Awaitable[tuple[Answer, str]]]
+"""One attempt, given the headers and its number."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -188,10 +211,14 @@ class LFIClient:
     Args:
         clock: tells when answers were received and what has expired.
         log: receives the calls that belong to no single consent: discovery, JWKS, client-credentials tokens.
-        admit: awaited before each data or consent GET; the schedule's limiter.  Token calls and PAR pass without it,
-            since a wait there would eat the lease that protects the token.
+        traffic: is asked before each GET and told of every attempt: the schedule's limits.  Token calls and PAR pass
+            unasked: a wait there would eat the lease that protects the token; who refreshes asks before it (`admit`).
         sleep: waits between the attempts of a GET.
         data_transport: the hot path; aiohttp unless a measurement wants another.
+        look_every: how often the files of the transport certificate are looked at, at most.
+
+    Attributes:
+        config: the LFI as declared.  Its `transport` is what the client began with; `certificate` is what it uses now.
 
     Raises:
         SettingsError: from the constructor: certificate or CA bundle cannot be used.
@@ -203,35 +230,44 @@ class LFIClient:
         *,
         clock: Clock,
         log: CallLog = no_log,
-        admit: Callable[[], Awaitable[None]] | None = None,
+        traffic: Traffic | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         data_transport: DataTransport | None = None,
+        look_every: timedelta = LOOK_EVERY,
     ) -> None:
         self.config = config
         self._clock = clock
         self._log = log
-        self._admit = admit
+        self._traffic = traffic or FreeTraffic()
         self._sleep = sleep
-        context = mtls_context(config)
-        self._data: DataTransport = data_transport or AiohttpTransport(
-            context, connections=config.connections, connect_timeout=config.connect_timeout
-        )
-        self._control = ControlTransport(
-            context, connections=config.connections, connect_timeout=config.connect_timeout
-        )
-        self._attempts = Attempts(config.slug, clock=clock)
+        self._lines = Lines(config, clock=clock, data_transport=data_transport, look_every=look_every)
+        self._accept = {"Accept": JWT} if config.signed_answers is SignedAnswers.REQUIRE else {}
+        self._foreign_issuer_told = False
+        self._attempts = Attempts(config.slug, clock=clock, heard=self._traffic.note)
         self._discovery: Discovery | None = None
         self._keys: _Keys | None = None
         self._own_tokens: dict[str, TokenAnswer] = {}
         self._in_flight: dict[str, asyncio.Future[Any]] = {}
+
+    async def admit(self, operations: OperationClass) -> None:
+        """Wait until a call of a class that is not asked for by itself may start: before a refresh takes its lease.
+
+        Raises:
+            GateClosedError, LFIBreakerOpenError: not now; says when.
+        """
+        await self._traffic.admit(operations)
 
     async def close(self) -> None:
         """Close every connection; the client cannot be used afterwards."""
         for task in list(self._in_flight.values()):
             task.cancel()
         await asyncio.gather(*self._in_flight.values(), return_exceptions=True)
-        await self._data.close()
-        await self._control.close()
+        await self._lines.close()
+
+    @property
+    def certificate(self) -> TransportCertificate:
+        """The transport certificate the next call is made with; access tokens bound to another are of no use now."""
+        return self._lines.certificate
 
     # discovery and keys
 
@@ -385,6 +421,22 @@ class LFIClient:
         form = {"grant_type": "refresh_token", "refresh_token": refresh_token.get_secret_value()}
         return await self._token_call(form, calls=calls)
 
+    async def prove_registration(self) -> TokenAnswer:
+        """Get a client-credentials token that nobody will use, once: the LFI gives it to a client it knows.
+
+        Raises:
+            as `refresh`.
+        """
+        return await self._token_call({"grant_type": "client_credentials", "scope": CONSENT_SCOPE}, calls=self._log)
+
+    async def published_kids(self) -> tuple[str, ...]:
+        """The `kid` of every signature key the LFI publishes.
+
+        Raises:
+            as `discovery`.
+        """
+        return tuple(sorted(await self._published_keys()))
+
     async def _token_call(self, form: Mapping[str, str], *, calls: CallLog) -> TokenAnswer:
         discovery = await self.discovery()
         answer = await self._post(
@@ -417,7 +469,7 @@ class LFIClient:
         }
         try:
             answer, _ = await self._attempts.make(
-                lambda headers: self._control.send("POST", url, headers, self.config.token_timeout, form=whole),
+                lambda headers: self._lines.send("POST", url, headers, self.config.token_timeout, form=whole),
                 operation=operation,
                 method="POST",
                 url=url,
@@ -452,36 +504,74 @@ class LFIClient:
             RefusedError: 400, 403 or 404: perhaps unknown there; or 401 twice.
             LFIRateLimitedError, LFIUnavailableError, StandardViolationError, ClientRejectedError, SetupError.
         """
-        version = version or max(self.config.base_urls, key=lambda known: known.rank)
-        url = f"{self.config.base_url(version)}/account-access-consents/{_segment(consent_id)}"
-
-        async def token(*, rejected: SecretStr | None = None) -> SecretStr:
-            return await self._own_token(CONSENT_SCOPE, rejected=rejected)
-
-        async def once(headers: Mapping[str, str]) -> tuple[Answer, str]:
-            return await self._attempts.make(
-                lambda whole: self._control.send("GET", url, whole, self.config.call_timeout),
-                operation="GetAccountAccessConsentsConsentId",
-                method="GET",
-                url=url,
-                calls=calls,
-                headers=headers,
-                code_of=oauth.data_error_code,
-            )
-
-        answer, _ = await self._authorised(once, token=token, what="GetAccountAccessConsentsConsentId")
-        try:
-            view = read_consent(_mapping(answer))
-        except (ValueError, TypeError, AttributeError, OverflowError) as error:
-            raise StandardViolationError("GetAccountAccessConsentsConsentId: the consent cannot be read") from error
+        answer = await self._get_consents(
+            "GetAccountAccessConsentsConsentId", f"/{_segment(consent_id)}", version=version, calls=calls
+        )
+        view = _consent(_mapping(answer), operation="GetAccountAccessConsentsConsentId")
         if view.consent_id != consent_id:
             raise StandardViolationError("GetAccountAccessConsentsConsentId: the answer is about another consent")
         return view
 
+    async def consents_of_base(
+        self, base_consent_id: ConsentId, *, version: Version | None = None, calls: CallLog
+    ) -> tuple[ConsentView, ...]:
+        """Ask the Hub for every consent of a chain, with a client-credentials token of our own.
+
+        The standard answers a bare array here; one wrapped in `Data` is understood too (D-33).
+
+        Args:
+            base_consent_id: the root of the chain.
+            version: as for `read_consent`.
+
+        Returns:
+            The consents in the Hub's order; empty when it knows none (404).
+
+        Raises:
+            RefusedError: 400 or 403; or 401 twice.
+            LFIRateLimitedError, LFIUnavailableError, StandardViolationError, ClientRejectedError, SetupError.
+
+        Source: Account Information API v2.1-errata2, `GetAccountAccessConsentsByBaseConsentId`.
+        """
+        operation = "GetAccountAccessConsentsByBaseConsentId"
+        query = urlencode({"baseConsentId": base_consent_id}, quote_via=quote)
+        try:
+            answer = await self._get_consents(operation, f"?{query}", version=version, calls=calls)
+        except RefusedError as error:
+            if error.status == 404:
+                return ()
+            raise
+        views = tuple(_consent(entry, operation=operation) for entry in _listed(_document(answer), operation=operation))
+        if any(base_consent_id not in (view.consent_id, view.base_consent_id or base_consent_id) for view in views):
+            raise StandardViolationError(f"{operation}: the answer holds a consent of another chain")
+        return views
+
+    async def _get_consents(self, operation: str, below: str, *, version: Version | None, calls: CallLog) -> Answer:
+        """GET something below the consents, with a client-credentials token."""
+        version = version or max(self.config.base_urls, key=lambda known: known.rank)
+        url = f"{self.config.base_url(version)}/account-access-consents{below}"
+
+        async def token(*, rejected: SecretStr | None = None) -> SecretStr:
+            return await self._own_token(CONSENT_SCOPE, rejected=rejected)
+
+        async def once(headers: Mapping[str, str], attempt: int) -> tuple[Answer, str]:
+            return await self._attempts.make(
+                lambda whole: self._lines.send("GET", url, whole, self.config.call_timeout),
+                operation=operation,
+                method="GET",
+                url=url,
+                calls=calls,
+                headers={**headers, **self._accept},
+                attempt=attempt,
+                code_of=oauth.data_error_code,
+            )
+
+        answer, _ = await self._authorised(once, token=token, what=operation)
+        return answer
+
     async def _own_token(self, scope: str, *, rejected: SecretStr | None) -> SecretStr:
         """Our client-credentials token of a scope, fetched once for all who wait and kept until its margin."""
-        held = self._own_tokens.get(scope)
-        if held is not None and held.access_token != rejected:
+        held, certificate = self._own_tokens.get(scope), self.certificate.thumbprint
+        if held is not None and held.access_token != rejected and held.certificate == certificate:  # rule 23
             margin = min(MARGIN_MAX, timedelta(seconds=held.expires_in * MARGIN_SHARE))
             if self._clock.now() < held.expires_at - margin:
                 return held.access_token
@@ -553,16 +643,17 @@ class LFIClient:
     ) -> Page:
         customer = attendance.headers() if attendance else {}
 
-        async def once(headers: Mapping[str, str]) -> tuple[Answer, str]:
+        async def once(headers: Mapping[str, str], attempt: int) -> tuple[Answer, str]:
             return await self._attempts.make(
-                lambda whole: self._data.get(url, whole, self.config.call_timeout),
+                lambda whole: self._lines.get(url, whole, self.config.call_timeout),
                 operation=resource.operation,
                 method="GET",
                 url=url,
                 calls=calls,
-                headers={**headers, **customer},
+                headers={**headers, **self._accept, **customer},
                 data=True,
                 attended=attendance is not None,
+                attempt=attempt,
                 code_of=oauth.data_error_code,
             )
 
@@ -578,7 +669,7 @@ class LFIClient:
 
     async def _authorised(
         self,
-        once: Callable[[Mapping[str, str]], Awaitable[tuple[Answer, str]]],
+        once: _Once,
         *,
         token: TokenSource,
         what: str,
@@ -589,27 +680,69 @@ class LFIClient:
         if answer.status == 401:
             bearer = await token(rejected=bearer)
             answer, interaction_id = await self._repeated(once, bearer, what=what)
+        answer = await self._opened(answer, what=what)
         if answer.status != 200:
             raise self._fault(answer, what=what)
         return answer, interaction_id
 
-    async def _repeated(
-        self, once: Callable[[Mapping[str, str]], Awaitable[tuple[Answer, str]]], bearer: SecretStr | None, *, what: str
-    ) -> tuple[Answer, str]:
+    async def _opened(self, answer: Answer, *, what: str) -> Answer:
+        """An answer as it would be unsigned: a signed one verified and opened, as the LFI's `signed_answers` has it.
+
+        An error whose signature does not hold keeps its status and loses its code.
+
+        Raises:
+            StandardViolationError: a signed answer that does not hold, or an unsigned one where none is taken.
+        """
+        wanted, good = self.config.signed_answers, answer.status == 200
+        if media_type_of(answer.headers.get("content-type", "")) != JWT:
+            if good and wanted is SignedAnswers.REQUIRE:
+                raise StandardViolationError(f"{what}: the answer is not signed, and signed_answers is require")
+            return answer
+        if wanted is SignedAnswers.REFUSE:
+            return answer  # no reader takes this media type
+        try:
+            message = await self._message(answer.body)
+        except StandardViolationError as error:
+            if good:
+                raise StandardViolationError(f"{what}: {error}") from error
+            message = b""
+        return replace(answer, body=message, headers={**answer.headers, "content-type": "application/json"})
+
+    async def _message(self, body: bytes) -> bytes:
+        """What a signed answer holds; an unknown `kid` is worth one fresh look at the LFI's keys."""
+
+        def opened(keys: Mapping[str, RSAKey]) -> jose.OpenedAnswer:
+            return jose.open_answer(
+                body,
+                keys,
+                client_id=self.config.client_id,
+                now=self._clock.now(),
+                complete=self.config.signed_answers is SignedAnswers.REQUIRE,
+            )
+
+        try:
+            answer = opened(await self._published_keys())
+        except jose.UnknownKeyError:
+            answer = opened(await self._published_keys(forced=True))
+        if answer.issuer != self.config.issuer and not self._foreign_issuer_told:
+            self._foreign_issuer_told = True
+            log.warning("signed answers name another issuer than the LFI's", lfi=self.config.slug)
+        return answer.message
+
+    async def _repeated(self, once: _Once, bearer: SecretStr | None, *, what: str) -> tuple[Answer, str]:
         """Make a GET up to three times within 20 s while the LFI is unavailable; each attempt is built afresh."""
         headers = {"Authorization": f"Bearer {bearer.get_secret_value()}"} if bearer else {}
 
-        async def attempt() -> tuple[Answer, str]:
-            if self._admit is not None:
-                await self._admit()
-            answer, interaction_id = await once(headers)
+        async def attempt(number: int) -> tuple[Answer, str]:
+            await self._traffic.admit(class_of(what))
+            answer, interaction_id = await once(headers, number)
             if answer.status >= 500:
                 raise self._fault(answer, what=what)
             return answer, interaction_id
 
         began = monotonic()
         try:
-            return await attempt()
+            return await attempt(1)
         except LFIUnavailableError as error:
             first = error
         told = False
@@ -618,13 +751,13 @@ class LFIClient:
                 if not told:  # the first attempt is told again to who counts: most calls need no counting
                     told = True
                     raise first
-                result = await attempt()
+                result = await attempt(trial.retry_state.attempt_number)
         return result
 
     def _retrying(self, within_s: float) -> AsyncRetrying:
         return AsyncRetrying(
             retry=retry_if_exception(_is_worth_a_short_retry),
-            stop=stop_after_attempt(ATTEMPTS_MAX) | stop_before_delay(within_s),
+            stop=stop_any(stop_after_attempt(ATTEMPTS_MAX), stop_before_delay(within_s), _Spent(self._traffic)),
             wait=wait_random_exponential(multiplier=0.5, max=5),
             sleep=self._sleep,
             reraise=True,
@@ -633,14 +766,15 @@ class LFIClient:
     async def _get_control(self, operation: str, url: str, *, calls: CallLog) -> Answer:
         """GET a public document of the LFI, with short retries."""
 
-        async def once(headers: Mapping[str, str]) -> tuple[Answer, str]:
+        async def once(headers: Mapping[str, str], attempt: int) -> tuple[Answer, str]:
             return await self._attempts.make(
-                lambda whole: self._control.send("GET", url, whole, self.config.token_timeout),
+                lambda whole: self._lines.send("GET", url, whole, self.config.token_timeout),
                 operation=operation,
                 method="GET",
                 url=url,
                 calls=calls,
                 headers=headers,
+                attempt=attempt,
                 code_of=oauth.oauth_error_code,
             )
 
@@ -674,9 +808,9 @@ def read_page(answer: Answer, *, number: int, base_url: str, interaction_id: str
     Raises:
         StandardViolationError: not JSON within bounds, no `Data` object, or a link that leads away.
     """
-    check_json(answer.body, answer.headers.get("content-type", ""))
+    body = check_json(answer.body, answer.headers.get("content-type", ""))
     try:
-        envelope = _ENVELOPE.decode(answer.body)
+        envelope = _ENVELOPE.decode(body)
     except (msgspec.MsgspecError, RecursionError):
         raise StandardViolationError("body: no JSON object with Data and Links") from None  # the cause may quote it
     data = bytes(envelope.Data)
@@ -712,7 +846,19 @@ def fault_of_get(answer: Answer, *, what: str, now: datetime) -> SyncWorkerError
     return StandardViolationError(f"{what}: status {status} where the standard has 200; redirects are not followed")
 
 
+class _Spent(stop_base):
+    """Ends the retries where the budget does.  Asked last, when nothing else does: the budget counts the retry then."""
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        return not self._traffic.may_retry()
+
+
 def _is_worth_a_short_retry(error: BaseException) -> bool:
+    if isinstance(error, LFIBreakerOpenError):  # nothing was sent, and nothing is to be
+        return False
     return isinstance(error, LFIUnavailableError) and (error.retry_after or 0) <= RETRY_AFTER_PATIENCE_S
 
 
@@ -722,9 +868,9 @@ def _document(answer: Answer) -> object:
     Raises:
         StandardViolationError: it is none.
     """
-    check_json(answer.body, answer.headers.get("content-type", ""))
+    body = check_json(answer.body, answer.headers.get("content-type", ""))
     try:
-        return msgspec.json.decode(answer.body)
+        return msgspec.json.decode(body)
     except (msgspec.MsgspecError, RecursionError):
         raise StandardViolationError("body: not JSON") from None
 
@@ -734,6 +880,23 @@ def _mapping(answer: Answer) -> Mapping[str, Any]:
     if not isinstance(document, dict):
         raise StandardViolationError("body: not a JSON object")
     return document
+
+
+def _listed(document: object, *, operation: str) -> list[object]:
+    """The entries of a list that stands bare, or under `Data`; a single one under `Data` is a list of one."""
+    listed = document.get("Data", document) if isinstance(document, dict) else document
+    if isinstance(listed, dict) and "ConsentId" in listed:
+        return [listed]
+    if not isinstance(listed, list):
+        raise StandardViolationError(f"{operation}: no list of consents")
+    return listed
+
+
+def _consent(payload: object, *, operation: str) -> ConsentView:
+    try:
+        return read_consent(cast("Mapping[str, Any]", payload))
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise StandardViolationError(f"{operation}: the consent cannot be read") from error
 
 
 def _segment(identifier: str) -> str:

@@ -33,6 +33,7 @@ _QUOTED: Final = re.compile(rb'"[^"]*"')
 _URI: Final = re.compile(
     r"https://[A-Za-z0-9.\-:\[\]]+(/[A-Za-z0-9\-._~!$&'()*+,;=:@/%]*)?(\?[A-Za-z0-9\-._~!$&'()*+,;=:@/?%]*)?"
 )
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _DOTS: Final = re.compile(r"/(\.|%2e){1,2}(/|\?|$)", re.IGNORECASE)
 
 
@@ -88,16 +89,24 @@ def check_headers(headers: Mapping[str, str]) -> None:
         raise StandardViolationError(f"headers: larger than {HEADER_BYTES_MAX} bytes")
 
 
-def check_json(body: bytes, content_type: str) -> None:
+def media_type_of(content_type: str) -> str:
+    """A `Content-Type` without its parameters, in lower case (trap 42)."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def check_json(body: bytes, content_type: str) -> bytes:
     """Refuse what is not JSON by its media type, not UTF-8, nested too deep, or carrying an endless number.
 
-    Parameters of the media type are ignored; `application/jwt` is refused, since we never ask for it.
+    Parameters of the media type are ignored; `application/jwt` is no JSON: it is opened before (`jose.open_answer`).
+
+    Returns: the body, without the byte order mark some servers put in front of it (RFC 8259 §8.1).
     """
-    media_type = content_type.partition(";")[0].strip().lower()
+    media_type = media_type_of(content_type)
     if media_type != "application/json" and not (
         media_type.startswith("application/") and media_type.endswith("+json")
     ):
         raise StandardViolationError("body: Content-Type is not JSON")
+    body = body.removeprefix(_BYTE_ORDER_MARK)
     if not body.isascii():
         try:
             body.decode()
@@ -107,6 +116,7 @@ def check_json(body: bytes, content_type: str) -> None:
         raise StandardViolationError(f"body: a number of more than {DIGITS_MAX // 2} digits")
     if nests_too_deep(body):
         raise StandardViolationError(f"body: nested deeper than {NESTING_MAX}")
+    return body
 
 
 def has_endless_number(body: bytes, *, digits_max: int = DIGITS_MAX) -> bool:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,17 @@ _MAX_AGE: Final = re.compile(r"(?:^|,)\s*max-age\s*=\s*\"?(\d{1,9})", re.IGNOREC
 _NEVER: Final = re.compile(r"(?:^|,)\s*no-(?:store|cache)\b", re.IGNORECASE)
 
 
+class SignedAnswers(StrEnum):
+    """What to do with `application/jwt`, the signed form of the data and consent APIs' answers (`domain.md` §5.1)."""
+
+    ACCEPT = "accept"
+    """Ask for JSON; verify and take a signed answer that comes all the same."""
+    REQUIRE = "require"
+    """Ask for signed answers, and take no other."""
+    REFUSE = "refuse"
+    """Ask for JSON, and take no other."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LFIConfig:
     """One LFI as declared by the operator.
@@ -37,9 +49,10 @@ class LFIConfig:
         allow_private_hosts: whether addresses of this machine or a private network may be called (sandbox).
         connections: data connections kept by one process.
         calls_per_second: the LFI's limit over all workers; the schedule enforces it.
-        published: path templates the LFI publishes; `None` when it publishes no list.
+        published: path templates the LFI publishes in each version; `None`, or no entry, when it publishes no list.
         connect_timeout, call_timeout, token_timeout: seconds; the last two are totals for one attempt.
         par_client_id: whether PAR carries a `client_id` form field beside the assertion (D-9: the schema has none).
+        signed_answers: whether answers of the data and consent APIs may, must or must not be signed.
 
     Raises:
         SettingsError: a URL that is none, a private host without leave, or a number out of range.
@@ -57,11 +70,12 @@ class LFIConfig:
     allow_private_hosts: bool = False
     connections: int = 8
     calls_per_second: float = 10.0
-    published: frozenset[str] | None = None
+    published: Mapping[Version, frozenset[str]] | None = None
     connect_timeout: float = 5
     call_timeout: float = 30
     token_timeout: float = 15
     par_client_id: bool = False
+    signed_answers: SignedAnswers = SignedAnswers.ACCEPT
 
     def __post_init__(self) -> None:
         at = f"lfis.{self.slug}"
@@ -83,6 +97,10 @@ class LFIConfig:
         for name in ("connections", "calls_per_second", "connect_timeout", "call_timeout", "token_timeout"):
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{at}.{name}: must be greater than zero")
+
+    def published_in(self, version: Version) -> frozenset[str] | None:
+        """The path templates the LFI publishes in a version; `None` when it publishes no list."""
+        return self.published.get(version) if self.published is not None else None
 
     def base_url(self, version: Version) -> str:
         """The data API's base URL of a version, without a slash at its end.

@@ -1,10 +1,11 @@
 """Sign and verify JWTs: PS256 in both directions and nothing else.
 
 Out: the request object of a PAR and the client assertion of a token call, each made for one HTTP attempt.
-In: ID tokens, verified against the keys the LFI publishes.  Keys come from the discovery document alone; `jku`,
-`jwk` and `x5u` of a token's header are never followed.
+In: ID tokens and signed answers (`application/jwt`), verified against the keys the LFI publishes.  Keys come from the
+discovery document alone; `jku`, `jwk` and `x5u` of a token's header are never followed.
 
-Sources: RFC 7515, 7519, 7523, 7636, 9101; FAPI 2.0 Security Profile §5.3; `domain.md` §2.1, §2.2, §2.6, traps 3 and 4.
+Sources: RFC 7515, 7519, 7523, 7636, 9101; FAPI 2.0 Security Profile §5.3; Account Information API v2.1-errata2, `Jwt`;
+`domain.md` §2.1, §2.2, §2.6, §5.1 (content types), traps 3 and 4.
 """
 
 import contextlib
@@ -12,9 +13,11 @@ import math
 import secrets
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import msgspec
 from authlib.oauth2.rfc7523 import private_key_jwt_sign  # type: ignore[import-untyped]  # Authlib ships no types
 from authlib.oauth2.rfc7636 import create_s256_code_challenge  # type: ignore[import-untyped]  # the same
 from joserfc import jws, jwt
@@ -24,6 +27,7 @@ from joserfc.util import urlsafe_b64decode
 from pydantic import SecretStr
 
 from syncworker.errors import StandardViolationError
+from syncworker.lfi.bounds import BODY_BYTES_MAX
 from syncworker.lfi.keys import KEY_BITS_MIN, SigningKey
 
 ALGORITHM: Final = "PS256"
@@ -43,7 +47,40 @@ class _Registry(jws.JWSRegistry):
     max_payload_length = TOKEN_CHARACTERS_MAX
 
 
+class _AnswerRegistry(_Registry):
+    """The same with room for a page: the base64 of all that fits into a body."""
+
+    max_payload_length = BODY_BYTES_MAX
+
+
 _REGISTRY: Final = _Registry(algorithms=[ALGORITHM], strict_check_header=False)
+_ANSWER_REGISTRY: Final = _AnswerRegistry(algorithms=[ALGORITHM], strict_check_header=False)
+
+
+class _SignedAnswer(msgspec.Struct):
+    """`Jwt` of the standard and the `message` beside it."""
+
+    message: msgspec.Raw
+    iss: Any = None
+    aud: Any = None
+    exp: Any = None
+    nbf: Any = None
+
+
+_SIGNED_ANSWER: Final = msgspec.json.Decoder(_SignedAnswer)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedAnswer:
+    """What was inside a signed answer whose signature and claims hold.
+
+    Attributes:
+        message: the JSON the LFI would have sent unsigned, byte for byte as it stood in the token.
+        issuer: `iss`; which of its names an LFI puts there is not published.
+    """
+
+    message: bytes = field(repr=False)
+    issuer: str
 
 
 class UnknownKeyError(StandardViolationError):
@@ -152,6 +189,59 @@ def verify(token: SecretStr, keys: Mapping[str, RSAKey]) -> dict[str, Any]:
     except (JoseError, ValueError, RecursionError):
         raise StandardViolationError("JWT: not signed with PS256 by the LFI") from None  # the cause may quote claims
     return dict(claims)
+
+
+def open_answer(
+    body: bytes, keys: Mapping[str, RSAKey], *, client_id: str, now: datetime, complete: bool
+) -> OpenedAnswer:
+    """Verify a signed answer and take the message out of it.
+
+    The signature must be PS256 of the key its `kid` names.  `exp`, `nbf` and `aud` must hold where they are given;
+    `aud` may be text instead of a list.  The message is not looked at: whoever reads it bounds it.
+
+    Args:
+        complete: whether `iss`, `exp` and `nbf` must be there, as the schema has it.  Not asked of an LFI that may
+            just as well answer unsigned.
+
+    Raises:
+        UnknownKeyError: its `kid` is not among `keys`.
+        StandardViolationError: names what does not hold.
+
+    Source: Account Information API v2.1-errata2, `Jwt`, `AEReadAccountSigned`.
+    """
+    try:
+        claims = _SIGNED_ANSWER.decode(_verified_payload(body, keys))
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise StandardViolationError("signed answer: holds no message") from None
+    _check_answer_claims(claims, client_id=client_id, now=now, complete=complete)
+    return OpenedAnswer(bytes(claims.message), claims.iss if isinstance(claims.iss, str) else "")
+
+
+def _verified_payload(body: bytes, keys: Mapping[str, RSAKey]) -> bytes:
+    try:
+        token = jws.extract_compact(body.strip(), registry=_ANSWER_REGISTRY)
+        kid = token.headers().get("kid")
+        if not isinstance(kid, str) or kid not in keys:
+            raise UnknownKeyError("signed answer: its kid is not among the LFI's published keys")
+        if not jws.validate_compact(token, keys[kid], algorithms=[ALGORITHM], registry=_ANSWER_REGISTRY):
+            raise StandardViolationError("signed answer: the signature does not hold")
+    except (JoseError, ValueError, RecursionError):
+        raise StandardViolationError("signed answer: not signed with PS256 by the LFI") from None
+    return token.payload or b""
+
+
+def _check_answer_claims(claims: _SignedAnswer, *, client_id: str, now: datetime, complete: bool) -> None:
+    moment, skew = now.timestamp(), SKEW.total_seconds()
+    for name in ("iss", "exp", "nbf") if complete else ():
+        if getattr(claims, name) is None:
+            raise StandardViolationError(f"signed answer: {name} is missing")
+    if claims.exp is not None and not (_is_number(claims.exp) and moment < claims.exp + skew):
+        raise StandardViolationError("signed answer: exp has passed")
+    if claims.nbf is not None and not (_is_number(claims.nbf) and claims.nbf <= moment + skew):
+        raise StandardViolationError("signed answer: nbf lies in the future")
+    audiences = [claims.aud] if isinstance(claims.aud, str) else claims.aud
+    if audiences and not (isinstance(audiences, list) and client_id in audiences):
+        raise StandardViolationError("signed answer: aud does not contain our client id")
 
 
 def check_id_token(claims: Mapping[str, Any], *, issuer: str, client_id: str, nonce: str | None, now: datetime) -> None:

@@ -4,6 +4,9 @@ A signing key signs request objects and client assertions; a transport certifica
 Hub.  Whatever is wrong with a file becomes a `SettingsError` that names the setting and the fix, because the person
 who reads it is at a prompt.  `generate` makes the three key pairs a new TPP application needs.
 
+A new transport certificate is put over the old one's files and found there (`TransportCertificate.renewed`); nobody
+restarts anything.  Its end is announced 60, 30, 14 and 7 days ahead (`days_announced`).
+
 Source: Nebras Community Standards, "Secure Management" and certificates; `domain.md` §1.5; `reliability.md` rule 35.
 """
 
@@ -11,7 +14,7 @@ import base64
 import os
 import stat
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +28,9 @@ from syncworker.errors import SettingsError
 
 KEY_BITS_MIN: Final = 2048
 SUBJECT_CHARACTERS_MAX: Final = 64  # X.520 upper bound of O, OU and CN
+EXPIRY_DAYS: Final = (60, 30, 14, 7)
+"""Days before its end at which a certificate is spoken of, once each: the directory needs some of them."""
+
 _OWNER_ONLY: Final = stat.S_IRUSR | stat.S_IWUSR
 
 
@@ -60,6 +66,22 @@ class SigningKey:
         jwk = RSAKey.import_key(pem)
         return cls(kid=kid, thumbprint=jwk.thumbprint(), jwk=jwk)
 
+    def published(self) -> dict[str, str]:
+        """The public half as a member of our JWKS (RFC 7517): what a server of one's own has to know."""
+        public = self.jwk.as_dict(private=False)
+        return {
+            "kty": "RSA",
+            "use": "sig",
+            "alg": "PS256",
+            "kid": self.kid,
+            "n": str(public["n"]),
+            "e": str(public["e"]),
+        }
+
+
+FileStamp = tuple[tuple[int, int, int, int], ...]
+"""What changes when a file is written or replaced: device, inode, time of its last change, size, for each file."""
+
 
 @dataclass(frozen=True, slots=True)
 class TransportCertificate:
@@ -68,12 +90,17 @@ class TransportCertificate:
     Attributes:
         thumbprint: `x5t#S256`, base64url of the SHA-256 of the certificate: what access tokens are bound to.
         expires_at: end of validity, UTC.
+        stamp: of the two files, taken before they were read.
+        certificate_field, key_field: the settings that name the files, for the message of an error.
     """
 
     certificate: Path
     key: Path
     thumbprint: str
     expires_at: datetime
+    stamp: FileStamp = field(default=(), repr=False, compare=False)
+    certificate_field: str = field(default="transport_certificate", repr=False, compare=False)
+    key_field: str = field(default="transport_key", repr=False, compare=False)
 
     @classmethod
     def load(
@@ -91,11 +118,9 @@ class TransportCertificate:
             SettingsError: a file is unreadable or not what it should be, the key's mode is wider than 0600, the key
                 does not belong to the certificate, or `now` lies outside the certificate's validity.
         """
+        stamp = _stamp(certificate, key)
         private_key = _read_private_key(key, field=key_field)
-        try:
-            leaf = x509.load_pem_x509_certificates(_read(certificate, field=certificate_field))[0]
-        except ValueError as error:
-            raise SettingsError(f"{certificate_field}: {certificate} holds no PEM certificate") from error
+        leaf = _read_leaf(certificate, field=certificate_field)
         if _spki(leaf.public_key()) != _spki(private_key.public_key()):
             raise SettingsError(
                 f"{key_field}: {key} does not belong to {certificate_field} {certificate}; "
@@ -117,7 +142,49 @@ class TransportCertificate:
             key=key,
             thumbprint=base64.urlsafe_b64encode(digest).rstrip(b"=").decode(),
             expires_at=leaf.not_valid_after_utc,
+            stamp=stamp,
+            certificate_field=certificate_field,
+            key_field=key_field,
         )
+
+    @property
+    def files_changed(self) -> bool:
+        """Whether one of the files was written, replaced or removed since they were read."""
+        return _stamp(self.certificate, self.key) != self.stamp
+
+    def renewed(self, *, now: datetime) -> "TransportCertificate":
+        """What the two files hold now.
+
+        Raises:
+            SettingsError: as `load`; so too while only one of the two files has been replaced.
+        """
+        return TransportCertificate.load(
+            self.certificate,
+            self.key,
+            now=now,
+            certificate_field=self.certificate_field,
+            key_field=self.key_field,
+        )
+
+
+def certificate_end(path: Path, *, field: str) -> datetime:
+    """The end of validity of the first certificate in a PEM file, UTC.
+
+    Args:
+        field: the setting's name, for the message of an error.
+
+    Raises:
+        SettingsError: unreadable, or no certificate in it.
+    """
+    return _read_leaf(path, field=field).not_valid_after_utc
+
+
+def days_announced(expires_at: datetime, *, now: datetime) -> int | None:
+    """The smallest of `EXPIRY_DAYS` that has begun, 0 for a certificate that has ended; `None` while it is far off."""
+    left = expires_at - now
+    if left <= timedelta(0):
+        return 0
+    return min((days for days in EXPIRY_DAYS if left <= timedelta(days=days)), default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,11 +252,31 @@ def _subject(*, organisation: str, organisation_id: str, client_id: str) -> x509
     return x509.Name([x509.NameAttribute(oid, text) for oid, text, _ in parts])
 
 
+def _stamp(*paths: Path) -> FileStamp:
+    """The stamp of some files; one that cannot be looked at counts as a file of its own kind."""
+
+    def of(path: Path) -> tuple[int, int, int, int]:
+        try:
+            seen = path.stat()
+        except OSError:
+            return (0, 0, 0, 0)
+        return (seen.st_dev, seen.st_ino, seen.st_ctime_ns, seen.st_size)
+
+    return tuple(of(path) for path in paths)
+
+
 def _read(path: Path, *, field: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise SettingsError(f"{field}: cannot read {path}: {error.strerror}; give a readable file") from error
+
+
+def _read_leaf(path: Path, *, field: str) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificates(_read(path, field=field))[0]
+    except ValueError as error:
+        raise SettingsError(f"{field}: {path} holds no PEM certificate") from error
 
 
 def _read_private_key(path: Path, *, field: str) -> rsa.RSAPrivateKey:

@@ -34,6 +34,7 @@ from syncworker.standard.consents import ConsentView, read_consent
 
 RETRY_AFTER_MAX_S: Final = 3600.0
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+BEARER: Final = "bearer"
 _EXPIRES_IN_MAX_S: Final = 366 * 86_400
 _REDIRECT_CHARACTERS_MAX: Final = 8 * 1024
 _DESCRIPTION_CHARACTERS_MAX: Final = 500
@@ -54,6 +55,7 @@ class TokenAnswer:
         expires_at: `received_at + expires_in`.
         consent: the consent's state, free with each answer; `None` when absent or unreadable.
         received_at: when the answer was complete.
+        certificate: `x5t#S256` of the transport certificate the call was made with: what the access token is bound to.
     """
 
     access_token: SecretStr
@@ -63,6 +65,7 @@ class TokenAnswer:
     id_token: SecretStr | None
     consent: ConsentView | None
     received_at: datetime
+    certificate: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class _PushedBody(msgspec.Struct):
 class _TokenBody(msgspec.Struct):
     access_token: str
     refresh_token: str | None = None
+    token_type: Any = None
     id_token: str | None = None
     expires_in: Any = None
     authorization_details: Any = None
@@ -166,10 +170,13 @@ def read_pushed(answer: Answer, *, received_at: datetime) -> PushedAuthorization
         StandardViolationError: success without a usable `request_uri`.
     """
     if not _is_success(answer):
-        raise refusal(answer, what="pushed authorisation", now=received_at)
+        fault = refusal(answer, what="pushed authorisation", now=received_at)
+        if isinstance(fault, LFIUnavailableError) and 400 <= answer.status < 500:  # 405, 413: no token is in doubt here
+            fault = RefusedError(f"pushed authorisation: status {answer.status}", status=answer.status)
+        raise fault
     try:
-        check_json(answer.body, answer.headers.get("content-type", ""))
-        body = msgspec.json.decode(answer.body, type=_PushedBody, strict=False)
+        text = check_json(answer.body, answer.headers.get("content-type", ""))
+        body = msgspec.json.decode(text, type=_PushedBody, strict=False)
     except (msgspec.MsgspecError, RecursionError):
         raise StandardViolationError("pushed authorisation: the answer holds no request_uri") from None
     seconds = _seconds(body.expires_in)
@@ -191,12 +198,15 @@ def read_tokens(answer: Answer, *, received_at: datetime) -> TokenAnswer:
     if not _is_success(answer):
         raise refusal(answer, what="token call", now=received_at)
     try:
-        check_json(answer.body, answer.headers.get("content-type", ""))
-        body = msgspec.json.decode(answer.body, type=_TokenBody, strict=False)
+        text = check_json(answer.body, answer.headers.get("content-type", ""))
+        body = msgspec.json.decode(text, type=_TokenBody, strict=False)
     except (msgspec.MsgspecError, RecursionError, StandardViolationError):
         raise LFIUnavailableError("token call: the answer cannot be read; the token is in doubt") from None
     if not _HEADER_SAFE.fullmatch(body.access_token):
         raise LFIUnavailableError("token call: the answer holds no usable access token; the token is in doubt")
+    if str(body.token_type or BEARER).lower() != BEARER:
+        # a refusal here would cost the grant, which may have been rotated; the data API will say what it thinks of it
+        log.warning("token answer of another token type than Bearer")
     seconds = _seconds(body.expires_in)
     return TokenAnswer(
         access_token=SecretStr(body.access_token),
@@ -206,6 +216,7 @@ def read_tokens(answer: Answer, *, received_at: datetime) -> TokenAnswer:
         id_token=SecretStr(body.id_token) if body.id_token else None,
         consent=_harvest(body.authorization_details),
         received_at=received_at,
+        certificate=answer.certificate,
     )
 
 
@@ -219,7 +230,7 @@ def refusal(answer: Answer, *, what: str, now: datetime) -> SyncWorkerError:
         return LFIUnavailableError(f"{what}: status {answer.status}", retry_after=wait)
     if code == "invalid_grant":
         return GrantLostError(f"{what}: invalid_grant", cause="invalid_grant")
-    if code in _CLIENT_FAULTS or (answer.status in (401, 403) and not code):
+    if is_client_fault(answer.status, code):
         return ClientRejectedError(
             f"{what}: {code or f'status {answer.status}'}; check client id, signing key and its kid, transport "
             "certificate, this machine's clock, and whether the LFI has activated the registration"
@@ -229,10 +240,19 @@ def refusal(answer: Answer, *, what: str, now: datetime) -> SyncWorkerError:
     return LFIUnavailableError(f"{what}: status {answer.status} without an OAuth error")
 
 
+def is_client_fault(status: int | None, code: str) -> bool:
+    """Whether a refusal of the token side is about us as a client and not about what was asked.
+
+    Args:
+        code: the OAuth `error`; empty when the answer had none.
+    """
+    return code in _CLIENT_FAULTS or (status in (401, 403) and not code)
+
+
 def oauth_error_code(answer: Answer) -> str:
     """The `error` member of an OAuth error body; empty when there is none to read."""
     try:
-        return _code(msgspec.json.decode(answer.body, type=_OAuthErrorBody).error)
+        return _code(msgspec.json.decode(_text(answer), type=_OAuthErrorBody).error)
     except (msgspec.MsgspecError, RecursionError):
         return ""
 
@@ -240,7 +260,7 @@ def oauth_error_code(answer: Answer) -> str:
 def data_error_code(answer: Answer) -> str:
     """`Errors[0].Code` of a data API's error body; empty when there is none to read."""
     try:
-        errors = msgspec.json.decode(answer.body, type=_DataErrorsBody).Errors
+        errors = msgspec.json.decode(_text(answer), type=_DataErrorsBody).Errors
     except (msgspec.MsgspecError, RecursionError):
         return ""
     return _code(errors[0].Code) if errors else ""
@@ -257,6 +277,11 @@ def retry_after(headers: Mapping[str, str], *, now: datetime) -> float | None:
         return None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return min(max(0.0, (moment - now).total_seconds()), RETRY_AFTER_MAX_S)
+
+
+def _text(answer: Answer) -> bytes:
+    """An error's body; whatever media type a gateway gave it."""
+    return answer.body.removeprefix(b"\xef\xbb\xbf")
 
 
 def _is_success(answer: Answer) -> bool:

@@ -6,7 +6,10 @@ discovery, tokens and consents.  Both verify the LFI's certificate and host name
 environment, keep no cookie (one customer's would go out with the next one's call), take gzip or identity only, and end
 at a total deadline however slowly the bytes drip.  aiohttp's and httpx's errors end here.
 
-Source: `reliability.md` rules 11 – 14, 33, 35, 37; `domain.md` §6.1.
+`Lines` is both doors of one LFI together.  With a new transport certificate it opens new connections and lets the calls
+under way end on the old ones.
+
+Source: `reliability.md` rules 11 – 14, 23, 33, 35, 37; `domain.md` §1.5, §6.1; FAPI 2.0 Security Profile §5.2.2.
 """
 
 import asyncio
@@ -15,8 +18,8 @@ import ssl
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final, Protocol
 from urllib.parse import urlsplit
@@ -38,6 +41,7 @@ from syncworker.errors import (
 )
 from syncworker.lfi.bounds import Inflater, check_headers
 from syncworker.lfi.directory import LFIConfig
+from syncworker.lfi.keys import TransportCertificate
 
 KEEPALIVE_S: Final = 60.0
 SLOT_SHARE: Final = 0.5
@@ -46,7 +50,13 @@ SLOT_SHARE: Final = 0.5
 Who bounds a call by twice its deadline, as a refresh is bounded by its lease, then never cuts one that was sent.
 """
 USER_AGENT: Final = f"syncworker/{__version__}"
+LOOK_EVERY: Final = timedelta(minutes=1)
+"""How often the files of our transport certificate are looked at, at most."""
+
 INTERACTION_ID: Final = "x-fapi-interaction-id"
+TLS_1_2_CIPHERS: Final = "ECDHE+AESGCM"
+"""With TLS 1.2 only what BCP 195 (RFC 9325 §4.2) recommends, as FAPI 2.0 asks; TLS 1.3 has no others."""
+
 _HEADERS: Final = {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "gzip"}
 
 log = structlog.stdlib.get_logger(__name__)
@@ -67,6 +77,7 @@ class Call:
         error_code: the answer's own code, or ours (`timeout`, `lost`, `tls`, `untrusted`, `unfit`, `cancelled`); empty
             when fine.
         price_class: `data` for an answered data GET (it is billed), else `free`.
+        attempt: from 1; more for a short retry.
     """
 
     operation: str
@@ -80,13 +91,22 @@ class Call:
     attended: bool
     error_code: str
     price_class: str
+    attempt: int = 1
 
 
 CallLog = Callable[[Call], None]
 
 
+Heard = Callable[[Call, Mapping[str, str]], None]
+"""Is told each attempt with the headers of its answer; none when no answer came."""
+
+
 def no_log(_call: Call) -> None:
     """A `CallLog` that keeps nothing."""
+
+
+def unheard(_call: Call, _headers: Mapping[str, str]) -> None:
+    """A `Heard` that keeps nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +117,15 @@ class Answer:
         headers: names in lower case; of a repeated header the last.
         body: decoded, at most `bounds.BODY_BYTES_MAX`.
         bytes_in: body bytes on the wire.
+        certificate: `x5t#S256` of the transport certificate it came over, where that was kept; a token in the answer
+            is bound to it.
     """
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     bytes_in: int
+    certificate: str = field(default="", repr=False)
 
 
 class NoAnswerError(LFIUnavailableError):
@@ -151,11 +174,14 @@ class DataTransport(Protocol):
 def mtls_context(config: LFIConfig) -> ssl.SSLContext:
     """The TLS settings of every connection to an LFI: its own roots added to the system's, our certificate, TLS ≥ 1.2.
 
+    With TLS 1.2 only the ciphers FAPI 2.0 permits.
+
     Raises:
         SettingsError: the bundle or the certificate's files cannot be used.
     """
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(TLS_1_2_CIPHERS)
     if config.ca_bundle is not None:
         try:
             context.load_verify_locations(cafile=config.ca_bundle)
@@ -215,7 +241,8 @@ class AiohttpTransport:
             except (aiohttp.ClientError, OSError) as error:
                 if isinstance(error.__cause__, HttpProcessingError) and status is None:
                     raise UnfitAnswerError("the answer is not HTTP as we read it") from error
-                raise NoAnswerError("the connection was lost", reason="lost", status=status) from error
+                reason = "tls" if _find(error, ssl.SSLError) else "lost"
+                raise NoAnswerError("the connection was lost", reason=reason, status=status) from error
 
     async def close(self) -> None:
         if self._session is not None:
@@ -320,12 +347,161 @@ class ControlTransport:
             self._slots.release()
 
 
-class Attempts:
-    """Makes single attempts for one LFI: fresh interaction id, one `Call` record, one log line each."""
+class _Line:
+    """The connections opened with one transport certificate, and how many calls are on them."""
 
-    def __init__(self, slug: str, *, clock: Clock) -> None:
+    def __init__(self, config: LFIConfig, data: DataTransport | None) -> None:
+        context = mtls_context(config)
+        self.certificate = config.transport
+        self.data: DataTransport = data or AiohttpTransport(
+            context, connections=config.connections, connect_timeout=config.connect_timeout
+        )
+        self.control = ControlTransport(context, connections=config.connections, connect_timeout=config.connect_timeout)
+        self.calls = 0
+
+    async def close(self) -> None:
+        await self.data.close()
+        await self.control.close()
+
+
+class Lines:
+    """All connections to one LFI, with the certificate they are opened with; belongs to one event loop.
+
+    Before a call, at most once a minute, and after a lost connection, the certificate's files are looked at.  When
+    they changed, new calls go over new connections; calls under way end on the old ones, within their deadlines, and
+    the last of them closes those.  Until then an LFI sees up to twice the connections.  What cannot be used (half
+    written, a key of another certificate) leaves the old certificate in use and is told in the log.
+
+    Args:
+        data_transport: the hot path; aiohttp unless a measurement wants another.  One that is given has a certificate
+            of its own and stays through a renewal.
+        look_every: how often the files are looked at, at most.
+
+    Raises:
+        SettingsError: from the constructor: certificate or CA bundle cannot be used.
+    """
+
+    def __init__(
+        self,
+        config: LFIConfig,
+        *,
+        clock: Clock,
+        data_transport: DataTransport | None = None,
+        look_every: timedelta = LOOK_EVERY,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._given = data_transport
+        self._look_every = look_every
+        self._looked_at: datetime | None = None
+        self._refused = ""
+        self._line = _Line(config, data_transport)
+        self._old: set[_Line] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def certificate(self) -> TransportCertificate:
+        """What the next call is made with."""
+        self._look()
+        return self._line.certificate
+
+    async def get(self, url: str, headers: Mapping[str, str], deadline: float) -> Answer:
+        """As `DataTransport.get`."""
+        async with self._used() as line:
+            return await line.data.get(url, headers, deadline)
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        deadline: float,
+        *,
+        form: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """As `ControlTransport.send`; the answer says over which certificate it came."""
+        async with self._used() as line:
+            answer = await line.control.send(method, url, headers, deadline, form=form)
+            return replace(answer, certificate=line.certificate.thumbprint)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await asyncio.gather(*self._closing)
+        for line in (self._line, *self._old):
+            await line.close()
+        self._old.clear()
+
+    @asynccontextmanager
+    async def _used(self) -> AsyncIterator[_Line]:
+        self._look()
+        line = self._line
+        line.calls += 1
+        try:
+            yield line
+        except NoAnswerError as error:
+            if error.status is None and error.reason != "timeout":
+                # perhaps our certificate is no longer taken, and its successor lies there; TLS 1.3 refuses a client
+                # after the handshake, which looks like a line that was cut
+                self._looked_at = None
+            raise
+        finally:
+            line.calls -= 1
+            self._retire(line)
+
+    def _look(self) -> None:
+        """Go over to what the certificate's files hold, if they changed.  Costs two looks at the disk a minute."""
+        now = self._clock.now()
+        if self._looked_at is not None and timedelta(0) <= now - self._looked_at < self._look_every:
+            return
+        self._looked_at = now
+        if not self._line.certificate.files_changed:
+            self._refused = ""
+            return
+        try:
+            self._renew(self._line.certificate.renewed(now=now))
+        except SettingsError as error:
+            if str(error) != self._refused:
+                log.warning(
+                    "new transport certificate not taken, the old one stays", lfi=self._config.slug, why=str(error)
+                )
+            self._refused = str(error)
+
+    def _renew(self, certificate: TransportCertificate) -> None:
+        """Raises SettingsError when the files changed while they were read; then everything stays as it was."""
+        fresh = _Line(replace(self._config, transport=certificate), self._given)
+        if certificate.files_changed:  # OpenSSL reads the files itself, and may have read others than we did
+            raise SettingsError(f"{certificate.certificate_field}: is being written; it is looked at again")
+        old, self._line, self._refused = self._line, fresh, ""
+        self._old.add(old)
+        self._retire(old)
+        log.info(
+            "transport certificate renewed",
+            lfi=self._config.slug,
+            thumbprint=certificate.thumbprint,
+            expires_at=certificate.expires_at.isoformat(),
+        )
+
+    def _retire(self, line: _Line) -> None:
+        """Close the connections of an old line when no call is on them any more."""
+        if line.calls or line not in self._old:
+            return
+        self._old.discard(line)
+        task = asyncio.ensure_future(line.control.close() if self._given else line.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+class Attempts:
+    """Makes single attempts for one LFI: fresh interaction id, one `Call` record, one log line each.
+
+    Args:
+        heard: is told each attempt, whoever it was made for.
+    """
+
+    def __init__(self, slug: str, *, clock: Clock, heard: Heard = unheard) -> None:
         self._slug = slug
         self._clock = clock
+        self._heard = heard
 
     async def make(
         self,
@@ -338,6 +514,7 @@ class Attempts:
         headers: Mapping[str, str],
         data: bool = False,
         attended: bool = False,
+        attempt: int = 1,
         code_of: Callable[[Answer], str],
     ) -> tuple[Answer, str]:
         """Send once, whatever happens leave a `Call`, and give back the answer with its interaction id.
@@ -345,6 +522,7 @@ class Attempts:
         Args:
             send: does the sending, given all headers.
             data: whether an answer with status 200 is billed as data.
+            attempt: from 1; more for a short retry.
             code_of: finds the error code in an answer that is no success.
 
         Raises:
@@ -354,9 +532,10 @@ class Attempts:
         started_at, started = self._clock.now(), monotonic()
         status: int | None = None
         bytes_in, error_code = 0, "cancelled"
+        received: Mapping[str, str] = {}
         try:
             answer = await send({**headers, INTERACTION_ID: interaction_id})
-            status, bytes_in = answer.status, answer.bytes_in
+            status, bytes_in, received = answer.status, answer.bytes_in, answer.headers
             error_code = "" if 200 <= status < 300 else code_of(answer) or f"http_{status}"
         except NoAnswerError as error:
             status, error_code = error.status, error.reason
@@ -382,8 +561,10 @@ class Attempts:
                 attended=attended,
                 error_code=error_code,
                 price_class="data" if data and status == 200 else "free",
+                attempt=attempt,
             )
             self._tell(call)
+            self._heard(call, received)
             calls(call)
 
     def _tell(self, call: Call) -> None:

@@ -4,13 +4,15 @@ A tick claims and commits; whoever called it publishes the batches afterwards.  
 lease, because the row comes back by itself (`reliability.md` rules 1 to 3).  Two dispatchers may tick at once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from itertools import groupby
 from typing import Final
 
+from syncworker.schedule.breaker import standing
+from syncworker.standard.operations import OperationClass
 from syncworker.standard.values import Slug
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import CRASHES_MAX, LEASE, Claim, WorkKind
@@ -19,6 +21,13 @@ BATCH_SIZE: Final = 50
 
 KINDS: Final = (WorkKind.TOKEN, WorkKind.SYNC)
 """In the order they are claimed: a token is what a sync needs."""
+
+OPERATIONS: Final = {WorkKind.TOKEN: OperationClass.TOKEN, WorkKind.SYNC: OperationClass.DATA}
+"""Whose breaker keeps a kind of work in the table."""
+
+TOKENS_WITHIN_S: Final = 60.0
+"""No more refreshes are claimed than an LFI's rate lets begin in this time, half of their lease: a backlog after an
+outage waits in the table and not in the row before the bucket (`reliability.md` rule 22)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,7 @@ class Dispatcher:
         batch_size: int = BATCH_SIZE,
         lease: timedelta = LEASE,
         crashes_max: int = CRASHES_MAX,
+        user_refs: Collection[str] | None = None,
     ) -> None:
         """Does nothing yet.
 
@@ -59,20 +69,26 @@ class Dispatcher:
             name: of this worker process, for its heartbeat: host and process id.
             batch_size: most claims per message.
             lease: how long a claim stays ours without being extended.
+            user_refs: only these customers' work is claimed; `None`: everybody's.
         """
+        self._user_refs = user_refs
         self._store = store
         self._name = name
         self._batch_size = batch_size
         self._lease = lease
         self._crashes_max = crashes_max
 
-    async def tick(self, slots: Mapping[Slug, int]) -> list[Batch]:
+    async def tick(self, slots: Mapping[Slug, int], *, rates: Mapping[Slug, float] | None = None) -> list[Batch]:
         """Claim what is due, up to the free slots of each LFI, and commit.  Publish the result afterwards.
+
+        An LFI in trouble has fewer slots, or none: see `breaker.standing`.  What is not claimed keeps waiting in the
+        table, where it has an age and an order.
 
         A tick that arrives proves that beat lives, and that this worker does: both are noted.
 
         Args:
             slots: most consents in work at once, per kind, of each LFI we can call.
+            rates: calls per second of each LFI; those not named have no bound here.
 
         Raises:
             StoreUnavailableError: the database is away; nothing was claimed.
@@ -80,8 +96,20 @@ class Dispatcher:
         await self._store.atomically(self._note_tick)
         claims: list[Claim] = []
         for kind in KINDS:
-            claims += await self._store.atomically(partial(self._claim, kind, slots))
+            claims += await self._store.atomically(partial(self._claim, kind, slots, rates or {}))
         return batches(claims, size=self._batch_size)
+
+    async def arrive(self) -> None:
+        """Note that this worker begins."""
+        await self._store.atomically(lambda unit: unit.workers.arrive(self._name))
+
+    async def canaries(self) -> Sequence[str]:
+        """Note that a canary goes to every worker that waits for none, and name them; publish afterwards."""
+        return await self._store.atomically(lambda unit: unit.workers.ask_canaries())
+
+    async def canary(self) -> None:
+        """Note that this worker's canary came round."""
+        await self._store.atomically(lambda unit: unit.workers.canary_came(self._name))
 
     async def progress(self) -> None:
         """Note that this worker gets on: at the beginning and end of every batch."""
@@ -103,8 +131,20 @@ class Dispatcher:
         await unit.work.beat(self._name, "worker")
         await unit.work.beat("beat", "beat")
 
-    async def _claim(self, kind: WorkKind, slots: Mapping[Slug, int], unit: UnitOfWork) -> list[Claim]:
-        return await unit.work.claim(kind, slots=slots, lease=self._lease, crashes_max=self._crashes_max)
+    async def _claim(
+        self, kind: WorkKind, slots: Mapping[Slug, int], rates: Mapping[Slug, float], unit: UnitOfWork
+    ) -> list[Claim]:
+        now = await unit.now()
+        gates, breakers = await unit.lfis.gates_known(), await unit.breakers.all()
+        free: dict[Slug, int] = {}
+        for slug, most in slots.items():
+            held = standing(gates.get(slug), breakers.get((slug, OPERATIONS[kind])), now=now)
+            free[slug] = held.slots(most)
+            if kind is WorkKind.TOKEN and slug in rates:
+                free[slug] = min(free[slug], max(1, int(rates[slug] * held.share * TOKENS_WITHIN_S)))
+        return await unit.work.claim(
+            kind, slots=free, lease=self._lease, crashes_max=self._crashes_max, user_refs=self._user_refs
+        )
 
 
 def _kind_and_lfi(claim: Claim) -> tuple[int, str]:

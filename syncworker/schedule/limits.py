@@ -1,30 +1,38 @@
 """Admit calls to an LFI at the rate it was promised, over all workers together.
 
-Both implementations count in the same way: each call moves an LFI's *next free instant* one interval on, and waits
-until its own (a token bucket written as a clock).  Nothing queues in memory but the waiting coroutines themselves, and
-each of those has its caller's deadline.  The Redis one shares that instant between processes; while Redis is away,
-each process keeps to the rate by itself: the broker may vanish at any time (`reliability.md` rule 10).
+Each call moves an LFI's *next free instant* one interval on, and waits until its own (a token bucket written as a
+clock).  Where that instant is kept is the *ledger*: in Redis or Valkey, else in the database, which costs a small
+transaction and so reserves half a second of calls at a time.  While the ledger is away, each process keeps to the rate
+by itself: the broker may vanish at any time (`reliability.md` rule 10).
+
+Nothing queues in memory but the waiting coroutines themselves, and each of those has its caller's deadline.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final, Protocol
 
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
 from syncworker.clock import monotonic
+from syncworker.errors import TransientError
 from syncworker.standard.values import Slug
+from syncworker.store.unit_of_work import Store, StoreUnavailableError
 
 log = logging.getLogger(__name__)
 
 BURST_S: Final = 0.1
 """Calls of so many seconds may pass at once; more would let twice the rate through within one second."""
 
-PATIENCE_S: Final = 30.0
+PATIENCE_S: Final = 15.0
 """How far ahead calls are reserved; beyond it a call waits without a place, so that given-up calls leave no debt."""
+
+FIRST_PATIENCE_S: Final = 60.0
+"""The same for what goes first, a token: its place is behind the data calls that have one, before those that wait."""
 
 DEFAULT_RATE: Final = 10.0
 
@@ -34,8 +42,16 @@ Sleep = Callable[[float], Awaitable[None]]
 class Admission(Protocol):
     """Lets calls through at an LFI's rate."""
 
-    async def admit(self, lfi: Slug) -> None:
-        """Return when one call to this LFI may start.  The wait is the caller's to bound."""
+    async def admit(self, lfi: Slug, *, share: float = 1.0, patience: float = PATIENCE_S) -> bool:
+        """Return when one call to this LFI may start.  The wait is the caller's to bound.
+
+        Args:
+            share: of the LFI's rate, above 0: less than all of it after trouble.
+            patience: how far ahead a place may be taken.
+
+        Returns:
+            Whether it had to wait.
+        """
         ...
 
     async def close(self) -> None:
@@ -49,11 +65,11 @@ class _Bucket:
     burst: float = 0.0
     next_free: float = 0.0
 
-    def reserve(self, now: float) -> float | None:
+    def reserve(self, now: float, patience: float) -> float | None:
         """Seconds until the call may start; `None` when that lies too far ahead and nothing was reserved."""
         start = max(self.next_free, now - self.burst)
         wait = start - now
-        if wait > PATIENCE_S:
+        if wait > patience:
             return None
         self.next_free = start + self.interval
         return max(0.0, wait)
@@ -81,14 +97,17 @@ class LocalAdmission:
         self._timer = timer
         self._buckets: dict[Slug, _Bucket] = {}
 
-    async def admit(self, lfi: Slug) -> None:
-        rate = self._rates.get(lfi, self._default)
+    async def admit(self, lfi: Slug, *, share: float = 1.0, patience: float = PATIENCE_S) -> bool:
+        rate = self._rates.get(lfi, self._default) * share
         bucket = self._buckets.setdefault(lfi, _Bucket())
         bucket.interval, bucket.burst = 1 / rate, _burst(rate)
-        while (wait := bucket.reserve(self._timer())) is None:
+        waited = False
+        while (wait := bucket.reserve(self._timer(), patience)) is None:
+            waited = True
             await self._sleep(PATIENCE_S / 2)
         if wait > 0:
             await self._sleep(wait)
+        return waited or wait > 0
 
     async def close(self) -> None:
         """Nothing to give back."""
@@ -107,12 +126,98 @@ redis.call('SET', KEYS[1], string.format('%.0f', free), 'PX', math.ceil(math.max
 return math.floor(math.max(wait, 0))
 """
 
-_TRIP_S: Final = 0.02
-"""A process reserves the calls of so many seconds in one trip to Redis, at least one."""
+
+class LedgerAwayError(TransientError):
+    """What the processes share their counts in does not answer."""
+
+    code = "ledger_away"
+
+
+class Ledger(Protocol):
+    """Keeps each LFI's next free instant for all processes.
+
+    Attributes:
+        trip_s: a process reserves the calls of so many seconds in one trip, at least one.
+    """
+
+    trip_s: float
+
+    async def reserve(self, lfi: Slug, *, rate: float, calls: int, patience: float) -> float | None:
+        """Reserve calls in a row.
+
+        Returns:
+            Seconds until the first may start; `None` when that lies beyond `patience` and nothing was reserved.
+
+        Raises:
+            LedgerAwayError: it cannot be asked.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Give back connections."""
+        ...
+
+
+class RedisLedger:
+    """In Redis or Valkey; its clock counts.  Lives on one event loop."""
+
+    trip_s = 0.02
+
+    def __init__(self, url: str, *, tenant: str = "default") -> None:
+        """Opens nothing yet.
+
+        Args:
+            url: `redis://`, `rediss://` or `unix://`; Celery's `redis+socket://` is understood.
+        """
+        self._redis = redis.Redis.from_url(redis_url(url), socket_timeout=2, socket_connect_timeout=2)
+        self._reserve = self._redis.register_script(_RESERVE)
+        self._tenant = tenant
+
+    async def reserve(self, lfi: Slug, *, rate: float, calls: int, patience: float) -> float | None:
+        try:
+            answer = int(
+                await self._reserve(
+                    keys=[f"syncworker:{self._tenant}:calls:{lfi}"],
+                    args=[_us(1 / rate), _us(_burst(rate)), _us(patience), calls],
+                )
+            )
+        except (RedisError, OSError) as error:
+            raise LedgerAwayError(f"redis ({type(error).__name__})") from error
+        return None if answer < 0 else answer / 1_000_000
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+
+class DatabaseLedger:
+    """In the database, for brokers that keep no counts (RabbitMQ); the database's clock counts."""
+
+    trip_s = 0.5
+
+    def __init__(self, store: Store) -> None:
+        """The store stays its owner's to close."""
+        self._store = store
+
+    async def reserve(self, lfi: Slug, *, rate: float, calls: int, patience: float) -> float | None:
+        try:
+            return await self._store.atomically(
+                lambda unit: unit.lfis.reserve(
+                    lfi,
+                    interval=timedelta(seconds=1 / rate),
+                    burst=timedelta(seconds=_burst(rate)),
+                    patience=timedelta(seconds=patience),
+                    calls=calls,
+                )
+            )
+        except StoreUnavailableError as error:
+            raise LedgerAwayError("the database") from error
+
+    async def close(self) -> None:
+        """Nothing of ours."""
 
 
 @dataclass(slots=True)
-class _Share:
+class _Reserved:
     """Calls one process has reserved and not yet made."""
 
     lock: asyncio.Lock
@@ -122,14 +227,13 @@ class _Share:
 
 
 class SharedAdmission:
-    """The count of all processes together, in Redis or Valkey.  Lives on one event loop."""
+    """The count of all processes together.  Lives on one event loop."""
 
     def __init__(
         self,
-        url: str,
+        ledger: Ledger,
         rates: Mapping[Slug, float],
         *,
-        tenant: str = "default",
         default: float = DEFAULT_RATE,
         sleep: Sleep = asyncio.sleep,
         timer: Callable[[], float] = monotonic,
@@ -137,67 +241,67 @@ class SharedAdmission:
         """Opens nothing yet.
 
         Args:
-            url: `redis://`, `rediss://` or `unix://`; Celery's `redis+socket://` is understood.
-            rates: calls per second of each LFI, above 0; others get `default`.
+            rates: calls per second of each LFI, above 0, read anew at each call; others get `default`.
         """
-        self._redis = redis.Redis.from_url(redis_url(url), socket_timeout=2, socket_connect_timeout=2)
-        self._reserve = self._redis.register_script(_RESERVE)
+        self._ledger = ledger
         self._rates = rates
         self._default = default
-        self._tenant = tenant
         self._sleep = sleep
         self._timer = timer
         self._alone = LocalAdmission(rates, default=default, sleep=sleep, timer=timer)
-        self._shares: dict[Slug, _Share] = {}
+        self._reserved: dict[Slug, _Reserved] = {}
         self._away = False
 
-    async def admit(self, lfi: Slug) -> None:
+    async def admit(self, lfi: Slug, *, share: float = 1.0, patience: float = PATIENCE_S) -> bool:
         try:
-            wait = await self._wait_for(lfi)
-        except (RedisError, OSError) as error:
+            wait = await self._wait_for(lfi, share, patience)
+        except LedgerAwayError as error:
             if not self._away:
-                log.warning("limits: redis is away, each process keeps the rate alone (%s)", type(error).__name__)
+                log.warning("limits: each process keeps the rate alone, away is %s", error)
             self._away = True
-            await self._alone.admit(lfi)
-            return
+            return await self._alone.admit(lfi, share=share, patience=patience)
         self._away = False
         if wait > 0:
             await self._sleep(wait)
+        return wait > 0
 
     async def close(self) -> None:
-        await self._redis.aclose()
+        await self._ledger.close()
 
-    async def _wait_for(self, lfi: Slug) -> float:
-        share = self._shares.setdefault(lfi, _Share(asyncio.Lock()))
-        rate = self._rates.get(lfi, self._default)
-        async with share.lock:
-            if share.left == 0:
-                await self._fetch(lfi, share, rate)
-            share.left -= 1
-            mine = share.from_instant
-            share.from_instant += share.interval
-        return mine - self._timer()
-
-    async def _fetch(self, lfi: Slug, share: _Share, rate: float) -> None:
-        calls = max(1, int(rate * _TRIP_S))
+    async def _wait_for(self, lfi: Slug, share: float, patience: float) -> float:
+        held = self._reserved.setdefault(lfi, _Reserved(asyncio.Lock()))
+        rate = self._rates.get(lfi, self._default) * share
         while True:
-            answer = await self._reserve(
-                keys=[f"syncworker:{self._tenant}:calls:{lfi}"],
-                args=[_us(1 / rate), _us(_burst(rate)), _us(PATIENCE_S), calls],
-            )
-            if int(answer) >= 0:
-                break
-            await self._sleep(PATIENCE_S / 2)
-        share.left = calls
-        share.from_instant = self._timer() + int(answer) / 1_000_000
-        share.interval = 1 / rate if int(answer) > 0 else 0.0
+            async with held.lock:
+                if held.from_instant < self._timer() - BURST_S:
+                    held.left = 0  # nobody made them in their time; made now, they would come on top of everybody's
+                if held.left > 0 or await self._fetch(lfi, held, rate, patience):
+                    held.left -= 1
+                    mine = held.from_instant
+                    held.from_instant += held.interval
+                    return mine - self._timer()
+            await self._sleep(PATIENCE_S / 2)  # the lock is free meanwhile: whoever looks further ahead finds a place
+
+    async def _fetch(self, lfi: Slug, held: _Reserved, rate: float, patience: float) -> bool:
+        calls = max(1, int(rate * self._ledger.trip_s))
+        wait = await self._ledger.reserve(lfi, rate=rate, calls=calls, patience=patience)
+        if wait is None:
+            return False
+        held.left = calls
+        held.from_instant = self._timer() + wait
+        held.interval = 0.0 if wait == 0 and calls / rate <= BURST_S else 1 / rate
+        return True
 
 
-def admission(url: str | None, rates: Mapping[Slug, float], *, tenant: str = "default") -> Admission:
-    """The shared count when `url` is one of Redis or Valkey, else this process's own."""
-    if url is not None and _scheme(url) in {"redis", "rediss", "unix", "redis+socket"}:
-        return SharedAdmission(url, rates, tenant=tenant)
-    return LocalAdmission(rates)
+def admission(url: str | None, rates: Mapping[Slug, float], store: Store, *, tenant: str = "default") -> Admission:
+    """All workers' count: in Redis or Valkey when `url` is one, else in the database."""
+    ledger = RedisLedger(url, tenant=tenant) if url is not None and keeps_counts(url) else DatabaseLedger(store)
+    return SharedAdmission(ledger, rates)
+
+
+def keeps_counts(url: str) -> bool:
+    """Whether a broker's URL names a server that can hold the counts too."""
+    return _scheme(url) in {"redis", "rediss", "unix", "redis+socket"}
 
 
 def redis_url(url: str) -> str:

@@ -43,7 +43,7 @@ class Beneficiary:
     beneficiary_id: str
     payee: Payee
     beneficiary_type: str = "Activated"
-    added_via_of: bool = False
+    added_via_of: bool | None = False
     reference: str | None = None
     supplementary: Mapping[str, Any] | None = None
 
@@ -134,7 +134,8 @@ class Product:
 
     Attributes:
         finance_rates: an object of the standard, or the text of a JWE that the bank locked for its customer.
-        terms: the other members of `AEProduct`, as the standard writes them.
+        terms: the other members of `AEProduct`, as v2.1 writes them.
+        product_id, product_type, product_name, is_islamic: what versions before v2.1 have of it.
     """
 
     finance_rates: Mapping[str, Any] | str | None = None
@@ -142,6 +143,10 @@ class Product:
     is_secured: bool | None = None
     is_salary_transfer_required: bool | None = None
     terms: Mapping[str, Any] = field(default_factory=dict)
+    product_id: str = "CA-1"
+    product_type: str = "CurrentAccount"
+    product_name: str | None = "Everyday account"
+    is_islamic: bool = False
 
 
 Arrangement = Beneficiary | DirectDebit | StandingOrder | ScheduledPayment | Statement | Product

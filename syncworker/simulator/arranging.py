@@ -241,7 +241,13 @@ class Arranger:
             "ApplicationFrequency": "Monthly",
         }
         kind = "VariableProfit" if sharia else "VariableInterest"
-        return Product(terms={"DepositRates": {"RateType": kind, "RateDetails": [rate]}})
+        return Product(
+            terms={"DepositRates": {"RateType": kind, "RateDetails": [rate]}},
+            product_id="SA-2",
+            product_type="Savings",
+            product_name="Growing savings",
+            is_islamic=sharia,
+        )
 
     def card_product(self) -> Product:
         """A credit card; what it costs is locked."""
@@ -251,7 +257,12 @@ class Arranger:
             "Charge": [{"Amount": {"Amount": "241.50", "Currency": "AED"}}],
         }  # fmt: skip
         return Product(
-            finance_rates=self.locked(), is_secured=False, terms={"Charges": [late], "RewardsBenefits": [cashback]}
+            finance_rates=self.locked(),
+            is_secured=False,
+            terms={"Charges": [late], "RewardsBenefits": [cashback]},
+            product_id="CC-3",
+            product_type="CreditCard",
+            product_name="Cashback card",
         )
 
     def mortgage_product(self) -> Product:
@@ -273,6 +284,9 @@ class Arranger:
             is_secured=True,
             is_salary_transfer_required=True,
             terms={"Tenor": {"OriginalTenor": "P25Y", "RemainingTenor": "P22Y4M"}, "AssetBacked": [house]},
+            product_id="MO-4",
+            product_type="Mortgage",
+            product_name=None,
         )
 
     def sharia_product(self, structure: str, *, locked: bool) -> Product:
@@ -290,6 +304,10 @@ class Arranger:
             is_secured=True,
             is_salary_transfer_required=structure == "Murabaha",
             terms={"Tenor": {"OriginalTenor": "P5Y", "RemainingTenor": "P3Y2M"}, "AssetBacked": [asset]},
+            product_id=f"IF-5-{structure}",
+            product_type="PersonalLoan",
+            product_name=f"{structure} finance",
+            is_islamic=True,
         )
 
     def locked(self) -> str:

@@ -26,6 +26,9 @@ BODY_MAX: Final = 256 * 1024
 CERTIFICATE: Final = "syncworker.client_certificate"
 TRANSPORT: Final = "syncworker.transport"
 JSON: Final = "application/json"
+CUSTOMER_HEADERS: Final = frozenset({"x-fapi-customer-ip-address", "x-fapi-auth-date", "x-customer-user-agent"})
+"""What only a call with the customer present may carry, at any host (`domain.md` §6.1)."""
+
 _PAGE: Final = b"<!doctype html><title>Welcome</title><p>Our site is being improved."
 
 
@@ -100,8 +103,25 @@ class Host(Protocol):
 class Door:
     """An ASGI application around one host."""
 
-    def __init__(self, host: Host, *, clock: BankClock, log: Log, faults: Faults) -> None:
+    def __init__(
+        self,
+        host: Host,
+        *,
+        clock: BankClock,
+        log: Log,
+        faults: Faults,
+        signed: Callable[[Request, Answer], Answer] = lambda _, answer: answer,
+        witness: Callable[[str, Request], None] = lambda _, request: None,
+    ) -> None:
+        """A door.
+
+        Args:
+            signed: makes of an answer what this caller gets: a signed one, if that is what was asked for.
+            witness: is told each request as it came, with the host's name, before anything is done with it.
+        """
         self._host = host
+        self._witness = witness
+        self._signed = signed
         self._clock = clock
         self._log = log
         self._faults = faults
@@ -120,6 +140,8 @@ class Door:
             certificate=scope.get(CERTIFICATE),
         )
         self._log.begin(host=self._host.name)
+        self._witness(self._host.name, request)
+        request.trace.attended = not CUSTOMER_HEADERS.isdisjoint(request.headers)
         sent, fault = Answer(0), None
         try:
             self._host.recognise(request)
@@ -137,13 +159,14 @@ class Door:
             await asyncio.sleep(delay)
         fault = self._faults.strike(trace.operation, trace.consent_id)
         if fault is None:
-            return await self._host.answer(request), None
+            return self._signed(request, await self._host.answer(request)), None
         if fault.late:
-            return _bent(fault, await self._host.answer(request), request), fault
+            sent = self._signed(request, _bent(fault, await self._host.answer(request), request))
+            return replace(sent, body=bent.forged(sent.body)) if fault.kind is Kind.FORGED else sent, fault
         if fault.kind is Kind.HTML:
             return Answer(200, _PAGE, content_type="text/html; charset=utf-8"), fault
         if fault.kind is Kind.ANSWERS:
-            return self._host.refusal(request, fault), fault
+            return self._signed(request, self._host.refusal(request, fault)), fault
         while fault.kind is Kind.HANG and not fault.cleared:  # noqa: ASYNC110 - ends with the fault or the bank
             await asyncio.sleep(0.02)
         return Answer(0), fault

@@ -4,6 +4,7 @@ Sources: Bank Data Sharing – API Guide v2.1; `domain.md` §1.4 (discovery), §
 """
 
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -13,24 +14,32 @@ from syncworker.simulator import pages
 from syncworker.simulator.asgi import Answer, Request, json_answer
 from syncworker.simulator.clock import BankClock
 from syncworker.simulator.consents import Consent, Consents, MoveError
+from syncworker.simulator.details import is_uuid
 from syncworker.simulator.faults import Fault
 from syncworker.simulator.grants import REQUEST_URI_LIFE, Grants, Issued
 from syncworker.simulator.identity import Identity, thumbprint
 from syncworker.simulator.jose import jwk, sign
 from syncworker.simulator.ledger import Ledger
-from syncworker.simulator.requests import OAuthError, PushedRequest, Reader, is_uuid, read_form
-from syncworker.simulator.resources import Resources
+from syncworker.simulator.participants import participants
+from syncworker.simulator.requests import OAuthError, PushedRequest, Reader, read_form
+from syncworker.simulator.resources import Resources, base_path
 from syncworker.simulator.served import Log, TokenAnswer
-from syncworker.standard.consents import Status, rar_type
-from syncworker.standard.versions import Version
+from syncworker.standard.consents import Status
+from syncworker.standard.values import local_date
+from syncworker.standard.versions import Version, rar_type
 
 BODY_MAX: Final = 64 * 1024
 SESSION_LIFE: Final = timedelta(minutes=15)
 ID_TOKEN_LIFE: Final = timedelta(minutes=5)
 _WELL_KNOWN: Final = "/.well-known/openid-configuration"
 _JWKS: Final = "/jwks"
+PARTICIPANTS: Final = "/participants"
 _AUTHORIZE: Final = "/consent-page/authorize"
 _ASSERTION: Final = frozenset({"client_assertion_type", "client_assertion"})
+PUSHED: Final = {Version.V1_2: 201, Version.V2_0: 201, Version.V2_1: 200}
+"""The status that answers a good pushed request (D-7)."""
+CLIENT_ID_REQUIRED: Final = frozenset({Version.V1_2, Version.V2_0})
+"""Versions whose token requests must carry `client_id` as a field."""
 _GRANT_FIELDS: Final = {
     # grant type -> fields it needs, fields it may have
     "authorization_code": (frozenset({"code", "redirect_uri", "code_verifier"}), frozenset({"client_id", "scope"})),
@@ -48,7 +57,7 @@ class Addresses:
     resources: str
 
 
-def discovery(addresses: Addresses) -> dict[str, Any]:
+def discovery(addresses: Addresses, versions: Collection[Version]) -> dict[str, Any]:
     """The issuer's OpenID configuration."""
     return {
         "issuer": addresses.issuer,
@@ -58,7 +67,7 @@ def discovery(addresses: Addresses) -> dict[str, Any]:
         "jwks_uri": addresses.issuer + _JWKS,
         "scopes_supported": ["openid", "accounts"],
         "grant_types_supported": ["authorization_code", "client_credentials", "refresh_token"],
-        "authorization_details_types_supported": [rar_type(Version.V2_1)],
+        "authorization_details_types_supported": [rar_type(version) for version in versions],
         "token_endpoint_auth_methods_supported": ["private_key_jwt"],
         "token_endpoint_auth_signing_alg_values_supported": ["PS256"],
         "request_object_signing_alg_values_supported": ["PS256"],
@@ -91,6 +100,7 @@ class Issuer:
         self,
         *,
         addresses: Addresses,
+        versions: Collection[Version],
         identity: Identity,
         ledger: Ledger,
         consents: Consents,
@@ -98,6 +108,7 @@ class Issuer:
         clock: BankClock,
     ) -> None:
         self._addresses = addresses
+        self._versions = versions
         self._identity = identity
         self._ledger = ledger
         self._consents = consents
@@ -106,28 +117,38 @@ class Issuer:
         self._sessions: dict[str, _Session] = {}
 
     def recognise(self, request: Request) -> None:
-        """discovery, jwks or authorize."""
-        names = {_WELL_KNOWN: "discovery", _JWKS: "jwks"}
+        """discovery, jwks, participants or authorize."""
+        names = {_WELL_KNOWN: "discovery", _JWKS: "jwks", PARTICIPANTS: "participants"}
         if request.path.startswith(_AUTHORIZE):
             request.trace.operation = "authorize"
             session = self._sessions.get(request.path.removeprefix(_AUTHORIZE).strip("/").partition("/")[0])
             if session is not None:
-                request.trace.consent_id = session.request.consent["ConsentId"]
+                request.trace.consent_id = session.request.consent_id
         else:
             request.trace.operation = names.get(request.path, "unknown")
 
     async def answer(self, request: Request) -> Answer:
-        """Answer discovery, the key set and the steps of the consent page."""
+        """Answer discovery, the key set, the participants directory and the steps of the consent page."""
         if request.trace.operation == "authorize":
             return self._page(request)
         if request.method != "GET":
             return Answer(405)
         if request.trace.operation == "discovery":
-            return json_answer(discovery(self._addresses), cache_control="max-age=900")
+            return json_answer(discovery(self._addresses, self._versions), cache_control="max-age=900")
         if request.trace.operation == "jwks":
             keys = [jwk(self._identity.lfi_signing_key.public_key(), self._identity.lfi_kid)]
             return json_answer({"keys": keys}, cache_control="max-age=300")
+        if request.trace.operation == "participants":
+            return json_answer(self._participants(), cache_control="max-age=900")
         return Answer(404)
+
+    def _participants(self) -> list[dict[str, Any]]:
+        return participants(
+            issuer=self._addresses.issuer,
+            discovery_url=self._addresses.issuer + _WELL_KNOWN,
+            base_urls={version: self._addresses.resources + base_path(version) for version in self._versions},
+            today=local_date(self._clock.now()),
+        )
 
     def refusal(self, request: Request, fault: Fault) -> Answer:
         """An ordered refusal without a body."""
@@ -160,7 +181,7 @@ class Issuer:
             pushed = self._grants.open(query.get("request_uri", ""))
         if pushed is None:
             return _sorry("This request is unknown, too old, or was opened before. Please start again.")
-        request.trace.consent_id = pushed.consent["ConsentId"]
+        request.trace.consent_id = pushed.consent_id
         if query.get("response_type", "code") != "code" or "openid" not in query.get("scope", "openid").split():
             return _back(pushed, self._addresses.issuer, error="invalid_request", error_description="not as pushed")
         key = secrets.token_urlsafe(24)
@@ -174,7 +195,7 @@ class Issuer:
         if session.user is None:
             names = ((user, user.partition("-")[0].title()) for user in self._ledger.users)
             return _html(pages.choose(f"{_AUTHORIZE}/{key}/login", names), allowed)
-        consent = self._consents.get(session.request.consent["ConsentId"])
+        consent = self._consents.get(session.request.consent_id)
         customer = self._ledger.customer(session.user)
         return _html(pages.decide(f"{_AUTHORIZE}/{key}/decision", consent, customer), allowed)
 
@@ -188,7 +209,7 @@ class Issuer:
         if session.user is None or decision not in ("approve", "decline"):
             return _sorry("Please log in and decide.", status=400)
         pushed, issuer = session.request, self._addresses.issuer
-        consent_id = pushed.consent["ConsentId"]
+        consent_id = pushed.consent_id
         customer = self._ledger.customer(session.user)
         chosen = tuple(one.account_id for one in customer.accounts if one.account_id in accounts)
         if decision == "approve" and not chosen:
@@ -213,6 +234,7 @@ class TokenServer:
         self,
         *,
         addresses: Addresses,
+        versions: Collection[Version],
         identity: Identity,
         reader: Reader,
         ledger: Ledger,
@@ -223,6 +245,7 @@ class TokenServer:
         log: Log,
     ) -> None:
         self._addresses = addresses
+        self._versions = versions
         self._identity = identity
         self._reader = reader
         self._ledger = ledger
@@ -286,17 +309,18 @@ class TokenServer:
         )
         self._reader.client(form, request.certificate)
         pushed = self._reader.pushed(form["request"])
-        request.trace.consent_id = pushed.consent["ConsentId"]
+        request.trace.consent_id = pushed.consent_id
         self._check_chain(pushed)
         try:
-            self._consents.stage(pushed.consent, pushed.subscription, expires_at=pushed.expires_at)
+            self._consents.stage(pushed.asked)
         except MoveError as fault:
             raise OAuthError("invalid_request", f"authorization_details: {fault}") from fault
         life = int(REQUEST_URI_LIFE.total_seconds())
-        return json_answer({"request_uri": self._grants.push(pushed), "expires_in": life})
+        answer = {"request_uri": self._grants.push(pushed), "expires_in": life}
+        return json_answer(answer, PUSHED[pushed.asked.version])
 
     def _check_chain(self, pushed: PushedRequest) -> None:
-        base = pushed.consent.get("BaseConsentId")
+        base = pushed.asked.consent.get("BaseConsentId")
         if base is None:
             return
         if base not in self._consents:
@@ -313,6 +337,7 @@ class TokenServer:
         form = read_form(
             request.headers.get("content-type", ""), request.body, needs=_ASSERTION | {"grant_type"} | needs, may=may
         )
+        self._check_client_id(request, form)
         self._reader.client(form, request.certificate)
         certificate = thumbprint(request.certificate or b"")
         if "scope" in form and not {"accounts"} <= set(form["scope"].split()) <= {"openid", "accounts"}:
@@ -322,6 +347,14 @@ class TokenServer:
             self._note(request, "issued", issued)
             return json_answer(_token_body(issued, self._clock.now()))
         return self._user_token(request, asked, form, certificate)
+
+    def _check_client_id(self, request: Request, form: dict[str, str]) -> None:
+        """The consent's version decides; a token for the client itself is of every version the bank serves."""
+        consent_id = request.trace.consent_id
+        known = consent_id is not None and consent_id in self._consents
+        versions = {self._consents.get(consent_id or "").version} if known else set(self._versions)
+        if "client_id" not in form and versions <= CLIENT_ID_REQUIRED:
+            raise OAuthError("invalid_request", "client_id is missing")
 
     def _user_token(self, request: Request, asked: str, form: dict[str, str], certificate: str) -> Answer:
         pushed = None
@@ -340,7 +373,7 @@ class TokenServer:
         if issued.refresh_token is not None:
             body["refresh_token"] = issued.refresh_token
         body["authorization_details"] = [
-            {"type": rar_type(Version.V2_1), "consent": self._resources.consent_body(consent)}
+            {"type": rar_type(consent.version), "consent": self._resources.consent_body(consent)}
         ]
         if pushed is not None:
             body["id_token"] = self._id_token(consent, pushed)

@@ -22,18 +22,19 @@ from syncworker.simulator.clock import BankClock
 from syncworker.simulator.consents import Consent, Consents
 from syncworker.simulator.dice import Dice
 from syncworker.simulator.drift import Drift
+from syncworker.simulator.editions import RATES
 from syncworker.simulator.faults import Fault, Faults, Kind
 from syncworker.simulator.grants import Grants, Reuse, Rotation
+from syncworker.simulator.identity import Identity, thumbprint_of
 from syncworker.simulator.ledger import Account, Balance, Ledger, PartyRole, Person, Transaction
-from syncworker.simulator.listings import LISTINGS, book_row, book_rows
+from syncworker.simulator.listings import LISTINGS, book_party, book_rows
 from syncworker.simulator.render import Item, balance_item, transaction_item
 from syncworker.simulator.resources import Resources
 from syncworker.simulator.served import Log
+from syncworker.simulator.signing import Signer, Signing
 from syncworker.simulator.storm import Storm
-from syncworker.standard.permissions import Permission
 from syncworker.standard.resources import RESOURCES, ResourceName, Shape, permitted
 from syncworker.standard.values import local_date
-from syncworker.standard.versions import Version
 
 N = ResourceName
 
@@ -51,6 +52,8 @@ class Bank:
         self.faults = faults
         self.log = log
         self.drifts: list[Drift] = []
+        self.identity: Identity | None = None
+        self.signer: Signer | None = None
         self._resources: Resources | None = None
         self._made = 0
 
@@ -85,8 +88,9 @@ class Bank:
 
         Returns:
             `{as_of, consents: [{…facts, resources: {name: [{account_id, key, item, columns}]}}]}`; `key` lists the
-            parts of the natural key, `item` is the JSON the API serves, `columns` are named in `render`.  Only what the
-            consent's permissions, accounts and FromDate/ToDate show; nothing for a consent nobody agreed to.
+            parts of the natural key, `item` is the JSON the API serves in the consent's version, `columns` are named in
+            `render`.  Only what the consent's permissions, accounts and FromDate/ToDate show; nothing for a consent
+            nobody agreed to.
 
         Raises:
             KeyError: no such consent.
@@ -101,17 +105,24 @@ class Bank:
         shown: dict[str, list[Item]] = {}
         if consent.user is None:
             return shown
-        rates = Permission.ReadProductFinanceRates in consent.permissions
-        for resource in permitted(consent.permissions, version=Version.V2_1):
+        version = consent.version
+        rates = RATES[version] in consent.permissions
+        for resource in permitted(consent.permissions, version=version):
             if resource.repeats is not None and not repeats:
                 continue
             if resource.name is ResourceName.PARTIES:
-                shown[resource.name] = [book_row(resource.name, "", self.ledger.customer(consent.user).person)]
+                shown[resource.name] = [book_party(self.ledger.customer(consent.user).person, version)]
                 continue
             shown[resource.name] = [
                 row
                 for account_id in consent.account_ids
-                for row in book_rows(resource.name, self.ledger.account(account_id), rates=rates, shows=consent.shows)
+                for row in book_rows(
+                    resource.name,
+                    self.ledger.account(account_id),
+                    version=version,
+                    rates=rates,
+                    shows=consent.shows,
+                )
             ]
         return shown
 
@@ -119,6 +130,7 @@ class Bank:
         grant = self.grants.grant_of(consent.consent_id)
         return {
             "consent_id": consent.consent_id,
+            "version": consent.version.value,
             "base_consent_id": consent.base_consent_id,
             "status": consent.status.value,
             "status_updated_at": consent.status_updated_at,
@@ -453,12 +465,16 @@ class Bank:
         rotation: str | None = None,
         reuse: str | None = None,
         page_size: int | None = None,
+        signed_answers: str | None = None,
     ) -> None:
         """Change how the bank behaves from now on; what is not given stays.
 
         Args:
             page_size: items on a page of transactions and of statements; see `paginate` for one listing alone.
+            signed_answers: `asked`, `always` or `never`.
         """
+        if signed_answers is not None and self.signer is not None:
+            self.signer.mode = Signing(signed_answers)
         if access_token_seconds is not None:
             self.grants.access_token_seconds = access_token_seconds
         if rotation is not None:
@@ -468,6 +484,19 @@ class Bank:
         if page_size is not None:
             for name in (N.TRANSACTIONS, N.STATEMENTS):
                 self.paginate(name, page_size)
+
+    def renew_certificate(self) -> str:
+        """Certify a new transport certificate for the TPP, over the files of the old one, which stays good.
+
+        Returns: its SHA-256 in hexadecimal.
+
+        Raises:
+            ValueError: the bank knows no TPP.
+        """
+        if self.identity is None:
+            raise ValueError("the bank knows no TPP")
+        certificate, _ = self.identity.renew_client_certificate()
+        return thumbprint_of(certificate)
 
     def paginate(self, resource: str, size: int | None) -> None:
         """Cut a listing into pages of so many items, or, with `None`, give it whole; `*` is every listing.
@@ -590,6 +619,10 @@ class Bank:
             Fault(kind=Kind.WRONG_TYPE, operation=operation, times=times, content_type=content_type)
         )
 
+    def forged(self, operation: str = "transactions", *, times: int | None = 1) -> Fault:
+        """Spoil the signature of a signed answer."""
+        return self.faults.order(Fault(kind=Kind.FORGED, operation=operation, times=times))
+
     def drip(self, operation: str = "transactions", *, seconds: float = 1, times: int | None = 1) -> Fault:
         """Send a byte every so many seconds, until the faults are cleared."""
         return self.faults.order(Fault(kind=Kind.DRIP, operation=operation, times=times, seconds=seconds))
@@ -620,7 +653,8 @@ VERBS: Final[dict[str, Callable[..., Any]]] = {
         "drop_item", "withhold", "hide_account", "show_account", "storm", "drift", "suspend", "lift", "revoke",
         "expire", "end_grant", "configure", "paginate", "is_current", "advance", "forget_peaks", "latency", "answers",
         "drop_response", "hang", "html", "truncated", "foreign_link", "loop_link", "gzip_bomb", "deep", "giant_amount",
-        "wrong_length", "duplicate", "wrong_type", "drip", "clear_faults",
+        "wrong_length", "duplicate", "wrong_type", "forged", "drip", "clear_faults",
+        "renew_certificate",
     )
 }  # fmt: skip
 """What may be asked for through the door."""

@@ -63,6 +63,14 @@ def duplicate_member(body: bytes) -> bytes:
     return _first_item(body, doubled)
 
 
+def forged(body: bytes) -> bytes:
+    """A signed answer whose signature is that of another content; what is not signed comes back as it was."""
+    head, dot, signature = body.rpartition(b".")
+    if not dot or head.count(b".") != 1:
+        return body
+    return head + dot + (b"B" if signature.startswith(b"A") else b"A") + signature[1:]
+
+
 @lru_cache(maxsize=2)
 def bomb(megabytes: int = BOMB_MEGABYTES) -> bytes:
     """A gzip stream of a few hundred kilobytes that unpacks to so many megabytes of blank JSON."""

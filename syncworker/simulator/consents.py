@@ -1,18 +1,25 @@
 """The consents the Hub keeps: staged by a pushed request, moved by users, the TPP, the LFI and the clock.
 
-Source: Consent, "Consent States"; Account Information API v2.1-errata2, `AEBankDataSharingConsentPropertiesV21`.
+Source: Consent, "Consent States"; Account Information API, `AEReadConsentResponse` (v1.2-errata1, v2.0-errata1) and
+`AEBankDataSharingConsentPropertiesV21` (v2.1-errata2).
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Final
 
 from syncworker.simulator.clock import BankClock
+from syncworker.simulator.details import Asked
 from syncworker.simulator.render import instant
 from syncworker.standard.consents import ARROWS, Status
+from syncworker.standard.versions import Version
 
 REVOKERS = ("LFI", "TPP", "LFI.InitiatedByUser", "TPP.InitiatedByUser")
+ROOT_NAMES_ITSELF: Final = frozenset({Version.V1_2, Version.V2_0})
+"""Versions whose consent answers require `BaseConsentId`, also of a consent that has none."""
+REQUEST_ONLY: Final = frozenset({"ReadConsents"})
+"""Permissions no consent answer may show."""
 
 
 class MoveError(Exception):
@@ -24,12 +31,14 @@ class Consent:
     """One consent.
 
     Attributes:
+        version: it was asked for in, for as long as it lives.
         asked: the RAR's `consent` object as pushed; immutable.
         user: who agreed; `None` until someone did.
         account_ids: what they agreed to show.
     """
 
     consent_id: str
+    version: Version
     base_consent_id: str | None
     asked: Mapping[str, Any]
     subscription: Mapping[str, Any] | None
@@ -75,27 +84,26 @@ class Consents:
             self._set(consent, Status.Expired)
         return consent
 
-    def stage(
-        self, asked: Mapping[str, Any], subscription: Mapping[str, Any] | None, *, expires_at: datetime
-    ) -> Consent:
+    def stage(self, asked: Asked) -> Consent:
         """File a new consent as AwaitingAuthorization.
 
         Raises:
             MoveError: the ConsentId is taken.
         """
-        if asked["ConsentId"] in self._consents:
+        consent_id = asked.consent["ConsentId"]
+        if consent_id in self._consents:
             raise MoveError("ConsentId is taken")
         now = self._clock.now()
-        days = {name: date.fromisoformat(asked[name]) for name in ("FromDate", "ToDate") if name in asked}
-        consent = self._consents[asked["ConsentId"]] = Consent(
-            consent_id=asked["ConsentId"],
-            base_consent_id=asked.get("BaseConsentId"),
-            asked=asked,
-            subscription=subscription,
-            permissions=frozenset(asked["Permissions"]),
-            expires_at=expires_at,
-            from_date=days.get("FromDate"),
-            to_date=days.get("ToDate"),
+        consent = self._consents[consent_id] = Consent(
+            consent_id=consent_id,
+            version=asked.version,
+            base_consent_id=asked.consent.get("BaseConsentId"),
+            asked=asked.consent,
+            subscription=asked.subscription,
+            permissions=frozenset(asked.consent["Permissions"]) - REQUEST_ONLY,
+            expires_at=asked.expires_at,
+            from_date=asked.from_date,
+            to_date=asked.to_date,
             created_at=now,
             status=Status.AwaitingAuthorization,
             status_updated_at=now,
@@ -146,10 +154,13 @@ class Consents:
         """The consent resource: `{Data, Subscription?, Links}`."""
         data = {
             **consent.asked,
+            "Permissions": [code for code in consent.asked["Permissions"] if code not in REQUEST_ONLY],
             "Status": consent.status.value,
             "CreationDateTime": instant(consent.created_at),
             "StatusUpdateDateTime": instant(consent.status_updated_at),
         }
+        if consent.version in ROOT_NAMES_ITSELF:
+            data.setdefault("BaseConsentId", consent.consent_id)
         if consent.revoked_by:
             data["RevokedBy"] = consent.revoked_by
         body: dict[str, Any] = {"Data": data, "Links": {"Self": self_link}}

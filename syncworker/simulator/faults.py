@@ -47,6 +47,8 @@ class Kind(StrEnum):
     """An item has one member twice."""
     WRONG_TYPE = "wrong_type"
     """The right body as `content_type`."""
+    FORGED = "forged"
+    """A signed answer whose signature does not hold; it strikes where answers are signed."""
     DRIP = "drip"
     """A byte every `seconds` until the fault is cleared."""
 

@@ -10,7 +10,7 @@ import hashlib
 import ipaddress
 import os
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -45,12 +45,42 @@ class Identity:
     folder: Path
     client: Client
     client_thumbprint: str
-    client_signing_key: rsa.RSAPublicKey
+    client_signing_keys: dict[str, rsa.RSAPublicKey]
     lfi_signing_key: rsa.RSAPrivateKey
     lfi_kid: str
     ca_bundle: Path
     server_certificate: Path
     server_key: Path
+    _renewed: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+
+    def knows(self, certificate: bytes | None) -> bool:
+        """Whether a certificate (DER) is the registered client's: the first one, or one that followed it."""
+        return certificate is not None and thumbprint(certificate) in {self.client_thumbprint, *self._renewed}
+
+    def renew_client_certificate(self, name: str = "tpp-transport") -> tuple[Path, Path]:
+        """Certify a new transport certificate of the registered client; the old one stays good beside it.
+
+        Args:
+            name: of the files, `<name>.pem` and `<name>.key`; those in use unless given, each replaced as one step.
+
+        Returns: paths of the certificate and of its key.
+        """
+        now = datetime.now(UTC)
+        pair = self.issue_client_certificate(
+            name, common_name=self.client.client_id, not_before=now - timedelta(minutes=5), not_after=now + LIFE
+        )
+        self._renewed.add(thumbprint_of(pair[0]))
+        return pair
+
+    def register_signing_key(self, name: str) -> tuple[Path, str]:
+        """Make and register one more signing key of the client, beside the one it has.
+
+        Returns: path of the key, `<name>.key`, and its kid.
+        """
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        kid = _kid(key.public_key())
+        self.client_signing_keys[kid] = key.public_key()
+        return _write(self.folder / f"{name}.key", _pem(key)), kid
 
     def issue_client_certificate(
         self, name: str, *, common_name: str, not_before: datetime, not_after: datetime
@@ -71,6 +101,11 @@ class Identity:
 def thumbprint(certificate_der: bytes) -> str:
     """The SHA-256 of a certificate in hexadecimal: what tokens are bound to."""
     return hashlib.sha256(certificate_der).hexdigest()
+
+
+def thumbprint_of(path: Path) -> str:
+    """The `thumbprint` of the first certificate in a PEM file."""
+    return thumbprint(x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(serialization.Encoding.DER))
 
 
 def load_or_create(folder: Path, *, redirect_uri: str, client_id: str | None = None) -> Identity:
@@ -116,7 +151,7 @@ def load_or_create(folder: Path, *, redirect_uri: str, client_id: str | None = N
             transport_key=folder / "tpp-transport.key",
         ),
         client_thumbprint=thumbprint(transport.public_bytes(serialization.Encoding.DER)),
-        client_signing_key=signing.public_key(),
+        client_signing_keys={_kid(signing.public_key()): signing.public_key()},
         lfi_signing_key=lfi,
         lfi_kid=_kid(lfi.public_key()),
         ca_bundle=folder / "ca.pem",

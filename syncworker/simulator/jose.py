@@ -45,13 +45,18 @@ def decode(text: str) -> bytes:
 
 def sign(claims: Mapping[str, Any], key: rsa.RSAPrivateKey, kid: str) -> str:
     """A compact JWS over `claims`."""
+    return sign_payload(json.dumps(claims, separators=(",", ":")).encode(), key, kid)
+
+
+def sign_payload(payload: bytes, key: rsa.RSAPrivateKey, kid: str) -> str:
+    """A compact JWS over bytes as they are."""
     header = {"alg": "PS256", "typ": "JWT", "kid": kid}
-    signed = ".".join(encode(json.dumps(part, separators=(",", ":")).encode()) for part in (header, claims))
+    signed = f"{encode(json.dumps(header, separators=(',', ':')).encode())}.{encode(payload)}"
     return f"{signed}.{encode(key.sign(signed.encode(), _padding(), hashes.SHA256()))}"
 
 
-def verify(token: str, key: rsa.RSAPublicKey, kid: str) -> dict[str, Any]:
-    """The claims of a compact JWS signed by `key`.
+def verify(token: str, keys: Mapping[str, rsa.RSAPublicKey]) -> dict[str, Any]:
+    """The claims of a compact JWS signed by the one of `keys` that its `kid` names.
 
     Raises:
         JoseError: too large, malformed, another algorithm or `kid`, a critical header, or a wrong signature.
@@ -62,7 +67,8 @@ def verify(token: str, key: rsa.RSAPublicKey, kid: str) -> dict[str, Any]:
     header = _object(parts[0])
     if header.get("alg") != "PS256":
         raise JoseError("alg must be PS256")
-    if header.get("kid") != kid:
+    key = keys.get(str(header.get("kid")))
+    if key is None:
         raise JoseError("kid is not a registered signing key")
     if "crit" in header or "b64" in header:
         raise JoseError("critical headers are not understood")

@@ -182,7 +182,7 @@ class Account:
     references: tuple[tuple[str, str], ...] = ()
     matures_at: datetime | None = None
     status: str = "Active"
-    sharia: bool = False
+    sharia: bool | None = False
     balances: list[Balance] = field(default_factory=list)
     transactions: list[Transaction] = field(default_factory=list)
     parties: list[PartyRole] = field(default_factory=list)

@@ -1,5 +1,7 @@
 """What each resource of the catalogue lists of an account: one row for each, read by the API and by the books alike.
 
+The rows are written as v2.1 writes them; `editions` knows what older versions show of them.
+
 Source: Account Information API v2.1-errata2; `standard.resources` for names and keys.
 """
 
@@ -10,7 +12,8 @@ from typing import Any, Final
 
 from syncworker.simulator.arrangement_items import arrangement_columns, arrangement_item
 from syncworker.simulator.arrangements import KINDS, Product, id_of
-from syncworker.simulator.ledger import Account
+from syncworker.simulator.editions import EDITIONS, Edition
+from syncworker.simulator.ledger import Account, Person
 from syncworker.simulator.render import (
     Item,
     account_columns,
@@ -25,8 +28,10 @@ from syncworker.simulator.render import (
 )
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import local_date
+from syncworker.standard.versions import Version
 
 N = ResourceName
+_AS_WRITTEN: Final = Edition()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,15 +104,25 @@ LISTINGS: Final[Mapping[ResourceName, Listing]] = {
 """`parties` belongs to the user who agreed: its `rows` are for an account's holder and asked for by nobody."""
 
 
-def rows_of(name: ResourceName, account: Account, *, rates: bool) -> Sequence[Any] | None:
-    """What an account has of a resource; without `rates` its product says nothing of FinanceRates."""
+def rows_of(name: ResourceName, account: Account, *, version: Version, rates: bool) -> Sequence[Any] | None:
+    """What an account has of a resource, as far as a version can say it; without `rates` not what lending costs."""
     rows = LISTINGS[name].rows(account)
-    if name is N.PRODUCT and rows is not None and not rates:
-        return [replace(row, finance_rates=None) for row in rows]
-    return rows
+    if rows is None:
+        return None
+    if name is N.PRODUCT and not rates:
+        rows = [replace(row, finance_rates=None) for row in rows]
+    edition = EDITIONS[version].get(name)
+    return rows if edition is None else [edition.row(row) for row in rows]
 
 
-def book_rows(name: ResourceName, account: Account, *, rates: bool, shows: Callable[[date], bool]) -> list[Item]:
+def item_of(name: ResourceName, row: Any, version: Version) -> Item:
+    """A row of `rows_of`, written as the version's schema has it."""
+    return (_edition(name, version).item or LISTINGS[name].item)(row)
+
+
+def book_rows(
+    name: ResourceName, account: Account, *, version: Version, rates: bool, shows: Callable[[date], bool]
+) -> list[Item]:
     """What the bank has of one resource of one account: `{account_id, key, item, columns}` for each item shown.
 
     Args:
@@ -118,14 +133,29 @@ def book_rows(name: ResourceName, account: Account, *, rates: bool, shows: Calla
     listing = LISTINGS[name]
     account_id = "" if name is N.ACCOUNTS else account.account_id
     return [
-        book_row(name, account_id, row, place)
-        for place, row in enumerate(rows_of(name, account, rates=rates) or (), start=1)
+        _book_row(name, account_id, row, version, place)
+        for place, row in enumerate(rows_of(name, account, version=version, rates=rates) or (), start=1)
         if listing.day is None or shows(listing.day(row))
     ]
 
 
-def book_row(name: ResourceName, account_id: str, row: Any, place: int = 1) -> Item:
-    """One row of the books."""
+def own_party(person: Person, version: Version) -> Person:
+    """The user who agreed, as far as a version can say it."""
+    shown: Person = _edition(N.PARTIES, version).row(person)
+    return shown
+
+
+def book_party(person: Person, version: Version) -> Item:
+    """The one row of `/parties`."""
+    return _book_row(N.PARTIES, "", own_party(person, version), version, 1)
+
+
+def _book_row(name: ResourceName, account_id: str, row: Any, version: Version, place: int) -> Item:
     listing = LISTINGS[name]
     key = (str(place),) if listing.key is None else listing.key(row)
-    return {"account_id": account_id, "key": list(key), "item": listing.item(row), "columns": listing.columns(row)}
+    columns = listing.columns(row) | dict.fromkeys(_edition(name, version).lacks)
+    return {"account_id": account_id, "key": list(key), "item": item_of(name, row, version), "columns": columns}
+
+
+def _edition(name: ResourceName, version: Version) -> Edition:
+    return EDITIONS[version].get(name, _AS_WRITTEN)

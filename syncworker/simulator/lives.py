@@ -145,7 +145,7 @@ class Life:
             )  # fmt: skip
             savings.parties.append(PartyRole(person=spouse, party_type="Joint", role="SecondaryOwner"))
         self._everyday(current, locked=self.kind is Kind.SALARIED)
-        self._arranged(savings, product=self.terms.savings_product(sharia=savings.sharia))
+        self._arranged(savings, product=self.terms.savings_product(sharia=bool(savings.sharia)))
         return [current, savings, third]
 
     def _cards(self) -> list[Account]:
@@ -167,7 +167,7 @@ class Life:
             if self.dice.random() < 0.3:
                 self._line(card, day, Decimal("241.50"), kind="Other", sub_kind="Fee", narration="Late payment")
         self._everyday(current, locked=True)
-        self._arranged(savings, product=self.terms.savings_product(sharia=savings.sharia))
+        self._arranged(savings, product=self.terms.savings_product(sharia=bool(savings.sharia)))
         return [current, self._arranged(card, product=self.terms.card_product()), savings]
 
     def _business(self) -> list[Account]:

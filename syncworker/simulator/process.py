@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -15,19 +16,24 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from syncworker.simulator.sandbox import REDIRECT_URI, Sandbox
+from syncworker.standard.versions import Version
+
+PORTS: Final = 4
+"""Ports of one bank."""
 
 Ready = Callable[[dict[str, Any]], None]
-"""Is told `Sandbox.facts` when every port answers."""
+"""Is told `Sandbox.facts` when every port answers; of several banks, by their names."""
 
 
 def main(arguments: Sequence[str] | None = None, *, ready: Ready | None = None) -> int:
-    """Run a sandbox bank until SIGTERM or SIGINT.
+    """Run a sandbox bank until SIGTERM or SIGINT, or several of them in this one process (`--lfi`).
 
     Prints one line of JSON (`Sandbox.facts`) to stdout when every port answers, and writes the same to `sandbox.json`
-    in the data directory; then calls `ready` with it.
+    in the data directory; then calls `ready` with it.  Of several banks the line is an object of their facts by name,
+    and each has a folder of that name in the data directory, with its own keys and its own `sandbox.json`.
 
     Returns: 0 after a signal, 1 when a port is taken.
     """
@@ -46,6 +52,14 @@ def main(arguments: Sequence[str] | None = None, *, ready: Ready | None = None) 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="syncworker.simulator", description="A sandbox bank on loopback.")
     parser.add_argument("--data-dir", type=Path, required=True, help="keys and certificates; kept between starts")
+    parser.add_argument(
+        "--version", dest="versions", action="append", choices=[one.value for one in Version],
+        help="of the standard; repeat it for a bank that serves several side by side; default v2.1",
+    )  # fmt: skip
+    parser.add_argument(
+        "--lfi", dest="lfis", action="append", nargs=3, metavar=("NAME", "VERSION", "CUSTOMERS"),
+        help="a bank of its own, with its own people and keys; repeat it, and leave --version and --customers out",
+    )  # fmt: skip
     parser.add_argument("--customers", type=int, default=24)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--anchor", type=date.fromisoformat, help="last day of the history, YYYY-MM-DD; default today")
@@ -54,11 +68,19 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--access-token-seconds", type=float, default=600)
     parser.add_argument("--rotation", choices=("always", "never", "omit"), default="always")
     parser.add_argument("--reuse", default="revoke_grant", help="revoke_grant or grace:SECONDS")
+    parser.add_argument("--signed-answers", choices=("asked", "always", "never"), default="asked")
     parser.add_argument("--redirect-uri", default=REDIRECT_URI)
     parser.add_argument("--client-id")
     parser.add_argument("--no-strays", dest="strays", action="store_false", help="serve nothing the standard forbids")
     parser.add_argument("--parent", type=int, metavar="PID", help="end when this process is not the parent any more")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    for name, version, customers in options.lfis or ():
+        if not re.fullmatch(r"[a-z0-9-]+", name) or version not in set(Version):
+            parser.error(f"--lfi {name} {version}: give a name of a-z, 0-9 and -, and one of {', '.join(Version)}")
+        if not customers.isdecimal():
+            parser.error(f"--lfi {name}: CUSTOMERS is a number")
+    options.versions = options.versions or [Version.V2_1.value]  # a list as default would be appended to
+    return options
 
 
 async def _serve(options: argparse.Namespace, ready: Ready | None) -> None:
@@ -68,18 +90,42 @@ async def _serve(options: argparse.Namespace, ready: Ready | None) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, done.set)
-    bank = Sandbox(values.pop("data_dir"), **values)
-    bank.forget_facts()  # of a bank that was killed here
-    async with bank as sandbox:
-        sandbox.write_facts()
-        print(json.dumps(sandbox.facts()), flush=True)  # noqa: T201 - the program's answer
+    named = values.pop("lfis")
+    banks = _banks(values, named or [])
+    for bank in banks.values():
+        bank.forget_facts()  # of a bank that was killed here
+    async with contextlib.AsyncExitStack() as stack:
+        for bank in banks.values():
+            await stack.enter_async_context(bank)
+        facts = {name: bank.facts() for name, bank in banks.items()}
+        said = facts if named else facts[""]
+        for bank in banks.values():
+            bank.write_facts()
+            stack.callback(bank.forget_facts)
+        print(json.dumps(said), flush=True)  # noqa: T201 - the program's answer
         if ready is not None:
-            ready(sandbox.facts())
+            ready(said)
         watching = asyncio.create_task(_watch_parent(parent, done)) if parent else None
         await done.wait()
         if watching is not None:
             watching.cancel()
-        sandbox.forget_facts()
+
+
+def _banks(values: dict[str, Any], named: Sequence[Sequence[str]]) -> dict[str, Sandbox]:
+    """The bank of these options under the name `""`, or those that `--lfi` names: other people, ports of their own."""
+    data_dir: Path = values.pop("data_dir")
+    if not named:
+        return {"": Sandbox(data_dir, **values)}
+    banks = {}
+    for number, (name, version, customers) in enumerate(named):
+        own = {
+            "versions": [version],
+            "customers": int(customers),
+            "seed": values["seed"] + number,
+            "base_port": values["base_port"] and values["base_port"] + PORTS * number,
+        }
+        banks[name] = Sandbox(data_dir / name, **values | own)
+    return banks
 
 
 async def _watch_parent(parent: int, done: asyncio.Event) -> None:

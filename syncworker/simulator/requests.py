@@ -1,34 +1,30 @@
-"""Read what a client pushes: the client assertion, the request object and the authorisation details in it.
+"""Read what a client pushes: the client assertion and the request object; `details` judges what the latter asks for.
 
 Strict on purpose: a member the published schema does not list is refused, so that a mistake of ours fails here and not
 at a bank.  Every refusal names its cause in `error_description`.
 
-Sources: `domain.md` §2.1 (request object), §2.2 (client assertion), §2.7 (errors), §3.1 (authorisation details);
-Pushed Authorization Endpoint v2.1-errata2, `PushedAuthorizationRequestBody`.
+Sources: `domain.md` §2.1 (request object), §2.2 (client assertion), §2.7 (errors); Pushed Authorization Endpoint of all
+versions, `RichAuthorizationJar`: the claims are the same in each.
 """
 
 import re
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from syncworker.simulator.clock import BankClock
-from syncworker.simulator.identity import Identity, thumbprint
+from syncworker.simulator.details import Asked, DetailsError, is_uuid, read_details
+from syncworker.simulator.identity import Identity
 from syncworker.simulator.jose import JoseError, verify
-from syncworker.standard.consents import Purpose, UserType, rar_type
-from syncworker.standard.permissions import faults_of
-from syncworker.standard.values import read_instant
 from syncworker.standard.versions import Version
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 SKEW: Final = timedelta(seconds=10)
 REQUEST_LIFE_MAX: Final = timedelta(seconds=600)
 ASSERTION_LIFE_MAX: Final = timedelta(seconds=300)
-YEAR: Final = timedelta(days=365)
 SCOPES: Final = frozenset({"openid", "accounts"})
 
 _CLAIMS: Final = frozenset(
@@ -37,12 +33,7 @@ _CLAIMS: Final = frozenset(
 )  # fmt: skip
 _OPTIONAL_CLAIMS: Final = frozenset({"max_age", "login_hint"})
 _ASSERTION_CLAIMS: Final = frozenset({"iss", "sub", "aud", "iat", "exp", "jti"})
-_ACCOUNT_LISTS: Final = {
-    "AccountType": {"Retail", "SME", "Corporate"},
-    "AccountSubType": {"CurrentAccount", "Savings", "CreditCard", "Mortgage", "Finance"},
-}
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
-_WEBHOOK: Final = re.compile(r"https://.+")
 
 
 class OAuthError(Exception):
@@ -69,9 +60,12 @@ class PushedRequest:
     code_challenge: str
     redirect_uri: str
     scope: str
-    consent: Mapping[str, Any]
-    subscription: Mapping[str, Any] | None
-    expires_at: datetime
+    asked: Asked
+
+    @property
+    def consent_id(self) -> str:
+        """The consent it asks for."""
+        return str(self.asked.consent["ConsentId"])
 
 
 class AssertionIds:
@@ -134,10 +128,20 @@ class Reader:
 
     Args:
         issuer: the only audience accepted.
+        versions: those whose consents may be asked for.
     """
 
-    def __init__(self, identity: Identity, *, issuer: str, clock: BankClock, assertion_ids: AssertionIds) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        issuer: str,
+        versions: Collection[Version],
+        clock: BankClock,
+        assertion_ids: AssertionIds,
+    ) -> None:
         self._identity = identity
+        self._versions = versions
         self._client = identity.client
         self._issuer = issuer
         self._clock = clock
@@ -151,7 +155,7 @@ class Reader:
         """
         if form["client_assertion_type"] != ASSERTION_TYPE:
             raise OAuthError("invalid_request", "client_assertion_type is not the URN of jwt-bearer")
-        if certificate is None or thumbprint(certificate) != self._identity.client_thumbprint:
+        if not self._identity.knows(certificate):
             raise OAuthError("invalid_client", "the TLS client certificate is not the registered one")
         if form.get("client_id", self._client.client_id) != self._client.client_id:
             raise OAuthError("invalid_client", "client_id is unknown")
@@ -207,16 +211,13 @@ class Reader:
             raise OAuthError("invalid_scope", "request.scope must be 'openid accounts'")
         if not _CHALLENGE.fullmatch(claims["code_challenge"]):
             raise refuse("code_challenge", "is not base64url of a SHA-256")
-        consent, subscription, expires_at = self._details(claims["authorization_details"])
         return PushedRequest(
             state=claims["state"],
             nonce=claims["nonce"],
             code_challenge=claims["code_challenge"],
             redirect_uri=claims["redirect_uri"],
             scope=claims["scope"],
-            consent=consent,
-            subscription=subscription,
-            expires_at=expires_at,
+            asked=self._asked(claims["authorization_details"]),
         )
 
     def _request_times(self, claims: Mapping[str, Any], refuse: Refuse) -> None:
@@ -229,51 +230,15 @@ class Reader:
         if type(max_age) is not int or not 0 <= max_age <= 3600:
             raise refuse("max_age", "must be an integer of at most 3600")
 
-    def _details(self, details: Any) -> tuple[dict[str, Any], dict[str, Any] | None, datetime]:
-        refuse = _refuser("invalid_request", "authorization_details")
-        if not isinstance(details, list) or len(details) != 1 or not isinstance(details[0], dict):
-            raise refuse("", "must hold exactly one object")
-        rar = details[0]
-        _members(rar, {"type", "consent"}, {"subscription"}, refuse)
-        if rar["type"] != rar_type(Version.V2_1):
-            raise refuse("type", "is not a type of this server")
-        consent = rar["consent"]
-        if not isinstance(consent, dict):
-            raise refuse("consent", "must be an object")
-        needs = {"ConsentId", "Permissions", "ExpirationDateTime", "OpenFinanceBilling"}
-        may = {"BaseConsentId", "FromDate", "ToDate", "AccountType", "AccountSubType", "OnBehalfOf"}
-        _members(consent, needs, may, refuse)
-        for name in ("ConsentId", "BaseConsentId"):
-            if name in consent and not is_uuid(consent[name]):
-                raise refuse(name, "must be a UUID")
-        permissions = consent["Permissions"]
-        if not isinstance(permissions, list) or not all(isinstance(code, str) for code in permissions):
-            raise refuse("Permissions", "must be a list of codes")
-        if faults := faults_of(permissions):
-            raise refuse("Permissions", faults[0])
-        _billing(consent["OpenFinanceBilling"], refuse)
-        _dates(consent, refuse)
-        for name, values in _ACCOUNT_LISTS.items():
-            given = consent.get(name, [])
-            if not isinstance(given, list) or not values.issuperset(given):
-                raise refuse(name, "holds an unknown value")
-        _on_behalf(consent.get("OnBehalfOf", {}), refuse)
-        _subscription(rar.get("subscription"), refuse)
-        return consent, rar.get("subscription"), self._expiry(consent["ExpirationDateTime"], refuse)
-
-    def _expiry(self, text: Any, refuse: Refuse) -> datetime:
+    def _asked(self, details: Any) -> Asked:
         try:
-            expires_at, without_offset = read_instant(text)
-        except (TypeError, ValueError):
-            raise refuse("ExpirationDateTime", "is not a date-time") from None
-        now = self._clock.now()
-        if without_offset or not now < expires_at < now + YEAR:
-            raise refuse("ExpirationDateTime", "must lie in the future, less than one year ahead, with an offset")
-        return expires_at
+            return read_details(details, versions=self._versions, now=self._clock.now())
+        except DetailsError as fault:
+            raise OAuthError("invalid_request", str(fault)) from fault
 
     def _verified(self, token: str, error: str, what: str) -> dict[str, Any]:
         try:
-            return verify(token, self._identity.client_signing_key, self._client.signing_kid)
+            return verify(token, self._identity.client_signing_keys)
         except JoseError as fault:
             raise OAuthError(error, f"{what}: {fault}") from fault
 
@@ -285,61 +250,8 @@ def _refuser(error: str, what: str) -> Refuse:
     return refuse
 
 
-def _members(value: Mapping[str, Any], needs: set[str], may: set[str], refuse: Refuse) -> None:
-    for name in sorted(needs - value.keys()):
-        raise refuse(name, "is missing")
-    for name in sorted(value.keys() - needs - may):
-        raise refuse(name, "is not a member of the published schema")
-
-
-def _billing(billing: Any, refuse: Refuse) -> None:
-    if not isinstance(billing, dict):
-        raise refuse("OpenFinanceBilling", "must be an object")
-    _members(billing, {"UserType", "Purpose"}, set(), refuse)
-    if billing["UserType"] not in set(UserType) or billing["Purpose"] not in set(Purpose):
-        raise refuse("OpenFinanceBilling", "holds an unknown value")
-
-
-def _dates(consent: Mapping[str, Any], refuse: Refuse) -> None:
-    days: dict[str, date] = {}
-    for name in ("FromDate", "ToDate"):
-        if name in consent:
-            try:
-                days[name] = date.fromisoformat(consent[name])
-            except (TypeError, ValueError):
-                raise refuse(name, "must be a date without time") from None
-    if len(days) == 2 and days["FromDate"] > days["ToDate"]:
-        raise refuse("FromDate", "lies after ToDate")
-
-
-def _on_behalf(value: Any, refuse: Refuse) -> None:
-    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise refuse("OnBehalfOf", "must hold text only")
-    _members(value, set(), {"TradingName", "LegalName", "IdentifierType", "Identifier"}, refuse)
-    if value.get("IdentifierType", "Other") != "Other":
-        raise refuse("IdentifierType", "must be Other")
-
-
-def _subscription(value: Any, refuse: Refuse) -> None:
-    if value is None:
-        return
-    webhook = value.get("Webhook") if isinstance(value, dict) and len(value) == 1 else None
-    if not isinstance(webhook, dict) or webhook.keys() != {"Url", "IsActive"}:
-        raise refuse("subscription", "must be {Webhook: {Url, IsActive}}")
-    if type(webhook["IsActive"]) is not bool or not _WEBHOOK.fullmatch(str(webhook["Url"])):
-        raise refuse("subscription", "needs an https Url and a boolean IsActive")
-
-
 def _moment(claims: Mapping[str, Any], name: str, refuse: Refuse) -> datetime:
     value = claims[name]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 10**11:
         raise refuse(name, "must be a number of seconds")
     return datetime.fromtimestamp(value, tz=UTC)
-
-
-def is_uuid(text: Any) -> bool:
-    """Whether a value is a UUID in its usual spelling."""
-    try:
-        return isinstance(text, str) and str(uuid.UUID(text)) == text.lower()
-    except ValueError:
-        return False

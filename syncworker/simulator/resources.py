@@ -2,7 +2,10 @@
 
 What an account shows is rendered once and kept until the account changes, so the same data is the same bytes.
 
-Sources: Account Information API v2.1-errata2; `domain.md` §5.1 (operations), §6 (headers, errors), §4.2 (consents).
+A consent is served under the base path of its own version and in the shapes of that version alone.
+
+Sources: Account Information API v1.2-errata1, v2.0-errata1 and v2.1-errata2; `domain.md` §5.1 (operations), §6
+(headers, errors), §4.2 (consents).
 """
 
 import base64
@@ -11,7 +14,7 @@ import re
 import sys
 import uuid
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from typing import Any, Final
@@ -22,20 +25,22 @@ import msgspec
 from syncworker.simulator.asgi import JSON, Answer, Request, Trace, json_answer
 from syncworker.simulator.clock import BankClock
 from syncworker.simulator.consents import REVOKERS, Consent, Consents, MoveError
+from syncworker.simulator.details import is_uuid
+from syncworker.simulator.editions import RATES
 from syncworker.simulator.faults import Fault
 from syncworker.simulator.grants import AccessToken, Grants
 from syncworker.simulator.identity import thumbprint
 from syncworker.simulator.ledger import Account, Ledger
-from syncworker.simulator.listings import LISTINGS, rows_of
-from syncworker.simulator.render import ENCODER, instant, party_item
-from syncworker.simulator.requests import is_uuid
+from syncworker.simulator.listings import LISTINGS, item_of, own_party, rows_of
+from syncworker.simulator.render import ENCODER, instant
+from syncworker.simulator.signing import JWT
 from syncworker.standard.consents import Status
 from syncworker.standard.permissions import Permission
 from syncworker.standard.resources import BY_NAME, RESOURCES, Resource, ResourceName, Shape, Window
 from syncworker.standard.values import UAE
 from syncworker.standard.versions import Version
 
-BASE_PATH: Final = f"/open-finance/account-information/{Version.V2_1.value}"
+BASE_PATH: Final = "/open-finance/account-information"
 AUTH_DATE: Final = re.compile(
     r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d{2} (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) \d{4}"
     r" \d{2}:\d{2}:\d{2} (GMT|UTC)"
@@ -55,14 +60,21 @@ class _Operation:
     permissions: _Permissions = frozenset()
     own_token: bool = False
     """Called with client credentials instead of the user's token."""
+    since: Version = Version.V1_2
+
+
+def base_path(version: Version) -> str:
+    """The path all operations of a version begin with."""
+    return f"{BASE_PATH}/{version.value}"
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(BASE_PATH + path)))
+    below = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(path))
+    return re.compile(f"{BASE_PATH}/(?P<Version>{'|'.join(map(re.escape, Version))}){below}")
 
 
 OPERATIONS: Final = (
-    *(_Operation(row.name.value, "GET", _pattern(row.path), row.permissions) for row in RESOURCES),
+    *(_Operation(row.name.value, "GET", _pattern(row.path), row.permissions, since=row.since) for row in RESOURCES),
     _Operation("consents", "GET", _pattern("/account-access-consents"), own_token=True),
     _Operation("consent", "GET", _pattern("/account-access-consents/{ConsentId}"), own_token=True),
     _Operation("consent_patch", "PATCH", _pattern("/account-access-consents/{ConsentId}"), own_token=True),
@@ -89,20 +101,26 @@ class _Shelf:
     """Rendered parts of one account, good for one version of it."""
 
     version: int
-    rows: dict[tuple[ResourceName, bool], tuple[Sequence[Any], list[bytes]] | None] = field(default_factory=dict)
+    rows: dict[tuple[ResourceName, Version, bool], tuple[Sequence[Any], list[bytes]] | None] = field(
+        default_factory=dict
+    )
     bodies: dict[tuple[object, ...], bytes] = field(default_factory=dict)
 
-    def listed(self, name: ResourceName, account: Account, *, rates: bool) -> tuple[Sequence[Any], list[bytes]]:
-        """What an account has of a resource, and the same written.
+    def listed(
+        self, name: ResourceName, account: Account, *, version: Version, rates: bool
+    ) -> tuple[Sequence[Any], list[bytes]]:
+        """What an account has of a resource in a version, and the same written.
 
         Raises:
             RefusalError: 404, the account knows no such thing.
         """
-        if (name, rates) not in self.rows:
-            rows = rows_of(name, account, rates=rates)
-            item = LISTINGS[name].item
-            self.rows[name, rates] = None if rows is None else (rows, [ENCODER.encode(item(row)) for row in rows])
-        found = self.rows[name, rates]
+        key = (name, version, rates)
+        if key not in self.rows:
+            rows = rows_of(name, account, version=version, rates=rates)
+            self.rows[key] = (
+                None if rows is None else (rows, [ENCODER.encode(item_of(name, row, version)) for row in rows])
+            )
+        found = self.rows[key]
         if found is None:
             raise RefusalError(404)
         return found
@@ -113,6 +131,7 @@ class Resources:
 
     Args:
         base_url: `https://host:port` without a path.
+        versions: those that have a base path here.
         page_size: items on a page of transactions and of statements; the other listings come whole.
 
     Attributes:
@@ -126,6 +145,7 @@ class Resources:
         self,
         *,
         base_url: str,
+        versions: Collection[Version],
         page_size: int,
         ledger: Ledger,
         consents: Consents,
@@ -135,6 +155,7 @@ class Resources:
         self.sizes: dict[ResourceName, int | None] = {N.TRANSACTIONS: page_size, N.STATEMENTS: page_size}
         self.on_page: Callable[[Trace], None] = lambda _: None
         self._base_url = base_url
+        self._versions = frozenset(versions)
         self._ledger = ledger
         self._consents = consents
         self._grants = grants
@@ -150,7 +171,7 @@ class Resources:
     def recognise(self, request: Request) -> None:
         """Find the operation by path, and the consent by token."""
         for operation in OPERATIONS:
-            if match := operation.pattern.fullmatch(request.path):
+            if match := self._match(operation, request.path):
                 request.trace.operation = operation.name
                 request.parts = {name: unquote(part) for name, part in match.groupdict().items()}
                 if operation.method == request.method:
@@ -158,7 +179,6 @@ class Resources:
         trace = request.trace
         trace.account_id = request.parts.get("AccountId")
         trace.interaction_id = request.headers.get("x-fapi-interaction-id")
-        trace.attended = "x-fapi-customer-ip-address" in request.headers
         trace.consent_id = request.parts.get("ConsentId")
         token = self._token(request)
         if token is not None:
@@ -190,22 +210,31 @@ class Resources:
     def _answer(self, request: Request) -> Answer:
         operation = self._operation(request)
         _check_headers(request)
+        version = Version(request.parts["Version"])
         if operation.own_token:
             self._check_own_token(request)
-            return self._consent_operation(operation, request)
-        consent = self._check_user_token(request, operation.permissions)
+            return self._consent_operation(operation, version, request)
+        consent = self._check_user_token(request, version, operation.permissions)
         answer = Answer(200, self._data(BY_NAME[ResourceName(operation.name)], consent, request))
         self.on_page(request.trace)
         return answer
 
     def _operation(self, request: Request) -> _Operation:
-        found = [one for one in OPERATIONS if one.pattern.fullmatch(request.path)]
+        found = [one for one in OPERATIONS if self._match(one, request.path)]
         if not found:
             raise RefusalError(404)
         for operation in found:
             if operation.method == request.method:
                 return operation
         raise RefusalError(405)
+
+    def _match(self, operation: _Operation, path: str) -> re.Match[str] | None:
+        """The parts of a path, when it names this operation in a version that is served and has it."""
+        match = operation.pattern.fullmatch(path)
+        if match is None:
+            return None
+        version = Version(match["Version"])
+        return match if version in self._versions and version.rank >= operation.since.rank else None
 
     # -- who asks -----------------------------------------------------------------------------------------------------
 
@@ -226,11 +255,13 @@ class Resources:
         if token.consent_id is not None or "accounts" not in token.scope.split():
             raise RefusalError(403, "AccessToken.InvalidScope", "needs a client-credentials token with scope accounts")
 
-    def _check_user_token(self, request: Request, permissions: _Permissions) -> Consent:
+    def _check_user_token(self, request: Request, version: Version, permissions: _Permissions) -> Consent:
         token = self._live_token(request)
         if token.consent_id is None:
             raise RefusalError(403, "AccessToken.InvalidScope", "needs a token a user has agreed to")
         consent = self._consents.get(token.consent_id)
+        if consent.version is not version:
+            raise RefusalError(403, "AccessToken.InvalidScope", "the consent is of another version")
         if consent.status is Status.Suspended:
             raise RefusalError(403, "Consent.TransientAccountAccessFailure", "the consent is suspended")
         if consent.status is not Status.Authorized:
@@ -252,11 +283,14 @@ class Resources:
         window = _Window.read(resource, request.query())
         request.trace.page = window.start // (self.size_of(resource.name) or sys.maxsize) + 1
         if resource.name is N.PARTIES:
-            person = self._ledger.customer(consent.user or "").person
-            return self._page(resource, {}, [ENCODER.encode(party_item(person))], window, request)
+            person = own_party(self._ledger.customer(consent.user or "").person, consent.version)
+            written = [ENCODER.encode(item_of(N.PARTIES, person, consent.version))]
+            return self._page(resource, {}, written, window, request)
         if resource.name is N.ACCOUNTS:
             accounts = [self._ledger.account(one) for one in consent.account_ids]
-            written = [self._shelf(one).listed(N.ACCOUNTS, one, rates=False)[1][0] for one in accounts]
+            written = [
+                self._shelf(one).listed(N.ACCOUNTS, one, version=consent.version, rates=False)[1][0] for one in accounts
+            ]
             return self._page(resource, {}, written, window, request)
         return self._below_account(
             resource, consent, self._account(consent, request.parts["AccountId"]), window, request
@@ -272,12 +306,13 @@ class Resources:
         self, resource: Resource, consent: Consent, account: Account, window: "_Window", request: Request
     ) -> bytes:
         shelf, size = self._shelf(account), self.size_of(resource.name)
-        rates = Permission.ReadProductFinanceRates in consent.permissions
-        key = (resource.name, request.query_string, size, consent.from_date, consent.to_date, rates)
+        version = consent.version
+        rates = RATES[version] in consent.permissions
+        key = (resource.name, version, request.query_string, size, consent.from_date, consent.to_date, rates)
         if key not in shelf.bodies:
             if len(shelf.bodies) >= KEPT_MAX:
                 shelf.bodies.clear()
-            rows, written = shelf.listed(resource.name, account, rates=rates)
+            rows, written = shelf.listed(resource.name, account, version=version, rates=rates)
             shown = _within(resource, rows, window, consent)
             head: dict[str, Any] = {"AccountId": account.account_id}
             if resource.name is N.STATEMENTS:
@@ -324,11 +359,11 @@ class Resources:
 
     # -- consents -----------------------------------------------------------------------------------------------------
 
-    def _consent_operation(self, operation: _Operation, request: Request) -> Answer:
+    def _consent_operation(self, operation: _Operation, version: Version, request: Request) -> Answer:
         if operation.name == "consents":
-            return self._chain(request)
+            return self._chain(version, request)
         consent_id = request.parts["ConsentId"]
-        if consent_id not in self._consents:
+        if consent_id not in self._consents or self._consents.get(consent_id).version is not version:
             raise RefusalError(400, "Consent.Invalid", "no such consent", "ConsentId")
         if operation.name == "consent":
             return json_answer(self.consent_body(self._consents.get(consent_id)))
@@ -336,14 +371,14 @@ class Resources:
 
     def consent_body(self, consent: Consent) -> dict[str, Any]:
         """The wrapped consent, as the consent API and the token endpoint show it."""
-        link = f"{self._base_url}{BASE_PATH}/account-access-consents/{consent.consent_id}"
+        link = f"{self._base_url}{base_path(consent.version)}/account-access-consents/{consent.consent_id}"
         return self._consents.body(consent, self_link=link)
 
-    def _chain(self, request: Request) -> Answer:
+    def _chain(self, version: Version, request: Request) -> Answer:
         base = request.query().get("baseConsentId")
         if not base:
             raise RefusalError(400, "Resource.InvalidFormat", "baseConsentId is missing", "baseConsentId")
-        chain = self._consents.chain(base)
+        chain = [one for one in self._consents.chain(base) if one.version is version]
         if not chain:
             raise RefusalError(404)
         return json_answer([self.consent_body(one) for one in chain])
@@ -471,7 +506,7 @@ def _envelope(data: bytes, links: dict[str, str], meta: dict[str, Any]) -> bytes
 
 def _check_headers(request: Request) -> None:
     accepted = {part.partition(";")[0].strip().lower() for part in request.headers.get("accept", "*/*").split(",")}
-    if not accepted & {JSON, "application/*", "*/*"}:
+    if not accepted & {JSON, JWT, "application/*", "*/*"}:
         raise RefusalError(406)
     interaction = request.trace.interaction_id
     if interaction is not None and not is_uuid(interaction):
@@ -479,7 +514,7 @@ def _check_headers(request: Request) -> None:
     auth_date = request.headers.get("x-fapi-auth-date")
     if auth_date is not None and not AUTH_DATE.fullmatch(auth_date):
         raise RefusalError(400, "Resource.InvalidFormat", "must be an RFC 7231 date", "x-fapi-auth-date")
-    if request.trace.attended and auth_date is None:
+    if "x-fapi-customer-ip-address" in request.headers and auth_date is None:
         raise RefusalError(
             400, "Resource.InvalidFormat", "only a customer who is present has an address", "x-fapi-customer-ip-address"
         )

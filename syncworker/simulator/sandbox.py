@@ -4,14 +4,14 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from datetime import date, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from syncworker.simulator.asgi import Door, Host
-from syncworker.simulator.authorization import Addresses, Issuer, TokenServer
+from syncworker.simulator.asgi import Door, Host, Request
+from syncworker.simulator.authorization import PARTICIPANTS, Addresses, Issuer, TokenServer
 from syncworker.simulator.bank import Bank
 from syncworker.simulator.browser import Browser
 from syncworker.simulator.clock import BankClock
@@ -23,10 +23,12 @@ from syncworker.simulator.identity import Client, Identity, load_or_create, writ
 from syncworker.simulator.ledger import Ledger
 from syncworker.simulator.people import People
 from syncworker.simulator.requests import AssertionIds, Reader
-from syncworker.simulator.resources import BASE_PATH, Resources
+from syncworker.simulator.resources import Resources, base_path
 from syncworker.simulator.served import Log
 from syncworker.simulator.servers import HOST, Listener, bind, tls
+from syncworker.simulator.signing import Signer, Signing
 from syncworker.standard.values import local_date
+from syncworker.standard.versions import Version
 
 REDIRECT_URI: Final = "https://tpp.example/callback"
 FACTS: Final = "sandbox.json"
@@ -37,6 +39,7 @@ class Sandbox:
 
     Args:
         data_dir: keys, certificates and used assertion ids; made when missing, used again when there.
+        versions: of the standard, any of v1.2, v2.0 and v2.1; each consent is served in its own.
         customers: how many people have accounts.
         seed: chooses their lives.
         anchor: the last day of their history, a UAE date; today's when not given.
@@ -48,16 +51,20 @@ class Sandbox:
         redirect_uri: the one the TPP has registered.
         client_id: the TPP's; made once and kept unless given.
         strays: serve a few items that break the standard as real LFIs do.
+        signed_answers: `asked`, `always` or `never`: when rs1 answers with signed JWTs.
         now: where the bank's clock gets its time; the computer's unless given.
+        witness: is told each request at auth, as and rs as it came: (host, request).
 
     Raises:
         OSError: a fixed port is taken.
+        ValueError: no version, or one that is none of the standard's.
     """
 
     def __init__(
         self,
         data_dir: Path,
         *,
+        versions: Iterable[str] = (Version.V2_1,),
         customers: int = 24,
         seed: int = 1,
         anchor: date | None = None,
@@ -69,9 +76,14 @@ class Sandbox:
         redirect_uri: str = REDIRECT_URI,
         client_id: str | None = None,
         strays: bool = True,
+        signed_answers: str = "asked",
         now: Callable[[], datetime] | None = None,
+        witness: Callable[[str, Request], None] = lambda _, request: None,
     ) -> None:
         self.data_dir = data_dir
+        self.versions = tuple(sorted({Version(one) for one in versions}, key=lambda one: one.rank))
+        if not self.versions:
+            raise ValueError(f"versions: name at least one of {', '.join(Version)}")
         self.identity: Identity = load_or_create(data_dir, redirect_uri=redirect_uri, client_id=client_id)
         clock = BankClock(now) if now else BankClock()
         people = People(customers=customers, seed=seed, anchor=anchor or local_date(clock.now()), strays=strays)
@@ -88,6 +100,9 @@ class Sandbox:
             faults=Faults(),
             log=Log(),
         )
+        self.bank.identity = self.identity
+        self.signed_answers = Signing(signed_answers)
+        self.witness = witness
         self.page_size = page_size
         self.base_port = base_port
         self.books_key = data_dir / "books.key"
@@ -118,8 +133,13 @@ class Sandbox:
 
     @property
     def resource_base_url(self) -> str:
-        """rs1 with the base path of the Account Information API v2.1."""
-        return self.addresses.resources + BASE_PATH
+        """rs1 with the base path of the Account Information API, in the newest version served."""
+        return self.resource_base_urls[self.versions[-1]]
+
+    @property
+    def resource_base_urls(self) -> dict[Version, str]:
+        """The same for each version served, oldest first."""
+        return {version: self.addresses.resources + base_path(version) for version in self.versions}
 
     @property
     def users(self) -> tuple[str, ...]:
@@ -175,7 +195,9 @@ class Sandbox:
         return {
             "issuer": self.issuer,
             "discovery_url": self.discovery_url,
+            "participants_url": self.issuer + PARTICIPANTS,
             "resource_base_url": self.resource_base_url,
+            "resource_base_urls": {version.value: url for version, url in self.resource_base_urls.items()},
             "ca_bundle": str(self.ca_bundle),
             "client": {
                 "client_id": client.client_id,
@@ -203,9 +225,10 @@ class Sandbox:
         bank = self.bank
         ids = AssertionIds(self.data_dir / "assertion-ids", now=bank.clock.now())
         stack.callback(ids.close)
-        reader = Reader(self.identity, issuer=self.issuer, clock=bank.clock, assertion_ids=ids)
+        reader = Reader(self.identity, issuer=self.issuer, versions=self.versions, clock=bank.clock, assertion_ids=ids)
         resources = bank.resources = Resources(
             base_url=self.addresses.resources,
+            versions=self.versions,
             page_size=self.page_size,
             ledger=bank.ledger,
             consents=bank.consents,
@@ -213,13 +236,20 @@ class Sandbox:
             clock=bank.clock,
         )
         issuer = Issuer(
-            addresses=self.addresses, identity=self.identity, ledger=bank.ledger, consents=bank.consents,
-            grants=bank.grants, clock=bank.clock,
+            addresses=self.addresses, versions=self.versions, identity=self.identity, ledger=bank.ledger,
+            consents=bank.consents, grants=bank.grants, clock=bank.clock,
         )  # fmt: skip
         tokens = TokenServer(
-            addresses=self.addresses, identity=self.identity, reader=reader, ledger=bank.ledger,
-            consents=bank.consents, grants=bank.grants, resources=resources, clock=bank.clock, log=bank.log,
+            addresses=self.addresses, versions=self.versions, identity=self.identity, reader=reader,
+            ledger=bank.ledger, consents=bank.consents, grants=bank.grants, resources=resources, clock=bank.clock,
+            log=bank.log,
         )  # fmt: skip
-        hosts: tuple[Host, ...] = (issuer, tokens, resources)
-        doors = (Door(host, clock=bank.clock, log=bank.log, faults=bank.faults) for host in hosts)
+        hosts: tuple[Host, ...] = (issuer, tokens)
+        signer = bank.signer = Signer(
+            issuer=self.issuer, audience=self.client.client_id, key=self.identity.lfi_signing_key,
+            kid=self.identity.lfi_kid, clock=bank.clock, mode=self.signed_answers,
+        )  # fmt: skip
+        common: dict[str, Any] = {"clock": bank.clock, "log": bank.log, "faults": bank.faults, "witness": self.witness}
+        doors = [Door(host, **common) for host in hosts]
+        doors.append(Door(resources, **common, signed=signer.signed))
         return (*doors, BooksDoor(bank, key=key))

@@ -2,20 +2,21 @@
 
 The Hub is the system of record: we notice a surprising move, we never refuse it.
 
-Sources: Consent, "Consent States"; Bank Data Sharing – API Guide v2.1, "authorization_details";
-Account Information API v2.1-errata2, `AEConsentsByBaseConsentIdResponse`; `domain.md` §3 and §4.
+Sources: Consent, "Consent States"; Bank Data Sharing – API Guide v2.1, "authorization_details"; Pushed Authorization
+Endpoint v1.2-errata1 and v2.0-errata1, `AEAccountAccessAuthorizationDetailConsentProperties`; Account Information API
+of all versions, `AEReadConsentResponse`; `domain.md` §3 and §4.
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
 from syncworker.standard.permissions import faults_of
-from syncworker.standard.values import ConsentId, read_instant, write_instant
-from syncworker.standard.versions import Version
+from syncworker.standard.values import UAE, ConsentId, local_date, read_instant, write_instant
+from syncworker.standard.versions import Version, rar_type
 
 
 class Status(StrEnum):
@@ -86,9 +87,13 @@ class ConsentRequest:
     from_date: date | None = None
     to_date: date | None = None
 
-    def faults(self, *, now: datetime) -> list[str]:
-        """Say in words what the Hub would refuse; empty when nothing.  Each line opens with the field's name."""
-        faults = faults_of(self.permissions)
+    def faults(self, *, now: datetime, version: Version | None = None) -> list[str]:
+        """Say in words what the Hub would refuse; empty when nothing.  Each line opens with the field's name.
+
+        Args:
+            version: of the request; `None` while it is not chosen: then a permission of any version passes.
+        """
+        faults = faults_of(self.permissions, version=version)
         if self.expires_at <= now:
             faults.append("expires_at: lies in the past; give an instant in the future")
         elif self.expires_at - now > EXPIRY_MAX:
@@ -103,26 +108,60 @@ def root_of(consent_id: ConsentId, base_consent_id: ConsentId | None) -> Consent
     return base_consent_id or consent_id
 
 
-def rar_type(version: Version) -> str:
-    """`authorization_details[0].type` of a data-sharing consent."""
-    return f"urn:openfinanceuae:account-access-consent:{version.value}"
+# -- how a consent is asked for --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of `authorization_details[0].consent`.
+
+    Attributes:
+        write: its value; `None` leaves the member out.
+        versions: those whose pushed request has it.
+    """
+
+    name: str
+    write: Callable[[ConsentRequest], Any]
+    versions: frozenset[Version] = frozenset(Version)
+
+
+def _first_instant(day: date | None) -> str | None:
+    return None if day is None else datetime.combine(day, time(), UAE).isoformat()
+
+
+def _last_instant(day: date | None) -> str | None:
+    return None if day is None else datetime.combine(day, time(23, 59, 59), UAE).isoformat()
+
+
+_TO_2_0: Final = frozenset({Version.V1_2, Version.V2_0})
+_2_1: Final = frozenset({Version.V2_1})
+
+# fmt: off
+MEMBERS: Final[tuple[Member, ...]] = (
+    #      member                     its value                                                          versions
+    Member("ConsentId",               lambda asked: asked.consent_id),
+    Member("BaseConsentId",           lambda asked: asked.base_consent_id),
+    Member("Permissions",             lambda asked: list(asked.permissions)),
+    Member("ExpirationDateTime",      lambda asked: write_instant(asked.expires_at)),
+    # with the UAE's offset: whoever ignores it still reads the day that is meant
+    Member("TransactionFromDateTime", lambda asked: _first_instant(asked.from_date),                     _TO_2_0),
+    Member("TransactionToDateTime",   lambda asked: _last_instant(asked.to_date),                        _TO_2_0),
+    Member("FromDate",                lambda asked: asked.from_date and asked.from_date.isoformat(),     _2_1),
+    Member("ToDate",                  lambda asked: asked.to_date and asked.to_date.isoformat(),         _2_1),
+    Member("OpenFinanceBilling",
+           lambda asked: {"UserType": asked.user_type.value, "Purpose": asked.purpose.value}),
+)
+# fmt: on
 
 
 def authorization_details(request: ConsentRequest, *, version: Version) -> list[dict[str, Any]]:
     """The `authorization_details` claim of the request object: exactly one RAR, no member the schema does not list."""
-    consent: dict[str, Any] = {
-        "ConsentId": request.consent_id,
-        "Permissions": list(request.permissions),
-        "ExpirationDateTime": write_instant(request.expires_at),
-        "OpenFinanceBilling": {"UserType": request.user_type.value, "Purpose": request.purpose.value},
-    }
-    if request.base_consent_id:
-        consent["BaseConsentId"] = request.base_consent_id
-    if request.from_date:
-        consent["FromDate"] = request.from_date.isoformat()
-    if request.to_date:
-        consent["ToDate"] = request.to_date.isoformat()
+    written = {member.name: member.write(request) for member in MEMBERS if version in member.versions}
+    consent = {name: value for name, value in written.items() if value is not None}
     return [{"type": rar_type(version), "consent": consent}]
+
+
+# -- how a consent is read -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +186,10 @@ class ConsentView:
 
 
 def read_consent(payload: Mapping[str, Any]) -> ConsentView:
-    """Read a consent resource, wrapped in `Data` or bare; older names and nested permissions are understood.
+    """Read a consent resource of any version, wrapped in `Data` or bare; nested permissions are understood.
+
+    Before v2.1 `BaseConsentId` is required, so a root may name itself: that is no base.  The window has two spellings:
+    dates since v2.1, instants before; of an instant the day in the UAE counts.
 
     Raises:
         ValueError: no ConsentId, no Status, or an instant or date that is none.
@@ -155,12 +197,12 @@ def read_consent(payload: Mapping[str, Any]) -> ConsentView:
     data = payload.get("Data", payload)
     if not isinstance(data, Mapping) or not data.get("ConsentId") or not data.get("Status"):
         raise ValueError("consent: ConsentId or Status is missing")
-    base = data.get("BaseConsentId")
+    consent_id, base = str(data["ConsentId"]), data.get("BaseConsentId")
     return ConsentView(
-        consent_id=ConsentId(str(data["ConsentId"])),
+        consent_id=ConsentId(consent_id),
         status=str(data["Status"]),
         status_updated_at=_instant(data.get("StatusUpdateDateTime")),
-        base_consent_id=ConsentId(str(base)) if base else None,
+        base_consent_id=ConsentId(str(base)) if base and str(base) != consent_id else None,
         permissions=tuple(_flat(data.get("Permissions") or ())),
         expires_at=_instant(data.get("ExpirationDateTime")),
         from_date=_date(data.get("FromDate") or data.get("TransactionFromDateTime")),
@@ -185,4 +227,6 @@ def _instant(text: str | None) -> datetime | None:
 
 
 def _date(text: str | None) -> date | None:
-    return date.fromisoformat(text[:10]) if text else None
+    if not text or "T" not in text:
+        return date.fromisoformat(text[:10]) if text else None
+    return local_date(read_instant(text)[0])

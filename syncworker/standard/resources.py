@@ -1,8 +1,9 @@
 """The catalogue of the Account Information API: what can be read, with which permission, and what keys an item.
 
-Adding an endpoint is adding a row.  The rest of the code asks this table and never names an endpoint.
+Adding an endpoint is adding a row.  The rest of the code asks this table and never names an endpoint.  No version took
+an endpoint away or gave it another path, operationId or place for its items; a test holds this to each published file.
 
-Sources: Account Information API v2.1-errata2, `paths`; Bank Data Sharing Requirements, "consent.Permissions".
+Sources: Account Information API v1.2-errata1, v2.0-errata1 and v2.1-errata2, `paths`; Bank Data Sharing Requirements, "consent.Permissions".
 """
 
 from collections.abc import Iterable
@@ -69,7 +70,8 @@ class Resource:
         permissions: any one of these opens it.
         items: member of `Data` that holds the items.
         key: members that together identify an item within its account; dots reach into objects.  Empty: the standard
-            gives no id, and the item's place in the listing, from 1, names it.
+            gives no id, and the item's place in the listing, from 1, names it.  A product has a ProductId before v2.1
+            only: it is keyed by its place in all versions, so that a consent renewed on v2.1 goes on with the row.
         shape: a list, or one object.
         window: how the listing can be narrowed by time; `None` when it cannot.
         since: first version that has it.

@@ -5,7 +5,7 @@ The Hub is the system of record: a surprising move of a status is written down i
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -130,15 +130,17 @@ LIVE_ID: Final = sa.select(consent.c.consent_id).where(*_LIVE_OF).order_by(*_LIV
 """The id of the consent that `LIVE` finds, to be asked about within another statement."""
 
 _DATA_RECEIVED: Final = Statement(
-    lambda _: sa.update(connection)
-    .where(
-        connection.c.tenant == named(connection.c.tenant, "of_tenant"),
-        connection.c.connection_id == named(connection.c.connection_id, "of_connection"),
-        sa.or_(
-            connection.c.last_data_at.is_(None), connection.c.last_data_at < named(connection.c.last_data_at, "at")
-        ),
+    lambda _: (
+        sa.update(connection)
+        .where(
+            connection.c.tenant == named(connection.c.tenant, "of_tenant"),
+            connection.c.connection_id == named(connection.c.connection_id, "of_connection"),
+            sa.or_(
+                connection.c.last_data_at.is_(None), connection.c.last_data_at < named(connection.c.last_data_at, "at")
+            ),
+        )
+        .values(last_data_at=named(connection.c.last_data_at, "at"))
     )
-    .values(last_data_at=named(connection.c.last_data_at, "at"))
 )
 
 
@@ -151,49 +153,48 @@ class Consents:
     async def add_connection(self, row: Connection) -> bool:
         """File a connection; `False` when it is already there, in which case nothing changes."""
         fresh = self._unit.dialect.upsert(connection, ("tenant", "connection_id"), ())
-        values = {
-            "tenant": self._unit.tenant,
-            "connection_id": row.connection_id,
-            "lfi": row.lfi,
-            "user_ref": row.user_ref,
-            "created_at": row.created_at,
-            "last_data_at": row.last_data_at,
-        }
-        return (
-            await self._unit.connection.scalar(fresh.values(values).returning(connection.c.connection_id)) is not None
-        )
+        added = fresh.values(self._connection_values(row)).returning(connection.c.connection_id)
+        return await self._unit.connection.scalar(added) is not None
+
+    async def add_connections(self, rows: Sequence[Connection]) -> None:
+        """File connections, sorted by id, in one statement; those that are there already do not change."""
+        if rows:
+            fresh = self._unit.dialect.upsert(connection, ("tenant", "connection_id"), ())
+            await self._unit.connection.execute(fresh, [self._connection_values(row) for row in rows])
 
     async def add(self, row: StoredConsent) -> bool:
         """File a consent whose connection is there; `False` when it is already there: then nothing changes."""
         fresh = self._unit.dialect.upsert(consent, ("tenant", "consent_id"), ())
-        values = {
-            "tenant": self._unit.tenant,
-            "consent_id": row.consent_id,
-            "connection_id": row.connection_id,
-            "lfi": row.lfi,
-            "version": row.version.value,
-            "status": _text(row.status, STATUS_LENGTH),
-            "status_updated_at": row.status_updated_at,
-            "status_seen_at": row.status_seen_at,
-            "permissions": list(row.permissions),
-            "expires_at": row.expires_at,
-            "from_date": row.from_date,
-            "to_date": row.to_date,
-            "base_consent_id": row.base_consent_id,
-            "revoked_by": row.revoked_by and _text(row.revoked_by, STATUS_LENGTH),
-            "paused_at": row.paused_at,
-            "needs_consent": row.needs_consent,
-            "user_type": row.user_type,
-            "purpose": row.purpose,
-            "created_at": row.created_at,
-            "raw": _storable(row.raw),
-        }
-        return await self._unit.connection.scalar(fresh.values(values).returning(consent.c.consent_id)) is not None
+        added = fresh.values(self._consent_values(row)).returning(consent.c.consent_id)
+        return await self._unit.connection.scalar(added) is not None
+
+    async def add_new(self, rows: Sequence[StoredConsent]) -> None:
+        """File consents nobody holds yet, sorted by id, in one statement.
+
+        Raises:
+            StoreRefusedError: one of them is there; the transaction has to be given up.
+        """
+        if rows:
+            await self._unit.connection.execute(sa.insert(consent), [self._consent_values(row) for row in rows])
 
     async def get(self, consent_id: ConsentId, *, lock: bool = False) -> StoredConsent | None:
         """One consent; `lock=True` keeps other writers of the row out until the end of this transaction."""
         answer = await (GET_LOCKED if lock else GET).run(self._unit, tenant=self._unit.tenant, consent_id=consent_id)
         return read_consent(answer)
+
+    async def get_many(self, consent_ids: Collection[ConsentId]) -> dict[ConsentId, StoredConsent]:
+        """Those of some consents that are held."""
+        query = self._select().where(consent.c.consent_id.in_(sorted(consent_ids)))
+        rows = (await self._unit.connection.execute(query)).mappings()
+        return {found.consent_id: found for found in map(_stored, rows)}
+
+    async def connections_named(self, connection_ids: Collection[ConsentId]) -> dict[ConsentId, Connection]:
+        """Those of some connections that are held."""
+        query = sa.select(connection).where(
+            connection.c.tenant == self._unit.tenant, connection.c.connection_id.in_(sorted(connection_ids))
+        )
+        rows = (await self._unit.connection.execute(query)).mappings()
+        return {found.connection_id: found for found in map(_connection, rows)}
 
     async def connection(self, connection_id: ConsentId) -> Connection | None:
         """One connection."""
@@ -313,6 +314,26 @@ class Consents:
             )
         )
 
+    async def note_many(self, what: str, notes: Sequence[tuple[str, Mapping[str, Any]]], *, at: datetime) -> None:
+        """`note`, for many subjects with their facts."""
+        if notes:
+            rows = [
+                {"tenant": self._unit.tenant, "at": at, "what": what, "subject": subject, "facts": _storable(facts)}
+                for subject, facts in notes
+            ]
+            await self._unit.connection.execute(sa.insert(audit), rows)
+
+    async def newest_notes(self, what: str, *, subjects: Collection[str]) -> dict[str, Mapping[str, Any]]:
+        """The facts of the newest note of that word about each subject that has one."""
+        if not subjects:
+            return {}
+        query = (
+            sa.select(audit.c.subject, audit.c.facts)
+            .where(audit.c.tenant == self._unit.tenant, audit.c.what == what, audit.c.subject.in_(sorted(subjects)))
+            .order_by(audit.c.id)
+        )
+        return {row.subject: row.facts for row in await self._unit.connection.execute(query)}
+
     async def notes(self, *, subject: str | None = None, what: str | None = None) -> Sequence[Mapping[str, Any]]:
         """The audit's rows, oldest first: `at`, `what`, `subject`, `facts`."""
         query = (
@@ -325,6 +346,40 @@ class Consents:
         if what is not None:
             query = query.where(audit.c.what == what)
         return [dict(row) for row in (await self._unit.connection.execute(query)).mappings()]
+
+    def _connection_values(self, row: Connection) -> dict[str, Any]:
+        return {
+            "tenant": self._unit.tenant,
+            "connection_id": row.connection_id,
+            "lfi": row.lfi,
+            "user_ref": row.user_ref,
+            "created_at": row.created_at,
+            "last_data_at": row.last_data_at,
+        }
+
+    def _consent_values(self, row: StoredConsent) -> dict[str, Any]:
+        return {
+            "tenant": self._unit.tenant,
+            "consent_id": row.consent_id,
+            "connection_id": row.connection_id,
+            "lfi": row.lfi,
+            "version": row.version.value,
+            "status": _text(row.status, STATUS_LENGTH),
+            "status_updated_at": row.status_updated_at,
+            "status_seen_at": row.status_seen_at,
+            "permissions": list(row.permissions),
+            "expires_at": row.expires_at,
+            "from_date": row.from_date,
+            "to_date": row.to_date,
+            "base_consent_id": row.base_consent_id,
+            "revoked_by": row.revoked_by and _text(row.revoked_by, STATUS_LENGTH),
+            "paused_at": row.paused_at,
+            "needs_consent": row.needs_consent,
+            "user_type": row.user_type,
+            "purpose": row.purpose,
+            "created_at": row.created_at,
+            "raw": _storable(row.raw),
+        }
 
     def _select(self) -> sa.Select[Any]:
         return _WITH_USER.where(consent.c.tenant == self._unit.tenant)

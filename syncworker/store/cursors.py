@@ -238,22 +238,24 @@ class Cursors:
                 by_gen=gen,
             )
             return answer.rowcount
-        return sum([
-            (
-                await _CHECKED.run(
-                    self._unit,
-                    of_tenant=self._unit.tenant,
-                    of_connection=connection_id,
-                    account=one.account_id,
-                    of_resource=one.resource.value,
-                    due=due[one.resource],
-                    at=at,
-                    as_outcome=outcome,
-                    by_gen=gen,
-                )
-            ).rowcount
-            for one in listings
-        ])
+        return sum(
+            [
+                (
+                    await _CHECKED.run(
+                        self._unit,
+                        of_tenant=self._unit.tenant,
+                        of_connection=connection_id,
+                        account=one.account_id,
+                        of_resource=one.resource.value,
+                        due=due[one.resource],
+                        at=at,
+                        as_outcome=outcome,
+                        by_gen=gen,
+                    )
+                ).rowcount
+                for one in listings
+            ]
+        )
 
     async def delay_backfill(self, connection_id: ConsentId, listing: Listing, *, until: datetime, gen: int) -> None:
         """Take no slice of a listing's history before an instant."""

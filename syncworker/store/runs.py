@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -50,6 +50,7 @@ class CallRow:
         consent_id: `''` for a call that belongs to no consent.
         status: `None` when no answer came.
         price_millifils: 1 AED = 100,000 milli-fils.
+        attempt: from 1; more for a short retry.
     """
 
     lfi: Slug
@@ -63,11 +64,43 @@ class CallRow:
     bytes_in: int
     attended: bool
     price_millifils: int
+    attempt: int = 1
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FiledRun:
+    """A run with its number, as it was filed."""
+
+    id: int
+    run: RunRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrafficRow:
+    """The calls to one LFI over some time, counted.
+
+    Attributes:
+        retried: short retries among them.
+        unanswered: without an answer, or with 5xx.
+        rate_limited: answered 429.
+    """
+
+    lfi: Slug
+    calls: int
+    retried: int
+    unanswered: int
+    rate_limited: int
+    price_millifils: int
+
+
+CLOCKS_APART_MAX: Final = timedelta(hours=1)
+"""How far a worker's clock may be from the database's for its calls to be found with their run."""
 
 _RUN: Final = tuple(RunRow.__slots__)
 _CALL: Final = tuple(CallRow.__slots__)
-_ADD: Final = Statement(lambda _: sa.insert(run).values({name: named(run.c[name]) for name in ("tenant", *_RUN)}))
+_ADD: Final = Statement(
+    lambda _: sa.insert(run).values({name: named(run.c[name]) for name in ("tenant", *_RUN)}).returning(run.c.id)
+)
 
 
 class Runs:
@@ -76,17 +109,23 @@ class Runs:
     def __init__(self, unit: "UnitOfWork") -> None:
         self._unit = unit
 
-    async def add(self, row: RunRow) -> None:
-        """File one run."""
+    async def add(self, row: RunRow) -> int:
+        """File one run; says its number."""
         values = {name: getattr(row, name) for name in _RUN} | {"steps": [dict(step) for step in row.steps]}
-        await _ADD.run(self._unit, tenant=self._unit.tenant, **values)
+        ((number,),) = (await _ADD.run(self._unit, tenant=self._unit.tenant, **values)).rows
+        assert isinstance(number, int)
+        return number
 
-    async def add_calls(self, rows: Collection[CallRow]) -> None:
-        """File calls, in the order they were made."""
+    async def add_calls(self, rows: Collection[CallRow], *, run_id: int | None = None) -> None:
+        """File calls, in the order they were made.
+
+        Args:
+            run_id: the run they were made for; `None` when it is none.
+        """
         if not rows:
             return
-        values = [(self._unit.tenant, *(getattr(row, name) for name in _CALL)) for row in rows]
-        await insert_many(self._unit.connection, self._unit.dialect, call, ("tenant", *_CALL), values)
+        values = [(self._unit.tenant, run_id, *(getattr(row, name) for name in _CALL)) for row in rows]
+        await insert_many(self._unit.connection, self._unit.dialect, call, ("tenant", "run_id", *_CALL), values)
 
     async def latest(self, connection_id: ConsentId | None = None, *, limit: int = 50) -> list[RunRow]:
         """Runs, newest first."""
@@ -116,6 +155,78 @@ class Runs:
             .group_by(run.c.outcome)
         )
         return {outcome: int(count) for outcome, count in await self._unit.connection.execute(query)}
+
+    async def find(
+        self,
+        *,
+        lfi: Slug | None = None,
+        connection_id: ConsentId | None = None,
+        consent_id: ConsentId | None = None,
+        outcomes: Collection[str] = (),
+        since: datetime | None = None,
+        limit: int = 50,
+    ) -> list[FiledRun]:
+        """Runs, newest first, as far as every condition given holds.
+
+        Args:
+            outcomes: any of these; none means all.
+            since: begun at this instant or later.
+        """
+        conditions = [run.c.tenant == self._unit.tenant]
+        for column, value in ((run.c.lfi, lfi), (run.c.connection_id, connection_id), (run.c.consent_id, consent_id)):
+            if value is not None:
+                conditions.append(column == value)
+        if outcomes:
+            conditions.append(run.c.outcome.in_(sorted(outcomes)))
+        if since is not None:
+            conditions.append(run.c.started_at >= since)
+        return await self._filed(sa.and_(*conditions), limit=limit)
+
+    async def get(self, number: int) -> FiledRun | None:
+        """One run by its number."""
+        found = await self._filed(sa.and_(run.c.tenant == self._unit.tenant, run.c.id == number), limit=1)
+        return next(iter(found), None)
+
+    async def calls_of(self, filed: FiledRun) -> list[CallRow]:
+        """The calls made for a run, in the order they were made."""
+        begun, ended = filed.run.started_at - CLOCKS_APART_MAX, filed.run.ended_at + CLOCKS_APART_MAX
+        query = (
+            sa.select(*(call.c[name] for name in _CALL))
+            .where(
+                call.c.tenant == self._unit.tenant,
+                call.c.lfi == filed.run.lfi,
+                call.c.started_at.between(begun, ended),  # what the index holds; calls carry the worker's own time
+                call.c.run_id == filed.id,
+            )
+            .order_by(call.c.id)
+        )
+        return [CallRow(**dict(row)) for row in (await self._unit.connection.execute(query)).mappings()]
+
+    async def traffic(self, *, since: datetime) -> list[TrafficRow]:
+        """The calls to each LFI since then, counted; by LFI."""
+        unanswered = sa.or_(call.c.status.is_(None), call.c.status >= 500)
+        query = (
+            sa.select(
+                call.c.lfi,
+                sa.func.count().label("calls"),
+                sa.func.count(sa.case((call.c.attempt > 1, 1))).label("retried"),
+                sa.func.count(sa.case((unanswered, 1))).label("unanswered"),
+                sa.func.count(sa.case((call.c.status == 429, 1))).label("rate_limited"),
+                sa.func.sum(call.c.price_millifils).label("price_millifils"),
+            )
+            .where(call.c.tenant == self._unit.tenant, call.c.started_at >= since)
+            .group_by(call.c.lfi)
+            .order_by(call.c.lfi)
+        )
+        rows = (await self._unit.connection.execute(query)).mappings()
+        return [TrafficRow(**dict(row) | {"price_millifils": int(row["price_millifils"])}) for row in rows]
+
+    async def _filed(self, condition: sa.ColumnElement[bool], *, limit: int) -> list[FiledRun]:
+        query = (
+            sa.select(run.c.id, *(run.c[name] for name in _RUN)).where(condition).order_by(run.c.id.desc()).limit(limit)
+        )
+        rows = (await self._unit.connection.execute(query)).mappings()
+        return [FiledRun(id=row["id"], run=RunRow(**{name: row[name] for name in _RUN})) for row in rows]
 
     async def cost(self, *, since: datetime | None = None, lfi: Slug | None = None) -> tuple[int, int]:
         """How many calls were made and what they cost, in milli-fils."""

@@ -29,6 +29,9 @@ CONSENT_ID: Final = sa.String(128)
 ACCOUNT_ID: Final = sa.String(40)
 KEY: Final = sa.String(256)
 JSON: Final = sa.JSON().with_variant(sa.dialects.postgresql.JSONB(), "postgresql")
+JSON_OR_NULL: Final = sa.JSON(none_as_null=True).with_variant(
+    sa.dialects.postgresql.JSONB(none_as_null=True), "postgresql"
+)
 DIGEST: Final = sa.LargeBinary(16)
 
 
@@ -46,6 +49,44 @@ lfi = sa.Table(
     ),
     sa.Column("added_at", Instant, nullable=False),
     sa.Column("not_before", Instant, comment="the gate: no call before this instant (429)"),
+    sa.Column("gate_closed_at", Instant, comment="when the gate was closed: it opens as gradually as it was long"),
+    sa.Column("directory", JSON_OR_NULL, comment="what the participants directory says about it; NULL: not from there"),
+    sa.Column("directory_seen_at", Instant, comment="last reading of the directory that showed it"),
+    sa.Column("directory_missing_since", Instant, comment="readings since then did not show it, or not as usable"),
+)
+
+breaker = sa.Table(
+    "breaker",
+    metadata,
+    _tenant(),
+    sa.Column("lfi", sa.String(64), primary_key=True),
+    sa.Column("operations", sa.String(20), primary_key=True, comment="class of calls: data | token | consent"),
+    sa.Column("opened_at", Instant, nullable=False, comment="first trip since it was last closed"),
+    sa.Column("until", Instant, nullable=False, comment="no such call before this; then one trial"),
+    sa.Column("trips", sa.Integer, nullable=False, comment="in a row; each waits longer"),
+    sa.Column("reason", sa.String(64), nullable=False, comment="stable code of what tripped it last"),
+    sa.Column("closed_at", Instant, comment="a trial succeeded; NULL while calls are kept back"),
+)
+
+call_budget = sa.Table(
+    "call_budget",
+    metadata,
+    _tenant(),
+    sa.Column("lfi", sa.String(64), primary_key=True),
+    sa.Column("next_free", Instant, nullable=False, comment="when the next call may start; all workers move it on"),
+)
+
+lfi_change = sa.Table(
+    "lfi_change",
+    metadata,
+    sa.Column("id", BIG_ID, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("slug", sa.String(64), nullable=False),
+    sa.Column("seen_at", Instant, nullable=False, comment="when a reading of the directory showed it"),
+    sa.Column("what", sa.String(40), nullable=False),
+    sa.Column("version", sa.String(8), nullable=False, comment="of the standard; empty: of the LFI as a whole"),
+    sa.Column("detail", sa.String(512), nullable=False, comment="what it was and what it is"),
+    sa.Index(None, "tenant", "slug", "seen_at"),
 )
 
 connection = sa.Table(
@@ -162,6 +203,8 @@ work = sa.Table(
              postgresql_where=sa.text("parked_at IS NULL")),
     sa.Index("ix_work_leased", "tenant", "kind", "lfi", "lease_until", sqlite_where=sa.text("lease_until IS NOT NULL"),
              postgresql_where=sa.text("lease_until IS NOT NULL")),
+    sa.Index("ix_work_crashed", "tenant", "kind", sqlite_where=sa.text("crashes > 0"),
+             postgresql_where=sa.text("crashes > 0")),
 )  # fmt: skip
 
 
@@ -453,6 +496,8 @@ call = sa.Table(
     sa.Column("bytes_in", sa.BigInteger, nullable=False),
     sa.Column("attended", sa.Boolean, nullable=False),
     sa.Column("price_millifils", sa.Integer, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False, server_default="1", comment="2 and up: a short retry"),
+    sa.Column("run_id", sa.BigInteger, comment="the run it was made for; NULL: none"),
     sa.Index(None, "tenant", "lfi", "started_at"),
 )
 
@@ -463,6 +508,19 @@ worker = sa.Table(
     sa.Column("kind", sa.String(20), nullable=False, comment="worker | beat"),
     sa.Column("started_at", Instant, nullable=False),
     sa.Column("progress_at", Instant, nullable=False, comment="liveness is progress, not a living process"),
+    sa.Column("canary_asked_at", Instant, comment="when a canary was last sent to it"),
+    sa.Column("canary_at", Instant, comment="when one last came round"),
+)
+
+clock_offset = sa.Table(
+    "clock_offset",
+    metadata,
+    _tenant(),
+    sa.Column("host", sa.String(100), primary_key=True, comment="whose clock was compared"),
+    sa.Column("peer", sa.String(64), primary_key=True, comment="with whose: an LFI's slug, or 'database:'"),
+    sa.Column("offset_ms", sa.BigInteger, nullable=False, comment="the peer's clock less the host's"),
+    sa.Column("within_ms", sa.BigInteger, nullable=False, comment="how far the offset may be from the truth"),
+    sa.Column("measured_at", Instant, nullable=False),
 )
 
 audit = sa.Table(

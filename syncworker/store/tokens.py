@@ -10,7 +10,7 @@ An answer that lost the swap is not thrown away but kept as a spare.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -76,6 +76,22 @@ class NewToken:
     certificate: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportedToken:
+    """Tokens of a consent that another system got; all but the refresh token may be missing together.
+
+    Attributes:
+        issued_at: when it came to us.
+    """
+
+    consent_id: ConsentId
+    refresh_token: SecretStr = field(repr=False)
+    access_token: SecretStr | None = field(default=None, repr=False)
+    issued_at: datetime | None = None
+    expires_at: datetime | None = None
+    certificate: str | None = None
+
+
 _WHOLE: Final = tuple(column.name for column in token.columns)
 _ONE: Final = sa.select(token).where(
     token.c.tenant == named(token.c.tenant), token.c.consent_id == named(token.c.consent_id)
@@ -96,9 +112,7 @@ class Tokens:
         Raises:
             SealError: a sealed column does not open.
         """
-        answer = await (READ_LOCKED if lock else READ).run(
-            self._unit, tenant=self._unit.tenant, consent_id=consent_id
-        )
+        answer = await (READ_LOCKED if lock else READ).run(self._unit, tenant=self._unit.tenant, consent_id=consent_id)
         return self.opened(answer)
 
     def opened(self, answer: Answer) -> StoredToken | None:
@@ -125,6 +139,45 @@ class Tokens:
         }
         stored = fresh.values(values).returning(token.c.version)
         return await self._unit.connection.scalar(stored) is not None
+
+    async def read_many(self, consent_ids: Collection[ConsentId]) -> dict[ConsentId, StoredToken]:
+        """Those of some consents that have tokens.
+
+        Raises:
+            SealError: a sealed column does not open.
+        """
+        query = sa.select(token).where(token.c.tenant == self._unit.tenant, token.c.consent_id.in_(sorted(consent_ids)))
+        rows = (await self._unit.connection.execute(query)).mappings()
+        return {found.consent_id: found for found in map(self._stored, rows)}
+
+    async def put_imported(self, rows: Sequence[ImportedToken]) -> None:
+        """Store tokens of consents that have none, sorted by consent, in one statement.
+
+        Raises:
+            StoreRefusedError: one of them has tokens; the transaction has to be given up.
+        """
+        if rows:
+            values = [{"tenant": self._unit.tenant, "version": 1, **self._imported(row)} for row in rows]
+            await self._unit.connection.execute(sa.insert(token), values)
+
+    async def replace(self, row: ImportedToken, *, version: int) -> bool:
+        """Put tokens from outside in the place of those held; `False` when the version moved.
+
+        The refresh token held until now becomes the newest spare: should the one from outside be the older, the next
+        refresh falls back on it.  A lease ends; an answer still on its way loses its swap and is kept as a spare too.
+        """
+        held = await self.read(row.consent_id, lock=True)
+        if held is None or held.version != version:
+            return False
+        spares = (held.refresh_token, *held.spares) if held.refresh_token else held.spares
+        ended = dict.fromkeys(("holder", "lease_until", "intent_at", "intent_version", "lost_cause"))
+        await self._execute(
+            sa.update(token)
+            .where(self._is(row.consent_id), token.c.version == version)
+            .values(version=version + 1, attempts=0, **ended, **self._imported(row))
+        )
+        await self._put_spares(row.consent_id, spares[:SPARES_MAX])
+        return True
 
     async def begin(self, consent_id: ConsentId, *, version: int, holder: str, lease: timedelta) -> StoredToken | None:
         """Take the lease and write the intent in one statement; the attempt is counted.
@@ -266,6 +319,17 @@ class Tokens:
         if new.refresh_token is not None:
             columns["refresh_token"] = self._seal("refresh_token", consent_id, new.refresh_token.get_secret_value())
         return columns
+
+    def _imported(self, row: ImportedToken) -> dict[str, Any]:
+        access = None if row.access_token is None else row.access_token.get_secret_value()
+        return {
+            "consent_id": row.consent_id,
+            "refresh_token": self._seal("refresh_token", row.consent_id, row.refresh_token.get_secret_value()),
+            "access_token": None if access is None else self._seal("access_token", row.consent_id, access),
+            "issued_at": row.issued_at,
+            "expires_at": row.expires_at,
+            "certificate": row.certificate,
+        }
 
     def _stored(self, row: Mapping[Any, Any]) -> StoredToken:
         consent_id = ConsentId(row["consent_id"])

@@ -30,7 +30,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from syncworker.clock import Clock
 from syncworker.errors import SettingsError, SetupError
 from syncworker.store.authorizations import Authorizations
+from syncworker.store.breakers import Breakers
 from syncworker.store.changes import Changes
+from syncworker.store.clocks import Clocks
 from syncworker.store.consents import Consents
 from syncworker.store.cursors import Cursors
 from syncworker.store.dialect import Dialect
@@ -43,6 +45,7 @@ from syncworker.store.runs import Runs
 from syncworker.store.statements import NOW
 from syncworker.store.tokens import Tokens
 from syncworker.store.work import Work
+from syncworker.store.workers import Workers
 
 __all__ = ["Store", "StoreConflictError", "StoreRefusedError", "StoreUnavailableError", "UnitOfWork"]
 
@@ -95,6 +98,10 @@ class UnitOfWork:
         return LFIs(self)
 
     @cached_property
+    def breakers(self) -> Breakers:
+        return Breakers(self)
+
+    @cached_property
     def consents(self) -> Consents:
         return Consents(self)
 
@@ -109,6 +116,14 @@ class UnitOfWork:
     @cached_property
     def work(self) -> Work:
         return Work(self)
+
+    @cached_property
+    def workers(self) -> Workers:
+        return Workers(self)
+
+    @cached_property
+    def clocks(self) -> Clocks:
+        return Clocks(self)
 
     @cached_property
     def records(self) -> Records:

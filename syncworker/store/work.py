@@ -7,9 +7,9 @@ lease that runs out makes the row claimable again.  Only database time counts.
 The life of a row:  `schedule` → `claim` (dispatcher) → `take` (worker) → `extend` … → `finish`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from syncworker.standard.values import Slug
-from syncworker.store.dialect import Dialect
+from syncworker.store.dialect import Dialect, Instant
 from syncworker.store.statements import Statement, named
+from syncworker.store.tables import connection, consent, work, worker
 from syncworker.store.tables import lfi as lfi_table
-from syncworker.store.tables import work, worker
 
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
@@ -28,6 +28,16 @@ if TYPE_CHECKING:
 LEASE: Final = timedelta(seconds=120)
 CRASHES_MAX: Final = 5
 """Claims in a row that a worker began and never ended, after which the row is parked and a person is told."""
+
+SUSPECT_AFTER: Final = 2
+"""Crashes in a row that make a row a suspect: it is claimed in a small group, and from the next crash on alone.
+
+A row that ends its process takes everything along that was in work there.  Were all of them claimed together again,
+all would be parked with it.
+"""
+
+SUSPECTS_AT_ONCE: Final = 16
+"""Rows of the group: how many may meet the one that ends processes once more."""
 
 CRASHED: Final = "crashed"
 """`last_error` of a row parked by the dispatcher."""
@@ -38,6 +48,7 @@ class WorkKind(StrEnum):
 
     SYNC = "sync"  # subject: connection_id
     TOKEN = "token"  # noqa: S105  subject: consent_id
+    DIRECTORY = "directory"  # subject: `participants`, the one document there is
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +102,8 @@ class WorkSummary:
         late: age of the oldest such row; zero when there is none.  The alarm that matters.
         leased: claimed, lease alive.
         parked: nobody claims them until a person acts.
+        failing: their last end was a bad one, and they are still in the schedule.
+        next_due: of the rows that wait for their time; `None` when there is none.
     """
 
     lfi: Slug
@@ -100,6 +113,8 @@ class WorkSummary:
     late: timedelta
     leased: int
     parked: int
+    failing: int = 0
+    next_due: datetime | None = None
 
 
 def _holding(dialect: Dialect) -> sa.Select[Any]:
@@ -171,6 +186,23 @@ class Work:
             )
         )
 
+    async def schedule_sooner(self, entries: Sequence[tuple[WorkKind, str, Slug, datetime]]) -> None:
+        """Make subjects (kind, subject, LFI, instant) due then, or sooner where they are due sooner; in one statement.
+
+        Rows are made where there are none; an open claim stays open, a parked row stays parked.
+        """
+        if not entries:
+            return
+        fresh = self._unit.dialect.insert(work)
+        sooner = sa.case((work.c.due_at < fresh.excluded.due_at, work.c.due_at), else_=fresh.excluded.due_at)
+        rows = [
+            {"tenant": self._unit.tenant, "kind": kind.value, "subject": subject, "lfi": lfi, "due_at": due_at}
+            for kind, subject, lfi, due_at in sorted(entries)  # everybody locks in one order
+        ]
+        await self._unit.connection.execute(
+            fresh.on_conflict_do_update(index_elements=["tenant", "kind", "subject"], set_={"due_at": sooner}), rows
+        )
+
     async def ask_now(self, kind: WorkKind, subject: str) -> bool:
         """Make a subject due at once, and unpark it.  Asked during a run, it runs once more afterwards.
 
@@ -213,6 +245,11 @@ class Work:
         )
         return back.rowcount == 1
 
+    async def forget(self, kind: WorkKind, subject: str) -> bool:
+        """Take a subject out of the schedule for good; `False` when it was not in it."""
+        gone = await self._execute(sa.delete(work).where(self._is(kind, subject)))
+        return gone.rowcount == 1
+
     # -- claims: the dispatcher --------------------------------------------------------------------------------------
 
     async def claim(
@@ -223,11 +260,13 @@ class Work:
         batch: int | None = None,
         lease: timedelta = LEASE,
         crashes_max: int = CRASHES_MAX,
+        user_refs: Collection[str] | None = None,
     ) -> list[Claim]:
         """Claim due rows, oldest first per LFI, as many as each LFI has free slots.  Commit before you publish them.
 
         A row whose worker began and never ended counts one crash; at `crashes_max` it is parked instead.  A lease
-        that ran out before any worker began it was a lost hint, and counts nothing.  LFIs behind a closed gate
+        that ran out before any worker began it was a lost hint, and counts nothing.  Rows that crashed twice in a row
+        are claimed few at a time, and only when no other such claim is open.  LFIs behind a closed gate
         (`lfi.not_before`) and LFIs not named in `slots` keep their rows.  While another dispatcher is at it
         (PostgreSQL), the answer is empty.
 
@@ -235,6 +274,7 @@ class Work:
             slots: most open claims of this kind per LFI, open ones included.
             batch: most rows claimed per LFI in this call; `None` leaves it to the slots.
             lease: how long the rows stay ours without an `extend`.
+            user_refs: only rows of these customers; `None`: of everybody.
         """
         if not await self._only_dispatcher(kind):
             return []
@@ -245,8 +285,8 @@ class Work:
         for slug in sorted(free):
             wanted = free[slug] if batch is None else min(free[slug], batch)
             if wanted > 0:
-                claims += await self._claim_of(kind, slug, wanted, now, lease)
-        return claims
+                claims += await self._claim_of(kind, slug, wanted, now, lease, user_refs)
+        return claims + await self._claim_suspects(kind, free, now, lease, user_refs)
 
     async def claim_one(self, kind: WorkKind, subject: str, *, lease: timedelta = LEASE) -> Claim | None:
         """Claim one subject for this very process, due or not.
@@ -314,7 +354,15 @@ class Work:
         gates = set((await self._unit.connection.execute(closed)).scalars())
         return {slug: most - open_claims.get(slug, 0) for slug, most in slots.items() if slug not in gates}
 
-    async def _claim_of(self, kind: WorkKind, slug: Slug, wanted: int, now: datetime, lease: timedelta) -> list[Claim]:
+    async def _claim_of(
+        self,
+        kind: WorkKind,
+        slug: Slug,
+        wanted: int,
+        now: datetime,
+        lease: timedelta,
+        user_refs: Collection[str] | None,
+    ) -> list[Claim]:
         due = self._unit.dialect.skip_locked(
             sa.select(work.c.id)
             .where(
@@ -324,12 +372,66 @@ class Work:
                 work.c.parked_at.is_(None),
                 work.c.due_at <= now,
                 sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= now),
+                _CRASHES < SUSPECT_AFTER,
+                *([] if user_refs is None else [self._is_of(user_refs)]),
             )
             .order_by(work.c.due_at, work.c.id)
             .limit(wanted)
         ).cte("due")
         claimed = await self._execute(_claiming(work.c.id.in_(sa.select(due.c.id)), now + lease))
         return [_claim(row) for row in sorted(claimed, key=lambda row: (row.due_at, row.id))]
+
+    async def _claim_suspects(
+        self,
+        kind: WorkKind,
+        free: Mapping[Slug, int],
+        now: datetime,
+        lease: timedelta,
+        user_refs: Collection[str] | None,
+    ) -> list[Claim]:
+        """Claim one group of suspects, those with the fewest crashes first, while none is in work anywhere.
+
+        So one that is innocent meets the guilty one in a group at most once more, and never when it is claimed alone.
+        """
+        rows = await self._unit.connection.execute(
+            sa.select(work.c.id, work.c.lfi, _CRASHES.label("crashes"))
+            .where(
+                work.c.tenant == self._unit.tenant,
+                work.c.kind == kind.value,
+                work.c.crashes > 0,  # `ix_work_crashed`
+                work.c.lfi.in_(sorted(free)),
+                work.c.parked_at.is_(None),
+                work.c.due_at <= now,
+                sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= now),
+                _CRASHES >= SUSPECT_AFTER,
+                *([] if user_refs is None else [self._is_of(user_refs)]),
+            )
+            .order_by(_CRASHES, work.c.due_at, work.c.id)
+            .limit(SUSPECTS_AT_ONCE)
+        )
+        group = _group(rows.all(), free)
+        if not group or await self._suspects_open(now):
+            return []
+        unclaimed = sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= now)
+        claimed = await self._execute(_claiming(sa.and_(work.c.id.in_(group), unclaimed), now + lease))
+        return [_claim(row) for row in sorted(claimed, key=lambda row: (row.due_at, row.id))]
+
+    async def _suspects_open(self, now: datetime) -> bool:
+        """Whether a suspect of any kind is in work."""
+        open_one = sa.select(work.c.id).where(
+            work.c.tenant == self._unit.tenant, work.c.crashes >= SUSPECT_AFTER, work.c.lease_until > now
+        )
+        return await self._unit.connection.scalar(open_one.limit(1)) is not None
+
+    def _is_of(self, user_refs: Collection[str]) -> sa.ColumnElement[bool]:
+        """Whether a row's subject, a connection or a consent, belongs to one of these customers."""
+        theirs = sa.select(connection.c.connection_id).where(
+            connection.c.tenant == self._unit.tenant, connection.c.user_ref.in_(sorted(user_refs))
+        )
+        consents = sa.select(consent.c.consent_id).where(
+            consent.c.tenant == self._unit.tenant, consent.c.connection_id.in_(theirs)
+        )
+        return sa.or_(work.c.subject.in_(theirs), work.c.subject.in_(consents))
 
     # -- claims: the worker ------------------------------------------------------------------------------------------
 
@@ -482,6 +584,10 @@ class Work:
                 sa.func.min(sa.case((waiting, work.c.due_at))).label("oldest"),
                 sa.func.count(sa.case((leased, 1))).label("leased"),
                 sa.func.count(work.c.parked_at).label("parked"),
+                sa.func.count(sa.case((sa.and_(_TROUBLED, work.c.parked_at.is_(None)), 1))).label("failing"),
+                sa.func.min(sa.case((sa.and_(work.c.due_at > now, work.c.due_at < _FOR_EVER), work.c.due_at))).label(
+                    "next_due"
+                ),
             )
             .where(work.c.tenant == self._unit.tenant)
             .group_by(work.c.lfi, work.c.kind)
@@ -496,9 +602,24 @@ class Work:
                 late=timedelta() if row.oldest is None else now - row.oldest,
                 leased=row.leased,
                 parked=row.parked,
+                failing=row.failing,
+                next_due=row.next_due,
             )
             for row in rows
         ]
+
+    async def troubled(self, kind: WorkKind, *, lfi: Slug | None = None, limit: int = 50) -> list[WorkRow]:
+        """Rows whose last end was a bad one, parked ones first, then the longest without a good end.
+
+        Rows taken out of the schedule because their consent ended are left out: nothing runs for them.
+        """
+        query = sa.select(*_ROW).where(work.c.tenant == self._unit.tenant, work.c.kind == kind.value, _TROUBLED)
+        if lfi is not None:
+            query = query.where(work.c.lfi == lfi)
+        parked_first = sa.case((work.c.parked_at.is_not(None), 0), else_=1)
+        since_good = sa.func.coalesce(work.c.last_good_at, _LONG_AGO)
+        rows = await self._unit.connection.execute(query.order_by(parked_first, since_good, work.c.id).limit(limit))
+        return [_work_row(row) for row in rows]
 
     # -- who is alive ------------------------------------------------------------------------------------------------
 
@@ -547,6 +668,26 @@ class Work:
 _BEGUN: Final = work.c.started_gen == work.c.gen
 """A worker began the newest claim."""
 
+_CRASHES: Final = work.c.crashes + sa.case((sa.and_(work.c.lease_until.is_not(None), _BEGUN), 1), else_=0)
+"""Crashes in a row of a row that may be claimed: its lease, if it has one, ran out."""
+
+_FOR_EVER: Final = sa.literal(datetime(9000, 1, 1, tzinfo=UTC), Instant())
+"""Before the due time of what was taken out of the schedule."""
+
+_LONG_AGO: Final = sa.literal(datetime(1, 1, 2, tzinfo=UTC), Instant())
+
+_TROUBLED: Final = sa.or_(
+    work.c.parked_at.is_not(None),
+    sa.and_(
+        work.c.due_at < _FOR_EVER,
+        sa.or_(
+            work.c.last_outcome == "failed",
+            sa.and_(work.c.attempts > 0, work.c.last_error.is_not(None)),  # the last good end cleared both
+        ),
+    ),
+)
+"""Rows whose last end was a bad one."""
+
 _CLAIM: Final = (
     work.c.id, work.c.kind, work.c.subject, work.c.lfi, work.c.gen, work.c.attempts,
     work.c.asked_at,  # the value: SQLite 3.40 answers `IS NOT NULL` wrongly in RETURNING
@@ -557,7 +698,6 @@ _ROW: Final = tuple(work.c[name] for name in WorkRow.__slots__)
 
 def _claiming(which: sa.ColumnElement[bool], lease_until: datetime) -> Any:
     """The statement that claims rows: a new generation, a lease, an attempt, and a crash if the last claim was one."""
-    crashed = sa.and_(work.c.lease_until.is_not(None), _BEGUN)
     return (
         sa.update(work)
         .where(which)
@@ -565,10 +705,23 @@ def _claiming(which: sa.ColumnElement[bool], lease_until: datetime) -> Any:
             gen=work.c.gen + 1,
             lease_until=lease_until,
             attempts=work.c.attempts + 1,
-            crashes=work.c.crashes + sa.case((crashed, 1), else_=0),
+            crashes=_CRASHES,
         )
         .returning(*_CLAIM, work.c.due_at)
     )
+
+
+def _group(suspects: Sequence[Any], free: Mapping[Slug, int]) -> list[int]:
+    """Ids of those to claim now, of rows `(id, lfi, crashes)` in the order of their crashes."""
+    left = dict(free)
+    group: list[int] = []
+    for row in suspects:
+        if row.crashes > suspects[0].crashes or (group and row.crashes > SUSPECT_AFTER):
+            break
+        if left[row.lfi] > 0:
+            left[row.lfi] -= 1
+            group.append(row.id)
+    return group
 
 
 def _claim(row: sa.Row[Any]) -> Claim:

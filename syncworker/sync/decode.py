@@ -65,7 +65,13 @@ class Decoded:
 
 
 def _reach(path: str) -> Callable[[Item], Any]:
-    """A function that follows a dotted path through objects, and a number through lists; `None` when it ends early."""
+    """A function that follows a dotted path through objects, and a number through lists; `None` when it ends early.
+
+    `A|B` takes B where A leads to nothing: the name of another version.
+    """
+    if "|" in path:
+        ways = tuple(_reach(way) for way in path.split("|"))
+        return lambda item: next((found for way in ways if (found := way(item)) is not None), None)
     first, *rest = path.split(".")
     if not rest:
         return lambda item: item.get(first)
@@ -218,12 +224,12 @@ def day(path: str, column: sa.Column[Any]) -> Read:
 def rates(path: str, column: sa.Column[Any]) -> Read:
     """Whether a product's rates can be read: `locked` for a JWE, which only the user's code opens, else `open`.
 
-    v1.2 and v2.0 have `LendingRates` in its place.  Source: Account Information API v2.1-errata2, `FinanceRates`.
+    Source: Account Information API v2.1-errata2, `FinanceRates`; v2.0-errata1, `LendingRates`.
     """
-    reaches, name = (_reach(path), _reach("LendingRates")), column.name
+    reach, name = _reach(path), column.name
 
     def read(item: Item, note: Note) -> str | None:
-        value = next((found for reach in reaches if (found := reach(item)) is not None), None)
+        value = reach(item)
         match value:
             case None:
                 return None
@@ -277,7 +283,8 @@ class Typed:
     """How the items of one resource fill the columns of its table.
 
     Attributes:
-        columns: for each typed column of the table, how it is read and from where.
+        columns: for each typed column of the table, how it is read and from where; names of several versions are
+            alternatives (`A|B`), and what a version lacks is NULL.
         instant: the column the listing's window compares; `None` where the listing has no window.
         status: the column that says `Pending`; `None` where nothing is ever pending.
         newest: of two items with one key, the one with the later value here wins; `None`: the one seen last.
@@ -406,7 +413,7 @@ TYPED: Final[Mapping[ResourceName, Typed]] = {
             "sharia_structure": (text, "ShariaStructure"),
             "is_secured": (flag, "IsSecured"),
             "is_salary_transfer_required": (flag, "IsSalaryTransferRequired"),
-            "finance_rates": (rates, "FinanceRates"),
+            "finance_rates": (rates, "FinanceRates|LendingRates"),
         }
     ),
 }

@@ -50,6 +50,7 @@ class Parts:
         tokens: gives the token source of a consent.
         ask: asks the Hub for a consent and files what it says.
         clock: dates a report when the database is away; otherwise only database time counts.
+        stopping: set when the process is to end: no consent, listing or page is begun any more.
     """
 
     store: Store
@@ -57,6 +58,7 @@ class Parts:
     tokens: Callable[[ConsentId], TokenSource]
     ask: Callable[[ConsentId], Awaitable[StoredConsent]]
     clock: Clock = field(default_factory=SystemClock)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Engine:
@@ -98,7 +100,9 @@ class Engine:
                 task.cancel()
             await asyncio.gather(renewing, *running.values(), return_exceptions=True)
             await self._give_back([claim for claim in claims if running[claim.id].cancelled()])
-        return BatchReport(stale=len(hints) - len(claims), runs=tuple(runs))
+        begun = tuple(report for report in runs if report is not None)
+        await self._give_back([claim for claim, report in zip(claims, runs, strict=True) if report is None])
+        return BatchReport(stale=len(hints) - len(claims), runs=begun, given_back=len(runs) - len(begun))
 
     async def sync_consent(self, claim: Claim, *, full: bool = False) -> RunReport:
         """Sync the connection of a claim that was taken, with its live consent, and end the claim.
@@ -122,7 +126,7 @@ class Engine:
         resources = permitted(
             consent.permissions,
             version=consent.version,
-            published=client.config.published,
+            published=client.config.published_in(consent.version),
             repeats=self._settings.account_details,
         )
         run = ConsentRun(
@@ -135,6 +139,7 @@ class Engine:
             resources=resources,
             ask=self._parts.ask,
             gates=self._gates,
+            stopping=self._parts.stopping,
             settings=self._settings,
             full=full,
         )
@@ -152,11 +157,11 @@ class Engine:
         )
         return report
 
-    async def _outlived(self, claim: Claim, lost: set[int], slots: asyncio.Semaphore) -> RunReport:
-        """One claim's run; whatever goes wrong in it stays its own."""
+    async def _outlived(self, claim: Claim, lost: set[int], slots: asyncio.Semaphore) -> RunReport | None:
+        """One claim's run; whatever goes wrong in it stays its own.  `None`: the process stopped before it began."""
         try:
             async with slots:
-                return await self.sync_consent(claim)
+                return None if self._parts.stopping.is_set() else await self.sync_consent(claim)
         except asyncio.CancelledError:
             if claim.id not in lost:
                 raise
@@ -230,7 +235,7 @@ class Engine:
         return await self._parts.store.atomically(step)
 
     async def _give_back(self, claims: Sequence[Claim]) -> None:
-        """The batch was cancelled (shutdown): what it did not end is due again at once, and no crash is counted."""
+        """The process stops: what the batch did not end is due again at once, and no crash is counted."""
         if not claims:
             return
         try:
@@ -239,7 +244,7 @@ class Engine:
             log.warning("claims not given back", claims=len(claims), error=error.code)
 
     async def _renew(
-        self, claims: Sequence[Claim], running: dict[int, "asyncio.Task[RunReport]"], lost: set[int]
+        self, claims: Sequence[Claim], running: dict[int, "asyncio.Task[RunReport | None]"], lost: set[int]
     ) -> None:
         """Renew the leases of what still runs; drop what is no longer ours."""
         while True:

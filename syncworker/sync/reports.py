@@ -124,10 +124,12 @@ class BatchReport:
     Attributes:
         stale: claims that were no longer ours when the batch began: skipped.
         runs: one for each claim worked on.
+        given_back: claims that were not begun because the process stops.
     """
 
     stale: int
     runs: Sequence[RunReport]
+    given_back: int = 0
 
     @property
     def outcomes(self) -> Mapping[str, int]:

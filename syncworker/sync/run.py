@@ -20,17 +20,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
+from pydantic import SecretStr
 
 from syncworker.consents.lifecycle import NEVER
 from syncworker.consents.tokens import GATE_S
 from syncworker.errors import (
     ConsentError,
     ConsentNotUsableError,
+    GateClosedError,
     LeaseLostError,
+    LFIBreakerOpenError,
     LFIRateLimitedError,
     RefusedError,
     SetupError,
     StandardViolationError,
+    StoppingError,
     SyncWorkerError,
     TokenBusyError,
     TransientError,
@@ -116,11 +120,11 @@ class Gates:
         """Pass an open gate.
 
         Raises:
-            LFIRateLimitedError: it is closed; says for how long.
+            GateClosedError: it is closed; says for how long.
         """
         rest = self._closed.get(slug, 0.0) - asyncio.get_running_loop().time()
         if rest > 0:
-            raise LFIRateLimitedError(f"{slug}: gate closed", retry_after=rest)
+            raise GateClosedError(f"{slug}: gate closed", retry_after=rest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +154,7 @@ class ConsentRun:
     Args:
         ask: asks the Hub for the consent and files what it says.
         resources: what the consent opens at this LFI, in reading order.
+        stopping: once set, no listing, slice or page is begun; what came is written, and the claim is given back.
         full: look at every item again, as if no page were known.
     """
 
@@ -166,6 +171,7 @@ class ConsentRun:
         ask: Callable[[ConsentId], Awaitable[StoredConsent]],
         gates: Gates,
         settings: SyncSettings,
+        stopping: asyncio.Event | None = None,
         full: bool = False,
     ) -> None:
         self._store = store
@@ -173,7 +179,8 @@ class ConsentRun:
         self._consent = consent
         self._known = known
         self._reader = reader
-        self._token = token
+        self._token = _until_stopped(token, stopping) if stopping else token
+        self._stopping = stopping
         self._resources = resources
         self._ask = ask
         self._gates = gates
@@ -256,10 +263,7 @@ class ConsentRun:
         """Walk one listing and keep what came of it."""
         async with self._slots:
             if self._stop is None:
-                try:
-                    self._gates.check(self._consent.lfi)
-                except LFIRateLimitedError as error:
-                    self._stop = error
+                self._stop = self._hindrance()
             if self._stop is not None:
                 self._broken[step.listing] = (_report(step, StepOutcome.SKIPPED), None)
                 return
@@ -302,8 +306,23 @@ class ConsentRun:
         if walk.error is not None:
             await self._broken_off(walk, walk.error)
 
+    def _hindrance(self) -> TransientError | None:
+        """Why nothing new may be begun just now."""
+        if self._stopping is not None and self._stopping.is_set():
+            return StoppingError("the process is stopping")
+        try:
+            self._gates.check(self._consent.lfi)
+        except LFIRateLimitedError as error:
+            return error
+        return None
+
     async def _broken_off(self, walk: Walk, error: SyncWorkerError) -> None:
         """What a walk that did not come to its end means for its listing."""
+        if isinstance(error, StoppingError):
+            self._stop = self._stop or error
+            skipped = replace(_report(walk.step, StepOutcome.SKIPPED), pages=len(walk.pages))
+            self._broken[walk.step.listing] = skipped, None
+            return
         meaning = await self._meaning(walk, error)
         self._broken[walk.step.listing] = self._attempt(walk, error, meaning)
 
@@ -322,7 +341,7 @@ class ConsentRun:
             case LFIRateLimitedError():
                 self._gates.close(self._consent.lfi, self._wait(error).total_seconds())
                 self._stop = self._stop or error
-            case ConsentError() | SetupError() | TokenBusyError():
+            case ConsentError() | SetupError() | TokenBusyError() | LFIBreakerOpenError():
                 self._stop = self._stop or error
         log.log(
             logging.INFO if meaning is ABSENT else logging.WARNING,
@@ -414,10 +433,8 @@ class ConsentRun:
 
     async def _one_slice(self, step: Step, cursors: Mapping[Listing, Cursor]) -> Mapping[Listing, Cursor]:
         """Walk one slice and write it with its cursor and coverage; gives back the cursors as they are then."""
-        try:
-            self._gates.check(self._consent.lfi)
-        except LFIRateLimitedError as error:
-            self._stop = error
+        self._stop = self._hindrance()
+        if self._stop is not None:
             return cursors
         walk = await fetch(
             step,
@@ -427,6 +444,9 @@ class ConsentRun:
             calls=self._calls.append,
             pages_max=self._settings.pages_max,
         )
+        if isinstance(walk.error, StoppingError):
+            self._stop = walk.error  # the slice is walked anew by whoever comes next
+            return cursors
         shown: Showing | None = None
         try:
             shown = show(walk, {})
@@ -559,10 +579,13 @@ class ConsentRun:
             calls=len(self._calls),
             steps=tuple(reports),
         )
-        await unit.runs.add(_run_row(report))
-        await unit.runs.add_calls([self._call_row(call) for call in self._calls])
-        if isinstance(self._stop, LFIRateLimitedError):
+        run_id = await unit.runs.add(_run_row(report))
+        await unit.runs.add_calls([self._call_row(call) for call in self._calls], run_id=run_id)
+        if isinstance(self._stop, LFIRateLimitedError) and not isinstance(self._stop, GateClosedError):
             await unit.lfis.close_gate(self._consent.lfi, until=report.due_at)
+        if isinstance(self._stop, StoppingError):
+            await unit.work.give_back([self._claim])
+            return report
         await unit.work.finish(
             self._claim, due_at=report.due_at, outcome=report.outcome.value, error=report.error, good=report.good
         )
@@ -579,6 +602,8 @@ class ConsentRun:
         if asked is None and isinstance(error, LFIRateLimitedError):
             asked = GATE_S  # every consent of the LFI waits: this one's bad ends must not say how long
         ladder = self._settings.retry_after(self._claim.attempts)
+        if isinstance(error, LFIBreakerOpenError) and any((call.status or 599) >= 500 for call in self._calls):
+            asked = max(asked or 0, ladder.total_seconds())  # whoever tripped it is not first in the row for the trial
         return ladder if asked is None else max(timedelta(seconds=asked), timedelta(seconds=1))
 
     def _next_due(self, reports: list[StepReport], *, now: datetime) -> datetime:
@@ -612,7 +637,24 @@ class ConsentRun:
             bytes_in=call.bytes_in,
             attended=call.attended,
             price_millifils=self._settings.data_get_millifils if call.price_class == "data" else 0,
+            attempt=call.attempt,
         )
+
+
+def _until_stopped(token: TokenSource, stopping: asyncio.Event) -> TokenSource:
+    """The same source while the process lives on.  A token is asked for before each page: there a walk ends."""
+
+    async def source(*, rejected: SecretStr | None = None) -> SecretStr:
+        if stopping.is_set():
+            raise StoppingError("the process is stopping")
+        try:
+            return await token(rejected=rejected)
+        except TokenBusyError as error:
+            if stopping.is_set():  # the vault begins no refresh any more
+                raise StoppingError("the process is stopping") from error
+            raise
+
+    return source
 
 
 def resting_until(status: str | None, *, now: datetime) -> datetime:

@@ -70,12 +70,14 @@ def prepared(bank: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
         database_url=f"sqlite:///{folder}/syncworker.db",
         data_dir=folder / "data",
         keyring=folder / "keyring",
-        client=ClientSettings(
-            client_id=bank["client"]["client_id"],
-            redirect_uri=bank["client"]["redirect_uri"],
-            signing_kid=bank["client"]["signing_kid"],
-            ca_bundle=Path(bank["ca_bundle"]),
-            **{name: folder / path for name, path in files.items()},
+        client=ClientSettings.model_validate(
+            {
+                "client_id": bank["client"]["client_id"],
+                "redirect_uri": bank["client"]["redirect_uri"],
+                "signing_kid": bank["client"]["signing_kid"],
+                "ca_bundle": Path(bank["ca_bundle"]),
+                **{name: folder / path for name, path in files.items()},
+            }
         ),
         lfis={
             "sandbox": LFISettings(

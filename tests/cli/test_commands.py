@@ -100,7 +100,16 @@ def test_setting_up_says_what_is_there(newcomer: Newcomer) -> None:
     assert said["upgrade"].stderr == "database schema is up to date\n"
     assert said["check"].json == {"schema": head(), "newest": True}
     assert said["list"].json == [
-        {"slug": "sandbox", "issuer": facts["issuer"], "versions": ["v2.1"], "declared_in": "settings"}
+        {
+            "slug": "sandbox",
+            "issuer": facts["issuer"],
+            "versions": ["v2.1"],
+            "declared_in": "settings",
+            "shown_to_customers_as": None,
+            "migrate_before": None,
+            "missing_since": None,
+            "allowed": True,
+        }
     ]
     assert (said["show"].json["client_id"], said["show"].json["base_url_v2.1"]) == (
         facts["client"]["client_id"],
@@ -147,7 +156,10 @@ def test_lists_show_the_consent_its_rows_and_its_token(newcomer: Newcomer) -> No
     )
     assert [(one["consent"], one["version"], one["lost"]) for one in tokens] == [(consent_id, 1, None)]
     assert (status.code, status.json["consents"], status.json["workers"]) == (1, {"Authorized": 1}, 0)
-    assert status.json["wrong"][0] == "no worker lives: run `syncworker up` or `syncworker worker`"
+    assert (status.json["wrong"][0], status.json["todo"][0]) == (
+        "no worker lives",
+        "run `syncworker up` or `syncworker worker`",
+    )
 
 
 def test_the_audit_finds_no_difference(newcomer: Newcomer) -> None:

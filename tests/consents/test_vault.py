@@ -616,6 +616,78 @@ async def test_a_batch_cut_short_is_due_again_at_once(house: House) -> None:
     assert await house.stored_is_current(consent_id)
 
 
+async def test_a_vault_that_stops_begins_no_refresh_and_counts_nothing(house: House) -> None:
+    """SIGTERM before the first call: nothing is sent, the row is due at once for another worker."""
+    consent_id = (await house.consented()).consent_id
+    vault = await house.vault()
+    house.clock.advance(seconds=450)
+    hints = await _claimed(house)
+    vault.stop()
+
+    report = await vault.token_batch(hints)
+
+    async with house.store.reading() as unit:
+        row = await unit.work.find(WorkKind.TOKEN, consent_id)
+    assert row is not None
+    assert report == TokenBatchReport(outcomes={Outcome.BUSY: 1}, stale=0)
+    assert (row.lease_until, row.crashes, row.attempts, row.due_at <= house.clock.now()) == (None, 0, 0, True)
+    assert house.refreshes() == []
+
+
+async def test_on_demand_a_refresh_scheduled_before_costs_no_call(house: House) -> None:
+    """The setting was changed: rows of the old schedule come to rest, and work still mints what it needs."""
+    consent_id = (await house.consented()).consent_id
+    vault = await house.vault(token_due=None)
+    house.clock.advance(seconds=590)
+
+    report = await vault.token_batch(await _claimed(house))
+    after_the_schedule = house.refreshes()
+    await vault.access_token(consent_id)
+
+    async with house.store.reading() as unit:
+        row = await unit.work.find(WorkKind.TOKEN, consent_id)
+    assert row is not None
+    assert (report.outcomes, after_the_schedule, house.refreshes(), row.due_at) == (
+        {Outcome.FRESH: 1},
+        [],
+        ["issued"],
+        NEVER,
+    )
+
+
+@pytest.mark.parametrize(
+    ("sync_in", "refreshed"),
+    [
+        pytest.param(timedelta(minutes=5), True, id="a sync within the next life"),
+        pytest.param(timedelta(hours=6), False, id="nobody needs a token for hours"),
+    ],
+)
+async def test_without_keep_warm_only_what_a_sync_will_use_is_refreshed(
+    house: House, sync_in: timedelta, refreshed: bool
+) -> None:
+    """What is left to cool is due again when a token minted then is good for the sync."""
+    completed = await house.consented()
+    consent_id = completed.consent_id
+    vault = await house.vault(keep_warm=False)
+    house.clock.advance(seconds=450)
+    sync_at = house.clock.now() + sync_in
+    async with house.store.writing() as unit:
+        await unit.work.schedule(WorkKind.SYNC, completed.connection_id, lfi=LFI, due_at=sync_at)
+        await unit.commit()
+
+    await vault.token_batch(await _claimed(house))
+
+    token = await house.token(consent_id)
+    async with house.store.reading() as unit:
+        row = await unit.work.find(WorkKind.TOKEN, consent_id)
+    assert row is not None
+    assert token.issued_at is not None
+    assert token.expires_at is not None
+    life = token.expires_at - token.issued_at
+    warm = token_due(consent_id, token.issued_at, token.expires_at)
+    assert (house.refreshes(), row.due_at) == ((["issued"], warm) if refreshed else ([], sync_at - life / 2))
+
+
 async def test_a_token_refreshed_meanwhile_is_not_refreshed_by_schedule(house: House) -> None:
     """A hint that waited in the queue costs no call when work has already minted a token."""
     consent_id = (await house.consented()).consent_id

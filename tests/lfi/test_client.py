@@ -444,6 +444,70 @@ async def test_a_consent_that_cannot_be_read_says_why(
         await client.read_consent(ConsentId("c-1"), calls=calls.append)
 
 
+CHAIN = f"{BASE_PATH}/account-access-consents"
+ROOT = {"Data": {"ConsentId": "c-1", "Status": "Revoked"}}
+NEXT = {"Data": {"ConsentId": "c-2", "BaseConsentId": "c-1", "Status": "Authorized"}}
+BARE = {"ConsentId": "c-2", "Status": "Authorized"}
+CHAINS = [
+    pytest.param(json_of([ROOT, NEXT]), ["c-1", "c-2"], id="bare array, as the standard has it"),
+    pytest.param(b"\xef\xbb\xbf" + json_of([ROOT]), ["c-1"], id="behind a byte order mark"),
+    pytest.param(json_of({"Data": [ROOT["Data"], NEXT["Data"]], "Links": {}}), ["c-1", "c-2"], id="wrapped once"),
+    pytest.param(json_of({"Data": [ROOT, NEXT]}), ["c-1", "c-2"], id="wrapped twice"),
+    pytest.param(json_of([BARE]), ["c-2"], id="without BaseConsentId, which is optional"),
+    pytest.param(json_of(ROOT), ["c-1"], id="a single one"),
+    pytest.param(json_of([]), [], id="none"),
+]
+
+
+@pytest.mark.parametrize(("body", "ids"), CHAINS)
+async def test_the_consents_of_a_chain_are_read_in_whatever_wrapping(
+    body: bytes, ids: list[str], bank: RawBank, client: LFIClient, calls: list[Call]
+) -> None:
+    """D-33; asked with a token of our own and the root in the query, encoded."""
+    bank.replies["/token"] = says(http(body=json_of({"access_token": "cc", "expires_in": 600})))
+    bank.replies[CHAIN] = says(http(body=body))
+
+    views = await client.consents_of_base(ConsentId("c-1"), calls=calls.append)
+
+    (request,) = bank.heard(CHAIN)
+    assert [view.consent_id for view in views] == ids
+    assert (request.target, request.headers["authorization"], calls[-1].operation, calls[-1].price_class) == (
+        f"{CHAIN}?baseConsentId=c-1",
+        "Bearer cc",
+        "GetAccountAccessConsentsByBaseConsentId",
+        "free",
+    )
+
+
+async def test_a_chain_nobody_knows_is_empty(bank: RawBank, client: LFIClient, calls: list[Call]) -> None:
+    """404 is listed for it; an id is encoded, never pasted."""
+    bank.replies["/token"] = says(http(body=json_of({"access_token": "cc", "expires_in": 600})))
+
+    assert await client.consents_of_base(ConsentId("c 1&x=/"), calls=calls.append) == ()
+    assert bank.heard(CHAIN)[0].target == f"{CHAIN}?baseConsentId=c%201%26x%3D%2F"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(json_of({"Data": {}}), id="empty object"),
+        pytest.param(json_of("c-1"), id="text"),
+        pytest.param(json_of([ROOT, 7]), id="a number among them"),
+        pytest.param(json_of([{"Data": {"ConsentId": "c-3"}}]), id="without status"),
+        pytest.param(json_of([{"ConsentId": "c-3", "BaseConsentId": "c-9", "Status": "Authorized"}]), id="of another"),
+    ],
+)
+async def test_a_chain_that_cannot_be_read_is_a_violation(
+    body: bytes, bank: RawBank, client: LFIClient, calls: list[Call]
+) -> None:
+    """Half a chain would look like a whole one."""
+    bank.replies["/token"] = says(http(body=json_of({"access_token": "cc", "expires_in": 600})))
+    bank.replies[CHAIN] = says(http(body=body))
+
+    with pytest.raises(StandardViolationError, match=r"^GetAccountAccessConsentsByBaseConsentId: "):
+        await client.consents_of_base(ConsentId("c-1"), calls=calls.append)
+
+
 async def test_cookies_of_the_token_side_are_not_kept(bank: RawBank, client: LFIClient, calls: list[Call]) -> None:
     """One customer's would go out with the next one's call."""
     bank.replies["/token"] = says(http(body=json_of(TOKENS), set_cookie="session=1; Path=/"))

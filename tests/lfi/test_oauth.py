@@ -127,6 +127,34 @@ def test_a_push_without_a_request_uri_is_a_violation(document: object) -> None:
         read_pushed(_answer(201, document), received_at=NOW)
 
 
+@pytest.mark.parametrize("status", [404, 405, 413, 415])
+def test_a_push_refused_without_a_word_is_a_definite_refusal(status: int) -> None:
+    """405 and 413 of the PAR endpoint have no body; nothing is in doubt, and asking again would not help."""
+    with pytest.raises(RefusedError) as caught:
+        read_pushed(_answer(status, body=b""), received_at=NOW)
+
+    assert (caught.value.status, caught.value.error_code) == (status, "")
+
+
+@pytest.mark.parametrize("token_type", ["Bearer", "bearer", "BEARER", None, "DPoP", 7])
+def test_a_token_of_another_type_does_not_cost_the_grant(token_type: object) -> None:
+    """The refresh token beside it may be the only live one; the data API will refuse what it does not take."""
+    document = {"access_token": "at", "refresh_token": "rt", "token_type": token_type, "expires_in": 600}
+
+    assert read_tokens(_answer(200, document), received_at=NOW).refresh_token is not None
+
+
+def test_an_answer_behind_a_byte_order_mark_is_read() -> None:
+    """Tokens, pushed requests and refusals alike."""
+    mark = b"\xef\xbb\xbf"
+    tokens = read_tokens(_answer(200, body=mark + json_of({"access_token": "at", "expires_in": 1})), received_at=NOW)
+    pushed = read_pushed(_answer(201, body=mark + json_of({"request_uri": "urn:x", "expires_in": 1})), received_at=NOW)
+
+    assert (tokens.access_token.get_secret_value(), pushed.request_uri) == ("at", "urn:x")
+    with pytest.raises(GrantLostError):
+        read_tokens(_answer(400, body=mark + json_of({"error": "invalid_grant"})), received_at=NOW)
+
+
 CONSENT = {"Data": {"ConsentId": "c-1", "Status": "Authorized", "Permissions": [["ReadBalances"], "ReadStatements"]}}
 
 

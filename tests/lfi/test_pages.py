@@ -5,6 +5,7 @@ import gzip
 import json
 import time
 import tracemalloc
+import uuid
 import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -24,7 +25,9 @@ from syncworker.errors import (
 )
 from syncworker.lfi.api import Attendance, LFIClient, Page
 from syncworker.lfi.directory import LFIConfig
+from syncworker.lfi.traffic import FreeTraffic
 from syncworker.lfi.transport import Call
+from syncworker.standard.operations import OperationClass
 from syncworker.standard.resources import BY_NAME, ResourceName
 from syncworker.standard.values import AccountId
 from syncworker.standard.versions import Version
@@ -129,6 +132,7 @@ async def test_a_request_carries_what_the_standard_wants_and_no_more(
         "user-agent": "syncworker/0.1.0",
     }
     assert interaction_id == calls[0].interaction_id
+    assert (uuid.UUID(interaction_id).version, str(uuid.UUID(interaction_id))) == (4, interaction_id)
 
 
 async def test_an_attended_call_says_so(bank: RawBank, client: LFIClient, tokens: Tokens, calls: list[Call]) -> None:
@@ -428,6 +432,37 @@ async def test_a_meta_nobody_can_read_counts_as_none(
     assert [(page.total_pages, page.first_available) for page in pages] == [(None, None), (3, None)]
 
 
+TOLERATED = [
+    pytest.param(b'{"Data":{}}', {}, id="nothing but an empty Data"),
+    pytest.param(b"\xef\xbb\xbf" + b'{"Data":{"a":1}}', {"a": 1}, id="byte order mark"),
+    pytest.param(b' \r\n{"Data": {"a":1}}\n', {"a": 1}, id="white space around it"),
+    pytest.param(b'{"Data":{},"Links":{"Self":"x","Next":""}}', {}, id="empty Next"),
+    pytest.param(b'{"Data":{},"Links":{"Self":7,"Next":null}}', {}, id="null Next, odd Self"),
+    pytest.param(b'{"Data":{},"Links":{},"Meta":null}', {}, id="null Meta"),
+    pytest.param(b'{"Data":{"a":1,"New":{"b":[]}},"More":[1],"Risk":{}}', {"a": 1, "New": {"b": []}}, id="extra"),
+    pytest.param(b'{"data":{"x":1},"Data":{"a":1}}', {"a": 1}, id="a member in another case beside it"),
+]
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "Application/JSON ; Charset=UTF-8", "application/x+json"])
+@pytest.mark.parametrize(("body", "data"), TOLERATED)
+async def test_a_page_that_is_a_little_odd_is_read(
+    body: bytes,
+    data: dict[str, object],
+    content_type: str,
+    bank: RawBank,
+    client: LFIClient,
+    tokens: Tokens,
+    calls: list[Call],
+) -> None:
+    """Fields missing or extra, media types in any spelling: what is needed is there."""
+    bank.says_pages(PATH, http(body=body, content_type=content_type))
+
+    (page,) = await _read(client, tokens, calls)
+
+    assert (json.loads(page.data), page.next_url) == (data, None)
+
+
 async def test_cookies_are_neither_kept_nor_sent(
     bank: RawBank, client: LFIClient, tokens: Tokens, calls: list[Call]
 ) -> None:
@@ -505,22 +540,51 @@ async def test_the_limiter_is_asked_before_each_attempt(
     bank: RawBank, config: LFIConfig, clock: MovableClock, tokens: Tokens, calls: list[Call]
 ) -> None:
     """The seam for the rate limit that all workers share."""
-    admitted: list[int] = []
+    admitted: list[tuple[str, int]] = []
 
-    async def admit() -> None:
-        admitted.append(len(bank.requests))
+    class Limiter(FreeTraffic):
+        async def admit(self, operations: OperationClass) -> None:
+            admitted.append((operations.value, len(bank.requests)))
 
     async def no_wait(_seconds: float) -> None:
         return None
 
-    client = LFIClient(config, clock=clock, admit=admit, sleep=no_wait)
+    client = LFIClient(config, clock=clock, traffic=Limiter(), sleep=no_wait)
     bank.says_pages(PATH, http(500), _page({}))
     try:
         await _read(client, tokens, calls)
     finally:
         await client.close()
 
-    assert admitted == [0, 1]
+    assert admitted == [("data", 0), ("data", 1)]
+
+
+async def test_beyond_the_retry_budget_the_first_failure_is_final(
+    bank: RawBank, config: LFIConfig, clock: MovableClock, tokens: Tokens, calls: list[Call]
+) -> None:
+    """One retry is granted and one is not; what was sent is on record with its number, and was told to the limits."""
+    granted = [True, False]
+    told: list[tuple[int, int | None]] = []
+
+    class Limiter(FreeTraffic):
+        def may_retry(self) -> bool:
+            return granted.pop(0)
+
+        def note(self, call: Call, headers: Mapping[str, str]) -> None:
+            told.append((call.attempt, call.status))
+
+    async def no_wait(_seconds: float) -> None:
+        return None
+
+    client = LFIClient(config, clock=clock, traffic=Limiter(), sleep=no_wait)
+    bank.says_pages(PATH, http(500), http(503), _page({}))
+    try:
+        with pytest.raises(LFIUnavailableError):
+            await _read(client, tokens, calls)
+    finally:
+        await client.close()
+
+    assert (told, [call.attempt for call in calls], granted) == ([(1, 500), (2, 503)], [1, 2], [])
 
 
 async def test_a_cancelled_call_is_on_record(

@@ -188,6 +188,34 @@ async def test_tokens_do_not_wait_behind_syncs(sqlite_site: Site) -> None:
     await site.until(lambda: site.done() == ["token consent-1"], within=10)
 
 
+async def test_a_bank_that_hangs_leaves_the_others_alone(sqlite_site: Site) -> None:
+    """Twelve batches of one LFI that never end, and two threads for syncs: another LFI's syncs run at once.
+
+    One bank's batches once took every thread that syncs may have, and kept them until their deadline.
+    """
+    site = sqlite_site
+    await due(site.database_url, SYNC, *(f"endless-{n}" for n in range(60)))
+    site.start("worker", TINY_LEASE_S="30")
+    site.start("beat")
+    await site.until_row(SYNC, "endless-0", lambda row: row.last_started_at is not None)
+
+    await due(site.database_url, SYNC, *(f"connection-{n}" for n in range(20)), lfi="waha")
+
+    await site.until(lambda: len(site.done()) == 20)
+    assert sorted(site.done()) == sorted(f"sync connection-{n}" for n in range(20))
+
+
+async def test_a_batch_that_lasts_frees_its_thread(sqlite_site: Site) -> None:
+    """Six batches of one LFI that never end begin one after the other, on one thread."""
+    site = sqlite_site
+    await due(site.database_url, SYNC, *(f"endless-{n}" for n in range(6)))
+    site.start("worker", TINY_LEASE_S="60", TINY_THREADS="3")
+    site.start("beat")
+
+    for n in range(6):
+        await site.until_row(SYNC, f"endless-{n}", lambda row: row.last_started_at is not None)
+
+
 async def test_sigterm_ends_a_busy_worker_and_its_rows_are_due_at_once(sqlite_site: Site) -> None:
     """Runs get their patience, then are cancelled and give their rows back; no lease has to run out."""
     site = sqlite_site

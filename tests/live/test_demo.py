@@ -37,14 +37,20 @@ def proved(demo: Spawned) -> list[str]:
     return [claim for claim in PROVED if re.search(rf"✓ .*{re.escape(claim)}", demo.output())]
 
 
+def shown(demo: Spawned) -> set[tuple[str, str]]:
+    """LFIs with the version of their consents, from the demo's table."""
+    return set(re.findall(r"^(bank-[a-z]+) +(v\d\.\d) +\S+ +[0-9a-f]{8}…", demo.output(), re.MULTILINE))
+
+
 def test_without_a_terminal_the_demo_proves_its_claims_and_ends_by_itself(
     worker_process: Nursery, tmp_path: Path
 ) -> None:
-    """SQLite and a broker of its own: the two defaults of a newcomer."""
+    """SQLite and a broker of its own: the two defaults of a newcomer; three customers, each at a bank of its own."""
     demo = worker_process.syncworker("demo", "--customers", CUSTOMERS, cwd=tmp_path)
 
     assert demo.wait(timeout=200) == 0, demo.output()
     assert proved(demo) == list(PROVED), demo.output()
+    assert shown(demo) == {("bank-one", "v2.1"), ("bank-two", "v2.0"), ("bank-three", "v1.2")}, demo.output()
     assert demo.output().count("\n0 differences") == 3, demo.output()
     assert left_behind(worker_process, within=5) == []
 

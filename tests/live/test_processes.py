@@ -237,6 +237,44 @@ def test_a_dead_program_is_started_again_after_a_wait() -> None:
     assert lines[0] == "supervisor | mayfly ended with status 3, starting it again in 1 s"
 
 
+def test_a_hung_program_is_asked_to_end_then_killed_then_started_again() -> None:
+    """It lives, and its watch says that it does not get on; a deaf one has its grace, and no more."""
+    now = [0.0]
+    lines: list[str] = []
+    program = Program(name="deaf", argv=STUBBORN, grace=10)
+    supervisor = Supervisor(
+        [program],
+        hung=lambda _name, child: "no progress" if child.pid == first else None,
+        write=lines.append,
+        timer=lambda: now[0],
+    )
+    supervisor.start()
+    first = supervisor.children()["deaf"]
+    assert soon(lambda: lines == ["deaf | up"])
+    supervisor.poll()
+    now[0] = 9.0
+    supervisor.poll()
+    within_its_grace = supervisor.children()
+    now[0] = 10.0
+    supervisor.poll()
+    assert soon(lambda: not supervisor.children())
+    supervisor.poll()
+    now[0] = 20.0
+    supervisor.poll()
+    second = supervisor.children()["deaf"]
+    supervisor.poll()
+    supervisor.poll()
+    left_alone = supervisor.children()
+    os.killpg(second, signal.SIGKILL)
+    supervisor.stop()
+
+    assert (within_its_grace, left_alone) == ({"deaf": first}, {"deaf": second})
+    assert [line for line in lines if line.startswith("supervisor")] == [
+        "supervisor | deaf hangs (no progress), ending it",
+        "supervisor | deaf ended with status -9, starting it again in 1 s",
+    ]
+
+
 def test_a_dead_broker_is_started_again(tmp_path: Path) -> None:
     """The supervisor brings it back with what it had on disk."""
     broker = EmbeddedBroker(tmp_path)

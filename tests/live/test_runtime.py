@@ -214,6 +214,61 @@ def test_nothing_begins_after_stop(runtime: Runtime[Parts]) -> None:
         runtime.run(never(), deadline=5)
 
 
+def test_a_run_that_lasts_is_left_to_the_loop(runtime: Runtime[Parts], caplog: pytest.LogCaptureFixture) -> None:
+    """The thread goes on; the run keeps its deadline, and its bad end is told."""
+    begun, ended = threading.Event(), threading.Event()
+
+    async def last() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    waited = runtime.run_or_leave(last(), deadline=0.3, patience=0.05, left_max=1)
+
+    assert (waited, begun.is_set(), runtime.busy) == (False, True, 0)
+    assert ended.wait(10)
+    runtime.stop(grace=2)
+    assert [record.message for record in caplog.records] == ["a run nobody waited for ended badly: deadline_exceeded"]
+
+
+def test_no_more_runs_are_left_than_fit(runtime: Runtime[Parts]) -> None:
+    """The second thread waits to the end; once the first run has ended, there is room again."""
+    release = asyncio.Event()
+
+    async def last() -> None:
+        await release.wait()
+
+    async def short() -> None:
+        await asyncio.sleep(0.1)
+
+    async def let_go() -> None:
+        release.set()
+
+    first = runtime.run_or_leave(last(), deadline=30, patience=0.01, left_max=1)
+    second = runtime.run_or_leave(short(), deadline=30, patience=0.01, left_max=1)
+    runtime.run(let_go(), deadline=5)
+
+    assert (first, second) == (False, True)
+
+
+def test_stop_ends_a_run_that_was_left(runtime: Runtime[Parts]) -> None:
+    """As if somebody still waited for it: cancelled after the patience, its cleanup done."""
+    cleaned = threading.Event()
+
+    async def last() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cleaned.set()
+
+    runtime.run_or_leave(last(), deadline=60, patience=0.05, left_max=1)
+    runtime.stop(grace=2, patience=0.05)
+
+    assert cleaned.is_set()
+
+
 def test_the_watchdog_ends_a_process_whose_loop_hangs() -> None:
     """A run that holds the loop itself past its hard limit costs the process its life."""
     died = threading.Event()

@@ -10,7 +10,7 @@ from syncworker.store.work import WorkKind
 
 pytestmark = pytest.mark.unit
 
-OURS = ("sync_batch", "tick", "token_batch")
+OURS = ("canary", "sync_batch", "tick", "token_batch")
 
 
 def test_the_tasks_are_these() -> None:
@@ -45,11 +45,27 @@ def test_delivery_of_every_task(name: str) -> None:
 
 def test_each_kind_of_work_has_its_queue() -> None:
     """A token refresh never stands behind a sync, nor a tick behind either; a worker consumes all three."""
-    routes = {name: tasks.app.amqp.router.route({}, name)["queue"].name for name in OURS}
+    routes = {name: tasks.app.amqp.router.route({}, name)["queue"].name for name in OURS if name != "canary"}
 
     assert routes == {"sync_batch": "sync", "tick": "tick", "token_batch": "token"}
     assert sorted(tasks.app.amqp.queues.consume_from) == ["sync", "tick", "token"]
     assert set(tasks.TASKS) == set(WorkKind)
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "amqps", "pyamqp"])
+def test_rabbitmq_gets_options_of_its_own(scheme: str, tmp_path: Path) -> None:
+    """Those of Redis mean nothing to an AMQP connection, which would wait for ever without a timeout."""
+    before = {name: tasks.app.conf[name] for name in ("broker_url", "broker_transport_options", "beat_schedule")}
+    try:
+        tasks.configure(f"{scheme}://127.0.0.1:9//", 5, tmp_path / "data")
+        options = tasks.app.conf.broker_transport_options
+    finally:
+        tasks.app.conf.update(before)
+
+    assert (sorted(options), options["confirm_publish"]) == (
+        ["confirm_publish", "connect_timeout", "read_timeout", "write_timeout"],
+        True,
+    )
 
 
 def test_values_of_the_worker() -> None:
@@ -68,7 +84,7 @@ def test_values_of_the_worker() -> None:
 
 
 def test_settings_reach_the_app(tmp_path: Path) -> None:
-    """Broker, tick and threads; ticks nobody took within a tick are dropped."""
+    """Broker, tick and threads; a tick outlives a clock that is minutes off."""
     before = {name: tasks.app.conf[name] for name in ("broker_url", "worker_concurrency", "beat_schedule")}
     try:
         tasks.configure("redis+socket:///run/broker.sock", 2.5, tmp_path / "data", threads=12)
@@ -80,6 +96,6 @@ def test_settings_reach_the_app(tmp_path: Path) -> None:
     assert found == (
         "redis+socket:///run/broker.sock",
         12,
-        {"tick": {"task": "tick", "schedule": 2.5, "options": {"expires": 2.5}}},
+        {"tick": {"task": "tick", "schedule": 2.5, "options": {"expires": 600.0}}},
     )
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700

@@ -1,18 +1,21 @@
 """A worker with a tiny application: real app, table, broker and dispatcher; instead of calling a bank it takes notes.
 
 Run as `python -m tests.live.tiny worker|beat`; the environment names database, broker, folder and what to do.
-A subject tells what happens to it: `kill-…` ends the process in the middle, `endless-…` takes a minute.
+A subject tells what happens to it: `kill-…` ends the process in the middle, `endless-…` takes a minute, `block-…`
+holds the event loop itself for as long, the first time.
 """
 
 import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
 from syncworker import tasks
+from syncworker.processes import process_name
 from syncworker.schedule.claims import Batch, Dispatcher
 from syncworker.standard.values import Slug
 from syncworker.store.unit_of_work import Store
@@ -30,9 +33,11 @@ class TinyApplication:
     def __init__(self, database_url: str, notes: Path) -> None:
         self._store = Store(database_url)
         self._notes = notes
-        name = f"tiny-{os.getpid()}"
-        self._dispatcher = Dispatcher(self._store, name=name, batch_size=5, lease=LEASE)
+        self._dispatcher = Dispatcher(self._store, name=process_name(), batch_size=5, lease=LEASE)
+        self.arrive = self._dispatcher.arrive
         self.progress = self._dispatcher.progress
+        self.canaries = self._dispatcher.canaries
+        self.canary = self._dispatcher.canary
         self.give_back = self._dispatcher.give_back
         self.leave = self._dispatcher.leave
 
@@ -45,6 +50,13 @@ class TinyApplication:
     async def token_batch(self, claims: Sequence[tuple[int, int]]) -> None:
         await self._work(claims)
 
+    async def pulse(self, *, busy: bool) -> None:
+        if busy:
+            await self.progress()
+
+    def stop(self) -> None:
+        """Its runs end when they are cancelled."""
+
     async def close(self) -> None:
         await self._store.close()
 
@@ -56,6 +68,8 @@ class TinyApplication:
         try:
             if claim.subject.startswith("kill-"):
                 os.kill(os.getpid(), signal.SIGKILL)
+            if claim.subject.startswith("block-") and claim.gen == 1:
+                time.sleep(60)  # noqa: ASYNC251  the fault itself
             await asyncio.sleep(60 if claim.subject.startswith("endless-") else 0.01)
         except asyncio.CancelledError:
             await self._store.atomically(lambda unit: unit.work.give_back([claim]))
@@ -92,14 +106,16 @@ def main(role: str) -> None:
         TICK_S,
         Path(os.environ["TINY_NOTES"]).parent / "data",
         threads=int(os.environ.get("TINY_THREADS", "4")),
-        batch_deadline=120,
+        batch_deadline=float(os.environ.get("TINY_DEADLINE_S", "120")),
         patience=1,
+        hard_limit=float(os.environ.get("TINY_HARD_LIMIT_S", "30")),
+        worker=process_name() if role == "worker" else None,
         build=build,
     )
     if role == "beat":
         tasks.app.start(tasks.beat_arguments())
     else:
-        tasks.app.worker_main(tasks.worker_arguments())
+        tasks.app.worker_main(tasks.worker_arguments(worker=process_name()))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
+from syncworker.consents.lifecycle import NEVER
 from syncworker.standard.values import Slug
 from syncworker.store.tables import lfi as lfi_table
 from syncworker.store.tables import work
@@ -549,9 +550,40 @@ async def test_the_summary_counts_every_lfi_and_kind(desk: Desk, clock: ManualCl
 
     assert summary == [
         WorkSummary(lfi=NOOR, kind=SYNC, rows=4, due=2, late=2 * HOUR, leased=1, parked=1),
-        WorkSummary(lfi=WAHA, kind=TOKEN, rows=1, due=0, late=timedelta(), leased=0, parked=0),
+        WorkSummary(
+            lfi=WAHA, kind=TOKEN, rows=1, due=0, late=timedelta(), leased=0, parked=0, next_due=clock.now() + HOUR
+        ),
     ]
     assert next_due == (clock.now() - 2 * HOUR, clock.now() + HOUR)
+
+
+async def test_troubled_rows_are_those_that_did_not_end_well(desk: Desk, clock: ManualClock) -> None:
+    """Parked first, then the longest without a good end; a good end, and a consent that ended, leave the list."""
+    await desk.due("well", "mended", "failing", "worse", "ended", "parked")
+    claims = {claim.subject: claim for claim in await desk.claim()}
+    for claim in claims.values():
+        assert await desk.take(claim) is not None
+    for subject in ("well", "failing"):
+        await desk.finish(claims[subject])
+    clock.advance(hours=2)
+    claims |= {claim.subject: claim for claim in await desk.claim()}
+    for subject in ("mended", "failing", "worse", "ended", "parked"):
+        taken = await desk.take(claims[subject])
+        await desk.finish(taken or claims[subject], good=False)
+    async with desk.store.writing() as unit:
+        await unit.work.park(claims["parked"].id, error=CRASHED)
+        await unit.work.schedule(SYNC, "ended", lfi=NOOR, due_at=NEVER)
+        await unit.work.schedule(SYNC, "mended", lfi=NOOR, due_at=clock.now())
+        await unit.commit()
+    mended = next(claim for claim in await desk.claim() if claim.subject == "mended")
+    assert await desk.take(mended) is not None
+    await desk.finish(mended)
+
+    async with desk.store.reading() as unit:
+        troubled = [row.subject for row in await unit.work.troubled(SYNC)]
+        (summary,) = await unit.work.summary()
+
+    assert (troubled, summary.failing) == (["parked", "worse", "failing"], 2)
 
 
 async def test_liveness_is_progress(desk: Desk, clock: ManualClock) -> None:

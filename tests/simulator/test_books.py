@@ -210,8 +210,8 @@ async def test_rates_are_locked_open_or_unseen(tpp: TPP, sandbox: Sandbox, books
     """As far as the consent may know."""
     told: list[Any] = []
     for user, permissions in (
-        (sandbox.users[0], tuple(Permission)),
-        (sandbox.users[1], tuple(Permission)),
+        (sandbox.users[0], None),
+        (sandbox.users[1], None),
         (sandbox.users[0], (Permission.ReadAccountsBasic, Permission.ReadProduct)),
     ):
         tokens = await tpp.consent(permissions, user=user)

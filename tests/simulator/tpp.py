@@ -20,11 +20,10 @@ from joserfc.jwk import RSAKey
 from syncworker.simulator.identity import Client
 from syncworker.simulator.sandbox import Sandbox
 from syncworker.standard.consents import ConsentRequest, authorization_details
-from syncworker.standard.permissions import Permission
+from syncworker.standard.permissions import askable
 from syncworker.standard.versions import Version
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-ALL: Final = tuple(Permission)
 ABSENT: Final = object()
 """A member to leave out."""
 
@@ -59,10 +58,13 @@ class Draft:
 
 
 class TPP:
-    """The registered client of a sandbox."""
+    """The registered client of a sandbox, asking in one version; the newest the bank serves unless told."""
 
-    def __init__(self, sandbox: Sandbox, *, certificate: tuple[Path, Path] | None = None) -> None:
+    def __init__(
+        self, sandbox: Sandbox, *, version: Version | None = None, certificate: tuple[Path, Path] | None = None
+    ) -> None:
         self.sandbox = sandbox
+        self.version = version or sandbox.versions[-1]
         self.registered: Client = sandbox.client
         self.key = RSAKey.import_key(self.registered.signing_key.read_bytes())
         context = ssl.create_default_context(cafile=str(sandbox.ca_bundle))
@@ -95,11 +97,14 @@ class TPP:
     def assertion(self, **bent: Any) -> dict[str, str]:
         return {"client_assertion_type": ASSERTION_TYPE, "client_assertion": self.sign(self.assertion_claims(**bent))}
 
-    def draft(self, permissions: tuple[str, ...] = ALL, **request: Any) -> Draft:
+    def draft(self, permissions: tuple[str, ...] | None = None, **request: Any) -> Draft:
         now = datetime.now(UTC)
         verifier = secrets.token_urlsafe(48)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
-        asked = ConsentRequest(permissions=permissions, **{"expires_at": now + timedelta(days=90)} | request)
+        asked = ConsentRequest(
+            permissions=askable(self.version) if permissions is None else permissions,
+            **{"expires_at": now + timedelta(days=90)} | request,
+        )
         client_id = self.registered.client_id
         claims = {
             "iss": client_id,
@@ -114,7 +119,7 @@ class TPP:
             "nonce": str(uuid.uuid4()),
             "code_challenge": challenge,
             "code_challenge_method": "S256",
-            "authorization_details": authorization_details(asked, version=Version.V2_1),
+            "authorization_details": authorization_details(asked, version=self.version),
         }
         return Draft(claims, {}, verifier)
 
@@ -130,11 +135,12 @@ class TPP:
         return f"{self.sandbox.issuer}/consent-page/authorize?{urlencode(query | {'request_uri': request_uri})}"
 
     async def token(self, **fields: str) -> httpx.Response:
-        return await self.http.post(f"{self.sandbox.addresses.tokens}/token", data=self.assertion() | fields)
+        form = self.assertion() | ({} if self.version is Version.V2_1 else {"client_id": self.registered.client_id})
+        return await self.http.post(f"{self.sandbox.addresses.tokens}/token", data=form | fields)
 
     async def code(self, draft: Draft, *, user: str, **deciding: Any) -> dict[str, str]:
         pushed = await self.push(draft)
-        assert pushed.status_code == 200, pushed.text
+        assert pushed.status_code in (200, 201), pushed.text
         url = await self.sandbox.decide(self.authorization_url(pushed.json()["request_uri"]), user=user, **deciding)
         return {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
 
@@ -143,7 +149,12 @@ class TPP:
         return await self.token(grant_type="authorization_code", **fields | bent)
 
     async def consent(
-        self, permissions: tuple[str, ...] = ALL, *, user: str | None = None, accounts: Any = None, **request: Any
+        self,
+        permissions: tuple[str, ...] | None = None,
+        *,
+        user: str | None = None,
+        accounts: Any = None,
+        **request: Any,
     ) -> Tokens:
         draft = self.draft(permissions, **request)
         back = await self.code(draft, user=user or self.sandbox.users[0], accounts=accounts)
@@ -165,7 +176,7 @@ class TPP:
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
         headers |= options.pop("headers", {})
-        url = path if path.startswith("https:") else self.sandbox.resource_base_url + path
+        url = path if path.startswith("https:") else self.sandbox.resource_base_urls[self.version] + path
         return await self.http.request(method, url, headers={k: v for k, v in headers.items() if v}, **options)
 
     async def get(self, path: str, token: str | None, **options: Any) -> httpx.Response:

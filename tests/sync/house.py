@@ -19,7 +19,7 @@ from syncworker.lfi.directory import LFIConfig
 from syncworker.lfi.keys import SigningKey, TransportCertificate
 from syncworker.simulator.sandbox import Sandbox
 from syncworker.standard.consents import ConsentRequest
-from syncworker.standard.permissions import Permission
+from syncworker.standard.permissions import Permission, in_words_of
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import AccountId, ConsentId, Slug
 from syncworker.standard.versions import Version
@@ -123,11 +123,12 @@ class Product:
             Parts(store=self.store, clients=clients, tokens=self.vault.source, ask=self.lifecycle.ask), self.settings
         )
 
-    async def consented(self, user: int = 0, **changes: Any) -> ConsentId:
-        """The bank's n-th customer consents to everything, for ninety days."""
-        asked: dict[str, Any] = {"permissions": EVERYTHING, "expires_at": self.clock.now() + timedelta(days=90)}
+    async def consented(self, user: int = 0, *, version: Version | None = None, **changes: Any) -> ConsentId:
+        """The bank's n-th customer consents to everything a version has, for ninety days."""
+        everything = in_words_of(version or self.bank.versions[-1], EVERYTHING)
+        asked: dict[str, Any] = {"permissions": everything, "expires_at": self.clock.now() + timedelta(days=90)}
         request = ConsentRequest(**asked | changes)
-        started = await self.authorizer.begin(LFI, request, user_ref=f"customer-{user}")
+        started = await self.authorizer.begin(LFI, request, user_ref=f"customer-{user}", version=version)
         completed = await self.authorizer.complete(await self.bank.approve(started.url, user=self.bank.users[user]))
         self.consents.append(completed.consent_id)
         return completed.consent_id
@@ -263,7 +264,7 @@ def config_of(bank: Sandbox, *, connections: int) -> LFIConfig:
         slug=LFI,
         issuer=bank.issuer,
         discovery_url=bank.discovery_url,
-        base_urls={Version.V2_1: bank.resource_base_url},
+        base_urls=bank.resource_base_urls,
         client_id=client.client_id,
         redirect_uri=client.redirect_uri,
         signing_key=SigningKey.load(client.signing_key, client.signing_kid),

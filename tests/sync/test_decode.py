@@ -256,3 +256,46 @@ def test_the_canonical_form_keeps_what_matters(one: bytes, other: bytes) -> None
 def test_a_record_says_nothing_about_itself() -> None:
     """Neither its repr nor the page's shows what the LFI sent."""
     assert "Noor" not in repr(read(N.TRANSACTIONS, TRANSACTION))
+
+
+JWE = "a.b.c.d.e"
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        pytest.param(
+            {"ProductId": "P-1", "ProductType": "Loan", "LendingRates": [{"LendingRateType": "Fixed", "Rate": "4"}]},
+            (None, None, "open"),
+            id="v1.2",
+        ),
+        pytest.param(
+            {"ProductId": "P-1", "ProductType": "Loan", "LendingRates": JWE, "IsSecured": True},
+            (None, True, "locked"),
+            id="v2.0",
+        ),
+        pytest.param(
+            {"ShariaStructure": "Ijara", "IsSecured": False, "FinanceRates": {"RateType": "FixedProfit"}},
+            ("Ijara", False, "open"),
+            id="v2.1",
+        ),
+        pytest.param({"FinanceRates": JWE, "LendingRates": []}, (None, None, "locked"), id="both: the newer name wins"),
+    ],
+)
+def test_a_product_fills_its_columns_in_every_version(item: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    """Other names are alternatives of one column; what a version lacks is NULL, and neither is an oddity."""
+    names = ("sharia_structure", "is_secured", "finance_rates")
+    assert tuple(columns(N.PRODUCT, item)[name] for name in names) == expected
+    assert dict(read(N.PRODUCT, item).notes) == {}
+
+
+def test_words_of_older_versions_are_kept() -> None:
+    """A personal loan stays one, a party without a category is read, an instant as v1.1 wrote it is understood."""
+    account = {"AccountId": "a", "AccountSubType": "PersonalLoan", "OpeningDate": "2024-01-31T10:00:00+0300"}
+    told = columns(N.ACCOUNTS, account)
+    assert (told["account_sub_type"], told["opening_date"]) == (
+        "PersonalLoan",
+        datetime(2024, 1, 31, 7, tzinfo=UTC),
+    )
+    party = {"PartyId": "p", "VerifiedClaims": [{"Claims": {"ResidentialAddress": {"Formatted": "Dubai"}}}]}
+    assert set(columns(N.PARTIES, party).values()) == {None}

@@ -1,0 +1,223 @@
+"""Say what is wrong and what to do about it, from what the tables hold: for whoever is called at three in the morning.
+
+In: plain values.  Out: lines, worst first.  No I/O.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from syncworker.cli.show import cell, span
+from syncworker.schedule.breaker import RETRY_SHARE, standing
+from syncworker.schedule.claims import OPERATIONS
+from syncworker.standard.operations import OperationClass
+from syncworker.standard.values import Slug
+from syncworker.store.breakers import Breaker
+from syncworker.store.clocks import ClockOffset
+from syncworker.store.lfis import Gate
+from syncworker.store.runs import TrafficRow
+from syncworker.store.work import WorkSummary
+
+LATE: Final = timedelta(minutes=5)
+LASTING: Final = timedelta(minutes=30)
+"""An LFI that is away for longer is worth a call to it; before that most come back by themselves."""
+
+RETRIES_TOLD_FROM: Final = 50
+"""Calls in the time looked at; of fewer a tenth is a few."""
+
+ADVICE: Final[Mapping[str, str]] = {
+    "client_rejected": "`doctor` looks at keys, certificate and clock; is our registration active?  then `lfis retry`",
+    "consent_deadline": "time mends it; if it repeats, raise consent_deadline or calls_per_second",
+    "consent_not_usable": "the customer has to act at the bank; `consents show` has the status",
+    "crashed": "it ended its worker each time: read the workers' logs, then `consents sync` puts it back",
+    "deadline_exceeded": "time mends it; if it repeats, raise batch_deadline",
+    "grant_lost": "ask the customer for a new consent: `consents authorize`",
+    "lease_lost": "nothing: a newer run has taken over",
+    "lfi_breaker_open": "nothing was sent; `status` says when it is tried again",
+    "lfi_gate_closed": "nothing was sent; `status` says when the LFI lets us in again",
+    "lfi_rate_limited": "time mends it; if it repeats, lower lfis.<slug>.calls_per_second",
+    "lfi_unavailable": "time mends it; if it lasts, ask the LFI with the interaction ids of `syncs show`",
+    "refused": "the LFI refuses this listing to this consent; ask it with the interaction ids of `syncs show`",
+    "seal": "the key ring lacks a key: restore it",
+    "settings": "`doctor` names the setting",
+    "setup": "`doctor` names what is missing",
+    "standard_violation": "the LFI must mend it: report it with the interaction ids of `syncs show`",
+    "store_": "look after the database; the work comes back by itself",
+    "stopping": "nothing: the worker ended, and the row is due again at once",
+    "token_busy": "time mends it",
+    "truncated": "the listing is larger than we take, or leads astray: report it with the interaction ids",
+    "unexpected": "a bug of ours: report it with the worker's log",
+}
+"""What to do about a run that ended with a code, by the code's first part."""
+
+OTHERWISE: Final = "`syncs show` has the details"
+
+
+def advice_of(code: str | None) -> str:
+    """What to do about an error's code, alone or with what a run adds to it (`refused_403:Consent.Suspended`)."""
+    known = [(name, advice) for name, advice in ADVICE.items() if (code or "").startswith(name)]
+    return max(known, key=lambda one: len(one[0]))[1] if known else OTHERWISE
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One thing that is wrong, and what to do."""
+
+    what: str
+    do: str
+
+    def __str__(self) -> str:
+        return f"{self.what} → {self.do}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Why one class of calls at one LFI gets less than all of it.
+
+    Attributes:
+        state: `gated`, `open`, `trial` or `ramp`.
+        until: when it is let through again, or tried; `None` on the ramp.
+        why: stable code of what tripped the breaker; `rate_limited` behind a gate, `recovering` on the ramp.
+        share: of rate and slots.
+        since: when the trouble began.
+    """
+
+    lfi: Slug
+    operations: OperationClass
+    state: str
+    until: datetime | None
+    why: str
+    share: float
+    since: datetime | None
+
+
+def holds(
+    gates: Mapping[Slug, Gate], breakers: Mapping[tuple[Slug, OperationClass], Breaker], *, now: datetime
+) -> list[Hold]:
+    """Every class of calls that gets less than all now; by LFI and class."""
+    keys = {(slug, operations) for slug in gates for operations in OperationClass} | set(breakers)
+    found = []
+    for slug, operations in sorted(keys):
+        gate, breaker = gates.get(slug), breakers.get((slug, operations))
+        held = standing(gate, breaker, now=now)
+        if held.share >= 1.0:
+            continue
+        is_open = breaker is not None and breaker.closed_at is None and not held.gated
+        found.append(
+            Hold(
+                lfi=slug,
+                operations=operations,
+                state="gated" if held.gated else "open" if held.until else "trial" if held.trial else "ramp",
+                until=held.until,
+                why=breaker.reason if is_open and breaker else "rate_limited" if held.gated else "recovering",
+                share=held.share,
+                since=breaker.opened_at if is_open and breaker else gate.closed_at if held.gated and gate else None,
+            )
+        )
+    return found
+
+
+def why_late(row: WorkSummary, held: Sequence[Hold], *, slots: int, declared: Collection[str], working: bool) -> str:
+    """Why due rows of a kind at an LFI wait; the first reason that holds."""
+    if row.lfi not in declared:
+        return "the LFI is not declared any more"
+    for hold in held:
+        if hold.lfi == row.lfi and hold.operations is OPERATIONS[row.kind]:
+            return _held(hold)
+    if not working:
+        return "nobody works"
+    if row.leased >= slots:
+        return f"all {slots} slots are in work"
+    return "more is due than the workers get done"
+
+
+def troubles(
+    *,
+    now: datetime,
+    workers: int,
+    beats: int,
+    work: Sequence[WorkSummary],
+    held: Sequence[Hold],
+    traffic: Sequence[TrafficRow],
+    lost: int,
+    clocks: Sequence[ClockOffset],
+    slots: int,
+    declared: Collection[str],
+) -> list[Trouble]:
+    """What a person should look at, worst first.
+
+    Args:
+        lost: consents that need the user again.
+        slots: `consents_at_once`.
+        declared: slugs of the LFIs we can call.
+    """
+    found = []
+    working = workers > 0 and beats > 0
+    if work and not workers:
+        found.append(Trouble("no worker lives", "run `syncworker up` or `syncworker worker`"))
+    if work and not beats:
+        found.append(Trouble("no tick came lately", "run `syncworker beat`"))
+    found += [_of_hold(hold, now=now) for hold in held if _is_told(hold)]
+    for row in work:
+        if row.late > LATE:
+            why = why_late(row, held, slots=slots, declared=declared, working=working)
+            what = f"{row.lfi} {row.kind.value}: {row.due} due, the oldest for {span(row.late)}: {why}"
+            found.append(Trouble(what, _do_about_late(why)))
+        if row.parked:
+            what = f"{row.lfi} {row.kind.value}: {row.parked} parked after crashes"
+            found.append(Trouble(what, "`syncs failed` names them; `consents sync` puts one back"))
+    for row in work:
+        if row.failing:
+            what = f"{row.lfi} {row.kind.value}: {row.failing} of {row.rows} ended badly"
+            found.append(Trouble(what, "`syncs failed` says why" if row.kind.value == "sync" else "`tokens status`"))
+    for one in traffic:
+        if one.retried > max(one.calls * RETRY_SHARE, 1) and one.calls >= RETRIES_TOLD_FROM:
+            what = f"{one.lfi}: {one.retried} of {one.calls} calls were short retries"
+            found.append(Trouble(what, "the budget is spent: failures are final until the row's next try"))
+    if lost:
+        found.append(Trouble(f"{lost} consents need the user again", "`syncworker consents list` says why"))
+    for clock in clocks:
+        if clock.wrong:
+            what = f"clock of {clock.host} is {span(abs(clock.offset))} from {clock.peer.rstrip(':')}"
+            found.append(Trouble(what, "set the clock (NTP): assertions and leases depend on it"))
+    return found
+
+
+def _is_told(hold: Hold) -> bool:
+    """A gate is closed for all classes: told once."""
+    return hold.state in ("open", "trial") or (hold.state == "gated" and hold.operations is OperationClass.DATA)
+
+
+def _of_hold(hold: Hold, *, now: datetime) -> Trouble:
+    what = f"{hold.lfi} {'all' if hold.state == 'gated' else hold.operations.value} calls: {_held(hold)}"
+    if hold.why.startswith("client_rejected"):
+        return Trouble(what, ADVICE["client_rejected"])
+    if hold.state == "gated":
+        return Trouble(what, "nothing; if it repeats, lower calls_per_second for this LFI")
+    lasting = hold.since is not None and now - hold.since >= LASTING
+    return Trouble(what, "ask the LFI" if lasting else "nothing yet: it is tried again by itself")
+
+
+def _held(hold: Hold) -> str:
+    until = "" if hold.until is None else f" until {cell(hold.until)}"
+    match hold.state:
+        case "gated":
+            return f"the LFI said 429, gate closed{until}"
+        case "open" if hold.why.startswith("client_rejected"):
+            return f"not activated or keys wrong ({hold.why}), kept back{until}"
+        case "open":
+            return f"the LFI does not answer ({hold.why}), kept back{until}"
+        case "trial":
+            return f"one trial at a time after {hold.why}"
+    return f"on the way back, {hold.share:.0%} of its rate"
+
+
+def _do_about_late(why: str) -> str:
+    if why.startswith("more is due"):
+        return "add workers, or raise the LFI's calls_per_second"
+    if why.startswith("all "):
+        return "the LFI is slow or calls_per_second low; raise consents_at_once if it allows more"
+    if "not declared" in why:
+        return "declare it again, or end its consents"
+    return "see above"

@@ -1,0 +1,186 @@
+"""`syncworker health`: whether processes get on, for a container's health check; and the same for `up`'s supervisor."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from syncworker import tasks, wiring
+from syncworker.cli import frame, show
+from syncworker.clock import SystemClock, monotonic
+from syncworker.errors import RequestError, SyncWorkerError
+from syncworker.processes import Child, host_name
+from syncworker.schedule.health import Finding, Verdict, judge, process_runs, quiet_max, workers_of
+from syncworker.settings import Settings
+from syncworker.store.failures import StoreUnavailableError
+from syncworker.store.unit_of_work import Store
+
+BEGIN_MAX_S: Final = 60.0
+"""How long a worker that `up` started may take until it notes progress for the first time."""
+
+WATCH_EVERY_S: Final = 10.0
+BEAT_NAME: Final = "beat"
+
+
+def health(
+    worker: Annotated[str | None, typer.Option(help="One worker, by its name: host/process id.")] = None,
+    this_host: Annotated[bool, typer.Option("--this-host", help="Every worker of this host.")] = False,
+    beat: Annotated[bool, typer.Option("--beat", help="The beat of this host.")] = False,
+    end_hung: Annotated[
+        bool, typer.Option("--end-hung", help="Send SIGTERM to what hangs on this host, for a restart policy to act.")
+    ] = False,
+    as_json: frame.AsJson = False,
+) -> None:
+    """Say whether a worker or beat gets on; exit 1 when it hangs or is not there, and should be started again.
+
+    While the database or the broker is away nobody is blamed (exit 0): a restart would mend nothing, and would lose
+    what a worker still holds in its hands.
+    """
+    if [worker is not None, this_host, beat].count(True) != 1:
+        raise RequestError("health: say whose, with one of --worker NAME, --this-host and --beat")
+    config = frame.settings()
+    found = [_judge_beat(config)] if beat else frame.run(_judge_workers(config, worker))
+    good = all(one.good for one in found)
+    if end_hung:
+        _end_hung(found)
+    if as_json:
+        processes = [{"name": one.name, "verdict": one.verdict.value, "said": one.said} for one in found]
+        show.value({"good": good, "processes": processes})
+    else:
+        for one in found:
+            show.OUT.print(f"{'✓' if one.good else '✗'} {one.name}: {one.verdict.value}, {one.said}", markup=False)
+    if not good:
+        raise typer.Exit(frame.FAILED)
+
+
+def _end_hung(found: Sequence[Finding]) -> None:
+    """SIGTERM to each process of this host that hangs; it ends within its grace, by itself if its loop stands still."""
+    for one in found:
+        host, _, pid = one.name.rpartition("/")
+        if one.verdict is Verdict.HANGS and host == host_name():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGTERM)
+
+
+async def _judge_workers(config: Settings, worker: str | None) -> Sequence[Finding]:
+    host = host_name()
+    try:
+        async with frame.open_store(config) as store:
+            names = [worker] if worker is not None else await workers_of(store, host)
+            if not names:
+                return [Finding(host, Verdict.ABSENT, "no worker runs on this host")]
+            return await judge_all(config, store, names)
+    except StoreUnavailableError:
+        return [Finding(worker or host, Verdict.UNKNOWN, "the database is away")]
+
+
+async def judge_all(config: Settings, store: Store, names: Sequence[str]) -> Sequence[Finding]:
+    """Judge workers side by side; asks those that are quiet."""
+    tasks.configure(wiring.broker_url(config), config.tick_seconds, config.data_folder)
+
+    async def ask(name: str) -> bool:
+        return await asyncio.to_thread(tasks.publish_canary, name)
+
+    quiet = quiet_max(config.tick_seconds)
+    return await asyncio.gather(*(judge(store, name, quiet=quiet, ask=ask) for name in names))
+
+
+def _judge_beat(config: Settings) -> Finding:
+    """Beat has no database: it leaves a file whenever a tick went out."""
+    files = [
+        file
+        for file in config.data_folder.glob(f"{BEAT_NAME}-*")
+        if file.name.rpartition("-")[2].isdigit() and process_runs(int(file.name.rpartition("-")[2]))
+    ]
+    if not files:
+        return Finding(BEAT_NAME, Verdict.ABSENT, f"no beat has sent a tick from {config.data_folder}")
+    return min((judge_beat(config, file) for file in files), key=lambda found: found.good)
+
+
+def judge_beat(config: Settings, file: Path) -> Finding:
+    """Whether the beat that writes this file sends its ticks."""
+    name = f"{host_name()}/{file.name.rpartition('-')[2]}"
+    try:
+        age = timedelta(seconds=SystemClock().now().timestamp() - file.stat().st_mtime)
+    except FileNotFoundError:
+        return Finding(name, Verdict.ABSENT, "no tick was sent yet")
+    if age <= quiet_max(config.tick_seconds):
+        return Finding(name, Verdict.ALIVE, f"sent a tick {age.total_seconds():.0f} s ago")
+    try:
+        tasks.check_broker(wiring.broker_url(config))
+    except SyncWorkerError:
+        return Finding(name, Verdict.UNKNOWN, "the broker is away")
+    return Finding(name, Verdict.HANGS, f"sent no tick for {age.total_seconds():.0f} s, and the broker answers")
+
+
+class Watch:
+    """Looks after the progress of this host's processes in a thread of its own; the supervisor asks it and never waits.
+
+    Use it around the supervisor: `with watching(config) as watch: Supervisor(…, hung=watch.hung)`.
+    """
+
+    def __init__(self, config: Settings) -> None:
+        self._config = config
+        self._host = host_name()
+        self._ended = threading.Event()
+        self._asked: Mapping[str, Child] = {}
+        self._found: Mapping[int, Finding] = {}
+        self._thread = threading.Thread(target=self._run, name="syncworker-health", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """Look no more."""
+        self._ended.set()
+        self._thread.join(timeout=2)
+
+    def hung(self, name: str, child: Child) -> str | None:
+        """Why a running child hangs, as far as is known; `None` when it does not, or nothing is known yet."""
+        self._asked = {**self._asked, name: child}
+        found = self._found.get(child.pid)
+        if found is None or found.good:
+            return None
+        if found.verdict is Verdict.ABSENT and monotonic() - child.started_at < BEGIN_MAX_S:
+            return None  # it has yet to begin
+        return found.said
+
+    def _run(self) -> None:
+        while not self._ended.wait(WATCH_EVERY_S):
+            try:
+                asyncio.run(self._look(dict(self._asked)))
+            except SyncWorkerError:
+                self._found = {}  # nothing is known, so nobody is blamed
+            except Exception as error:  # noqa: BLE001  the watch must outlive whatever one look meets
+                self._found = {}
+                show.say(f"supervisor | health not seen ({type(error).__name__})")
+
+    async def _look(self, children: Mapping[str, Child]) -> None:
+        beats = {name: child for name, child in children.items() if name == BEAT_NAME}
+        workers = {f"{self._host}/{child.pid}": child.pid for name, child in children.items() if name not in beats}
+        async with frame.open_store(self._config) as store:
+            judged = await judge_all(self._config, store, list(workers))
+        found = {workers[one.name]: one for one in judged}
+        for child in beats.values():
+            file = tasks.beat_file(self._config.data_folder, child.pid)
+            found[child.pid] = await asyncio.to_thread(judge_beat, self._config, file)
+        self._found = found
+
+
+@contextlib.contextmanager
+def watching(config: Settings) -> Iterator[Watch]:
+    """A watch that looks until the block ends."""
+    watch = Watch(config)
+    watch.start()
+    try:
+        yield watch
+    finally:
+        watch.end()

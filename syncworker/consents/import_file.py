@@ -1,0 +1,298 @@
+"""The lines of a file of consents, in the standard's spelling: one JSON object each, checked member by member.
+
+In: bytes.  Out: `Line`, or every fault of it at once.  No I/O but reading.  No message repeats a value of the file that
+we did not recognise: it may be a secret that slipped into the wrong member.
+
+Source: `domain.md` §3.2, §4.2; RFC 6749 appendix A.12, A.17 (what a token may consist of).
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from typing import Any, BinaryIO, Final
+
+from pydantic import SecretStr
+
+from syncworker.errors import RequestError
+from syncworker.standard.consents import Purpose, Status, UserType, root_of
+from syncworker.standard.permissions import BY_CODE, Permission, faults_of
+from syncworker.standard.values import ConsentId, Slug, local_date, read_instant
+from syncworker.standard.versions import Version
+
+LINE_BYTES_MAX: Final = 65_536
+ID_LENGTH: Final = 128
+
+_TOKEN: Final = re.compile(r"[\x21-\x7e]{1,16384}")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownLFI:
+    """What of an LFI's declaration an import is checked against.
+
+    Attributes:
+        versions: those it is declared with a base URL for.
+        certificate: x5t#S256 of the transport certificate we use there; access tokens are bound to it.
+    """
+
+    versions: frozenset[Version]
+    certificate: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One consent of the file, every member checked by itself.
+
+    Attributes:
+        number: of the line, from 1.
+        user_ref: `None` when the file does not say: then it is the root ConsentId, or that of the connection we hold.
+        ignored: members of the line that mean nothing to us.
+    """
+
+    number: int
+    consent_id: ConsentId
+    lfi: Slug
+    version: Version
+    permissions: tuple[str, ...]
+    expires_at: datetime
+    refresh_token: SecretStr
+    access_token: SecretStr | None = None
+    access_token_expires_at: datetime | None = None
+    base_consent_id: ConsentId | None = None
+    user_ref: str | None = None
+    from_date: date | None = None
+    to_date: date | None = None
+    user_type: str = ""
+    purpose: str = ""
+    ignored: frozenset[str] = frozenset()
+
+    @property
+    def connection_id(self) -> ConsentId:
+        """Root of the chain of consents."""
+        return root_of(self.consent_id, self.base_consent_id)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells this refresh token from any other, and nothing else about it."""
+        told = f"{self.consent_id}\n{self.refresh_token.get_secret_value()}"
+        return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+def terms_faults(line: Line, known: KnownLFI) -> list[str]:
+    """What keeps a line's terms from being used at its LFI; empty when nothing."""
+    faults = _permission_faults(line)
+    if line.version not in known.versions:
+        declared = sorted(known.versions, key=lambda one: one.rank)
+        faults.append(
+            f"standard_version: {line.lfi} is declared for {', '.join(declared)} only; "
+            f"add {line.version.value} to its base_urls"
+        )
+    return faults
+
+
+def _permission_faults(line: Line) -> list[str]:
+    """Codes of no version or of other versions, and sets no Hub grants.
+
+    A code that no version has any more passes: the consent may be older than that.
+    """
+    unknown = [number for number, code in enumerate(line.permissions, 1) if code not in set(Permission)]
+    if unknown:
+        numbers = ", ".join(map(str, unknown))
+        return [f"Permissions: what stands at place {numbers} is not a permission of the standard"]
+    faults = [fault.replace("permissions:", "Permissions:", 1) for fault in faults_of(line.permissions)]
+    codes = [BY_CODE[Permission(code)] for code in line.permissions]
+    return faults + [
+        f"Permissions: {code.permission} is not in {line.version.value}"
+        for code in codes
+        if (versions := code.asked | code.granted) and line.version not in versions
+    ]
+
+
+def numbered(handle: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """The lines of a file with their numbers, from 1, blank ones left out; `None` for one beyond `LINE_BYTES_MAX`.
+
+    Never holds more than one line, however long the file or a line of it is.
+    """
+    number = 0
+    while content := handle.readline(LINE_BYTES_MAX + 1):
+        number += 1
+        if number == 1:
+            content = content.removeprefix(b"\xef\xbb\xbf")
+        if len(content) > LINE_BYTES_MAX:
+            while content and not content.endswith(b"\n"):
+                content = handle.readline(LINE_BYTES_MAX)
+            yield number, None
+        elif content.strip():
+            yield number, content
+
+
+def read_line(number: int, content: bytes | None, *, tenant: str) -> Line:
+    """One line of the file.
+
+    Args:
+        number: of the line, from 1.
+        content: `None` for a line that is too long.
+        tenant: the one this installation works for; a line may name no other.
+
+    Raises:
+        RequestError: every fault of the line, by member, without any value that may be a secret.
+    """
+    if content is None:
+        raise RequestError(f"line: is longer than {LINE_BYTES_MAX} bytes")
+    try:
+        members = json.loads(content)
+    except (ValueError, RecursionError):
+        raise RequestError("line: is not JSON; write one object per line") from None
+    if not isinstance(members, dict):
+        raise RequestError("line: is not a JSON object")
+    return _Reader(members, number).line(tenant)
+
+
+class _Reader:
+    """Reads the members of one line, and collects what is wrong with them."""
+
+    def __init__(self, members: Mapping[str, Any], number: int) -> None:
+        self._members = {name: value for name, value in members.items() if value is not None}
+        self._number = number
+        self._faults: list[str] = []
+        self._read: set[str] = set()
+
+    def line(self, tenant: str) -> Line:
+        """The line.
+
+        Raises:
+            RequestError: it has faults.
+        """
+        self._check_tenant(tenant)
+        self._check_status()
+        billing = self._object("OpenFinanceBilling")
+        consent_id, base = self._id("ConsentId", required=True), self._id("BaseConsentId")
+        values: dict[str, Any] = {
+            "consent_id": consent_id,
+            "lfi": self._lfi(),
+            "version": self._one_of("standard_version", Version, required=True),
+            "permissions": self._permissions(),
+            "expires_at": self._instant("ExpirationDateTime", required=True),
+            "refresh_token": self._token("refresh_token", required=True),
+            "access_token": self._token("access_token"),
+            "access_token_expires_at": self._instant("access_token_expires_at"),
+            "base_consent_id": base if base != consent_id else None,  # before v2.1 a root may name itself
+            "user_ref": self._id("user_ref"),
+            "from_date": self._date("FromDate") or self._day("TransactionFromDateTime"),
+            "to_date": self._date("ToDate") or self._day("TransactionToDateTime"),
+            "user_type": self._one_of("UserType", UserType, of=billing) or "",
+            "purpose": self._one_of("Purpose", Purpose, of=billing) or "",
+        }
+        if (values["access_token"] is None) != (values["access_token_expires_at"] is None):
+            self._fault("access_token", "comes with access_token_expires_at, or both are left out")
+        if self._faults:
+            raise RequestError("; ".join(dict.fromkeys(self._faults)))
+        ignored = frozenset(name for name in self._members.keys() - self._read if _NAME.fullmatch(name))
+        return Line(number=self._number, ignored=ignored, **values)
+
+    def _fault(self, name: str, words: str) -> None:
+        self._faults.append(f"{name}: {words}")
+
+    def _get(self, name: str, *, required: bool = False, of: Mapping[str, Any] | None = None) -> Any:
+        self._read.add(name)
+        value = (self._members if of is None else of).get(name)
+        if required and value is None:
+            self._fault(name, "is missing")
+        return value
+
+    def _text(self, name: str, pattern: re.Pattern[str], words: str, *, required: bool = False) -> str | None:
+        value = self._get(name, required=required)
+        if value is None:
+            return None
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            self._fault(name, words)
+            return None
+        return value
+
+    def _check_tenant(self, tenant: str) -> None:
+        named = self._get("tenant")
+        if named is not None and named != tenant:
+            self._fault("tenant", f"is not {tenant!r}, the one of these settings; import it where its tenant is served")
+
+    def _check_status(self) -> None:
+        status = self._get("Status")
+        if status is not None and status != Status.Authorized:
+            known = status if status in set(Status) else "not one of the standard"
+            self._fault("Status", f"is {known}; only Authorized consents are imported")
+
+    def _id(self, name: str, *, required: bool = False) -> ConsentId | None:
+        value = self._get(name, required=required)
+        if value is None:
+            return None
+        if not isinstance(value, str) or not 1 <= len(value) <= ID_LENGTH or not value.isprintable():
+            self._fault(name, f"must be 1 to {ID_LENGTH} printable characters")
+            return None
+        return ConsentId(value)
+
+    def _lfi(self) -> Slug:
+        return Slug(self._text("lfi", _NAME, "must be the slug of a declared LFI", required=True) or "")
+
+    def _token(self, name: str, *, required: bool = False) -> SecretStr | None:
+        value = self._text(name, _TOKEN, "is not a token (printable ASCII without spaces)", required=required)
+        return None if value is None else SecretStr(value)
+
+    def _permissions(self) -> tuple[str, ...]:
+        codes = self._get("Permissions", required=True)
+        if codes is None:
+            return ()
+        if isinstance(codes, list):  # D-27: v2.1 before its errata nested them
+            codes = [code for one in codes for code in (one if isinstance(one, list) else [one])]
+        if not isinstance(codes, list) or not all(isinstance(code, str) and _NAME.fullmatch(code) for code in codes):
+            self._fault("Permissions", "must be a list of permission codes")
+            return ()
+        return tuple(dict.fromkeys(codes))
+
+    def _instant(self, name: str, *, required: bool = False) -> datetime | None:
+        value = self._get(name, required=required)
+        if value is None:
+            return None
+        try:
+            moment, without_offset = read_instant(value)
+        except (ValueError, OverflowError, TypeError):
+            moment, without_offset = datetime.min.replace(tzinfo=UTC), True
+        if without_offset:
+            self._fault(name, "must be an instant with offset, as 2027-01-31T00:00:00Z")
+            return None
+        return moment
+
+    def _date(self, name: str) -> date | None:
+        value = self._get(name)
+        if value is None:
+            return None
+        try:
+            return date.fromisoformat(value)
+        except (ValueError, TypeError):
+            self._fault(name, "must be a date, as 2027-01-31")
+            return None
+
+    def _day(self, name: str) -> date | None:
+        """The window as versions before v2.1 have it: of an instant the day in the UAE counts."""
+        moment = self._instant(name)
+        return None if moment is None else local_date(moment)
+
+    def _object(self, name: str) -> Mapping[str, Any]:
+        value = self._get(name)
+        if value is not None and not isinstance(value, dict):
+            self._fault(name, "must be an object")
+        return value if isinstance(value, dict) else {}
+
+    def _one_of(
+        self, name: str, words: type[StrEnum], *, required: bool = False, of: Mapping[str, Any] | None = None
+    ) -> Any:
+        value = self._get(name, required=required, of=of)
+        if value is None:
+            return None
+        try:
+            return words(value)
+        except ValueError:
+            self._fault(name, f"must be one of {', '.join(words)}")
+            return None

@@ -1,0 +1,378 @@
+"""Take over consents that another system held until now, from a file of JSON lines.
+
+    read      one JSON object → `Line`, or every fault of it by name (`import_file`)
+    judge     what the line means beside what we hold → `Verdict`; a pure decision
+    file      a batch of lines in one transaction: connection, consent, sealed tokens, work; of each line all or nothing
+
+The rule that matters: a refresh token here is younger than any file.  A line that brings another one than we hold is a
+named conflict, unless it is the very token that was imported before (it has been rotated since), and only
+`replace_tokens` puts the file's in the place of ours.  So the second run of a file changes nothing.
+
+An imported consent counts as Authorized until the Hub says otherwise, as it does with the first token answer.  Its
+first sync is spread: ten thousand imported consents never share an instant (`reliability.md` rule 22).
+
+Source: `domain.md` §4.2, §4.4; `reliability.md` rules 16, 19, 22, 26.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from itertools import islice
+from typing import Final
+
+from syncworker.consents.import_file import KnownLFI, Line, read_line, terms_faults
+from syncworker.consents.lifecycle import NEVER
+from syncworker.consents.tokens import TokenDue
+from syncworker.errors import RequestError, SetupError
+from syncworker.standard.consents import Status
+from syncworker.standard.values import ConsentId, Slug, write_instant
+from syncworker.store.consents import Connection, StoredConsent
+from syncworker.store.failures import StoreRefusedError
+from syncworker.store.tokens import ImportedToken, StoredToken
+from syncworker.store.unit_of_work import Store, UnitOfWork
+from syncworker.store.work import WorkKind
+
+BATCH_LINES: Final = 200
+"""Lines in one transaction, and in memory."""
+
+MEMBERS_SHOWN_MAX: Final = 20
+IMPORTED: Final = "consent_imported"
+"""The audit's word for a token that came from a file; its fact `token` is `fingerprint`."""
+
+SyncDue = Callable[[ConsentId, datetime], datetime]
+"""When the first sync of a connection imported at that instant is due."""
+
+
+class Verdict(StrEnum):
+    """What became of a line."""
+
+    IMPORTED = "imported"
+    UNCHANGED = "unchanged"
+    """We hold what it says, or a younger token than it brings."""
+    REPLACED = "replaced"
+    """The consent was held; the file's tokens took the place of ours, as asked."""
+    REFUSED = "refused"
+
+
+LFIs = Callable[[Slug], KnownLFI]
+"""Gives a declared LFI; raises `SetupError` when it is not declared, or its declaration cannot be used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What we hold of a line's consent; everything `None` when it is new.
+
+    Attributes:
+        connection: the chain it belongs to, which may be there without it.
+        imported: fingerprint of the refresh token that the newest import of it brought.
+    """
+
+    connection: Connection | None = None
+    consent: StoredConsent | None = None
+    token: StoredToken | None = None
+    imported: str | None = None
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """Lines by what became of them, blank ones not counted.
+
+    Attributes:
+        ignored: members that mean nothing to us, each once; the first few.
+    """
+
+    counts: dict[Verdict, int] = field(default_factory=lambda: dict.fromkeys(Verdict, 0))
+    ignored: set[str] = field(default_factory=set)
+
+    @property
+    def lines(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def good(self) -> int:
+        """Lines that are in the tables now, whoever put them there."""
+        return self.lines - self.counts[Verdict.REFUSED]
+
+
+class Importer:
+    """Takes lines into the store.
+
+    Args:
+        store: opened with a key ring, for the tenant the consents are to belong to.
+        lfis: gives a declared LFI.
+        sync_due: when a first sync is due.
+        token_due: when an access token that came along is refreshed by schedule; `None` schedules no refresh.
+        replace_tokens: put the file's tokens in the place of ours where they differ.
+        batch: lines in one transaction.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        lfis: LFIs,
+        *,
+        sync_due: SyncDue,
+        token_due: TokenDue | None,
+        replace_tokens: bool = False,
+        batch: int = BATCH_LINES,
+    ) -> None:
+        self._store = store
+        self._lfis = lfis
+        self._sync_due = sync_due
+        self._token_due = token_due
+        self._replace = replace_tokens
+        self._batch = batch
+
+    async def take(
+        self,
+        lines: Iterable[tuple[int, bytes | None]],
+        *,
+        refused: Callable[[int, str], None],
+        progress: Callable[[ImportReport], None] = lambda _report: None,
+    ) -> ImportReport:
+        """Take every line, a batch a transaction; what is committed stays, whatever happens to the rest.
+
+        Args:
+            lines: as `numbered` gives them.
+            refused: is told number and reasons of each line that does not go in.
+            progress: is told the counts after each batch.
+
+        Raises:
+            StoreUnavailableError: the database is away; the batches before are in.  Running again is harmless.
+        """
+        report = ImportReport()
+        for chunk in _chunks(lines, self._batch):
+            good: list[Line] = []
+            for number, content in chunk:
+                try:
+                    good.append(self._read(number, content))
+                except RequestError as error:
+                    report.counts[Verdict.REFUSED] += 1
+                    refused(number, str(error))
+            for line in good:
+                report.ignored.update(islice(sorted(line.ignored), MEMBERS_SHOWN_MAX - len(report.ignored)))
+            for number, verdict, reason in await self._filed(good):
+                report.counts[verdict] += 1
+                if verdict is Verdict.REFUSED:
+                    refused(number, reason)
+            progress(report)
+        return report
+
+    def _read(self, number: int, content: bytes | None) -> Line:
+        line = read_line(number, content, tenant=self._store.tenant)
+        try:
+            known = self._lfis(line.lfi)
+        except SetupError as error:
+            raise RequestError(f"lfi: {error}") from error
+        faults = terms_faults(line, known)
+        if faults:
+            raise RequestError("; ".join(faults))
+        return line
+
+    async def _filed(self, lines: Sequence[Line]) -> list[tuple[int, Verdict, str]]:
+        """The batch in one transaction; where the database refuses it, each line in one of its own."""
+        if not lines:
+            return []
+        try:
+            return await self._store.atomically(lambda unit: self._file(unit, lines))
+        except StoreRefusedError as error:
+            if len(lines) == 1:
+                return [(lines[0].number, Verdict.REFUSED, f"the database did not take it ({error})")]
+        return [ended for line in lines for ended in await self._filed([line])]
+
+    async def _file(self, unit: UnitOfWork, lines: Sequence[Line]) -> list[tuple[int, Verdict, str]]:
+        at = await unit.now()
+        held = await _held(unit, lines)
+        fresh: list[_Fresh] = []
+        ended: list[tuple[int, Verdict, str]] = []
+        for line in lines:
+            beside = held.of(line)
+            verdict, reason = judge(line, beside, now=at, replace_tokens=self._replace)
+            if verdict is Verdict.IMPORTED:
+                fresh.append(one := self._fresh(line, beside.connection, at))
+                held.add(one)
+            elif verdict is Verdict.REPLACED and not await self._replaced(unit, line, beside, at):
+                verdict, reason = Verdict.REFUSED, "refresh_token: was rotated just now; run the import again"
+            ended.append((line.number, verdict, reason))
+        await self._add(unit, fresh, at)
+        return ended
+
+    def _fresh(self, line: Line, connection: Connection | None, at: datetime) -> "_Fresh":
+        connection = connection or Connection(
+            connection_id=line.connection_id,
+            lfi=line.lfi,
+            user_ref=line.user_ref or line.connection_id,
+            created_at=at,
+        )
+        return _Fresh(line, connection, _consent(line, connection, at), self._token(line, at))
+
+    async def _add(self, unit: UnitOfWork, fresh: Sequence["_Fresh"], at: datetime) -> None:
+        """Consents nobody held: a statement per table, rows in the order of their keys (rule 26)."""
+        fresh = sorted(fresh, key=lambda one: one.line.consent_id)
+        connections = {one.connection.connection_id: one.connection for one in fresh}
+        await unit.consents.add_connections([connections[root] for root in sorted(connections)])
+        await unit.consents.add_new([one.consent for one in fresh])
+        await unit.tokens.put_imported([one.token for one in fresh])
+        await unit.work.schedule_sooner([entry for one in fresh for entry in self._due(one.line, at)])
+        notes = [(one.line.consent_id, {"token": one.line.fingerprint}) for one in fresh]
+        await unit.consents.note_many(IMPORTED, notes, at=at)
+
+    async def _replaced(self, unit: UnitOfWork, line: Line, held: Held, at: datetime) -> bool:
+        """The file's tokens instead of ours; `False` when ours were refreshed in this moment."""
+        assert held.token is not None
+        if not await unit.tokens.replace(self._token(line, at), version=held.token.version):
+            return False
+        await unit.consents.set_needs_consent(line.consent_id, None)
+        await unit.work.schedule_sooner(self._due(line, at))
+        await unit.consents.note_many(IMPORTED, [(line.consent_id, {"token": line.fingerprint})], at=at)
+        return True
+
+    def _token(self, line: Line, at: datetime) -> ImportedToken:
+        """Both tokens, or the refresh token alone when no access token came that is still good."""
+        if not _access_token_lives(line, at):
+            return ImportedToken(consent_id=line.consent_id, refresh_token=line.refresh_token)
+        return ImportedToken(
+            consent_id=line.consent_id,
+            refresh_token=line.refresh_token,
+            access_token=line.access_token,
+            issued_at=at,
+            expires_at=line.access_token_expires_at,
+            certificate=self._lfis(line.lfi).certificate,
+        )
+
+    def _due(self, line: Line, at: datetime) -> list[tuple[WorkKind, str, Slug, datetime]]:
+        """First sync and first refresh.  Without an access token both are due together, whichever comes first asks."""
+        sync = token = self._sync_due(line.connection_id, at)
+        if self._token_due is None:
+            token = NEVER
+        elif _access_token_lives(line, at) and line.access_token_expires_at is not None:
+            token = self._token_due(line.consent_id, at, line.access_token_expires_at)
+        return [
+            (WorkKind.SYNC, line.connection_id, line.lfi, sync),
+            (WorkKind.TOKEN, line.consent_id, line.lfi, token),
+        ]
+
+
+# -- what a line means ------------------------------------------------------------------------------------------------
+
+
+def judge(line: Line, held: Held, *, now: datetime, replace_tokens: bool) -> tuple[Verdict, str]:
+    """What becomes of a line beside what we hold, and why it is refused (empty otherwise)."""
+    if line.expires_at <= now:
+        return Verdict.REFUSED, "ExpirationDateTime: has passed; a consent that ended has nothing left to import"
+    differing = _differing(line, held)
+    if differing:
+        return Verdict.REFUSED, f"{', '.join(differing)}: not as we hold it; nothing was changed"
+    if held.consent is None:
+        return Verdict.IMPORTED, ""
+    if held.consent.terminal:
+        return Verdict.REFUSED, f"ConsentId: is held, and ended ({held.consent.status})"
+    if held.token is None or held.token.refresh_token is None:
+        return Verdict.REFUSED, f"ConsentId: is held without tokens ({held.consent.status}); bring its redirect home"
+    if line.refresh_token == held.token.refresh_token or line.fingerprint == held.imported:
+        return Verdict.UNCHANGED, ""
+    if replace_tokens:
+        return Verdict.REPLACED, ""
+    return Verdict.REFUSED, (
+        "refresh_token: another one is held for this ConsentId and may be the younger; nothing was changed "
+        "(--replace-tokens puts the file's in its place)"
+    )
+
+
+def _differing(line: Line, held: Held) -> list[str]:
+    """Members that contradict the consent or the connection we hold."""
+    said: list[tuple[str, object, object]] = []
+    if held.connection is not None:
+        said.append(("lfi", line.lfi, held.connection.lfi))
+        said.append(("user_ref", line.user_ref or held.connection.user_ref, held.connection.user_ref))
+    if held.consent is not None:
+        said.append(("BaseConsentId", line.connection_id, held.consent.connection_id))
+        said.append(("standard_version", line.version, held.consent.version))
+        said.append(("Permissions", set(line.permissions), set(held.consent.permissions)))
+        said.append(("ExpirationDateTime", write_instant(line.expires_at), write_instant(held.consent.expires_at)))
+    return [name for name, ours, theirs in said if ours != theirs]
+
+
+def _access_token_lives(line: Line, now: datetime) -> bool:
+    expires_at = line.access_token_expires_at
+    return line.access_token is not None and expires_at is not None and expires_at > now
+
+
+# -- what we hold -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Fresh:
+    """The rows of a consent nobody held."""
+
+    line: Line
+    connection: Connection
+    consent: StoredConsent
+    token: ImportedToken
+
+
+@dataclass(frozen=True, slots=True)
+class _Holdings:
+    """What we hold of the consents of a batch, and what the batch itself has added."""
+
+    connections: dict[ConsentId, Connection]
+    consents: dict[ConsentId, StoredConsent]
+    tokens: dict[ConsentId, StoredToken]
+    imported: dict[ConsentId, str]
+
+    def of(self, line: Line) -> Held:
+        return Held(
+            connection=self.connections.get(line.connection_id),
+            consent=self.consents.get(line.consent_id),
+            token=self.tokens.get(line.consent_id),
+            imported=self.imported.get(line.consent_id),
+        )
+
+    def add(self, one: _Fresh) -> None:
+        """A file may name a consent twice, and a root before its successor."""
+        consent_id = one.line.consent_id
+        self.connections[one.connection.connection_id] = one.connection
+        self.consents[consent_id] = one.consent
+        self.tokens[consent_id] = StoredToken(
+            consent_id=consent_id, version=1, access_token=None, refresh_token=one.line.refresh_token
+        )
+        self.imported[consent_id] = one.line.fingerprint
+
+
+async def _held(unit: UnitOfWork, lines: Sequence[Line]) -> _Holdings:
+    consents = await unit.consents.get_many([line.consent_id for line in lines])
+    notes = await unit.consents.newest_notes(IMPORTED, subjects=list(consents))
+    return _Holdings(
+        connections=await unit.consents.connections_named({line.connection_id for line in lines}),
+        consents=consents,
+        tokens=await unit.tokens.read_many(list(consents)),
+        imported={ConsentId(subject): str(facts.get("token")) for subject, facts in notes.items()},
+    )
+
+
+def _consent(line: Line, connection: Connection, at: datetime) -> StoredConsent:
+    return StoredConsent(
+        consent_id=line.consent_id,
+        connection_id=connection.connection_id,
+        lfi=line.lfi,
+        user_ref=connection.user_ref,
+        version=line.version,
+        status=Status.Authorized.value,
+        status_updated_at=None,
+        status_seen_at=at,
+        permissions=line.permissions,
+        expires_at=line.expires_at,
+        from_date=line.from_date,
+        to_date=line.to_date,
+        base_consent_id=line.base_consent_id,
+        user_type=line.user_type,
+        purpose=line.purpose,
+        created_at=at,
+    )
+
+
+def _chunks(lines: Iterable[tuple[int, bytes | None]], size: int) -> Iterator[list[tuple[int, bytes | None]]]:
+    rest = iter(lines)
+    while chunk := list(islice(rest, size)):
+        yield chunk

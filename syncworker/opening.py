@@ -1,0 +1,62 @@
+"""Open what the settings name: the store, the key ring, the declared LFIs.
+
+Enough for commands that only look at tables.  It imports neither the client of the LFIs nor the engine: a command that
+prints three lines must not load a worker first.
+"""
+
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+
+from syncworker.clock import Clock
+from syncworker.errors import SettingsError
+from syncworker.settings import LFISettings, Settings, faults_of
+from syncworker.standard.values import Slug
+from syncworker.store import migrate
+from syncworker.store.keyring import KeyRing
+from syncworker.store.lfis import DeclaredLFI
+from syncworker.store.unit_of_work import Store
+
+
+async def open_store(settings: Settings, *, sealed: bool = False, clock: Clock | None = None) -> Store:
+    """The store of the settings, its schema checked.
+
+    Args:
+        sealed: whether sealed columns will be opened or written; then the key ring must be there.
+
+    Raises:
+        SettingsError: database URL or key ring.
+        SetupError: the schema is not the newest; names the command to run.
+    """
+    keyring = load_keyring(settings) if sealed or settings.keyring else None
+    migrate.check(settings.database_url)
+    return Store(settings.database_url, tenant=settings.tenant, keyring=keyring, clock=clock)
+
+
+def load_keyring(settings: Settings) -> KeyRing:
+    """The key ring of the settings, for the settings' tenant.
+
+    Raises:
+        SettingsError: none is set, or its file cannot be used.
+    """
+    if settings.keyring is None:
+        raise SettingsError(
+            "keyring: is not set, and tokens are never stored unsealed; "
+            "run `syncworker keys generate --keyring-only` and set keyring to the file it names"
+        )
+    return KeyRing.load(settings.resolved(settings.keyring)).for_tenant(settings.tenant)
+
+
+async def declared_lfis(settings: Settings, store: Store) -> Mapping[Slug, tuple[LFISettings, str]]:
+    """Every declared LFI with where it is declared; the settings win over the database."""
+    async with store.reading() as unit:
+        added = {entry.slug: (_declaration(entry), "database") for entry in await unit.lfis.list()}
+    return added | {Slug(slug): (entry, "settings") for slug, entry in settings.lfis.items()}
+
+
+def _declaration(entry: DeclaredLFI) -> LFISettings:
+    try:
+        return LFISettings.model_validate(entry.declared)
+    except ValidationError as error:
+        faults = "; ".join(faults_of(error))
+        raise SettingsError(f"lfis.{entry.slug}: as `lfis add` put it into the database: {faults}") from None

@@ -1,0 +1,227 @@
+"""What `status` says is wrong, and what to do: from values."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from syncworker.cli.diagnosis import ADVICE, OTHERWISE, Hold, advice_of, holds, troubles
+from syncworker.errors import SyncWorkerError
+from syncworker.standard.operations import OperationClass
+from syncworker.standard.values import Slug
+from syncworker.store.breakers import Breaker
+from syncworker.store.clocks import ClockOffset
+from syncworker.store.lfis import Gate
+from syncworker.store.runs import TrafficRow
+from syncworker.store.work import WorkKind, WorkSummary
+
+pytestmark = pytest.mark.unit
+
+NOW = datetime(2026, 3, 1, 3, tzinfo=UTC)
+NOOR = Slug("noor")
+DATA, TOKEN = OperationClass.DATA, OperationClass.TOKEN
+MINUTE = timedelta(minutes=1)
+
+
+def a_breaker(operations: OperationClass = DATA, **changes: Any) -> Breaker:
+    facts: dict[str, Any] = {
+        "lfi": NOOR,
+        "operations": operations,
+        "opened_at": NOW - 2 * MINUTE,
+        "until": NOW + MINUTE,
+        "trips": 3,
+        "reason": "lfi_unavailable:timeout",
+        "closed_at": None,
+    }
+    return Breaker(**facts | changes)
+
+
+def work(kind: WorkKind = WorkKind.SYNC, **changes: Any) -> WorkSummary:
+    facts: dict[str, Any] = {"lfi": NOOR, "kind": kind, "rows": 100, "due": 0, "late": timedelta(), "leased": 0}
+    return WorkSummary(**facts | {"parked": 0} | changes)
+
+
+def said(**changes: Any) -> list[tuple[str, str]]:
+    facts: dict[str, Any] = {
+        "now": NOW,
+        "workers": 2,
+        "beats": 1,
+        "work": [work()],
+        "held": [],
+        "traffic": [],
+        "lost": 0,
+        "clocks": [],
+        "slots": 50,
+        "declared": {NOOR},
+    }
+    return [(one.what, one.do) for one in troubles(**facts | changes)]
+
+
+def held(*breakers: Breaker, gate: Gate | None = None) -> list[Hold]:
+    gates = {} if gate is None else {NOOR: gate}
+    return holds(gates, {(NOOR, one.operations): one for one in breakers}, now=NOW)
+
+
+LATE = work(due=7, late=timedelta(minutes=12))
+GONE = "the LFI does not answer (lfi_unavailable:timeout), kept back"
+REJECTED = "not activated or keys wrong (client_rejected:invalid_client), kept back"
+UNTIL = "until 2026-03-01 03:01:00Z"
+
+
+def test_nothing_wrong_says_nothing() -> None:
+    """Also while a little is due."""
+    assert said(work=[work(due=3, late=timedelta(seconds=4))]) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        pytest.param(
+            {"workers": 0, "beats": 0},
+            [
+                ("no worker lives", "run `syncworker up` or `syncworker worker`"),
+                ("no tick came lately", "run `syncworker beat`"),
+            ],
+            id="nobody works",
+        ),
+        pytest.param(
+            {"held": held(a_breaker()), "work": [LATE]},
+            [
+                (
+                    f"noor data calls: the LFI does not answer (lfi_unavailable:timeout), kept back {UNTIL}",
+                    "nothing yet: it is tried again by itself",
+                ),
+                (
+                    f"noor sync: 7 due, the oldest for 12 min: {GONE} {UNTIL}",
+                    "see above",
+                ),
+            ],
+            id="an outage",
+        ),
+        pytest.param(
+            {"held": held(a_breaker(opened_at=NOW - timedelta(hours=1), until=NOW))},
+            [("noor data calls: one trial at a time after lfi_unavailable:timeout", "ask the LFI")],
+            id="an outage that lasts",
+        ),
+        pytest.param(
+            {"held": held(a_breaker(TOKEN, reason="client_rejected:invalid_client"))},
+            [
+                (
+                    f"noor token calls: {REJECTED} {UNTIL}",
+                    ADVICE["client_rejected"],
+                )
+            ],
+            id="not activated",
+        ),
+        pytest.param(
+            {"held": held(gate=Gate(NOW - MINUTE, NOW + MINUTE))},
+            [
+                (
+                    f"noor all calls: the LFI said 429, gate closed {UNTIL}",
+                    "nothing; if it repeats, lower calls_per_second for this LFI",
+                )
+            ],
+            id="429, told once for all classes",
+        ),
+        pytest.param({"held": held(a_breaker(closed_at=NOW))}, [], id="on the way back"),
+        pytest.param(
+            {"work": [work(due=7, late=timedelta(minutes=12), leased=50)]},
+            [
+                (
+                    "noor sync: 7 due, the oldest for 12 min: all 50 slots are in work",
+                    "the LFI is slow or calls_per_second low; raise consents_at_once if it allows more",
+                )
+            ],
+            id="no slots",
+        ),
+        pytest.param(
+            {"work": [LATE]},
+            [
+                (
+                    "noor sync: 7 due, the oldest for 12 min: more is due than the workers get done",
+                    "add workers, or raise the LFI's calls_per_second",
+                )
+            ],
+            id="too few workers",
+        ),
+        pytest.param(
+            {"work": [LATE], "declared": set()},
+            [
+                (
+                    "noor sync: 7 due, the oldest for 12 min: the LFI is not declared any more",
+                    "declare it again, or end its consents",
+                )
+            ],
+            id="an LFI nobody declares",
+        ),
+        pytest.param(
+            {"work": [work(parked=2, failing=3)]},
+            [
+                ("noor sync: 2 parked after crashes", "`syncs failed` names them; `consents sync` puts one back"),
+                ("noor sync: 3 of 100 ended badly", "`syncs failed` says why"),
+            ],
+            id="parked and failing",
+        ),
+        pytest.param(
+            {
+                "traffic": [
+                    TrafficRow(lfi=NOOR, calls=100, retried=11, unanswered=11, rate_limited=0, price_millifils=0)
+                ]
+            },
+            [
+                (
+                    "noor: 11 of 100 calls were short retries",
+                    "the budget is spent: failures are final until the row's next try",
+                )
+            ],
+            id="the retry budget",
+        ),
+        pytest.param(
+            {
+                "clocks": [
+                    ClockOffset(
+                        host="w1",
+                        peer="noor",
+                        offset=timedelta(seconds=-60),
+                        within=timedelta(seconds=1),
+                        measured_at=NOW,
+                    )
+                ]
+            },
+            [("clock of w1 is 1 min from noor", "set the clock (NTP): assertions and leases depend on it")],
+            id="a clock",
+        ),
+        pytest.param(
+            {"lost": 2}, [("2 consents need the user again", "`syncworker consents list` says why")], id="grants"
+        ),
+    ],
+)
+def test_what_is_wrong_and_what_to_do(facts: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+    """One line each: what, since when, why → what to do."""
+    assert said(**facts) == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        pytest.param("refused_403:Consent.Suspended", "refused", id="with what a run adds"),
+        pytest.param("lfi_breaker_open", "lfi_breaker_open", id="the longest name wins"),
+        pytest.param("grant_lost:reused", "grant_lost", id="a cause"),
+    ],
+)
+def test_the_advice_for_a_code(code: str, expected: str) -> None:
+    """By the code's first part."""
+    assert advice_of(code) == ADVICE[expected]
+
+
+def test_every_error_a_run_may_end_with_has_an_advice() -> None:
+    """Whoever adds an error says what to do about it."""
+    without = {"error", "transient", "consent", "bad_request", "authorization_failed"}  # never a run's own end
+    codes: set[str] = set()
+    kinds = [SyncWorkerError]
+    for kind in kinds:
+        kinds.extend(kind.__subclasses__())
+        if kind.__module__.startswith(("syncworker.errors", "syncworker.store", "syncworker.sync")):
+            codes.add(kind.code)
+
+    assert {code for code in codes - without if advice_of(code) == OTHERWISE} == set()

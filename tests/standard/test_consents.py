@@ -1,0 +1,85 @@
+"""Consents as Hubs of all versions show them, read into one shape."""
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+
+from syncworker.standard.consents import ConsentView, read_consent
+
+pytestmark = pytest.mark.unit
+
+LEAST = {"ConsentId": "aac-fee2d8eb-e52d-4f3a-b4a1-b4ec9d2ef0a1", "Status": "Authorized"}
+
+
+def view(**members: Any) -> ConsentView:
+    """The least consent with these members, wrapped as an answer has it."""
+    return read_consent({"Data": LEAST | members, "Links": {"Self": "https://a.example"}, "Meta": {}})
+
+
+def test_a_consent_of_v1_1_is_read() -> None:
+    """`aac-` ids, `+0300`, date-times for a window, `Subscription` with a capital, a flag nobody knows any more."""
+    seen = read_consent(
+        {
+            "Data": {
+                **LEAST,
+                "Permissions": ["ReadAccountsBasic", "ReadTransactionsCredits"],
+                "CreationDateTime": "2026-05-01T12:00:00+0300",
+                "StatusUpdateDateTime": "2026-05-01T12:00:00+0300",
+                "ExpirationDateTime": "2026-12-31T23:59:59+0300",
+                "TransactionFromDateTime": "2026-01-01T00:00:00+0400",
+                "TransactionToDateTime": "2026-06-30T23:59:59+0400",
+                "ConsentFlags": {"PartlyAuthorized": "2026-05-01T12:00:00+0300"},
+            },
+            "Subscription": {"Webhook": {"Url": "https://tpp.example", "IsActive": True}},
+        }
+    )
+    assert (seen.consent_id, seen.permissions, seen.base_consent_id) == (
+        LEAST["ConsentId"],
+        ("ReadAccountsBasic", "ReadTransactionsCredits"),
+        None,
+    )
+    assert (seen.status_updated_at, seen.expires_at) == (
+        datetime(2026, 5, 1, 9, tzinfo=UTC),
+        datetime(2026, 12, 31, 20, 59, 59, tzinfo=UTC),
+    )
+    assert (seen.from_date, seen.to_date) == (date(2026, 1, 1), date(2026, 6, 30))
+
+
+def test_a_root_that_names_itself_has_no_base() -> None:
+    """Before v2.1 the member is required, also of a consent that continues none."""
+    assert view(BaseConsentId=LEAST["ConsentId"]).base_consent_id is None
+    assert view(BaseConsentId="aac-1").base_consent_id == "aac-1"
+
+
+@pytest.mark.parametrize(
+    ("members", "window"),
+    [
+        pytest.param({"FromDate": "2026-01-01", "ToDate": "2026-06-30"}, ("2026-01-01", "2026-06-30"), id="dates"),
+        pytest.param(
+            {"TransactionFromDateTime": "2025-12-31T20:00:00Z", "TransactionToDateTime": "2026-06-30T19:59:59Z"},
+            ("2026-01-01", "2026-06-30"),
+            id="instants a Hub wrote anew in UTC",
+        ),
+        pytest.param(
+            {"FromDate": "2026-02-01", "TransactionFromDateTime": "2026-01-01T00:00:00+04:00"},
+            ("2026-02-01", None),
+            id="both: the newer name wins",
+        ),
+        pytest.param({"TransactionFromDateTime": "2026-01-01T00:00:00"}, ("2026-01-01", None), id="without offset"),
+        pytest.param({}, (None, None), id="open-ended"),
+    ],
+)
+def test_the_window_is_read_in_both_spellings(members: dict[str, str], window: tuple[str | None, str | None]) -> None:
+    """Of an instant the day in the UAE counts."""
+    seen = view(**members)
+    assert tuple(day and day.isoformat() for day in (seen.from_date, seen.to_date)) == window
+
+
+@pytest.mark.parametrize(
+    "payload", [{}, {"Data": {"ConsentId": "c"}}, {"Data": []}], ids=["nothing", "no status", "no object"]
+)
+def test_what_is_no_consent_is_refused(payload: dict[str, Any]) -> None:
+    """Named, and without its content."""
+    with pytest.raises(ValueError, match="consent: ConsentId or Status is missing"):
+        read_consent(payload)
