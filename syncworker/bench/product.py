@@ -89,7 +89,7 @@ class Product:
         """
         served, filed = self._bank.order().pages, self._fleet.run(_calls) - self._calls
         if filed != served:
-            raise AuditFailedError(f"the bank served {served} pages, and {filed} calls are filed")
+            raise AuditFailedError(f"the bank served {served} pages, and {filed} calls of runs are filed")
         if self._database_url.startswith("sqlite"):
             rows: ReadTable = self._fleet.run(_rows_of_sqlite)
             return rows
@@ -143,8 +143,7 @@ async def _placed(settings: Settings, bank: Bank) -> None:
 
 async def _calls(store: Store) -> int:
     async with store.reading() as unit:
-        calls, _ = await unit.runs.cost()
-    return calls
+        return await unit.runs.calls_of_runs()
 
 
 @contextmanager

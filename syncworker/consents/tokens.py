@@ -425,7 +425,7 @@ class Vault:
         raise TokenBusyError("token: two refreshes brought no token that is accepted")
 
     async def _look(self, consent_id: ConsentId) -> tuple[StoredConsent | None, StoredToken | None, datetime]:
-        async with self._store.reading() as unit:
+        async with self._store.looking() as unit:
             return await before_call(unit, consent_id)
 
     # -- one refresh per consent in this process ----------------------------------------------------------------------

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from syncworker.standard.consents import ARROWS, TERMINAL, ConsentView, Status, usable
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
-from syncworker.store.statements import Answer, Statement, named
+from syncworker.store.statements import Answer, Statement, Told, named, run_all
 from syncworker.store.tables import audit, connection, consent
 
 if TYPE_CHECKING:
@@ -304,7 +304,11 @@ class Consents:
 
     async def data_received(self, connection_id: ConsentId, *, at: datetime) -> None:
         """Move the connection's date of last data received; never back."""
-        await _DATA_RECEIVED.run(self._unit, of_tenant=self._unit.tenant, of_connection=connection_id, at=at)
+        await run_all(self._unit, [self.receiving(connection_id, at=at)])
+
+    def receiving(self, connection_id: ConsentId, *, at: datetime) -> Told:
+        """`data_received`, to be sent with others."""
+        return _DATA_RECEIVED, {"of_tenant": self._unit.tenant, "of_connection": connection_id, "at": at}
 
     async def note(self, what: str, *, subject: str, facts: Mapping[str, Any], at: datetime) -> None:
         """Append to `audit`: a constant word, the id it is about, ids and codes as facts."""

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId
 from syncworker.store.bulk import upsert_many
-from syncworker.store.statements import Answer, Statement, named
+from syncworker.store.statements import Answer, Statement, Told, named, run_all
 from syncworker.store.tables import coverage, cursor
 
 if TYPE_CHECKING:
@@ -180,6 +180,25 @@ _CHECKED: Final = Statement(
 )
 
 
+_COVERAGE: Final = Statement(
+    lambda _: (
+        sa.select(coverage.c.account_id, coverage.c.resource, *(coverage.c[name] for name in Covered.__slots__))
+        .where(
+            coverage.c.tenant == named(coverage.c.tenant), coverage.c.connection_id == named(coverage.c.connection_id)
+        )
+        .order_by(coverage.c.from_date)
+    )
+)
+_UNCOVER: Final = Statement(
+    lambda _: sa.delete(coverage).where(
+        *(coverage.c[name] == named(coverage.c[name]) for name in _LISTING),
+        coverage.c.from_date > named(coverage.c.from_date),
+        coverage.c.to_date <= named(coverage.c.to_date),
+        coverage.c.gen <= named(coverage.c.gen),
+    )
+)
+
+
 class Cursors:
     """The tables `cursor` and `coverage` of one tenant.  Nothing here commits."""
 
@@ -223,39 +242,38 @@ class Cursors:
         Args:
             due: when each resource is due next.
         """
-        if not listings:
-            return 0
-        if self._unit.dialect.is_postgresql:
-            answer = await _CHECKED_THOSE.run(
-                self._unit,
-                of_tenant=self._unit.tenant,
-                of_connection=connection_id,
-                accounts=[one.account_id for one in listings],
-                resources=[one.resource.value for one in listings],
-                dues=[due[one.resource] for one in listings],
-                at=at,
-                as_outcome=outcome,
-                by_gen=gen,
-            )
-            return answer.rowcount
-        return sum(
-            [
-                (
-                    await _CHECKED.run(
-                        self._unit,
-                        of_tenant=self._unit.tenant,
-                        of_connection=connection_id,
-                        account=one.account_id,
-                        of_resource=one.resource.value,
-                        due=due[one.resource],
-                        at=at,
-                        as_outcome=outcome,
-                        by_gen=gen,
-                    )
-                ).rowcount
-                for one in listings
-            ]
-        )
+        told = self.checking(connection_id, listings, at=at, due=due, outcome=outcome, gen=gen)
+        return sum(answer.rowcount for answer in await run_all(self._unit, told)) if told else 0
+
+    def checking(
+        self,
+        connection_id: ConsentId,
+        listings: Collection[Listing],
+        *,
+        at: datetime,
+        due: Mapping[ResourceName, datetime],
+        outcome: str,
+        gen: int,
+    ) -> list[Told]:
+        """`checked`, to be sent with others."""
+        frame = {
+            "of_tenant": self._unit.tenant,
+            "of_connection": connection_id,
+            "at": at,
+            "as_outcome": outcome,
+            "by_gen": gen,
+        }
+        if listings and self._unit.dialect.is_postgresql:
+            those = {
+                "accounts": [one.account_id for one in listings],
+                "resources": [one.resource.value for one in listings],
+                "dues": [due[one.resource] for one in listings],
+            }
+            return [(_CHECKED_THOSE, frame | those)]
+        return [
+            (_CHECKED, frame | {"account": account_id, "of_resource": resource, "due": due[ResourceName(resource)]})
+            for account_id, resource in map(_names, listings)
+        ]
 
     async def delay_backfill(self, connection_id: ConsentId, listing: Listing, *, until: datetime, gen: int) -> None:
         """Take no slice of a listing's history before an instant."""
@@ -290,37 +308,45 @@ class Cursors:
         self, connection_id: ConsentId, listings: Collection[Listing]
     ) -> dict[Listing, tuple[Covered, ...]]:
         """The windows walked so far, earliest first."""
-        query = (
-            sa.select(coverage)
-            .where(
-                coverage.c.tenant == self._unit.tenant,
-                coverage.c.connection_id == connection_id,
-                coverage.c.account_id.in_(sorted({one.account_id for one in listings})),
-                coverage.c.resource.in_(sorted({one.resource for one in listings})),
-            )
-            .order_by(coverage.c.from_date)
-        )
+        found = await _COVERAGE.run(self._unit, tenant=self._unit.tenant, connection_id=connection_id)
         windows: dict[Listing, tuple[Covered, ...]] = dict.fromkeys(listings, ())
-        for row in (await self._unit.connection.execute(query)).mappings():
-            listing = Listing(row["account_id"], ResourceName(row["resource"]))
+        for account_id, resource, *facts in found.rows:
+            listing = Listing(account_id, ResourceName(resource))
             if listing in windows:
-                windows[listing] += (Covered(**{name: row[name] for name in Covered.__slots__}),)
+                windows[listing] += (Covered(**dict(zip(Covered.__slots__, facts, strict=True))),)
         return windows
 
-    async def cover(self, connection_id: ConsentId, windows: Mapping[Listing, Covered], *, gen: int) -> None:
-        """Write windows; those that lie inside one of them are replaced by it."""
-        for listing, window in sorted(windows.items(), key=lambda pair: pair[0]):
-            await self._unit.connection.execute(
-                sa.delete(coverage).where(
-                    coverage.c.tenant == self._unit.tenant,
-                    coverage.c.connection_id == connection_id,
-                    coverage.c.account_id == listing.account_id,
-                    coverage.c.resource == listing.resource.value,
-                    coverage.c.from_date > window.from_date,
-                    coverage.c.to_date <= window.to_date,
-                    coverage.c.gen <= gen,
-                )
+    async def cover(
+        self,
+        connection_id: ConsentId,
+        windows: Mapping[Listing, Covered],
+        *,
+        held: Mapping[Listing, Sequence[Covered]],
+        gen: int,
+    ) -> None:
+        """Write windows; those that lie inside one of them are replaced by it.
+
+        Args:
+            held: as `coverage` gave it in this transaction.
+        """
+        told: list[Told] = [
+            (
+                _UNCOVER,
+                {
+                    "tenant": self._unit.tenant,
+                    "connection_id": connection_id,
+                    "account_id": listing.account_id,
+                    "resource": listing.resource.value,
+                    "from_date": window.from_date,
+                    "to_date": window.to_date,
+                    "gen": gen,
+                },
             )
+            for listing, window in sorted(windows.items(), key=lambda pair: pair[0])
+            if any(window.from_date < one.from_date and one.to_date <= window.to_date for one in held[listing])
+        ]
+        if told:
+            await run_all(self._unit, told)
         facts = tuple(name for name in Covered.__slots__ if name != "from_date")
         rows = [
             (

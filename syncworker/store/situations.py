@@ -63,9 +63,14 @@ async def before_call(
     return consents.read_consent(consent), unit.tokens.opened(token), now.rows[0][0]
 
 
-async def before_write(unit: "UnitOfWork", consent_id: ConsentId, claim: Claim) -> tuple[StoredConsent | None, bool]:
-    """The consent, locked until the transaction ends, and then `work.holds`: in that order, as who files a status."""
+async def before_write(
+    unit: "UnitOfWork", consent_id: ConsentId, claim: Claim
+) -> tuple[StoredConsent | None, bool, datetime]:
+    """The consent, locked until the transaction ends, then `work.holds`: in that order, as who files a status.
+
+    Comes with database time.
+    """
     place = {"tenant": unit.tenant, "consent_id": consent_id}
     mine = {"tenant": unit.tenant, "id": claim.id, "gen": claim.gen}
-    consent, held = await run_all(unit, [(consents.GET_LOCKED, place), (work.HOLDS, mine)])
-    return consents.read_consent(consent), bool(held.rows)
+    now, consent, held = await run_all(unit, [(NOW, {}), (consents.GET_LOCKED, place), (work.HOLDS, mine)])
+    return consents.read_consent(consent), bool(held.rows), now.rows[0][0]

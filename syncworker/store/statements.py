@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
 
 Convert = Callable[[Any], Any]
+Told = tuple["Statement", Mapping[str, Any]]
+"""A statement and all its parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Statement:
         return answer
 
 
-async def run_all(unit: "UnitOfWork", those: Sequence[tuple[Statement, Mapping[str, Any]]]) -> list[Answer]:
+async def run_all(unit: "UnitOfWork", those: Sequence[Told]) -> list[Answer]:
     """Execute statements one after the other; on PostgreSQL they travel together and their answers come back together.
 
     Raises:

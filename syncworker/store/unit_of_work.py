@@ -169,6 +169,9 @@ class Store:
         self.dialect = Dialect(url.get_backend_name(), clock)
         self._keyring = None if keyring is None else keyring.for_tenant(tenant)
         self._write, self._read = _engines(url, connections)
+        self._look = self._read
+        if self.dialect.is_postgresql:
+            self._look = self._read.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[UnitOfWork]:
@@ -186,6 +189,16 @@ class Store:
         async with self._open(self._read) as unit:
             yield unit
 
+    @asynccontextmanager
+    async def looking(self) -> AsyncIterator[UnitOfWork]:
+        """Reads without a transaction around them: each statement sees what is committed when it runs.
+
+        That is what `reading` gives too (READ COMMITTED), but `BEGIN` and `ROLLBACK` are trips of their own: two of
+        three for who asks one thing.  No cursor that streams, no lock, no write.
+        """
+        async with self._open(self._look) as unit:
+            yield unit
+
     async def atomically(self, step: Callable[[UnitOfWork], Awaitable[T]], *, attempts: int = 5) -> T:
         """Run `step` and commit; the whole of it again when the database says that it may succeed now (rule 26)."""
 
@@ -195,9 +208,15 @@ class Store:
                 await unit.commit()
                 return result
 
+        if attempts <= 1:
+            return await once()
+        try:
+            return await once()  # nearly always the only one: what counts attempts is not built for it
+        except StoreConflictError:
+            pass
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(_may_succeed_now),
-            stop=tenacity.stop_after_attempt(attempts),
+            stop=tenacity.stop_after_attempt(attempts - 1),
             wait=tenacity.wait_random_exponential(multiplier=0.02, max=0.5),
             reraise=True,
         )

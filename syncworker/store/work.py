@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from syncworker.standard.values import Slug
 from syncworker.store.dialect import Dialect, Instant
-from syncworker.store.statements import Statement, named
+from syncworker.store.statements import Statement, Told, named, run_all
 from syncworker.store.tables import connection, consent, work, worker
 from syncworker.store.tables import lfi as lfi_table
 
@@ -516,16 +516,20 @@ class Work:
         Returns:
             `False` when a newer claim owns the row: nothing was changed.
         """
-        ended = await (_FINISH_WELL if good else _FINISH_BADLY).run(
-            self._unit,
-            of_tenant=self._unit.tenant,
-            claim_id=claim.id,
-            claim_gen=claim.gen,
-            due=due_at,
-            as_outcome=outcome,
-            as_error=error,
-        )
+        told = self.finishing(claim, due_at=due_at, outcome=outcome, error=error, good=good)
+        (ended,) = await run_all(self._unit, [told])
         return ended.rowcount == 1
+
+    def finishing(self, claim: Claim, *, due_at: datetime, outcome: str, error: str | None = None, good: bool) -> Told:
+        """`finish`, to be sent with others."""
+        return _FINISH_WELL if good else _FINISH_BADLY, {
+            "of_tenant": self._unit.tenant,
+            "claim_id": claim.id,
+            "claim_gen": claim.gen,
+            "due": due_at,
+            "as_outcome": outcome,
+            "as_error": error,
+        }
 
     async def give_back(self, claims: Sequence[Claim]) -> int:
         """Free claims a worker began and will not end (shutdown): due at once, nothing counted.
