@@ -44,6 +44,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python bench/transport.py
 	$(BIN)/python bench/concurrency.py
 	$(BIN)/python bench/dispatcher.py
+	$(BIN)/python bench/refresh.py
 
 scenarios: $(VENV)/.installed
 	exec $(BIN)/python -m tests.live.scenarios.full

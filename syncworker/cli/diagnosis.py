@@ -38,6 +38,7 @@ ADVICE: Final[Mapping[str, str]] = {
     "lfi_gate_closed": "nothing was sent; `status` says when the LFI lets us in again",
     "lfi_rate_limited": "time mends it; if it repeats, lower lfis.<slug>.calls_per_second",
     "lfi_unavailable": "time mends it; if it lasts, ask the LFI with the interaction ids of `syncs show`",
+    "not_allowed": "nothing was sent: the allow-lists leave it out; widen [allow] when live proving does",
     "refused": "the LFI refuses this listing to this consent; ask it with the interaction ids of `syncs show`",
     "seal": "the key ring lacks a key: restore it",
     "settings": "`doctor` names the setting",

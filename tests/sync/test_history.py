@@ -57,10 +57,10 @@ async def test_a_complete_backfill_is_not_read_again(open_product: Opener) -> No
 
 async def test_a_run_near_its_deadline_leaves_the_rest_to_the_next(open_product: Opener) -> None:
     """Which is due at once, and ends with the whole history; nothing of it is a failure."""
-    settings = replace(SETTINGS, plan=SHORT, consent_deadline_s=1.0)
+    settings = replace(SETTINGS, plan=SHORT, consent_deadline_s=6.0)
     product = await open_product(customers=1, settings=settings)
     connection = await product.consented()
-    product.bank.bank.latency(0.2, "transactions")
+    product.bank.bank.latency(0.5, "transactions")
     first = await product.sync(connection)
     due_at = (await product.work(connection)).due_at
     product.bank.bank.latency(0, "transactions")
