@@ -79,6 +79,7 @@ class Fleet:
         self._children: list[Child] = []
         self._runner = asyncio.Runner()
         self._store: Store | None = None
+        self._line: Any = None
 
     @property
     def pids(self) -> list[int]:
@@ -99,6 +100,7 @@ class Fleet:
                 self._broker = broker
         tasks.check_broker(url)
         tasks.configure(url, self._settings.tick_seconds, self._settings.data_folder)
+        self._line = tasks.app.connection_for_write(url)  # Celery's own pool would keep to the first broker it met
         self._store = self._runner.run(open_store(self._settings))
         argv = [sys.executable, "-m", "syncworker", "worker", "--log-level=ERROR"]
         environment = self._environment
@@ -116,6 +118,9 @@ class Fleet:
         for child in self._children:
             child.stop(grace=40)
         self._children = []
+        if self._line is not None:
+            self._line.release()
+            self._line = None
         if self._store is not None:
             self._runner.run(self._store.close())
             self._store = None
@@ -145,7 +150,7 @@ class Fleet:
     async def _sync_all(self, progress: Callable[[int, int], None], patience: float) -> Synced:
         began = monotonic()
         since = await self._newest_run()
-        _publish_tick()
+        self._publish_tick()
         ticked = moved = began
         waiting, working = await self._left()
         wanted = left = waiting + working
@@ -154,7 +159,7 @@ class Fleet:
             now = monotonic()
             waiting, working = await self._left()
             if waiting and now - ticked > TICK_AGAIN_S:
-                _publish_tick()
+                self._publish_tick()
                 ticked = now
             if waiting + working != left:
                 left, moved = waiting + working, now
@@ -181,6 +186,9 @@ class Fleet:
     def run(self, work: Callable[[Store], Any]) -> Any:
         """Run a coroutine function on the store, between two syncs."""
         return self._runner.run(work(self.store))
+
+    def _publish_tick(self) -> None:
+        tasks.app.send_task("tick", queue="tick", ignore_result=True, connection=self._line)
 
     async def _alive(self) -> int:
         async with self.store.reading() as unit:
@@ -234,10 +242,6 @@ def environment_for(file: Path) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {
         CONFIG_VARIABLE: str(file)
     }
-
-
-def _publish_tick() -> None:
-    tasks.app.send_task("tick", queue="tick", ignore_result=True)
 
 
 def _silent(_done: int, _wanted: int) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from syncworker.bench.bank import TOKEN_SECONDS, Bank, access_token, refresh_token
+from syncworker.bench.books import World
 from syncworker.clock import SystemClock
 from syncworker.lfi.keys import TransportCertificate
 from syncworker.standard.permissions import Permission
@@ -58,6 +59,20 @@ class Load:
     connections: int = 8
     open_claims: int = 200
     batch_size: int = 50
+
+    @classmethod
+    def of(cls, world: World, *, workers: int, in_flight: int) -> "Load":
+        """For so many customers: messages small enough that every worker gets some, as large as by default else.
+
+        Args:
+            in_flight: calls at once that the bank takes from all workers together.
+        """
+        share = -(-world.consents // (2 * workers))
+        return cls(
+            connections=max(1, in_flight // workers),
+            open_claims=min(1000, world.consents),
+            batch_size=max(1, min(cls().batch_size, share)),
+        )
 
 
 def consent_id(consent: int) -> ConsentId:

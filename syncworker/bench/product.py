@@ -52,7 +52,7 @@ class Product:
         self._database_url = database_url
         file = write_settings(folder, bank, database_url=database_url, load=load)
         environment = environment_for(file)
-        with _only(environment):
+        with only(environment):
             self._settings = settings_module.load()
         self._keyring = KeyRing.load(folder / "keyring").for_tenant(self._settings.tenant)
         self._fleet = Fleet(self._settings, workers=workers, environment=environment)
@@ -147,7 +147,7 @@ async def _calls(store: Store) -> int:
 
 
 @contextmanager
-def _only(environment: Mapping[str, str]) -> Iterator[None]:
+def only(environment: Mapping[str, str]) -> Iterator[None]:
     """This process's environment is another one while the block lasts."""
     before = dict(os.environ)
     os.environ.clear()

@@ -26,8 +26,11 @@ from syncworker.clock import SystemClock
 from syncworker.errors import SettingsError
 from syncworker.processes import end_with_parent
 
+CONNECTIONS_NEAR = 8
+"""Connections of a worker to a bank that answers at once."""
+
 CONNECTIONS_FAR = 192
-"""Connections of all workers to a bank that takes its time; one that answers at once needs eight."""
+"""Connections of all workers together to a bank that takes its time."""
 
 
 def bench(
@@ -79,8 +82,7 @@ def _measured(
             books[changed] = expected(world, changed=changed)
         return books[changed]
 
-    connections = CONNECTIONS_FAR if latency else 8 * workers
-    load = Load(connections=max(1, connections // workers), open_claims=min(1000, world.consents))
+    load = Load.of(world, workers=workers, in_flight=CONNECTIONS_FAR if latency else CONNECTIONS_NEAR * workers)
     with tempfile.TemporaryDirectory(prefix="swbench-") as made:
         folder = Path(made)
         databases = Databases(folder, database_url)
