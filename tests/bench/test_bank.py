@@ -8,9 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from syncworker.bench.audit import AuditFailedError, expected
+from syncworker.bench.audit import AuditFailedError, ReadTable, expected
 from syncworker.bench.bank import Bank, access_token, refresh_token
-from syncworker.bench.books import World, account_id
+from syncworker.bench.books import World, account_id, listings, pages
+from syncworker.bench.ground import consent_id
 from syncworker.bench.phases import Phase, run_phases
 
 pytestmark = pytest.mark.live
@@ -111,3 +112,46 @@ def test_a_contender_that_skips_work_fails(bank: Bank, tmp_path: Path) -> None:
     """Even one without rows to audit: the bank knows that nobody asked."""
     with pytest.raises(AuditFailedError, match="served 0 different pages"):
         list(run_phases(Idler(), bank, lambda one: expected(WORLD, changed=one), latency=0, database_pids=[]))
+
+
+class Forgetful:
+    """Reads every page each time, and keeps what it read the first time."""
+
+    name = "forgetful"
+
+    def __init__(self, bank: Bank, client: httpx.Client) -> None:
+        self._bank = bank
+        self._client = client
+
+    def prepare(self, phase: Phase) -> None:
+        pass
+
+    def sync(self) -> None:
+        for consent in range(WORLD.consents):
+            for listing in listings(WORLD, consent, changed=False):
+                for path, _ in pages(listing, WORLD, base_url=self._bank.base_url):
+                    self._client.get(self._bank.base_url + path, headers=bearer(consent)).raise_for_status()
+
+    def pids(self) -> list[int]:
+        return []
+
+    def read(self) -> ReadTable:
+        kept = expected(WORLD, changed=False)
+        return lambda table, _columns: [
+            (consent_id(place.consent), place.account_id, place.key, *values) for place, values in kept[table].items()
+        ]
+
+    def raw(self, item: bytes) -> bytes:
+        return item
+
+
+def test_each_phase_is_audited_before_the_next(bank: Bank, client: httpx.Client) -> None:
+    """Who asks for everything and does not write what changed is found in the phase in which it did not."""
+    phases = run_phases(
+        Forgetful(bank, client), bank, lambda one: expected(WORLD, changed=one), latency=0, database_pids=[]
+    )
+    passed = [next(phases).phase, next(phases).phase]
+
+    assert passed == [Phase.FIRST, Phase.UNCHANGED]
+    with pytest.raises(AuditFailedError, match="differs"):
+        next(phases)
