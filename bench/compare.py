@@ -11,6 +11,7 @@ installed (`pip install "dlt[postgres]"`), and is said to be missing where it is
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,7 @@ from syncworker.bench.audit import AuditFailedError, Expected, ReadTable, Rows, 
 from syncworker.bench.bank import Bank, access_token
 from syncworker.bench.books import World
 from syncworker.bench.databases import Databases
-from syncworker.bench.drive import median
+from syncworker.bench.drive import SyncAllError, median
 from syncworker.bench.ground import Load, consent_id
 from syncworker.bench.phases import PHASES, Contender, Measured, Phase, run_phases
 from syncworker.bench.product import Product, postgresql_rows
@@ -182,9 +183,19 @@ def contender(entry: Entry, bank: Bank, folder: Path, url: str, *, in_flight: in
 
 
 def measure(
-    entries: tuple[Entry, ...], world: World, latencies: Sequence[float], *, rounds: int, slow_rounds: int
+    entries: tuple[Entry, ...],
+    world: World,
+    latencies: Sequence[float],
+    *,
+    rounds: int,
+    slow_rounds: int,
+    failed: dict[str, str],
 ) -> Iterator[tuple[float, Measured]]:
-    """Every phase of every contender, round by round; each round begins with another of them."""
+    """Every phase of every contender, round by round; each round begins with another of them.
+
+    Args:
+        failed: is told who failed an audit, and why; that one takes no further part.
+    """
     books: dict[bool, Expected] = {}
 
     def wanted(changed: bool) -> Expected:
@@ -204,17 +215,19 @@ def measure(
             for latency in latencies:
                 turn = entries[number % len(entries) :] + entries[: number % len(entries)]
                 for place, entry in enumerate(turn):
-                    if entry.slow and number >= slow_rounds:
+                    if entry.name in failed or (entry.slow and number >= slow_rounds):
                         continue
                     own = folder / f"{number}-{place}-{latency}"
                     in_flight = FAR_IN_FLIGHT if latency else NEAR_IN_FLIGHT
-                    with databases.fresh() as url, contender(entry, bank, own, url, in_flight=in_flight) as one:
-                        for found in run_phases(one, bank, wanted, latency=latency, database_pids=pids):
-                            _say(
-                                f"round {number + 1}, {latency * 1000:.0f} ms: {entry.name}, {found.phase}, "
-                                f"{found.seconds:.2f} s"
-                            )
-                            yield latency, found
+                    try:
+                        with databases.fresh() as url, contender(entry, bank, own, url, in_flight=in_flight) as one:
+                            for found in run_phases(one, bank, wanted, latency=latency, database_pids=pids):
+                                at = f"round {number + 1} of {rounds}, {latency * 1000:.0f} ms"
+                                _say(f"{at}: {entry.name}, {found.phase}, {found.seconds:.2f} s")
+                                yield latency, found
+                    except (AuditFailedError, SyncAllError) as error:
+                        failed[entry.name] = str(error)
+                        _say(f"{entry.name} FAILED: {error}")
 
 
 def table(measured: Sequence[tuple[float, Measured]], entries: Sequence[Entry], latency: float) -> str:
@@ -279,13 +292,24 @@ def main() -> None:
         _say('dlt is not installed and does not take part: pip install "dlt[postgres]"')
         entries = tuple(entry for entry in entries if entry.program != "dlt_rest")
     world = World(consents=consents, transactions=options.transactions, today=datetime.now(UTC).date())
-    measured = list(measure(entries, world, latencies, rounds=rounds, slow_rounds=options.slow_rounds))
-    if options.json:
-        options.json.write_text(json.dumps([{"latency": at, **asdict(one)} for at, one in measured]), encoding="utf-8")
+    measured: list[tuple[float, Measured]] = []
+    failed: dict[str, str] = {}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # who is ended tells what there is, and cleans up
+    try:
+        for one in measure(entries, world, latencies, rounds=rounds, slow_rounds=options.slow_rounds, failed=failed):
+            measured.append(one)
+            if options.json:
+                those = [{"latency": at, **asdict(found)} for at, found in measured]
+                options.json.write_text(json.dumps(those), encoding="utf-8")
+    except KeyboardInterrupt:
+        failed["all"] = "interrupted: the table holds what was measured until then"
     print(ground(world, rounds))
     for latency in latencies:
         print()
         print(table(measured, entries, latency))
+    for name, why in failed.items():
+        print(f"\n{name} FAILED: {why}")
+    sys.exit(1 if failed else 0)
 
 
 def _median(runs: Sequence[Measured], of: Callable[[Measured], float]) -> float:
