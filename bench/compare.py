@@ -267,7 +267,7 @@ def ground(world: World, rounds: int) -> str:
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {CORES} cores, CPython {sys.version.split()[0]}, {world.consents} consents × "
-        f"{world.accounts} accounts × {world.transactions} transactions and every resource, medians of {rounds} "
+        f"{world.accounts} accounts × {world.transactions} transactions and every resource, medians of n (at most {rounds}) "
         f"interleaved rounds, load average of the machine {load}"
     )
 
