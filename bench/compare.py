@@ -267,8 +267,8 @@ def ground(world: World, rounds: int) -> str:
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {CORES} cores, CPython {sys.version.split()[0]}, {world.consents} consents × "
-        f"{world.accounts} accounts × {world.transactions} transactions and every resource, medians of n (at most {rounds}) "
-        f"interleaved rounds, load average of the machine {load}"
+        f"{world.accounts} accounts × {world.transactions} transactions and every resource, medians of n "
+        f"interleaved rounds (at most {rounds}), load average of the machine {load}"
     )
 
 
