@@ -1,17 +1,19 @@
 # Two commands on a fresh machine: `make demo` and `make test`.  The environment is .venv.
 PYTHON ?= python3
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint lock clean bench scenarios
+.PHONY: demo test check lint lock clean bench micro-bench scenarios
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   a customer's consents become rows in a database, kept fresh, on this machine alone"
 	@echo "make test   the whole test suite; brings its own PostgreSQL and Valkey"
 	@echo "make check  what CI runs: format, lint, types, import contracts, tests"
-	@echo "make bench  the measurements behind the choices"
+	@echo "make bench  one table: the product and four other ways to do the same; BENCH_ARGS=--quick is a short one"
+	@echo "make micro-bench  the measurements behind the choices, part by part"
 	@echo "make scenarios  the fault scenarios and the virtual year in their full size, some fifteen minutes"
 	@echo "make lock   renew requirements.lock from pyproject.toml"
 
@@ -41,7 +43,14 @@ lint: $(VENV)/.installed
 check: lint test
 
 bench: $(VENV)/.installed
+	@exec $(BIN)/python -m bench.compare $(BENCH_ARGS)
+
+micro-bench: $(VENV)/.installed
 	$(BIN)/python bench/transport.py
+	$(BIN)/python -m bench.decode
+	$(BIN)/python -m bench.writing
+	$(BIN)/python -m bench.signing
+	$(BIN)/python -m bench.memory
 	$(BIN)/python bench/concurrency.py
 	$(BIN)/python bench/dispatcher.py
 	$(BIN)/python bench/refresh.py

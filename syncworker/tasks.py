@@ -10,6 +10,7 @@ or beat starts; the parts are built on the process's loop at first use, by `wiri
 """
 
 import contextlib
+import gc
 import importlib.util
 import logging
 import os
@@ -80,6 +81,9 @@ HOLD_S: Final = 5.0
 LEFT_MAX: Final = 200
 """Batches that may go on without a thread; each has an open claim, and an LFI has `consents_at_once` of those at most,
 so with the default four hanging LFIs fit in the worst case, and mostly many more."""
+
+GC_THRESHOLDS: Final = (10_000, 20, 50)
+"""New objects before a young collection, and of how many the older generations follow (`docs/performance.md`)."""
 
 SYNC_WAIT_S: Final = 0.25
 """How long a sync batch may hold a reserved thread while it waits for one of its own; then its claims go back."""
@@ -532,7 +536,18 @@ def _on_ready(**_: Any) -> None:
         runtime.run(_arrive(), deadline=SHORT_DEADLINE_S)
     except SyncWorkerError as error:
         log.error("worker is not able to work yet: %s (%s)", error, error.code)  # noqa: TRY400  the text says it all
+    _settle_memory()
     threading.Thread(target=_keep_pulse, name="syncworker-pulse", daemon=True).start()
+
+
+def _settle_memory() -> None:
+    """Take what a worker is made of out of the garbage collector's sight, and have it look less often.
+
+    Half a million objects of libraries stay for good, and each full collection walked them all in the midst of a page.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def _keep_pulse() -> None:

@@ -33,6 +33,7 @@ GROUPS: Final = {
 COMMANDS: Final = {
     "audit": "audit",
     "demo": "demo",
+    "bench": "bench",
     "sandbox": "processes",
     "up": "processes",
     "worker": "processes",

@@ -66,6 +66,7 @@ from syncworker.standard.operations import OperationClass
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.consents import StoredConsent
 from syncworker.store.failures import StoreRefusedError
+from syncworker.store.situations import before_call
 from syncworker.store.tokens import NewToken, StoredToken
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim, WorkKind
@@ -427,9 +428,8 @@ class Vault:
         raise TokenBusyError("token: two refreshes brought no token that is accepted")
 
     async def _look(self, consent_id: ConsentId) -> tuple[StoredConsent | None, StoredToken | None, datetime]:
-        async with self._store.reading() as unit:
-            consent = await unit.consents.get(consent_id)
-            return consent, await unit.tokens.read(consent_id), await unit.now()
+        async with self._store.looking() as unit:
+            return await before_call(unit, consent_id)
 
     # -- one refresh per consent in this process ----------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ from tenacity import (
 from tenacity.stop import stop_base
 from tenacity.wait import wait_random_exponential
 
-from syncworker.clock import Clock
+from syncworker.clock import Clock, monotonic
 from syncworker.errors import (
     LFIBreakerOpenError,
     LFIRateLimitedError,
@@ -912,15 +912,24 @@ class LFIClient:
                 raise self._fault(answer, what=what)
             return answer, interaction_id
 
-        async for trial in self._retrying():
+        began = monotonic()
+        try:
+            return await attempt(1)
+        except LFIUnavailableError as error:
+            first = error
+        told = False
+        async for trial in self._retrying(RETRY_WITHIN_S - (monotonic() - began)):
             with trial:
+                if not told:  # the first attempt is told again to who counts: most calls need no counting
+                    told = True
+                    raise first
                 result = await attempt(trial.retry_state.attempt_number)
         return result
 
-    def _retrying(self) -> AsyncRetrying:
+    def _retrying(self, within_s: float) -> AsyncRetrying:
         return AsyncRetrying(
             retry=retry_if_exception(_is_worth_a_short_retry),
-            stop=stop_any(stop_after_attempt(ATTEMPTS_MAX), stop_before_delay(RETRY_WITHIN_S), _Spent(self._traffic)),
+            stop=stop_any(stop_after_attempt(ATTEMPTS_MAX), stop_before_delay(within_s), _Spent(self._traffic)),
             wait=wait_random_exponential(multiplier=0.5, max=5),
             sleep=self._sleep,
             reraise=True,

@@ -165,6 +165,8 @@ class TrafficControl:
         raise LFIBreakerOpenError(f"{lfi}: {operations.value} calls are kept back ({held.reason})", retry_after=wait)
 
     async def _look(self) -> None:
+        if self._view is not None and self._timer() - self._view.at < LOOK_EVERY_S:
+            return  # nearly every call: no lock for them
         async with self._looking:
             if self._view is not None and self._timer() - self._view.at < LOOK_EVERY_S:
                 return

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId
 from syncworker.store.bulk import insert_many
+from syncworker.store.statements import Statement
 from syncworker.store.tables import change
 
 if TYPE_CHECKING:
@@ -63,6 +64,12 @@ class FeedRow:
 
 
 _COLUMNS: Final = ("tenant", "txid", "connection_id", "account_id", "resource", "key", "op", "at", "gen")
+
+
+_TRANSACTION: Final = Statement(
+    lambda _: sa.select(sa.cast(sa.cast(sa.func.pg_current_xact_id(), sa.Text), sa.BigInteger))
+)
+"""The number of the transaction (PostgreSQL)."""
 
 
 class Changes:
@@ -114,7 +121,7 @@ class Changes:
     async def _transaction(self) -> int:
         if not self._unit.dialect.is_postgresql:
             return 0
-        number = await self._unit.connection.scalar(sa.text("SELECT pg_current_xact_id()::text::bigint"))
+        ((number,),) = (await _TRANSACTION.run(self._unit)).rows
         assert isinstance(number, int)
         return number
 

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from syncworker.standard.consents import ARROWS, TERMINAL, ConsentView, Status, usable
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
+from syncworker.store.statements import Answer, Statement, Told, named, run_all
 from syncworker.store.tables import audit, connection, consent
 
 if TYPE_CHECKING:
@@ -128,6 +129,45 @@ class Moved:
         return self.after in TERMINAL and self.before not in TERMINAL
 
 
+_WITH_USER: Final = sa.select(consent, connection.c.user_ref).join(
+    connection,
+    sa.and_(connection.c.tenant == consent.c.tenant, connection.c.connection_id == consent.c.connection_id),
+)
+_WHOLE: Final = (*(column.name for column in consent.columns), "user_ref")
+_ONE: Final = _WITH_USER.where(
+    consent.c.tenant == named(consent.c.tenant), consent.c.consent_id == named(consent.c.consent_id)
+)
+GET: Final = Statement(lambda _: _ONE)
+GET_LOCKED: Final = Statement(lambda _: _ONE.with_for_update(of=consent))
+_LIVE_OF: Final = (
+    consent.c.tenant == named(consent.c.tenant),
+    consent.c.connection_id == named(consent.c.connection_id),
+)
+_STOPPED: Final = sa.or_(consent.c.revoke_asked_at.is_not(None), consent.c.needs_consent.is_not(None))
+_LIVE_FIRST: Final = (
+    sa.case((consent.c.status != Status.Authorized.value, 2), (_STOPPED, 1), else_=0),
+    consent.c.created_at.desc(),
+    consent.c.consent_id.desc(),
+)
+LIVE: Final = Statement(lambda _: _WITH_USER.where(*_LIVE_OF).order_by(*_LIVE_FIRST).limit(1))
+LIVE_ID: Final = sa.select(consent.c.consent_id).where(*_LIVE_OF).order_by(*_LIVE_FIRST).limit(1)
+"""The id of the consent that `LIVE` finds, to be asked about within another statement."""
+
+_DATA_RECEIVED: Final = Statement(
+    lambda _: (
+        sa.update(connection)
+        .where(
+            connection.c.tenant == named(connection.c.tenant, "of_tenant"),
+            connection.c.connection_id == named(connection.c.connection_id, "of_connection"),
+            sa.or_(
+                connection.c.last_data_at.is_(None), connection.c.last_data_at < named(connection.c.last_data_at, "at")
+            ),
+        )
+        .values(last_data_at=named(connection.c.last_data_at, "at"))
+    )
+)
+
+
 class Consents:
     """The tables `connection`, `consent` and `audit`.  Nothing here commits."""
 
@@ -163,11 +203,8 @@ class Consents:
 
     async def get(self, consent_id: ConsentId, *, lock: bool = False) -> StoredConsent | None:
         """One consent; `lock=True` keeps other writers of the row out until the end of this transaction."""
-        query = self._select().where(consent.c.consent_id == consent_id)
-        if lock:
-            query = query.with_for_update(of=consent)
-        row = (await self._unit.connection.execute(query)).mappings().first()
-        return None if row is None else _stored(row)
+        answer = await (GET_LOCKED if lock else GET).run(self._unit, tenant=self._unit.tenant, consent_id=consent_id)
+        return read_consent(answer)
 
     async def get_many(self, consent_ids: Collection[ConsentId]) -> dict[ConsentId, StoredConsent]:
         """Those of some consents that are held."""
@@ -206,20 +243,8 @@ class Consents:
 
         One that was revoked here, or whose grant is lost, counts as Authorized only where no other is.
         """
-        stopped = sa.or_(consent.c.revoke_asked_at.is_not(None), consent.c.needs_consent.is_not(None))
-        authorized = sa.case(
-            (consent.c.status != Status.Authorized.value, 2),
-            (stopped, 1),
-            else_=0,
-        )
-        query = (
-            self._select()
-            .where(consent.c.connection_id == connection_id)
-            .order_by(authorized, consent.c.created_at.desc(), consent.c.consent_id.desc())
-            .limit(1)
-        )
-        row = (await self._unit.connection.execute(query)).mappings().first()
-        return None if row is None else _stored(row)
+        answer = await LIVE.run(self._unit, tenant=self._unit.tenant, connection_id=connection_id)
+        return read_consent(answer)
 
     async def chain_locked(self, connection_id: ConsentId, *, closed: bool = False) -> Sequence[StoredConsent]:
         """Every consent of a connection, oldest first, kept from other writers until the end of this transaction.
@@ -397,15 +422,11 @@ class Consents:
 
     async def data_received(self, connection_id: ConsentId, *, at: datetime) -> None:
         """Move the connection's date of last data received; never back."""
-        await self._unit.connection.execute(
-            sa.update(connection)
-            .where(
-                connection.c.tenant == self._unit.tenant,
-                connection.c.connection_id == connection_id,
-                sa.or_(connection.c.last_data_at.is_(None), connection.c.last_data_at < at),
-            )
-            .values(last_data_at=at)
-        )
+        await run_all(self._unit, [self.receiving(connection_id, at=at)])
+
+    def receiving(self, connection_id: ConsentId, *, at: datetime) -> Told:
+        """`data_received`, to be sent with others."""
+        return _DATA_RECEIVED, {"of_tenant": self._unit.tenant, "of_connection": connection_id, "at": at}
 
     async def note(self, what: str, *, subject: str, facts: Mapping[str, Any], at: datetime) -> None:
         """Append to `audit`: a constant word, the id it is about, ids and codes as facts."""
@@ -483,14 +504,7 @@ class Consents:
         }
 
     def _select(self) -> sa.Select[Any]:
-        return (
-            sa.select(consent, connection.c.user_ref)
-            .join(
-                connection,
-                sa.and_(connection.c.tenant == consent.c.tenant, connection.c.connection_id == consent.c.connection_id),
-            )
-            .where(consent.c.tenant == self._unit.tenant)
-        )
+        return _WITH_USER.where(consent.c.tenant == self._unit.tenant)
 
     async def _update(self, consent_id: ConsentId, values: Mapping[str, Any]) -> None:
         await self._unit.connection.execute(
@@ -553,6 +567,11 @@ def _connection(row: Mapping[Any, Any]) -> Connection:
         created_at=row["created_at"],
         last_data_at=row["last_data_at"],
     )
+
+
+def read_consent(answer: Answer) -> StoredConsent | None:
+    """What `GET`, `GET_LOCKED` or `LIVE` gave."""
+    return _stored(dict(zip(_WHOLE, answer.rows[0], strict=True))) if answer.rows else None
 
 
 def _stored(row: Mapping[Any, Any]) -> StoredConsent:

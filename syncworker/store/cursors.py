@@ -10,10 +10,12 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId
 from syncworker.store.bulk import upsert_many
+from syncworker.store.statements import Answer, Statement, Told, named, run_all
 from syncworker.store.tables import coverage, cursor
 
 if TYPE_CHECKING:
@@ -108,6 +110,95 @@ _MOVED: Final = (
 _ATTEMPTED: Final = ("attempted_at", "due_at", "outcome", "error", "refused_until", "gen")
 
 
+OF: Final = Statement(
+    lambda _: sa.select(
+        cursor.c.account_id,
+        cursor.c.resource,
+        *(cursor.c[name] for name in _MOVED),
+        sa.select(coverage.c.from_date)
+        .where(
+            coverage.c.tenant == cursor.c.tenant,
+            coverage.c.connection_id == cursor.c.connection_id,
+            coverage.c.account_id == cursor.c.account_id,
+            coverage.c.resource == cursor.c.resource,
+        )
+        .order_by(coverage.c.to_date.desc(), coverage.c.from_date)
+        .limit(1)
+        .scalar_subquery()
+        .label("covered_from"),
+    ).where(cursor.c.tenant == named(cursor.c.tenant), cursor.c.connection_id == named(cursor.c.connection_id))
+)
+
+
+def _checked(listing: Sequence[sa.ColumnElement[bool]], due_at: sa.ColumnElement[Any]) -> Any:
+    return (
+        sa.update(cursor)
+        .where(
+            cursor.c.tenant == named(cursor.c.tenant, "of_tenant"),
+            cursor.c.connection_id == named(cursor.c.connection_id, "of_connection"),
+            *listing,
+            cursor.c.gen <= named(cursor.c.gen, "by_gen"),
+        )
+        .values(
+            checked_at=named(cursor.c.checked_at, "at"),
+            attempted_at=named(cursor.c.checked_at, "at"),
+            due_at=due_at,
+            outcome=named(cursor.c.outcome, "as_outcome"),
+            error=None,
+            refused_until=None,
+            gen=named(cursor.c.gen, "by_gen"),
+        )
+    )
+
+
+def _checked_those() -> Any:
+    """All listings of a consent in one statement, which looks the same however many they are."""
+    those = (
+        sa.func.unnest(
+            sa.bindparam("accounts", type_=postgresql.ARRAY(sa.Text), required=True),
+            sa.bindparam("resources", type_=postgresql.ARRAY(sa.Text), required=True),
+            sa.bindparam("dues", type_=postgresql.ARRAY(sa.DateTime(timezone=True)), required=True),
+        )
+        .table_valued("account_id", "resource", "due_at")
+        .render_derived()
+    )
+    return _checked(
+        [cursor.c.account_id == those.c.account_id, cursor.c.resource == those.c.resource],
+        sa.type_coerce(those.c.due_at, cursor.c.due_at.type),
+    )
+
+
+_CHECKED_THOSE: Final = Statement(lambda _: _checked_those())
+_CHECKED: Final = Statement(
+    lambda _: _checked(
+        [
+            cursor.c.account_id == named(cursor.c.account_id, "account"),
+            cursor.c.resource == named(cursor.c.resource, "of_resource"),
+        ],
+        named(cursor.c.due_at, "due"),
+    )
+)
+
+
+_COVERAGE: Final = Statement(
+    lambda _: (
+        sa.select(coverage.c.account_id, coverage.c.resource, *(coverage.c[name] for name in Covered.__slots__))
+        .where(
+            coverage.c.tenant == named(coverage.c.tenant), coverage.c.connection_id == named(coverage.c.connection_id)
+        )
+        .order_by(coverage.c.from_date)
+    )
+)
+_UNCOVER: Final = Statement(
+    lambda _: sa.delete(coverage).where(
+        *(coverage.c[name] == named(coverage.c[name]) for name in _LISTING),
+        coverage.c.from_date > named(coverage.c.from_date),
+        coverage.c.to_date <= named(coverage.c.to_date),
+        coverage.c.gen <= named(coverage.c.gen),
+    )
+)
+
+
 class Cursors:
     """The tables `cursor` and `coverage` of one tenant.  Nothing here commits."""
 
@@ -116,28 +207,8 @@ class Cursors:
 
     async def of(self, connection_id: ConsentId) -> dict[Listing, Cursor]:
         """Every cursor of a connection."""
-        covered_from = (
-            sa.select(coverage.c.from_date)
-            .where(
-                coverage.c.tenant == cursor.c.tenant,
-                coverage.c.connection_id == cursor.c.connection_id,
-                coverage.c.account_id == cursor.c.account_id,
-                coverage.c.resource == cursor.c.resource,
-            )
-            .order_by(coverage.c.to_date.desc(), coverage.c.from_date)
-            .limit(1)
-            .scalar_subquery()
-            .label("covered_from")
-        )
-        query = sa.select(
-            cursor.c.account_id, cursor.c.resource, *(cursor.c[name] for name in _MOVED), covered_from
-        ).where(cursor.c.tenant == self._unit.tenant, cursor.c.connection_id == connection_id)
-        cursors: dict[Listing, Cursor] = {}
-        for account_id, resource, *values, since in await self._unit.connection.execute(query):
-            listing = Listing(account_id, ResourceName(resource))
-            facts: dict[str, Any] = dict(zip(_MOVED, values, strict=True))
-            cursors[listing] = Cursor(listing=listing, covered_from=since, **facts)
-        return cursors
+        answer = await OF.run(self._unit, tenant=self._unit.tenant, connection_id=connection_id)
+        return read_cursors(answer)
 
     async def advance(self, connection_id: ConsentId, cursors: Collection[Cursor]) -> int:
         """Write cursors of complete walks; one already written by a newer claim is left alone."""
@@ -171,41 +242,38 @@ class Cursors:
         Args:
             due: when each resource is due next.
         """
-        if not listings:
-            return 0
-        resources = sorted({one.resource for one in listings})
-        result = await self._unit.connection.execute(
-            sa.update(cursor)
-            .where(
-                cursor.c.tenant == self._unit.tenant,
-                cursor.c.connection_id == connection_id,
-                cursor.c.gen <= gen,
-                sa.or_(
-                    *(
-                        sa.and_(
-                            cursor.c.resource == resource,
-                            cursor.c.account_id.in_(
-                                sorted(one.account_id for one in listings if one.resource == resource)
-                            ),
-                        )
-                        for resource in resources
-                    )
-                ),
-            )
-            .values(
-                checked_at=at,
-                attempted_at=at,
-                due_at=sa.case(
-                    *((cursor.c.resource == name, sa.literal(due[name], cursor.c.due_at.type)) for name in resources),
-                    else_=cursor.c.due_at,
-                ),
-                outcome=outcome,
-                error=None,
-                refused_until=None,
-                gen=gen,
-            )
-        )
-        return result.rowcount
+        told = self.checking(connection_id, listings, at=at, due=due, outcome=outcome, gen=gen)
+        return sum(answer.rowcount for answer in await run_all(self._unit, told)) if told else 0
+
+    def checking(
+        self,
+        connection_id: ConsentId,
+        listings: Collection[Listing],
+        *,
+        at: datetime,
+        due: Mapping[ResourceName, datetime],
+        outcome: str,
+        gen: int,
+    ) -> list[Told]:
+        """`checked`, to be sent with others."""
+        frame = {
+            "of_tenant": self._unit.tenant,
+            "of_connection": connection_id,
+            "at": at,
+            "as_outcome": outcome,
+            "by_gen": gen,
+        }
+        if listings and self._unit.dialect.is_postgresql:
+            those = {
+                "accounts": [one.account_id for one in listings],
+                "resources": [one.resource.value for one in listings],
+                "dues": [due[one.resource] for one in listings],
+            }
+            return [(_CHECKED_THOSE, frame | those)]
+        return [
+            (_CHECKED, frame | {"account": account_id, "of_resource": resource, "due": due[ResourceName(resource)]})
+            for account_id, resource in map(_names, listings)
+        ]
 
     async def delay_backfill(self, connection_id: ConsentId, listing: Listing, *, until: datetime, gen: int) -> None:
         """Take no slice of a listing's history before an instant."""
@@ -240,37 +308,45 @@ class Cursors:
         self, connection_id: ConsentId, listings: Collection[Listing]
     ) -> dict[Listing, tuple[Covered, ...]]:
         """The windows walked so far, earliest first."""
-        query = (
-            sa.select(coverage)
-            .where(
-                coverage.c.tenant == self._unit.tenant,
-                coverage.c.connection_id == connection_id,
-                coverage.c.account_id.in_(sorted({one.account_id for one in listings})),
-                coverage.c.resource.in_(sorted({one.resource for one in listings})),
-            )
-            .order_by(coverage.c.from_date)
-        )
+        found = await _COVERAGE.run(self._unit, tenant=self._unit.tenant, connection_id=connection_id)
         windows: dict[Listing, tuple[Covered, ...]] = dict.fromkeys(listings, ())
-        for row in (await self._unit.connection.execute(query)).mappings():
-            listing = Listing(row["account_id"], ResourceName(row["resource"]))
+        for account_id, resource, *facts in found.rows:
+            listing = Listing(account_id, ResourceName(resource))
             if listing in windows:
-                windows[listing] += (Covered(**{name: row[name] for name in Covered.__slots__}),)
+                windows[listing] += (Covered(**dict(zip(Covered.__slots__, facts, strict=True))),)
         return windows
 
-    async def cover(self, connection_id: ConsentId, windows: Mapping[Listing, Covered], *, gen: int) -> None:
-        """Write windows; those that lie inside one of them are replaced by it."""
-        for listing, window in sorted(windows.items(), key=lambda pair: pair[0]):
-            await self._unit.connection.execute(
-                sa.delete(coverage).where(
-                    coverage.c.tenant == self._unit.tenant,
-                    coverage.c.connection_id == connection_id,
-                    coverage.c.account_id == listing.account_id,
-                    coverage.c.resource == listing.resource.value,
-                    coverage.c.from_date > window.from_date,
-                    coverage.c.to_date <= window.to_date,
-                    coverage.c.gen <= gen,
-                )
+    async def cover(
+        self,
+        connection_id: ConsentId,
+        windows: Mapping[Listing, Covered],
+        *,
+        held: Mapping[Listing, Sequence[Covered]],
+        gen: int,
+    ) -> None:
+        """Write windows; those that lie inside one of them are replaced by it.
+
+        Args:
+            held: as `coverage` gave it in this transaction.
+        """
+        told: list[Told] = [
+            (
+                _UNCOVER,
+                {
+                    "tenant": self._unit.tenant,
+                    "connection_id": connection_id,
+                    "account_id": listing.account_id,
+                    "resource": listing.resource.value,
+                    "from_date": window.from_date,
+                    "to_date": window.to_date,
+                    "gen": gen,
+                },
             )
+            for listing, window in sorted(windows.items(), key=lambda pair: pair[0])
+            if any(window.from_date < one.from_date and one.to_date <= window.to_date for one in held[listing])
+        ]
+        if told:
+            await run_all(self._unit, told)
         facts = tuple(name for name in Covered.__slots__ if name != "from_date")
         rows = [
             (
@@ -296,6 +372,16 @@ class Cursors:
         return await upsert_many(
             self._unit.connection, self._unit.dialect, cursor, (*_LISTING, *moved), rows, key=_LISTING, replace=moved
         )
+
+
+def read_cursors(answer: Answer) -> dict[Listing, Cursor]:
+    """What `OF` gave."""
+    cursors: dict[Listing, Cursor] = {}
+    for account_id, resource, *values, since in answer.rows:
+        listing = Listing(account_id, ResourceName(resource))
+        facts: dict[str, Any] = dict(zip(_MOVED, values, strict=True))
+        cursors[listing] = Cursor(listing=listing, covered_from=since, **facts)
+    return cursors
 
 
 def _names(listing: Listing) -> tuple[str, str]:

@@ -14,16 +14,20 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from enum import StrEnum
-from functools import partial
+from functools import cache, partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import AccountId, ConsentId
-from syncworker.store.bulk import upsert_many
+from syncworker.store.bulk import COPY_FROM, insert_many, upsert_many
+from syncworker.store.consents import LIVE_ID
+from syncworker.store.dialect import Dialect
 from syncworker.store.sealed import pack_raw, unpack_raw
+from syncworker.store.statements import Statement, Told, named, run_all
 from syncworker.store.tables import (
     RECORD_TABLES,
     SEALED_RAW,
@@ -135,6 +139,157 @@ class PastRecord:
     valid_until: datetime | None
 
 
+GRANTED_TO_LIVE: Final = Statement(
+    lambda _: sa.select(account_grant.c.account_id).where(
+        account_grant.c.tenant == named(account_grant.c.tenant),
+        account_grant.c.consent_id == LIVE_ID.scalar_subquery(),
+        account_grant.c.ended_at.is_(None),
+    )
+)
+"""The accounts shown with the consent that `consents.LIVE` finds."""
+
+_GRANTED: Final = Statement(
+    lambda _: sa.select(account_grant.c.account_id).where(
+        account_grant.c.tenant == named(account_grant.c.tenant),
+        account_grant.c.consent_id == named(account_grant.c.consent_id),
+        account_grant.c.ended_at.is_(None),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Rows to look for, of some accounts.
+
+    Attributes:
+        instant: column the window compares; `None` where the listing has no window.
+        status: column that says `Pending`; `None` where nothing is ever pending.
+        since, until: leave out rows whose `instant` lies before or not before, unless they are pending or missed.
+    """
+
+    resource: ResourceName
+    account_ids: Collection[str]
+    instant: str | None = None
+    status: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedKeys:
+    """Rows to look for, by their keys; the columns as in `Wanted`."""
+
+    resource: ResourceName
+    account_id: str
+    keys: Collection[str]
+    instant: str | None = None
+    status: str | None = None
+
+
+@cache
+def _holding(resource: ResourceName, instant: str | None, status: str | None, ends: frozenset[str]) -> Statement:
+    """Rows of some accounts, those of a window where it has ends."""
+
+    def build(dialect: Dialect) -> Any:
+        table = RECORD_TABLES[resource]
+        query = _facts(table, instant, status).where(_one_of(table.c.account_id, "accounts", dialect))
+        if instant is None or not ends:
+            return query
+        place = table.c[instant]
+        inside = [
+            *([place >= named(place, "since")] if "since" in ends else []),
+            *([place < named(place, "until")] if "until" in ends else []),
+        ]
+        near = [sa.and_(*inside), place.is_(None), table.c.missed_since.is_not(None)]
+        if status is not None:
+            near.append(table.c[status] == sa.literal_column("'Pending'"))
+        return query.where(sa.or_(*near))
+
+    return Statement(build)
+
+
+@cache
+def _holding_keys(resource: ResourceName, instant: str | None, status: str | None) -> Statement:
+    """Rows of one account, by their keys."""
+
+    def build(dialect: Dialect) -> Any:
+        table = RECORD_TABLES[resource]
+        return _facts(table, instant, status).where(
+            table.c.account_id == named(table.c.account_id, "account"), _one_of(table.c.key, "keys", dialect)
+        )
+
+    return Statement(build)
+
+
+@cache
+def _keeping(resource: ResourceName, op: Ended) -> Statement:
+    """Some rows of a connection, as they are, into the history."""
+    table, history = RECORD_TABLES[resource], record_history.c
+    names = (
+        "tenant", "connection_id", "account_id", "resource", "key",
+        "valid_from", "valid_until", "op", "raw", "digest", "gen",
+    )  # fmt: skip
+
+    def build(dialect: Dialect) -> Any:
+        now_said = (
+            sa.select(
+                table.c.tenant,
+                table.c.connection_id,
+                table.c.account_id,
+                sa.literal(resource.value, history.resource.type),
+                table.c.key,
+                table.c.changed_at,
+                named(history.valid_until, "at"),
+                named(history.op, "ended_by"),
+                sa.null() if op is Ended.REVIVED else table.c.raw,
+                table.c.digest,
+                named(history.gen, "by_gen"),
+            )
+            .where(
+                table.c.tenant == named(table.c.tenant, "of_tenant"),
+                table.c.connection_id == named(table.c.connection_id, "of_connection"),
+                table.c.gen <= named(history.gen, "by_gen"),
+            )
+            .order_by(table.c.account_id, table.c.key)
+        )
+        if dialect.is_postgresql:
+            columns = (sa.bindparam(name, type_=postgresql.ARRAY(sa.Text), required=True) for name in _PLACES)
+            those = sa.func.unnest(*columns).table_valued("account_id", "key").render_derived()
+            now_said = now_said.where(table.c.account_id == those.c.account_id, table.c.key == those.c.key)
+        else:
+            place = sa.tuple_(table.c.account_id, table.c.key)
+            now_said = now_said.where(place.in_(sa.bindparam("places", expanding=True, required=True)))
+        return sa.insert(record_history).from_select(names, now_said)
+
+    return Statement(build)
+
+
+_PLACES: Final = ("accounts", "keys")
+
+
+def _facts(table: sa.Table, instant: str | None, status: str | None) -> sa.Select[Any]:
+    """What `Held` is made of, of a connection's rows."""
+    return sa.select(
+        table.c.account_id,
+        table.c.key,
+        table.c.digest,
+        sa.null() if instant is None else table.c[instant],
+        sa.null() if status is None else table.c[status],
+        table.c.missed_since.is_not(None),
+        table.c.gone_at.is_not(None),
+    ).where(
+        table.c.tenant == named(table.c.tenant, "of_tenant"),
+        table.c.connection_id == named(table.c.connection_id, "of_connection"),
+    )
+
+
+def _one_of(column: sa.Column[Any], name: str, dialect: Dialect) -> sa.ColumnElement[bool]:
+    """Whether a column is one of a list; on PostgreSQL the statement looks the same however long the list."""
+    if dialect.is_postgresql:
+        return column == sa.any_(sa.bindparam(name, type_=postgresql.ARRAY(sa.Text), required=True))
+    return column.in_(sa.bindparam(name, expanding=True, required=True))
+
+
 class Records:
     """The record tables, their histories and `account_grant` of one tenant.  Nothing here commits."""
 
@@ -144,68 +299,45 @@ class Records:
     # -- what we hold ------------------------------------------------------------------------------------------------
 
     async def held(
-        self,
-        resource: ResourceName,
-        connection_id: ConsentId,
-        account_ids: Collection[str],
-        *,
-        instant: str | None = None,
-        status: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-    ) -> dict[str, dict[str, Held]]:
-        """The rows of some accounts, by account and key; tombstones included.
-
-        Args:
-            instant: column the window compares; `None` where the listing has no window.
-            status: column that says `Pending`; `None` where nothing is ever pending.
-            since, until: leave out rows whose `instant` lies before or not before, unless they are pending or missed.
-        """
-        table = RECORD_TABLES[resource]
-        query = self._held(table, instant, status).where(
-            table.c.tenant == self._unit.tenant,
-            table.c.connection_id == connection_id,
-            table.c.account_id.in_(sorted(account_ids)),
-        )
-        if instant is not None and (since is not None or until is not None):
-            place = table.c[instant]
-            inside = [
-                *([place >= _as_in(place, since)] if since is not None else []),
-                *([place < _as_in(place, until)] if until is not None else []),
-            ]
-            near = [sa.and_(*inside), place.is_(None), table.c.missed_since.is_not(None)]
-            if status is not None:
-                near.append(table.c[status] == "Pending")
-            query = query.where(sa.or_(*near))
-        found: dict[str, dict[str, Held]] = {account_id: {} for account_id in account_ids}
-        for account_id, key, *facts in await self._unit.connection.execute(query):
-            found[account_id][key] = _held(*facts)
+        self, connection_id: ConsentId, wanted: Sequence[Wanted]
+    ) -> dict[tuple[ResourceName, str], dict[str, Held]]:
+        """The rows of some accounts, by listing and key; tombstones included.  All that is wanted in one trip."""
+        found: dict[tuple[ResourceName, str], dict[str, Held]] = {}
+        told: list[Told] = []
+        for one in wanted:
+            found |= {(one.resource, account_id): {} for account_id in one.account_ids}
+            ends: dict[str, Any] = {}
+            if one.instant is not None:
+                place = RECORD_TABLES[one.resource].c[one.instant]
+                given = (("since", one.since), ("until", one.until))
+                ends = {name: _as_in(place, end) for name, end in given if end is not None}
+            statement = _holding(one.resource, one.instant, one.status, frozenset(ends))
+            told.append((statement, self._place(connection_id) | {"accounts": sorted(one.account_ids)} | ends))
+        for one, answer in zip(wanted, await run_all(self._unit, told) if told else (), strict=True):
+            for account_id, key, *facts in answer.rows:
+                found[one.resource, account_id][key] = _held(*facts)
         return found
 
     async def held_of(
-        self,
-        resource: ResourceName,
-        connection_id: ConsentId,
-        account_id: str,
-        keys: Collection[str],
-        *,
-        instant: str | None = None,
-        status: str | None = None,
-    ) -> dict[str, Held]:
-        """Those of the given keys that we hold."""
-        table = RECORD_TABLES[resource]
-        wanted = sorted(keys)
-        found: dict[str, Held] = {}
-        for start in range(0, len(wanted), KEYS_MAX):
-            query = self._held(table, instant, status).where(
-                table.c.tenant == self._unit.tenant,
-                table.c.connection_id == connection_id,
-                table.c.account_id == account_id,
-                table.c.key.in_(wanted[start : start + KEYS_MAX]),
-            )
-            for _, key, *facts in await self._unit.connection.execute(query):
-                found[key] = _held(*facts)
+        self, connection_id: ConsentId, wanted: Sequence[WantedKeys]
+    ) -> dict[tuple[ResourceName, str], dict[str, Held]]:
+        """Those of the given keys that we hold, by listing and key."""
+        chunks: list[WantedKeys] = []
+        told: list[Told] = []
+        for one in wanted:
+            keys = sorted(one.keys)
+            for start in range(0, len(keys), KEYS_MAX):
+                statement = _holding_keys(one.resource, one.instant, one.status)
+                those = {"account": one.account_id, "keys": keys[start : start + KEYS_MAX]}
+                told.append((statement, self._place(connection_id) | those))
+                chunks.append(one)
+        found: dict[tuple[ResourceName, str], dict[str, Held]] = {(one.resource, one.account_id): {} for one in wanted}
+        for one, answer in zip(chunks, await run_all(self._unit, told) if told else (), strict=True):
+            found[one.resource, one.account_id] |= {key: _held(*facts) for _, key, *facts in answer.rows}
         return found
+
+    def _place(self, connection_id: ConsentId) -> dict[str, Any]:
+        return {"of_tenant": self._unit.tenant, "of_connection": connection_id}
 
     # -- what we write -----------------------------------------------------------------------------------------------
 
@@ -218,6 +350,7 @@ class Records:
         gen: int,
         at: datetime,
         seal: bool = False,
+        new: Mapping[str, Collection[str]] | None = None,
     ) -> int:
         """Insert or overwrite records by account; a row already written by a newer claim is left alone.
 
@@ -225,6 +358,8 @@ class Records:
 
         Args:
             records: account_id (`''` for none) → its records, one per key.
+            new: account_id → keys of which this transaction knows that no row has them: nobody else may write rows of
+                the connection until it ends.  They are appended, at half the cost for the database.
             seal: seal the raw items; those of `tables.SEALED_RAW` are sealed anyway.
 
         Returns:
@@ -254,8 +389,14 @@ class Records:
             for record in those
         ]
         rows.sort(key=_BY_KEY)
-        return await upsert_many(
-            self._unit.connection, self._unit.dialect, table, columns, rows, key=_KEY, replace=(*typed, *_FRAME)
+        connection, dialect = self._unit.connection, self._unit.dialect
+        written = 0
+        fresh = [row for row in rows if row[3] in new.get(row[2], ())] if new else []
+        if len(fresh) >= COPY_FROM:
+            written = await insert_many(connection, dialect, table, columns, fresh)
+            rows = [row for row in rows if row[3] not in (new or {}).get(row[2], ())]
+        return written + await upsert_many(
+            connection, dialect, table, columns, rows, key=_KEY, replace=(*typed, *_FRAME)
         )
 
     async def keep_history(
@@ -301,7 +442,7 @@ class Records:
             self._unit.connection, self._unit.dialect, table, columns, rows, key=(*_KEY, series), replace=replace
         )
 
-    async def keep_before(
+    def keeping_before(
         self,
         resource: ResourceName,
         connection_id: ConsentId,
@@ -310,8 +451,8 @@ class Records:
         op: Ended,
         gen: int,
         at: datetime,
-    ) -> int:
-        """Copy what rows say now into `record_history`, before it is overwritten in the same transaction.
+    ) -> list[Told]:
+        """Copy what rows say now into `record_history`, before they are overwritten in the same transaction.
 
         A row that a newer claim wrote is left out, as it will not be overwritten.
 
@@ -319,41 +460,20 @@ class Records:
             keys: account_id (`''` for none) → keys about to be modified, removed or revived.
 
         Returns:
-            States kept.
+            What to send; nothing is sent yet.
         """
-        table = RECORD_TABLES[resource]
         places = sorted((account_id, key) for account_id, those in keys.items() for key in those)
-        names = (
-            "tenant", "connection_id", "account_id", "resource", "key",
-            "valid_from", "valid_until", "op", "raw", "digest", "gen",
-        )  # fmt: skip
-        kept = 0
+        frame = self._place(connection_id) | {"at": at, "ended_by": op.value, "by_gen": gen}
+        told: list[Told] = []
         for start in range(0, len(places), KEYS_MAX):
-            now_said = (
-                sa.select(
-                    table.c.tenant,
-                    table.c.connection_id,
-                    table.c.account_id,
-                    sa.literal(resource.value, record_history.c.resource.type),
-                    table.c.key,
-                    table.c.changed_at,
-                    sa.literal(at, record_history.c.valid_until.type),
-                    sa.literal(op.value, record_history.c.op.type),
-                    sa.null() if op is Ended.REVIVED else table.c.raw,
-                    table.c.digest,
-                    sa.literal(gen, record_history.c.gen.type),
-                )
-                .where(
-                    table.c.tenant == self._unit.tenant,
-                    table.c.connection_id == connection_id,
-                    sa.tuple_(table.c.account_id, table.c.key).in_(places[start : start + KEYS_MAX]),
-                    table.c.gen <= gen,
-                )
-                .order_by(table.c.account_id, table.c.key)
+            chunk = places[start : start + KEYS_MAX]
+            those: dict[str, Any] = (
+                {"accounts": [account_id for account_id, _ in chunk], "keys": [key for _, key in chunk]}
+                if self._unit.dialect.is_postgresql
+                else {"places": chunk}
             )
-            result = await self._unit.connection.execute(sa.insert(record_history).from_select(names, now_said))
-            kept += result.rowcount
-        return kept
+            told.append((_keeping(resource, op), frame | those))
+        return told
 
     async def miss(
         self,
@@ -391,12 +511,8 @@ class Records:
 
     async def granted(self, consent_id: ConsentId) -> frozenset[AccountId]:
         """The accounts `/accounts` shows with this consent."""
-        query = sa.select(account_grant.c.account_id).where(
-            account_grant.c.tenant == self._unit.tenant,
-            account_grant.c.consent_id == consent_id,
-            account_grant.c.ended_at.is_(None),
-        )
-        return frozenset(AccountId(name) for name in (await self._unit.connection.scalars(query)))
+        answer = await _GRANTED.run(self._unit, tenant=self._unit.tenant, consent_id=consent_id)
+        return frozenset(AccountId(name) for (name,) in answer.rows)
 
     async def grant(
         self, consent_id: ConsentId, connection_id: ConsentId, account_ids: Collection[str], *, at: datetime
@@ -531,18 +647,6 @@ class Records:
                 yield row
             last = [rows[-1][column.name] for column in place]
             chunk = query.where(sa.tuple_(*place) > sa.tuple_(*(sa.literal(value) for value in last)))
-
-    @staticmethod
-    def _held(table: sa.Table, instant: str | None, status: str | None) -> sa.Select[Any]:
-        return sa.select(
-            table.c.account_id,
-            table.c.key,
-            table.c.digest,
-            sa.null() if instant is None else table.c[instant],
-            sa.null() if status is None else table.c[status],
-            table.c.missed_since.is_not(None),
-            table.c.gone_at.is_not(None),
-        )
 
     async def _mark(
         self,

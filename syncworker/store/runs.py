@@ -6,9 +6,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.bulk import insert_many
+from syncworker.store.statements import Statement, Told, named, run_all
 from syncworker.store.tables import call, run
 
 if TYPE_CHECKING:
@@ -97,6 +99,21 @@ CLOCKS_APART_MAX: Final = timedelta(hours=1)
 
 _RUN: Final = tuple(RunRow.__slots__)
 _CALL: Final = tuple(CallRow.__slots__)
+_ADD: Final = Statement(
+    lambda _: sa.insert(run).values({name: named(run.c[name]) for name in ("tenant", *_RUN)}).returning(run.c.id)
+)
+
+
+def _adding_calls() -> Any:
+    """All calls of a run in one statement, which looks the same however many they are."""
+    columns = (sa.bindparam(name, type_=postgresql.ARRAY(call.c[name].type), required=True) for name in _CALL)
+    those = sa.func.unnest(*columns).table_valued(*_CALL, with_ordinality="place").render_derived()
+    frame = (named(call.c.tenant, "of_tenant"), named(call.c.run_id, "of_run"))
+    found = sa.select(*frame, *(those.c[name] for name in _CALL)).order_by(those.c.place)
+    return sa.insert(call).from_select(("tenant", "run_id", *_CALL), found)
+
+
+_ADD_CALLS: Final = Statement(lambda _: _adding_calls())
 
 
 class Runs:
@@ -105,24 +122,36 @@ class Runs:
     def __init__(self, unit: "UnitOfWork") -> None:
         self._unit = unit
 
-    async def add(self, row: RunRow) -> int:
-        """File one run; says its number."""
+    async def add(self, row: RunRow, *, also: Sequence[Told] = ()) -> int:
+        """File one run; says its number.
+
+        Args:
+            also: what is sent with it, before it.
+        """
         values = {name: getattr(row, name) for name in _RUN} | {"steps": [dict(step) for step in row.steps]}
-        filed = sa.insert(run).values(tenant=self._unit.tenant, **values).returning(run.c.id)
-        number = await self._unit.connection.scalar(filed)
+        *_, answer = await run_all(self._unit, [*also, (_ADD, {"tenant": self._unit.tenant, **values})])
+        ((number,),) = answer.rows
         assert isinstance(number, int)
         return number
 
-    async def add_calls(self, rows: Collection[CallRow], *, run_id: int | None = None) -> None:
+    async def add_calls(
+        self, rows: Collection[CallRow], *, run_id: int | None = None, also: Sequence[Told] = ()
+    ) -> None:
         """File calls, in the order they were made.
 
         Args:
             run_id: the run they were made for; `None` when it is none.
+            also: what is sent with them, after them.
         """
-        if not rows:
-            return
-        values = [(self._unit.tenant, run_id, *(getattr(row, name) for name in _CALL)) for row in rows]
-        await insert_many(self._unit.connection, self._unit.dialect, call, ("tenant", "run_id", *_CALL), values)
+        those = list(also)
+        if rows and self._unit.dialect.is_postgresql:
+            columns = {name: [getattr(row, name) for row in rows] for name in _CALL}
+            those.insert(0, (_ADD_CALLS, {"of_tenant": self._unit.tenant, "of_run": run_id, **columns}))
+        elif rows:
+            values = [(self._unit.tenant, run_id, *(getattr(row, name) for name in _CALL)) for row in rows]
+            await insert_many(self._unit.connection, self._unit.dialect, call, ("tenant", "run_id", *_CALL), values)
+        if those:
+            await run_all(self._unit, those)
 
     async def latest(self, connection_id: ConsentId | None = None, *, limit: int = 50) -> list[RunRow]:
         """Runs, newest first."""
@@ -135,6 +164,28 @@ class Runs:
         if connection_id is not None:
             query = query.where(run.c.connection_id == connection_id)
         return [RunRow(**dict(row)) for row in (await self._unit.connection.execute(query)).mappings()]
+
+    async def newest(self) -> int:
+        """Number of the newest run; 0 when there is none.  For `outcomes`."""
+        number = await self._unit.connection.scalar(
+            sa.select(sa.func.coalesce(sa.func.max(run.c.id), 0)).where(run.c.tenant == self._unit.tenant)
+        )
+        assert isinstance(number, int)
+        return number
+
+    async def outcomes(self, *, after: int) -> dict[str, int]:
+        """How many runs ended in which way, of those filed after the run with that number."""
+        query = (
+            sa.select(run.c.outcome, sa.func.count())
+            .where(run.c.tenant == self._unit.tenant, run.c.id > after)
+            .group_by(run.c.outcome)
+        )
+        return {outcome: int(count) for outcome, count in await self._unit.connection.execute(query)}
+
+    async def calls_of_runs(self) -> int:
+        """How many calls were made for runs; tokens, consents and documents of the LFI are others."""
+        query = sa.select(sa.func.count()).where(call.c.tenant == self._unit.tenant, call.c.run_id.is_not(None))
+        return int(await self._unit.connection.scalar(query) or 0)
 
     async def find(
         self,

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from syncworker.standard.values import ConsentId
+from syncworker.store.statements import Answer, Statement, named
 from syncworker.store.tables import token
 
 if TYPE_CHECKING:
@@ -91,6 +92,14 @@ class ImportedToken:
     certificate: str | None = None
 
 
+_WHOLE: Final = tuple(column.name for column in token.columns)
+_ONE: Final = sa.select(token).where(
+    token.c.tenant == named(token.c.tenant), token.c.consent_id == named(token.c.consent_id)
+)
+READ: Final = Statement(lambda _: _ONE)
+READ_LOCKED: Final = Statement(lambda _: _ONE.with_for_update())
+
+
 class Tokens:
     """The table `token`.  Nothing here commits."""
 
@@ -103,11 +112,16 @@ class Tokens:
         Raises:
             SealError: a sealed column does not open.
         """
-        query = sa.select(token).where(self._is(consent_id))
-        if lock:
-            query = query.with_for_update()
-        row = (await self._unit.connection.execute(query)).mappings().first()
-        return None if row is None else self._stored(row)
+        answer = await (READ_LOCKED if lock else READ).run(self._unit, tenant=self._unit.tenant, consent_id=consent_id)
+        return self.opened(answer)
+
+    def opened(self, answer: Answer) -> StoredToken | None:
+        """What `READ` or `READ_LOCKED` gave.
+
+        Raises:
+            SealError: a sealed column does not open.
+        """
+        return self._stored(dict(zip(_WHOLE, answer.rows[0], strict=True))) if answer.rows else None
 
     async def exists(self, consent_id: ConsentId) -> bool:
         """Whether the consent has tokens; opens nothing."""

@@ -12,6 +12,7 @@ engine serves reads beside it.
 """
 
 import logging
+import select
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -22,7 +23,7 @@ from typing import Any, Final, TypeVar
 import sqlalchemy as sa
 import tenacity
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -47,6 +48,7 @@ from syncworker.store.openings import Openings
 from syncworker.store.records import Records
 from syncworker.store.renewals import Renewals
 from syncworker.store.runs import Runs
+from syncworker.store.statements import NOW
 from syncworker.store.tokens import Tokens
 from syncworker.store.work import Work
 from syncworker.store.workers import Workers
@@ -90,7 +92,7 @@ class UnitOfWork:
 
     async def now(self) -> datetime:
         """Database time, as a value."""
-        moment = await self.connection.scalar(sa.select(self.dialect.now()))
+        ((moment,),) = (await NOW.run(self)).rows
         assert isinstance(moment, datetime)
         return moment
 
@@ -201,6 +203,9 @@ class Store:
         self.dialect = Dialect(url.get_backend_name(), clock)
         self._keyring = None if keyring is None else keyring.for_tenant(tenant)
         self._write, self._read = _engines(url, connections)
+        self._look = self._read
+        if self.dialect.is_postgresql:
+            self._look = self._read.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[UnitOfWork]:
@@ -218,6 +223,16 @@ class Store:
         async with self._open(self._read) as unit:
             yield unit
 
+    @asynccontextmanager
+    async def looking(self) -> AsyncIterator[UnitOfWork]:
+        """Reads without a transaction around them: each statement sees what is committed when it runs.
+
+        That is what `reading` gives too (READ COMMITTED), but `BEGIN` and `ROLLBACK` are trips of their own: two of
+        three for who asks one thing.  No cursor that streams, no lock, no write.
+        """
+        async with self._open(self._look) as unit:
+            yield unit
+
     async def atomically(self, step: Callable[[UnitOfWork], Awaitable[T]], *, attempts: int = 5) -> T:
         """Run `step` and commit; the whole of it again when the database says that it may succeed now (rule 26)."""
 
@@ -227,9 +242,15 @@ class Store:
                 await unit.commit()
                 return result
 
+        if attempts <= 1:
+            return await once()
+        try:
+            return await once()  # nearly always the only one: what counts attempts is not built for it
+        except StoreConflictError:
+            pass
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(_may_succeed_now),
-            stop=tenacity.stop_after_attempt(attempts),
+            stop=tenacity.stop_after_attempt(attempts - 1),
             wait=tenacity.wait_random_exponential(multiplier=0.02, max=0.5),
             reraise=True,
         )
@@ -265,11 +286,11 @@ def _engines(url: URL, connections: int) -> tuple[AsyncEngine, AsyncEngine]:
                 pool_size=connections,
                 max_overflow=0,
                 pool_timeout=30,
-                pool_pre_ping=True,
                 connect_args={"options": options, "connect_timeout": 5, **SILENCE},
             )
         except ModuleNotFoundError as error:
             raise SetupError("database_url: PostgreSQL needs psycopg; install syncworker[postgres]") from error
+        _refuse_dead_connections(engine)
         return engine, engine
     url = url.set(drivername="sqlite+aiosqlite")
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # at DEBUG it prints every row (rule 37)
@@ -283,6 +304,25 @@ def _engines(url: URL, connections: int) -> tuple[AsyncEngine, AsyncEngine]:
     for engine, begin in ((write, "BEGIN IMMEDIATE"), (read, "BEGIN")):
         _sqlite_events(engine, begin)
     return write, read
+
+
+def _refuse_dead_connections(engine: AsyncEngine) -> None:
+    """Take no connection out of the pool that the server has closed meanwhile.
+
+    An idle connection has nothing to say: when its socket can be read, it was ended.  That costs a system call, where
+    SQLAlchemy's ping costs two trips to the server, as much as a small transaction.  Neither sees a network gone
+    silent before its timeouts (`SILENCE`).
+    """
+
+    @sa.event.listens_for(engine.sync_engine, "checkout")
+    def on_checkout(connection: Any, _record: Any, _proxy: Any) -> None:
+        own = connection.driver_connection
+        if own.closed:
+            raise DisconnectionError("an idle connection is closed")
+        idle = select.poll()
+        idle.register(own.fileno(), select.POLLIN)
+        if idle.poll(0):
+            raise DisconnectionError("the server ended an idle connection")
 
 
 def _sqlite_events(engine: AsyncEngine, begin: str) -> None:

@@ -11,12 +11,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
 from syncworker.standard.values import Slug
-from syncworker.store.dialect import Instant
+from syncworker.store.dialect import Dialect, Instant
+from syncworker.store.statements import Statement, Told, named, run_all
 from syncworker.store.tables import connection, consent, opening, work, worker
 from syncworker.store.tables import lfi as lfi_table
 
@@ -117,6 +119,49 @@ class WorkSummary:
     parked: int
     failing: int = 0
     next_due: datetime | None = None
+
+
+def _holding(dialect: Dialect) -> sa.Select[Any]:
+    query = sa.select(work.c.id).where(
+        work.c.tenant == named(work.c.tenant), work.c.id == named(work.c.id), work.c.gen == named(work.c.gen)
+    )
+    if dialect.is_postgresql:
+        return query.with_for_update(key_share=True)  # not FOR SHARE: an `extend` behind two of those deadlocks
+    return query
+
+
+HOLDS: Final = Statement(_holding)
+
+
+def _finishing(dialect: Dialect, *, good: bool) -> Any:
+    now, gen, due = dialect.now(), named(work.c.gen, "claim_gen"), named(work.c.due_at, "due")
+    asked_since = sa.and_(work.c.asked_at.is_not(None), work.c.asked_gen >= gen)
+    scheduled_since = sa.and_(work.c.due_at > work.c.last_started_at, work.c.due_at < due)  # it was due when begun
+    values: dict[str, Any] = {
+        "lease_until": None,
+        "last_ended_at": now,
+        "last_outcome": named(work.c.last_outcome, "as_outcome"),
+        "last_error": named(work.c.last_error, "as_error"),
+        "crashes": 0,
+        "due_at": sa.case((sa.or_(asked_since, scheduled_since), work.c.due_at), else_=due),
+        "asked_at": sa.case((asked_since, work.c.asked_at), else_=None),
+    }
+    if good:
+        values |= {"attempts": 0, "last_good_at": now}
+    return (
+        sa.update(work)
+        .where(
+            work.c.tenant == named(work.c.tenant, "of_tenant"),
+            work.c.id == named(work.c.id, "claim_id"),
+            work.c.gen == gen,
+            work.c.lease_until.is_not(None),
+        )
+        .values(values)
+    )
+
+
+_FINISH_WELL: Final = Statement(partial(_finishing, good=True))
+_FINISH_BADLY: Final = Statement(partial(_finishing, good=False))
 
 
 class Work:
@@ -477,10 +522,8 @@ class Work:
 
         Call it inside the transaction that writes fetched data: an older generation writes nothing.
         """
-        query = sa.select(work.c.id).where(self._current(claim))
-        if self._unit.dialect.is_postgresql:
-            query = query.with_for_update(key_share=True)  # not FOR SHARE: an `extend` behind two of those deadlocks
-        return await self._unit.connection.scalar(query) is not None
+        answer = await HOLDS.run(self._unit, tenant=self._unit.tenant, id=claim.id, gen=claim.gen)
+        return bool(answer.rows)
 
     async def finish(
         self, claim: Claim, *, due_at: datetime, outcome: str, error: str | None = None, good: bool
@@ -499,25 +542,20 @@ class Work:
         Returns:
             `False` when a newer claim owns the row: nothing was changed.
         """
-        now = self._unit.dialect.now()
-        due = sa.literal(due_at, Instant())
-        asked_since = sa.and_(work.c.asked_at.is_not(None), work.c.asked_gen >= claim.gen)
-        scheduled_since = sa.and_(work.c.due_at > work.c.last_started_at, work.c.due_at < due)  # it was due when begun
-        values: dict[str, Any] = {
-            "lease_until": None,
-            "last_ended_at": now,
-            "last_outcome": outcome,
-            "last_error": error,
-            "crashes": 0,
-            "due_at": sa.case((sa.or_(asked_since, scheduled_since), work.c.due_at), else_=due),
-            "asked_at": sa.case((asked_since, work.c.asked_at), else_=None),
-        }
-        if good:
-            values |= {"attempts": 0, "last_good_at": now}
-        ended = await self._execute(
-            sa.update(work).where(self._current(claim), work.c.lease_until.is_not(None)).values(values)
-        )
+        told = self.finishing(claim, due_at=due_at, outcome=outcome, error=error, good=good)
+        (ended,) = await run_all(self._unit, [told])
         return ended.rowcount == 1
+
+    def finishing(self, claim: Claim, *, due_at: datetime, outcome: str, error: str | None = None, good: bool) -> Told:
+        """`finish`, to be sent with others."""
+        return _FINISH_WELL if good else _FINISH_BADLY, {
+            "of_tenant": self._unit.tenant,
+            "claim_id": claim.id,
+            "claim_gen": claim.gen,
+            "due": due_at,
+            "as_outcome": outcome,
+            "as_error": error,
+        }
 
     async def give_back(self, claims: Sequence[Claim]) -> int:
         """Free claims a worker began and will not end (shutdown): due at once, nothing counted.

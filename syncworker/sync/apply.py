@@ -16,7 +16,9 @@ from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.values import ConsentId, local_date
 from syncworker.store.changes import Op, RowChange
 from syncworker.store.cursors import Covered, Cursor, Listing, extended
-from syncworker.store.records import Ended, Held, Record
+from syncworker.store.records import Ended, Held, Record, Wanted, WantedKeys
+from syncworker.store.situations import before_write
+from syncworker.store.statements import Told, run_all
 from syncworker.store.tables import RECORD_TABLES, typed_columns
 from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.store.work import Claim
@@ -142,19 +144,23 @@ def proof_of(shown: Showing) -> Proof:
     )
 
 
-async def guard(unit: UnitOfWork, scope: Scope, *, now: datetime) -> None:
+async def guard(unit: UnitOfWork, scope: Scope) -> datetime:
     """Make sure that this run may still write; holds until the transaction ends.
+
+    Returns:
+        Database time.
 
     Raises:
         LeaseLostError: a newer claim owns the work.
         ConsentNotUsableError: the consent is no longer callable.
     """
-    consent = await unit.consents.get(scope.consent_id, lock=True)  # before the work: who files a status goes that way
-    if not await unit.work.holds(scope.claim):
+    consent, held, now = await before_write(unit, scope.consent_id, scope.claim)
+    if not held:
         raise LeaseLostError("a newer claim owns this sync")
     if consent is None or not consent.callable_at(now):
         status = "erased" if consent is None else consent.status
         raise ConsentNotUsableError(f"consent is {status}", consent_id=scope.consent_id, cause=status)
+    return now
 
 
 async def apply(
@@ -179,9 +185,14 @@ async def apply(
         One report for each walk, in order.
     """
     held = await _held(unit, scope, showings)
-    decided = [await _decide(unit, scope, one, held[one.listing]) for one in showings]
-    for resource in dict.fromkeys(one.resource.name for one in showings):
-        await _write(unit, scope, resource, [pair for pair in decided if pair[0].resource.name is resource], now=now)
+    decided = [_decide(one, held[one.listing]) for one in showings]
+    by_resource = {
+        resource: [pair for pair in decided if pair[0].resource.name is resource]
+        for resource in dict.fromkeys(one.resource.name for one in showings)
+    }
+    await _keep_before(unit, scope, by_resource, now=now)
+    for resource, those in by_resource.items():
+        await _write(unit, scope, resource, those, now=now)
     feed = [change for shown, changes, _ in decided for change in _feed(shown.listing, changes)]
     await unit.changes.append(scope.connection_id, feed, at=now, gen=scope.claim.gen)
     complete = [(shown, changes, rows) for shown, changes, rows in decided if shown.walk.error is None]
@@ -200,22 +211,43 @@ Decided = tuple[Showing, Changes, Mapping[str, Held]]
 
 
 async def _held(unit: UnitOfWork, scope: Scope, showings: Sequence[Showing]) -> dict[Listing, dict[str, Held]]:
-    """What we hold of the listings, one query a resource, narrowed to what their windows can touch."""
-    found: dict[Listing, dict[str, Held]] = {}
+    """What we hold of the listings, narrowed to what their windows can touch, and of every key that was shown."""
+    wanted = []
     for resource in dict.fromkeys(one.resource.name for one in showings):
         those = [one for one in showings if one.resource.name is resource]
         typed = TYPED[resource]
-        held = await unit.records.held(
-            resource,
-            scope.connection_id,
-            [one.listing.account_id for one in those],
-            instant=typed.instant,
-            status=typed.status,
-            since=_since(those),
-            until=_until(those),
+        wanted.append(
+            Wanted(
+                resource=resource,
+                account_ids=[one.listing.account_id for one in those],
+                instant=typed.instant,
+                status=typed.status,
+                since=_since(those),
+                until=_until(those),
+            )
         )
-        found |= {one.listing: held[one.listing.account_id] for one in those}
-    return found
+    near = await unit.records.held(scope.connection_id, wanted)
+    held = {one.listing: near[one.resource.name, one.listing.account_id] for one in showings}
+    unknown = []
+    for one in showings:
+        typed, keys = TYPED[one.resource.name], one.seen.keys() - held[one.listing].keys()
+        if _has_ends(one.walk.step.window) and keys:
+            unknown.append(
+                WantedKeys(
+                    resource=one.resource.name,
+                    account_id=one.listing.account_id,
+                    keys=keys,
+                    instant=typed.instant,
+                    status=typed.status,
+                )
+            )
+    for (name, account_id), rows in (await unit.records.held_of(scope.connection_id, unknown)).items():
+        held[Listing(account_id, name)] |= rows
+    return held
+
+
+def _has_ends(window: Window | None) -> bool:
+    return window is not None and (window.since is not None or window.until is not None)
 
 
 def _since(showings: Iterable[Showing]) -> datetime | None:
@@ -232,16 +264,8 @@ def _until(showings: Iterable[Showing]) -> datetime | None:
     return max(known) if len(known) == len(ends) else None
 
 
-async def _decide(unit: UnitOfWork, scope: Scope, shown: Showing, held: dict[str, Held]) -> Decided:
-    """Changes of one walk; what it counts on without having decoded it is fetched or decoded first."""
-    window = shown.walk.step.window
-    if window is not None and (window.since is not None or window.until is not None):
-        unknown = shown.seen.keys() - held.keys()
-        typed = TYPED[shown.resource.name]
-        held |= await unit.records.held_of(
-            shown.resource.name, scope.connection_id, shown.listing.account_id, unknown,
-            instant=typed.instant, status=typed.status,
-        )  # fmt: skip
+def _decide(shown: Showing, held: Mapping[str, Held]) -> Decided:
+    """Changes of one walk; what it counts on without having decoded it is decoded first."""
     changes = diff(shown.seen, held, proof=proof_of(shown))
     if unproved(changes, shown.seen):  # a row is not as the page's footprint says: trust the page, not the footprint
         again = show(shown.walk, {})
@@ -251,21 +275,34 @@ async def _decide(unit: UnitOfWork, scope: Scope, shown: Showing, held: dict[str
     return shown, changes, held
 
 
+async def _keep_before(
+    unit: UnitOfWork, scope: Scope, decided: Mapping[ResourceName, Sequence[Decided]], *, now: datetime
+) -> None:
+    """Keep what every row says that is about to say something else; all in one trip."""
+    told: list[Told] = []
+    for resource, those in decided.items():
+        for op, ending in ((Ended.MODIFIED, "changed"), (Ended.REVIVED, "revived"), (Ended.REMOVED, "gone")):
+            before = {shown.listing.account_id: getattr(changes, ending) for shown, changes, _ in those}
+            told += unit.records.keeping_before(
+                resource, scope.connection_id, before, op=op, gen=scope.claim.gen, at=now
+            )
+    if told:
+        await run_all(unit, told)
+
+
 async def _write(
     unit: UnitOfWork, scope: Scope, resource: ResourceName, decided: Sequence[Decided], *, now: datetime
 ) -> None:
     """Everything one resource's walks changed, one statement a kind of change."""
     gen, connection_id = scope.claim.gen, scope.connection_id
-    for op, ending in ((Ended.MODIFIED, "changed"), (Ended.REVIVED, "revived"), (Ended.REMOVED, "gone")):
-        before = {shown.listing.account_id: getattr(changes, ending) for shown, changes, _ in decided}
-        await unit.records.keep_before(resource, connection_id, before, op=op, gen=gen, at=now)
     records = {
         shown.listing.account_id: [shown.records[key] for key in changes.to_write]
         for shown, changes, _ in decided
         if changes.to_write
     }
     if records:
-        await unit.records.upsert(resource, connection_id, records, gen=gen, at=now, seal=scope.seal_raw)
+        new = {shown.listing.account_id: changes.new for shown, changes, _ in decided}  # `held` knew of no such key
+        await unit.records.upsert(resource, connection_id, records, gen=gen, at=now, seal=scope.seal_raw, new=new)
         await unit.records.keep_history(resource, connection_id, records, gen=gen, at=now)
     for shown, changes, _ in decided:
         account_id = shown.listing.account_id
@@ -399,7 +436,7 @@ async def _cover(unit: UnitOfWork, scope: Scope, showings: Sequence[Showing], *,
         return
     held = await unit.cursors.coverage(scope.connection_id, [one.listing for one in windowed])
     windows = {one.listing: extended(held[one.listing], _covered(one, now=now)) for one in windowed}
-    await unit.cursors.cover(scope.connection_id, windows, gen=scope.claim.gen)
+    await unit.cursors.cover(scope.connection_id, windows, held=held, gen=scope.claim.gen)
 
 
 def _covered(shown: Showing, *, now: datetime) -> Covered:

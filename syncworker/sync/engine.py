@@ -115,7 +115,7 @@ class Engine:
             StoreUnavailableError: the database is away.
         """
         connection_id = ConsentId(claim.subject)
-        async with self._parts.store.reading() as unit:
+        async with self._parts.store.looking() as unit:
             known = await situation(unit, connection_id)
         consent = known.consent
         if consent is not None and _to_be_asked(consent, now=known.now):

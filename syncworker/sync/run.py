@@ -1,6 +1,6 @@
 """One consent's sync, from the claim to the report.
 
-    read       consent, cursors and grants, in one transaction
+    read       consent, cursors and grants, in one trip
     walk       the listings that are due, a few at a time; what goes wrong is a value
     backfill   slices of the history behind what was read, one after the other, each in its own transaction
     write      records, cursors, changes, the run, its calls and the end of the claim, in one transaction
@@ -14,7 +14,7 @@ again; a run that comes near its deadline leaves the rest to the next one, which
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -48,6 +48,8 @@ from syncworker.standard.values import AccountId, ConsentId
 from syncworker.store.consents import StoredConsent
 from syncworker.store.cursors import Attempt, Cursor, Listing
 from syncworker.store.runs import CallRow, RunRow
+from syncworker.store.situations import before_sync
+from syncworker.store.statements import Told
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim
 from syncworker.sync import pages as footprint
@@ -142,14 +144,9 @@ class Situation:
 
 
 async def situation(unit: UnitOfWork, connection_id: ConsentId) -> Situation:
-    """Read it, in one transaction."""
-    consent = await unit.consents.live(connection_id)
-    return Situation(
-        consent=consent,
-        cursors=await unit.cursors.of(connection_id),
-        granted=await unit.records.granted(consent.consent_id) if consent else frozenset(),
-        now=await unit.now(),
-    )
+    """Read it, in one trip."""
+    consent, cursors, granted, now = await before_sync(unit, connection_id)
+    return Situation(consent=consent, cursors=cursors, granted=granted, now=now)
 
 
 class ConsentRun:
@@ -464,8 +461,7 @@ class ConsentRun:
             wait = attempt.due_at
 
         async def write(unit: UnitOfWork) -> tuple[tuple[StepReport, ...], Mapping[Listing, Cursor]]:
-            now = await unit.now()
-            await guard(unit, self._scope, now=now)
+            now = await guard(unit, self._scope)
             held = await unit.cursors.of(self._scope.connection_id)
             due = {step.listing: held[step.listing].due_at}
             reports: tuple[StepReport, ...] = ()
@@ -496,8 +492,7 @@ class ConsentRun:
                 return
 
             async def step(unit: UnitOfWork) -> tuple[StepReport, ...]:
-                now = await unit.now()
-                await guard(unit, self._scope, now=now)
+                now = await guard(unit, self._scope)
                 return await self._apply(unit, showings, now=now)
 
             try:
@@ -513,10 +508,9 @@ class ConsentRun:
 
     async def _finish(self, unit: UnitOfWork) -> RunReport:
         """The end of a run whose claim still stands: everything, in one transaction."""
-        now = await unit.now()
-        await guard(unit, self._scope, now=now)
+        now = await guard(unit, self._scope)
         reports = [*self._reports, *await self._apply(unit, self._showings, now=now), *self._unchanged]
-        await unit.cursors.checked(
+        ends = unit.cursors.checking(
             self._scope.connection_id,
             [Listing(one.account_id, one.resource) for one in self._unchanged],
             at=now,
@@ -528,8 +522,8 @@ class ConsentRun:
             complete = any(one.resource is ResourceName.ACCOUNTS for one in self._unchanged)
             await keep_grants(unit, self._scope, self._accounts_seen, complete=complete, now=now)
         if any(report.pages for report in reports):
-            await unit.consents.data_received(self._scope.connection_id, at=now)
-        return await self._close(unit, self._whole(reports), now=now)
+            ends.append(unit.consents.receiving(self._scope.connection_id, at=now))
+        return await self._close(unit, self._whole(reports), now=now, held=True, ends=ends)
 
     async def _file(self, unit: UnitOfWork) -> RunReport:
         """The end of a run that may no longer write data: only that it was, and what it cost.
@@ -545,7 +539,8 @@ class ConsentRun:
             ),
             *(replace(one, outcome=StepOutcome.SKIPPED, due_at=None) for one in self._unchanged),
         ]
-        return await self._close(unit, self._whole(reports), now=await unit.now())
+        held = await unit.work.holds(self._claim)
+        return await self._close(unit, self._whole(reports), now=await unit.now(), held=held)
 
     def _whole(self, reports: list[StepReport]) -> list[StepReport]:
         """One report a listing: a walk that broke off keeps the counts of the records it brought."""
@@ -567,9 +562,15 @@ class ConsentRun:
         due = {shown.listing: self._due(shown.walk.step) for shown in showings}
         return await apply(unit, self._scope, showings, self._known.cursors, due=due, now=now)
 
-    async def _close(self, unit: UnitOfWork, reports: list[StepReport], *, now: datetime) -> RunReport:
-        """File the run and its calls, and end the claim."""
-        held = await unit.work.holds(self._claim)
+    async def _close(
+        self, unit: UnitOfWork, reports: list[StepReport], *, now: datetime, held: bool, ends: Sequence[Told] = ()
+    ) -> RunReport:
+        """File the run and its calls, and end the claim.
+
+        Args:
+            held: whether the claim is ours until the transaction ends.
+            ends: what else is written; it travels with the run.
+        """
         if held:
             attempts = [attempt for _, attempt in self._broken.values() if attempt is not None]
             await unit.cursors.attempted(self._scope.connection_id, attempts, gen=self._claim.gen)
@@ -588,16 +589,18 @@ class ConsentRun:
             calls=len(self._calls),
             steps=tuple(reports),
         )
-        run_id = await unit.runs.add(_run_row(report))
-        await unit.runs.add_calls([self._call_row(call) for call in self._calls], run_id=run_id)
+        run_id = await unit.runs.add(_run_row(report), also=ends)
+        calls = [self._call_row(call) for call in self._calls]
         if isinstance(self._stop, LFIRateLimitedError) and not isinstance(self._stop, GateClosedError):
             await unit.lfis.close_gate(self._consent.lfi, until=report.due_at)
         if isinstance(self._stop, StoppingError):
+            await unit.runs.add_calls(calls, run_id=run_id)
             await unit.work.give_back([self._claim])
             return report
-        await unit.work.finish(
+        finishing = unit.work.finishing(
             self._claim, due_at=report.due_at, outcome=report.outcome.value, error=report.error, good=report.good
         )
+        await unit.runs.add_calls(calls, run_id=run_id, also=[finishing])
         return report
 
     # -- when again --------------------------------------------------------------------------------------------------

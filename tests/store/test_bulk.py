@@ -217,9 +217,8 @@ async def test_a_connection_cut_before_a_copy(
         async with store.writing() as unit:
             await upsert(unit, rows)
             proxy.cut()
-            await _copy(
-                unit.connection, _plan(unit.connection.dialect, transaction, COLUMNS, KEY, REPLACED, True), rows
-            )
+            plan = _plan(unit.connection.dialect, transaction, COLUMNS, KEY, REPLACED, True)
+            await _copy(unit.connection, plan.copy, plan.types, rows)
 
     with pytest.raises(StoreUnavailableError):
         await lose()

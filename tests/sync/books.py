@@ -128,8 +128,7 @@ class Desk:
             cursors = await unit.cursors.of(CONSENT)
 
         async def step(unit: UnitOfWork) -> tuple[StepReport, ...]:
-            now = await unit.now()
-            await guard(unit, scope, now=now)
+            now = await guard(unit, scope)
             shown = [show(one, _known(cursors.get(one.step.listing))) for one in walks]
             due = {one.listing: now + timedelta(hours=6) for one in shown}
             return await apply(unit, scope, shown, cursors, due=due, now=now)

@@ -1,0 +1,76 @@
+"""What must be known before anything begins, read in one trip to the database.
+
+A sync begins with the consent, its cursors and its grants; a call with the consent and its token; a write with the
+consent locked and the claim held.  Each is a few small statements that belong together, and for a consent that turns
+out unchanged they are a good part of all it costs.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from syncworker.standard.values import AccountId, ConsentId
+from syncworker.store import consents, cursors, records, tokens, work
+from syncworker.store.consents import StoredConsent
+from syncworker.store.cursors import Cursor, Listing
+from syncworker.store.statements import NOW, run_all
+from syncworker.store.tokens import StoredToken
+from syncworker.store.work import Claim
+
+if TYPE_CHECKING:
+    from syncworker.store.unit_of_work import UnitOfWork
+
+
+class BeforeSync(NamedTuple):
+    """What a run needs to know.
+
+    Attributes:
+        consent: the one data is asked with; `None` when the connection has none.
+        granted: accounts that consent showed so far.
+        now: database time.
+    """
+
+    consent: StoredConsent | None
+    cursors: Mapping[Listing, Cursor]
+    granted: frozenset[AccountId]
+    now: datetime
+
+
+async def before_sync(unit: "UnitOfWork", connection_id: ConsentId) -> BeforeSync:
+    """As `consents.live`, `cursors.of`, `records.granted` and `now` together."""
+    place = {"tenant": unit.tenant, "connection_id": connection_id}
+    consent, held, granted, now = await run_all(
+        unit, [(consents.LIVE, place), (cursors.OF, place), (records.GRANTED_TO_LIVE, place), (NOW, {})]
+    )
+    return BeforeSync(
+        consent=consents.read_consent(consent),
+        cursors=cursors.read_cursors(held),
+        granted=frozenset(AccountId(name) for (name,) in granted.rows),
+        now=now.rows[0][0],
+    )
+
+
+async def before_call(
+    unit: "UnitOfWork", consent_id: ConsentId
+) -> tuple[StoredConsent | None, StoredToken | None, datetime]:
+    """As `consents.get`, `tokens.read` and `now` together.
+
+    Raises:
+        SealError: the token does not open.
+    """
+    place = {"tenant": unit.tenant, "consent_id": consent_id}
+    consent, token, now = await run_all(unit, [(consents.GET, place), (tokens.READ, place), (NOW, {})])
+    return consents.read_consent(consent), unit.tokens.opened(token), now.rows[0][0]
+
+
+async def before_write(
+    unit: "UnitOfWork", consent_id: ConsentId, claim: Claim
+) -> tuple[StoredConsent | None, bool, datetime]:
+    """The consent, locked until the transaction ends, then `work.holds`: in that order, as who files a status.
+
+    Comes with database time.
+    """
+    place = {"tenant": unit.tenant, "consent_id": consent_id}
+    mine = {"tenant": unit.tenant, "id": claim.id, "gen": claim.gen}
+    now, consent, held = await run_all(unit, [(NOW, {}), (consents.GET_LOCKED, place), (work.HOLDS, mine)])
+    return consents.read_consent(consent), bool(held.rows), now.rows[0][0]

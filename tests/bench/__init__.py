@@ -1,0 +1,1 @@
+"""The measurement measures what it says: books, bank, audit, the product driven whole."""
