@@ -61,7 +61,7 @@ def health(
         found = [_judge_beat(config)] if beat else frame.run(_judge_workers(config, worker))
     good = all(one.good for one in found)
     if end_hung:
-        # a worker's own watch ends it when its loop stands still; the web process has none, and holds nothing to save
+        # a worker whose loop stands still ends itself on SIGTERM; the web process cannot, nor store what it holds
         _end_hung(found, signal.SIGKILL if web else signal.SIGTERM)
     if as_json:
         processes = [{"name": one.name, "verdict": one.verdict.value, "said": one.said} for one in found]

@@ -8,7 +8,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from syncworker import opening
@@ -28,6 +28,20 @@ CONNECTIONS_MAX: Final = 1_000
 
 GRACE_S: Final = 20
 """For requests under way when it ends: longer than a token call may take (`token_timeout`)."""
+
+SERVING: Final[dict[str, Any]] = {
+    "http": "h11",  # the one that bounds what comes before a body; httptools takes headers without end
+    "h11_max_incomplete_event_size": HEAD_BYTES_MAX,
+    "limit_concurrency": CONNECTIONS_MAX,
+    "ws": "none",
+    "lifespan": "off",
+    "log_config": None,
+    "access_log": False,  # it would print redirects, code and all
+    "server_header": False,
+    "timeout_keep_alive": KEEP_ALIVE_S,
+    "timeout_graceful_shutdown": GRACE_S,
+}
+"""How uvicorn serves, whatever the settings say."""
 
 
 def web(log_level: Level = LogLevel.INFO) -> None:
@@ -67,18 +81,9 @@ async def _serve(config: Settings) -> None:
         async with web_app.opened(config) as application:
             served = uvicorn.Config(
                 application,
-                http="h11",  # the one that bounds what comes before a body; httptools takes headers without end
-                h11_max_incomplete_event_size=HEAD_BYTES_MAX,
-                limit_concurrency=CONNECTIONS_MAX,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,  # it would print redirects, code and all
-                server_header=False,
+                **SERVING,
                 proxy_headers=bool(config.web.proxies),
                 forwarded_allow_ips=list(config.web.proxies),
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=GRACE_S,
                 ssl_context_factory=None if context is None else lambda _config, _default: context,
             )
             public = config.web.url or web_app.own_url(config)

@@ -10,7 +10,7 @@ import base64
 import binascii
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from functools import partial
 from http import HTTPStatus
@@ -563,10 +563,14 @@ def _wrong_state(why: str, action: Action) -> Problem:
 
 def _check_repeated(request: Request) -> None:
     """A filter given twice would be half ignored."""
-    names = Counter(name for name, _ in request.query_params.multi_items())
-    twice = sorted(name for name, times in names.items() if times > 1)
+    twice = repeated(name for name, _ in request.query_params.multi_items())
     if twice:
         raise bad_request(*(Fault(name, "is given more than once; give it once") for name in twice))
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Those that are there more than once, sorted; each is looked at once, since strangers say how many there are."""
+    return sorted(name for name, times in Counter(names).items() if times > 1)
 
 
 def _is_id(text: str, *, length: int = CONSENT_ID_LENGTH) -> bool:

@@ -243,7 +243,7 @@ async def _complete(store: Store, authorizer: Authorizer, row: StoredAuthorizati
             raise
         else:
             log.warning("callback failed", lfi=row.lfi, consent_id=row.consent_id, error=error.code)
-        return _state_named(now and now.outcome)  # a user who declined did so, whatever failed afterwards
+        return _state_named(None if now is None else now.outcome)  # who declined did so, whatever failed afterwards
     match completed.status:
         case Status.Authorized:
             return State.AUTHORIZED

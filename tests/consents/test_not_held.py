@@ -87,7 +87,9 @@ async def at_the_hub(house: House, consent_id: ConsentId) -> str:
             lambda house: house.bank.bank.drop_response("token.authorization_code"), Ending.CODE_UNANSWERED, id="cut"
         ),
         pytest.param(
-            lambda house: house.bank.bank.answers(429, operation="token.authorization_code", times=1), Ending.FAILED, id="429"
+            lambda house: house.bank.bank.answers(429, operation="token.authorization_code", times=1),
+            Ending.FAILED,
+            id="429",
         ),
     ],
 )

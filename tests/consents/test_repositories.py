@@ -426,6 +426,8 @@ async def test_an_authorisation_is_used_once(store: Store, clock: ManualClock) -
         after = await unit.authorizations.of(CONSENT)
         await unit.commit()
     assert (stored, used) == (row, [True, False])
-    assert after == replace(row, code_verifier=None, request_uri=None, used_at=clock.now(), outcome="authorized")
+    assert after == replace(
+        row, code_verifier=None, request_uri=None, nonce="", used_at=clock.now(), outcome="authorized"
+    )
     assert "verifier-" not in repr(row)
     assert "state-1" not in repr(row)

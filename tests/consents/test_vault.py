@@ -24,7 +24,7 @@ from syncworker.store.failures import StoreUnavailableError
 from syncworker.store.tokens import NewToken, StoredToken
 from syncworker.store.unit_of_work import Store
 from syncworker.store.work import WorkKind
-from tests.consents.house import LEASE_S, LFI, Gate, House, sha256, token_due
+from tests.consents.house import LEASE_S, LFI, Gate, House, request, sha256, token_due
 from tests.ground.clock import ManualClock
 from tests.ground.proxy import FaultProxy
 
@@ -743,16 +743,19 @@ async def test_an_unknown_consent_has_no_token(house: House) -> None:
 
 async def test_no_secret_reaches_an_output(house: House, capfd: pytest.CaptureFixture[str]) -> None:
     """Through consent, refresh, a lost answer and the loss: no token and no state in any line (rule 37)."""
-    consent_id = (await house.consented()).consent_id
+    authorizer = await house.authorizer()
+    started = await authorizer.begin(LFI, request(house.clock))
+    consent_id = started.consent_id
+    async with house.store.reading() as unit:
+        row = await unit.authorizations.of(consent_id)  # its secrets are destroyed with the first use
+    assert row is not None
+    await authorizer.complete(await house.bank.approve(started.url, user=house.bank.users[0]))
     vault = await house.vault()
     first = await house.token(consent_id)
     await vault.refresh(consent_id, reason="test")
     second = await house.token(consent_id)
     house.bank.bank.drop_response("token.refresh_token")
     await vault.refresh(consent_id, reason="test")
-    async with house.store.reading() as unit:
-        row = await unit.authorizations.of(consent_id)
-    assert row is not None
 
     said = "".join(capfd.readouterr())
 

@@ -107,3 +107,18 @@ async def test_a_batch_cut_by_shutdown_gives_its_claims_back(desk: Desk) -> None
 
     row = await desk.row("slow")
     assert (row.lease_until, row.attempts, row.crashes, (await desk.row("one")).last_outcome) == (None, 0, 0, "asked")
+
+
+async def test_a_claim_may_be_less_patient_than_the_ladder(desk: Desk) -> None:
+    """What it says is the most it waits after a bad end; what the LFI asks for counts all the same."""
+
+    async def patience(_: Claim) -> timedelta:
+        return timedelta(seconds=20)
+
+    desk.handlers = Handlers(
+        desk.store, {KIND: desk.handle}, retry_after=lambda n: timedelta(hours=n), patience={KIND: patience}
+    )
+    await desk.handlers.batch(KIND, await desk.claimed("wrong", "late"))
+
+    waits = [(await desk.end(name))[2] for name in ("wrong", "late")]
+    assert waits == [timedelta(seconds=20), timedelta(hours=2)]

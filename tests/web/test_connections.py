@@ -14,7 +14,7 @@ from syncworker.store.api_keys import Scope
 from syncworker.store.connections import Action, Label, Place, Tab, masked_iban
 from syncworker.store.unit_of_work import Store
 from syncworker.store.work import WorkKind
-from syncworker.web.api import grouped, short_id
+from syncworker.web.api import grouped, repeated, short_id
 from tests.ground.clock import ManualClock
 from tests.web.house import WebHouse
 from tests.web.rows import file, held
@@ -147,6 +147,28 @@ def test_permissions_are_grouped_by_what_they_are_about() -> None:
         ("Personal details", ["ReadParty"]),
         ("Other", ["ReadDreams"]),
     ]
+
+
+class Counted(str):
+    """A name that counts how often it is compared."""
+
+    __slots__ = ()
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+@pytest.mark.unit
+def test_names_given_more_than_once_are_found_in_one_pass() -> None:
+    """However many there are: their number is a stranger's to choose."""
+    names = [Counted(f"f{number % 1_000}") for number in range(1_500)]
+
+    assert repeated(names) == sorted(f"f{number}" for number in range(500))
+    assert Counted.compared < 10_000
 
 
 @pytest.mark.unit
