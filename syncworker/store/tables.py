@@ -608,7 +608,9 @@ event = sa.Table(
     sa.Column("status_updated_at", Instant),
     sa.Column("received_at", Instant, nullable=False),
     sa.Column("interaction_id", sa.String(64), nullable=False),
-    sa.Column("received", sa.Integer, nullable=False, server_default="1", comment="how often it came, retries included"),
+    sa.Column(
+        "received", sa.Integer, nullable=False, server_default="1", comment="how often it came, retries included"
+    ),
     sa.Column("state", sa.String(20), nullable=False, comment="filed | done | quarantined"),
     sa.Column("outcome", sa.String(40), comment="what became of it"),
     sa.Column("acted_at", Instant),
@@ -618,8 +620,13 @@ event = sa.Table(
     sa.UniqueConstraint("tenant", "issuer", "jti"),
     sa.UniqueConstraint("tenant", "bearer_jti"),
     sa.Index(None, "tenant", "received_at"),
-    sa.Index("ix_event_quarantined", "tenant", "id", sqlite_where=sa.text("state = 'quarantined'"),
-             postgresql_where=sa.text("state = 'quarantined'")),
+    sa.Index(
+        "ix_event_quarantined",
+        "tenant",
+        "id",
+        sqlite_where=sa.text("state = 'quarantined'"),
+        postgresql_where=sa.text("state = 'quarantined'"),
+    ),
     sqlite_autoincrement=True,
 )
 
