@@ -32,7 +32,7 @@ demo: $(VENV)/.installed
 	@exec $(BIN)/syncworker demo
 
 test: $(VENV)/.installed
-	@exec $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	@exec $(BIN)/python -m pytest -n 3 $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -95,6 +95,7 @@ class Runtime(Generic[P]):
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._stopped = threading.Event()
+        self._in_order = True
         self._runs: set[_Run] = set()
         self._left: set[_Run] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -165,35 +166,39 @@ class Runtime(Generic[P]):
         self._outcome(run)
         return True
 
-    def stop(self, grace: float, *, patience: float | None = None) -> None:
+    def stop(self, grace: float, *, patience: float | None = None) -> bool:
         """Stop in order, within `grace` seconds; a second call waits for the first.
 
         New runs are refused at once, and the parts are warned.  Runs may end by themselves for `patience` seconds (half
         of the grace when not said), then they are cancelled; what they shielded (the commit of a token) is awaited;
         then the parts are closed and the loop ends.
+
+        Returns:
+            Whether it did; `False` when the loop itself stands still, and nothing on it could be ended.
         """
         with self._lock:
             if self._pid != os.getpid() or self._loop is None:
                 self._stopping.set()
                 self._stopped.set()
-                return
+                return True
             first, loop = not self._stopping.is_set(), self._loop
             self._stopping.set()
         if not first:
-            self._stopped.wait(grace)
-            return
+            return self._stopped.wait(grace + 2) and self._in_order
         ending = asyncio.run_coroutine_threadsafe(
             self._end(monotonic() + grace, grace / 2 if patience is None else min(patience, grace)), loop
         )
         try:
             ending.result(timeout=grace + 1)
         except TimeoutError:
+            self._in_order = False
             log.warning("runtime: did not stop within %s s", grace)
         finally:
             loop.call_soon_threadsafe(loop.stop)
             if self._thread is not None:
                 self._thread.join(timeout=1)
             self._stopped.set()
+        return self._in_order
 
     @property
     def stopping(self) -> bool:

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from celery import Celery, signals
 from celery.exceptions import Reject
@@ -576,12 +576,18 @@ def _end() -> None:
     until = monotonic() + _process.patience + STOP_GRACE_S + EXIT_MARGIN_S
     _stop()
     time.sleep(max(0.0, until - monotonic()))
-    log.critical("the process did not end in order")
-    os._exit(EXIT_HUNG)
+    _end_at_once()
 
 
 def _stop() -> None:
-    runtime.stop(_process.patience + STOP_GRACE_S, patience=_process.patience)
+    """Stop in order; with a loop that stands still there is none, and whoever finds that out first says so."""
+    if not runtime.stop(_process.patience + STOP_GRACE_S, patience=_process.patience):
+        _end_at_once()
+
+
+def _end_at_once() -> NoReturn:
+    log.critical("the process did not end in order")
+    os._exit(EXIT_HUNG)
 
 
 def _on_beat(**_: Any) -> None:

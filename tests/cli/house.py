@@ -1,19 +1,24 @@
 """A folder from which somebody runs commands, and the commands themselves, as real processes.
 
-The folder holds what an operator has: `syncworker.toml`, a key ring, keys, an SQLite database.  `House.run` starts
-`python -m syncworker …` in it and waits; `House.tables` is everything the database holds, to compare before and after.
+The folder holds what an operator has: `syncworker.toml`, a key ring, keys, an SQLite database.  `House.run` runs
+`syncworker …` in it and waits; `House.tables` is everything the database holds, to compare before and after.
 """
 
 import asyncio
+import atexit
 import json
 import os
+import select
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import closing
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +47,53 @@ class Ended:
     def said(self) -> str:
         """Both outputs."""
         return self.stdout + self.stderr
+
+
+class Zygote:
+    """`tests.cli.zygote` as a child of ours; it ends when its standard input does."""
+
+    def __init__(self) -> None:
+        own = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.cli.zygote"],
+            cwd=ROOT,
+            env=own,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdin: bytes) -> Ended:
+        """Have it fork one command, and wait for that one's end."""
+        with tempfile.TemporaryDirectory(prefix="syncworker-command-") as folder:
+            files = [Path(folder) / name for name in ("stdin", "stdout", "stderr")]
+            for file, content in zip(files, (stdin, b"", b""), strict=True):
+                file.write_bytes(content)
+            asked = {"argv": arguments, "cwd": str(cwd), "env": env, "files": [str(file) for file in files]}
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self._process.stdin.write(json.dumps(asked) + "\n")
+            self._process.stdin.flush()
+            if not select.select([self._process.stdout], [], [], PATIENCE_S)[0]:
+                self.close()
+                raise subprocess.TimeoutExpired(list(arguments), PATIENCE_S)
+            code = int(self._process.stdout.readline())
+            return Ended(code, files[1].read_bytes().decode(), files[2].read_bytes().decode())
+
+    def close(self) -> None:
+        """End it, and the command it waits for."""
+        _zygote.cache_clear()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+@cache
+def _zygote() -> Zygote:
+    zygote = Zygote()
+    atexit.register(zygote.close)
+    return zygote
 
 
 class House:
@@ -74,12 +126,16 @@ class House:
         return {**own, "PYTHONPATH": str(ROOT), **more}
 
     def run(self, *arguments: str, stdin: str | bytes = "", env: Mapping[str, str] | None = None) -> Ended:
-        """Run one command to its end."""
+        """Run one command to its end: in a fork of the zygote, or started afresh where `env` is not of ours alone."""
+        whole = self.environment(**(env or {}))
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        if all(name.startswith(ENVIRONMENT_PREFIX) for name in env or {}):
+            return _zygote().run(arguments, cwd=self.folder, env=whole, stdin=given)
         done = subprocess.run(
             [sys.executable, "-m", "syncworker", *arguments],
             cwd=self.folder,
-            env=self.environment(**(env or {})),
-            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            env=whole,
+            input=given,
             capture_output=True,
             timeout=PATIENCE_S,
             check=False,

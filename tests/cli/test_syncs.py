@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import WorkKind
 from tests.cli.house import House
 
-NOW = datetime.now(UTC).replace(microsecond=0)
 NOOR = Slug("noor")
 NOT_KNOWN = "not activated or keys wrong (client_rejected:unauthorized_client)"
 SETTINGS = """
@@ -29,14 +29,20 @@ lfis.noor = { issuer = "https://auth.noor.example", base_urls = { "v2.1" = "http
 """
 
 
+@cache
+def night() -> datetime:
+    """When the tables were filled: as late as possible, for `status` looks at the last quarter of an hour."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
 def a_run(connection: str, **changes: Any) -> RunRow:
     facts: dict[str, Any] = {
         "connection_id": ConsentId(connection),
         "consent_id": ConsentId(connection),
         "lfi": NOOR,
         "gen": 1,
-        "started_at": NOW - timedelta(minutes=5),
-        "ended_at": NOW - timedelta(minutes=4),
+        "started_at": night() - timedelta(minutes=5),
+        "ended_at": night() - timedelta(minutes=4),
         "outcome": "ok",
         "error": None,
         "calls": 2,
@@ -58,7 +64,7 @@ def a_call(**changes: Any) -> CallRow:
         "status": 503,
         "error": "http_503",
         "interaction_id": "interaction-1",
-        "started_at": NOW - timedelta(minutes=5),
+        "started_at": night() - timedelta(minutes=5),
         "duration_ms": 12,
         "bytes_in": 30,
         "attended": False,
@@ -81,13 +87,13 @@ async def a_night(unit: UnitOfWork) -> None:
     await unit.runs.add_calls([a_call(), answered], run_id=run_id)
     await unit.runs.add_calls([a_call(interaction_id="another run's")])
     for subject in ("well", "sick", "parked"):
-        await unit.work.schedule(WorkKind.SYNC, subject, lfi=NOOR, due_at=NOW - timedelta(hours=1))
+        await unit.work.schedule(WorkKind.SYNC, subject, lfi=NOOR, due_at=night() - timedelta(hours=1))
     for claim in await unit.work.claim(WorkKind.SYNC, slots={NOOR: 3}):
         taken = await unit.work.take(claim.id, claim.gen)
         assert taken is not None
         good = claim.subject == "well"
         error, outcome = (None, "ok") if good else ("lfi_unavailable", "partial")
-        due_at = NOW + timedelta(hours=6)
+        due_at = night() + timedelta(hours=6)
         await unit.work.finish(taken, due_at=due_at, outcome=outcome, error=error, good=good)
         if claim.subject == "parked":
             await unit.work.park(claim.id, error="crashed")
@@ -95,8 +101,8 @@ async def a_night(unit: UnitOfWork) -> None:
         Breaker(
             lfi=NOOR,
             operations=OperationClass.TOKEN,
-            opened_at=NOW,
-            until=NOW + timedelta(hours=1),
+            opened_at=night(),
+            until=night() + timedelta(hours=1),
             trips=3,
             reason="client_rejected:unauthorized_client",
             closed_at=None,
@@ -181,7 +187,7 @@ def test_a_run_that_is_not_there_is_a_wrong_use(house: House) -> None:
 def test_the_status_tells_what_is_wrong_and_what_to_do(house: House) -> None:
     """One screen: no worker, an LFI that does not know us, a parked row, a failing one; each with its remedy."""
     ended = house.run("status", "--json")
-    until = (NOW + timedelta(hours=1)).strftime("%Y-%m-%d %H:%M:%SZ")
+    until = (night() + timedelta(hours=1)).strftime("%Y-%m-%d %H:%M:%SZ")
 
     assert (ended.code, ended.json["wrong"]) == (
         1,

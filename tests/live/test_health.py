@@ -188,10 +188,10 @@ async def test_a_worker_whose_loop_stands_still_obeys_sigterm_all_the_same(site:
     await due(site.database_url, SYNC, "block-1")
     await site.started("beat")
 
-    async def begun() -> bool:
-        return (await site.work_row("block-1")).last_started_at is not None
+    async def blocked() -> bool:
+        return site.notes.with_name("blocked").exists()
 
-    await site.until(begun)
+    await site.until(blocked)
     worker.signal(signal.SIGTERM)
 
     assert await asyncio.to_thread(worker.wait, timeout=60) == EXIT_HUNG

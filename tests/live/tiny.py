@@ -72,6 +72,7 @@ class TinyApplication:
             if claim.subject.startswith("kill-"):
                 os.kill(os.getpid(), signal.SIGKILL)
             if claim.subject.startswith("block-") and claim.gen == 1:
+                self._notes.with_name("blocked").touch()
                 time.sleep(60)  # noqa: ASYNC251  the fault itself
             await asyncio.sleep(60 if claim.subject.startswith("endless-") else 0.01)
         except asyncio.CancelledError:
