@@ -5,12 +5,13 @@ BENCH_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint lock clean bench micro-bench scenarios
+.PHONY: demo test test-all check lint lock clean bench micro-bench scenarios
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   a customer's consents become rows in a database, kept fresh, on this machine alone"
 	@echo "make test   the whole test suite; brings its own PostgreSQL and Valkey"
+	@echo "make test-all  the same, each test of a database on PostgreSQL and on SQLite"
 	@echo "make check  what CI runs: format, lint, types, import contracts, tests"
 	@echo "make bench  one table: the product and four other ways to do the same; BENCH_ARGS=--quick is a short one"
 	@echo "make micro-bench  the measurements behind the choices, part by part"
@@ -33,6 +34,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	@exec $(BIN)/python -m pytest -n 3 $(PYTEST_ARGS)
+
+test-all: $(VENV)/.installed
+	@exec $(BIN)/python -m pytest -n 3 --all-databases $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -18,7 +18,16 @@ from tests.ground.processes import Nursery
 from tests.ground.proxy import FaultProxy
 from tests.ground.valkey import ValkeyServer
 
+HERE = Path(__file__).parent
 DATABASES = ("postgresql", "sqlite")
+ABOVE_THE_STORE = ("sync/", "web/", "webhooks/", "consents/", "openings/")
+ON_BOTH = (
+    "sync/test_flow",
+    "sync/test_apply",
+    "consents/test_repositories",
+    "consents/test_vault",
+    "openings/test_table",
+)
 
 
 def pytest_configure() -> None:
@@ -80,9 +89,27 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-@pytest.fixture(params=DATABASES)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--all-databases`: every test that has a database runs on both."""
+    parser.addoption("--all-databases", action="store_true", help="run what builds on the store on SQLite too")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The store, the schedule and the way of a sync run on both databases; what builds on them, on PostgreSQL.
+
+    `--all-databases` (`make test-all`) runs everything on both.
+    """
+    chosen = any("database_url" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "database_url" in metafunc.fixturenames and not chosen:
+        whole = metafunc.config.getoption("all_databases")
+        place = metafunc.definition.path.relative_to(HERE).as_posix()
+        above = place.startswith(ABOVE_THE_STORE) and not place.startswith(ON_BOTH)
+        metafunc.parametrize("database_url", DATABASES[:1] if above and not whole else DATABASES, indirect=True)
+
+
+@pytest.fixture
 def database_url(request: pytest.FixtureRequest) -> str:
-    """An own, migrated, empty database: each test runs on PostgreSQL and on SQLite."""
+    """An own, migrated, empty database."""
     url = request.getfixturevalue(f"{request.param}_url")
     assert isinstance(url, str)
     return url

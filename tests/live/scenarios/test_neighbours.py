@@ -29,7 +29,7 @@ async def test_sick_banks_leave_the_others_alone(install: Install, prepare_banks
     prepared = prepare_banks(*SICK, "noor", "waha", customers=6, long_every=0)
     site = await install(prepared, batch_size=2, call_timeout=5)
 
-    await plots.sick_neighbours(site, window_s=10, retry_after_s=8, deadline_s=5, healthy=("noor", "waha"))
+    await plots.sick_neighbours(site, window_s=6, retry_after_s=8, deadline_s=5, healthy=("noor", "waha"))
 
 
 async def test_calls_a_second_are_shared(install: Install, prepared: Prepared) -> None:
