@@ -94,6 +94,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-databases", action="store_true", help="run what builds on the store on SQLite too")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes long, and shows in one more way what another test shows, waits for `--all-databases`."""
+    if not config.getoption("all_databases"):
+        long = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """The store, the schedule and the way of a sync run on both databases; what builds on them, on PostgreSQL.
 

@@ -270,6 +270,7 @@ def test_the_services_start_tell_their_health_and_end(stack: Stack) -> None:
     assert (before, alive, dead) == ((1, 1), dict.fromkeys(("postgres", "valkey", "worker", "beat"), 0), (1, 1))
 
 
+@pytest.mark.long
 def test_the_check_of_a_worker_that_hangs_ends_it(stack: Stack) -> None:
     """It lives and does nothing; its restart policy has something to act on."""
     assert stack.nursery.syncworker("db", "upgrade", env=stack.env, cwd=stack.folder).wait(timeout=60) == 0

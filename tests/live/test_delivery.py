@@ -138,6 +138,7 @@ async def test_an_emptied_broker_costs_a_lease_and_no_work(sqlite_site: Site) ->
     assert {(row.gen > 1, row.crashes, row.attempts) for row in rows} == {(True, 0, 0)}
 
 
+@pytest.mark.long
 async def test_a_worker_killed_again_and_again_forgets_nothing(sqlite_site: Site) -> None:
     """`kill -9` six times while 120 subjects are in work: every one of them ends well."""
     site = sqlite_site
@@ -156,6 +157,7 @@ async def test_a_worker_killed_again_and_again_forgets_nothing(sqlite_site: Site
     assert {(row.last_outcome, row.lease_until, row.parked_at) for row in rows} == {("ok", None, None)}
 
 
+@pytest.mark.long
 async def test_a_subject_that_kills_its_worker_is_parked(sqlite_site: Site) -> None:
     """After five crashes nobody claims it any more, and everything else has run."""
     site = sqlite_site

@@ -73,6 +73,7 @@ def test_without_a_terminal_the_demo_proves_its_claims_and_ends_by_itself(
     assert left_behind(worker_process, within=5) == []
 
 
+@pytest.mark.long
 def test_the_demo_runs_on_a_postgresql_and_a_redis_of_yours(
     worker_process: Nursery, tmp_path: Path, postgres_server: PostgresServer, valkey: ValkeyServer
 ) -> None:

@@ -24,6 +24,7 @@ async def test_an_orderly_end_loses_no_grant_and_leaves_no_lease(install: Instal
     assert (told.facts["refreshes"], told.facts["walks"]) == (20, 20)
 
 
+@pytest.mark.long
 async def test_sick_banks_leave_the_others_alone(install: Install, prepare_banks: Prepare) -> None:
     """17. Small batches, so that each sick bank could fill the threads; calls end after 5 s instead of 30."""
     prepared = prepare_banks(*SICK, "noor", "waha", customers=6, long_every=0)
@@ -32,6 +33,7 @@ async def test_sick_banks_leave_the_others_alone(install: Install, prepare_banks
     await plots.sick_neighbours(site, window_s=6, retry_after_s=8, deadline_s=5, healthy=("noor", "waha"))
 
 
+@pytest.mark.long
 async def test_calls_a_second_are_shared(install: Install, prepared: Prepared) -> None:
     """Two workers keep to one LFI's rate together."""
     await plots.shared_rate(
@@ -39,6 +41,7 @@ async def test_calls_a_second_are_shared(install: Install, prepared: Prepared) -
     )
 
 
+@pytest.mark.long
 async def test_slots_are_shared(install: Install, prepared: Prepared) -> None:
     """Two workers take no more consents into work than the LFI has slots."""
     site = await install(prepared, consents_at_once=3, batch_size=1)

@@ -35,6 +35,7 @@ async def test_an_emptied_broker_forgets_nothing_that_is_due(
     await plots.emptied_broker(await install(prepared), valkey)
 
 
+@pytest.mark.long
 async def test_broken_lines_to_the_broker_heal_by_themselves(
     install: Install, prepared: Prepared, broker_url: str, fault_proxy: Callable[[str], Awaitable[FaultProxy]]
 ) -> None:
@@ -45,6 +46,7 @@ async def test_broken_lines_to_the_broker_heal_by_themselves(
     await plots.broken_lines(site, proxy, cuts=6, cut_over_s=3, refused_s=3, frozen_s=12)
 
 
+@pytest.mark.long
 async def test_clocks_five_minutes_apart_do_no_harm(install: Install, prepared: Prepared) -> None:
     """6. Two dispatchers and two beats that disagree about the time: each generation is claimed once."""
     await plots.two_of_each(await install(prepared), apart_s=300, rounds=4)
