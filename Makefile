@@ -33,10 +33,10 @@ demo: $(VENV)/.installed
 	@exec $(BIN)/syncworker demo
 
 test: $(VENV)/.installed
-	@exec $(BIN)/python -m pytest -n 3 $(PYTEST_ARGS)
+	@exec $(BIN)/python -m pytest -n 3 --dist worksteal $(PYTEST_ARGS)
 
 test-all: $(VENV)/.installed
-	@exec $(BIN)/python -m pytest -n 3 --all-databases $(PYTEST_ARGS)
+	@exec $(BIN)/python -m pytest -n 3 --dist worksteal --all-databases $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
