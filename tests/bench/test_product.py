@@ -21,6 +21,7 @@ from syncworker.store.unit_of_work import Store
 pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
 
 
+@pytest.mark.long
 def test_the_command_measures_and_audits_three_phases() -> None:
     """On SQLite and with nothing given; every page served once in each phase, every row compared."""
     argv = [sys.executable, "-m", "syncworker", "bench", "--consents", "2", "--accounts", "1", "--transactions", "5"]

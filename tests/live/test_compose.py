@@ -284,6 +284,7 @@ def test_the_check_of_a_worker_that_hangs_ends_it(stack: Stack) -> None:
     assert (status, worker.wait(timeout=60)) == (1, 0)
 
 
+@pytest.mark.long
 def test_the_web_process_tells_its_health_and_is_ended_when_it_hangs(stack: Stack) -> None:
     """By `/healthz`; one that stands still is killed by its own check, so that its restart policy acts."""
     stack.here_listens()

@@ -71,6 +71,7 @@ def test_workers_as_many_as_asked_for_and_a_dead_one_is_started_again(
     assert up.stop(grace=60) == 0
 
 
+@pytest.mark.long
 def test_a_worker_that_hangs_is_ended_and_started_again(worker_process: Nursery, folder: Path) -> None:
     """It lives, and does nothing: no death to notice.  Its row does not move, and it does not answer its canary."""
     up = worker_process.syncworker("up", "--workers", "1", cwd=folder)

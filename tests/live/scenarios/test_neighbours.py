@@ -15,6 +15,7 @@ Prepare = Callable[..., Prepared]
 SICK = ("slow", "busy", "dripping")
 
 
+@pytest.mark.long
 async def test_an_orderly_end_loses_no_grant_and_leaves_no_lease(install: Install, prepare_banks: Prepare) -> None:
     """13. SIGTERM during 20 refreshes and 20 walks; SIGKILL would come at 40 s and does not have to."""
     site = await install(prepare_banks("sandbox", customers=40, long_every=0), consents_at_once=50, lease_seconds=30)
@@ -49,6 +50,7 @@ async def test_slots_are_shared(install: Install, prepared: Prepared) -> None:
     await plots.shared_slots(site, slots=3, rounds=2)
 
 
+@pytest.mark.long
 async def test_one_429_closes_the_gate_for_both_workers(install: Install, prepared: Prepared) -> None:
     """The gate is the LFI's, whoever heard the 429."""
     await plots.shared_gate(await install(prepared, batch_size=1), retry_after_s=6)

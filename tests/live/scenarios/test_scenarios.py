@@ -52,6 +52,7 @@ async def test_clocks_five_minutes_apart_do_no_harm(install: Install, prepared: 
     await plots.two_of_each(await install(prepared), apart_s=300, rounds=4)
 
 
+@pytest.mark.long
 async def test_a_holder_that_slept_through_its_lease_changes_nothing(install: Install, prepared: Prepared) -> None:
     """7. What it read before is old when it wakes; the newer run's rows stand."""
     await plots.paused_holder(await install(prepared))
