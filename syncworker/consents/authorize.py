@@ -48,6 +48,7 @@ from syncworker.lfi.directory import Discovery
 from syncworker.lfi.jose import code_challenge
 from syncworker.lfi.oauth import Redirect, TokenAnswer, read_redirect
 from syncworker.standard.consents import (
+    IN_USE,
     ConsentRequest,
     ConsentView,
     Revoker,
@@ -103,8 +104,6 @@ EXCHANGE_WAIT_S: Final = 20.0
 
 NOT_HELD: Final = "agreed_and_not_held"
 """Audit: the user may have agreed, and no tokens came home; the consent is revoked."""
-
-IN_USE: Final = frozenset({Status.Authorized, Status.Suspended})
 
 OPENINGS_MAX: Final = 50
 """Requests pushed for one intent: whoever holds a link cannot keep a bank busy with it."""

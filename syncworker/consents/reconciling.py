@@ -25,7 +25,7 @@ from syncworker.consents.allowed import EVERYBODY, Allowed
 from syncworker.consents.lifecycle import Clients, OnCall, ended_by_clock, noted, untold
 from syncworker.errors import NotAllowedError, RefusedError, SyncWorkerError
 from syncworker.lfi.transport import Call
-from syncworker.standard.consents import TERMINAL, ConsentView, Status
+from syncworker.standard.consents import IN_USE, TERMINAL, ConsentView, Status
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
 from syncworker.store.consents import Connection, StoredConsent
@@ -36,8 +36,6 @@ DRIFTED: Final = "consent_drifted"
 
 NOT_KNOWN: Final = frozenset({400, 403, 404})
 """How the Hub may say that it does not know a ConsentId (`domain.md` §4.2)."""
-
-IN_USE: Final = frozenset({Status.Authorized, Status.Suspended})
 
 AT_ONCE: Final = 16
 """Connections compared side by side; each LFI's own limit stands behind it."""

@@ -26,12 +26,12 @@ from syncworker.consents.authorize import INTENT_LIFE, Authorizer, Intended
 from syncworker.consents.lifecycle import Clients
 from syncworker.consents.revoking import ordered
 from syncworker.errors import RequestError
-from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest, Purpose, Revoker, UserType
+from syncworker.standard.consents import EXPIRY_MAX, IN_USE, ConsentRequest, Purpose, Revoker, UserType
 from syncworker.standard.permissions import Permission, in_words_of
 from syncworker.standard.values import ConsentId, Slug, read_instant
 from syncworker.standard.versions import Version, highest
 from syncworker.store.consents import StoredConsent
-from syncworker.store.renewals import DECIDED, IN_USE
+from syncworker.store.renewals import DECIDED
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim
 

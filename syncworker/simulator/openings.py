@@ -33,7 +33,7 @@ from syncworker.simulator.identity import Identity, thumbprint
 from syncworker.simulator.jose import JoseError, sign, verify
 from syncworker.simulator.ledger import Account, Balance, Ledger, PartyRole, Person
 from syncworker.simulator.render import Item, instant
-from syncworker.simulator.resources import RefusalError
+from syncworker.simulator.resources import Echoing, RefusalError
 from syncworker.standard.opening_request import faults
 from syncworker.standard.openings import DIALECTS, ENDED, SCOPE, OpeningState, OpeningVersion, state_of
 
@@ -89,7 +89,7 @@ class Opening:
         return state_of(self.status) in ENDED
 
 
-class Openings:
+class Openings(Echoing):
     """The account-opening API on the host rs1.
 
     Attributes:
@@ -259,26 +259,6 @@ class Openings:
                 break
         trace.account_id = request.parts.get("AccountId")
         trace.interaction_id = request.headers.get("x-fapi-interaction-id")
-
-    async def answer(self, request: Request) -> Answer:
-        """Answer an operation; the interaction id is echoed whatever comes out."""
-        try:
-            answer = self._answer(request)
-        except RefusalError as refusal:
-            answer = refusal.answer()
-        return self._echo(request, answer)
-
-    def refusal(self, request: Request, fault: Fault) -> Answer:
-        """An ordered refusal, with a body where the standard has one."""
-        code = fault.code if fault.status in (400, 403, 500) else ""
-        answer = RefusalError(fault.status, code, "ordered").answer()
-        if fault.retry_after is not None:
-            answer.headers["Retry-After"] = str(fault.retry_after)
-        return self._echo(request, answer)
-
-    def _echo(self, request: Request, answer: Answer) -> Answer:
-        answer.headers["x-fapi-interaction-id"] = request.trace.interaction_id or str(uuid.uuid4())
-        return answer
 
     def _answer(self, request: Request) -> Answer:
         version = self._version(request)

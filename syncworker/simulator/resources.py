@@ -96,6 +96,33 @@ class RefusalError(Exception):
         return json_answer({"Errors": [error]}, self.status)
 
 
+class Echoing:
+    """How every resource interface answers: the interaction id comes back, whatever the answer is."""
+
+    async def answer(self, request: Request) -> Answer:
+        """Answer an operation; the interaction id is echoed whatever comes out."""
+        try:
+            answer = self._answer(request)
+        except RefusalError as refusal:
+            answer = refusal.answer()
+        return self._echo(request, answer)
+
+    def refusal(self, request: Request, fault: Fault) -> Answer:
+        """An ordered refusal, with a body where the standard has one."""
+        code = fault.code if fault.status in (400, 403, 500) else ""
+        answer = RefusalError(fault.status, code, "ordered").answer()
+        if fault.retry_after is not None:
+            answer.headers["Retry-After"] = str(fault.retry_after)
+        return self._echo(request, answer)
+
+    def _echo(self, request: Request, answer: Answer) -> Answer:
+        answer.headers["x-fapi-interaction-id"] = request.trace.interaction_id or str(uuid.uuid4())
+        return answer
+
+    def _answer(self, request: Request) -> Answer:
+        raise NotImplementedError
+
+
 @dataclass(slots=True)
 class _Shelf:
     """Rendered parts of one account, good for one version of it."""
@@ -126,7 +153,7 @@ class _Shelf:
         return found
 
 
-class Resources:
+class Resources(Echoing):
     """The resource server of the bank.
 
     Args:
@@ -186,26 +213,6 @@ class Resources:
             trace.token_expires_at = token.expires_at
             trace.token_age_s = round((self._clock.now() - token.issued_at).total_seconds(), 3)
             trace.token_expired = token.expires_at <= self._clock.now()
-
-    async def answer(self, request: Request) -> Answer:
-        """Answer an operation; the interaction id is echoed whatever comes out."""
-        try:
-            answer = self._answer(request)
-        except RefusalError as refusal:
-            answer = refusal.answer()
-        return self._echo(request, answer)
-
-    def refusal(self, request: Request, fault: Fault) -> Answer:
-        """An ordered refusal, with a body where the standard has one."""
-        code = fault.code if fault.status in (400, 403, 500) else ""
-        answer = RefusalError(fault.status, code, "ordered").answer()
-        if fault.retry_after is not None:
-            answer.headers["Retry-After"] = str(fault.retry_after)
-        return self._echo(request, answer)
-
-    def _echo(self, request: Request, answer: Answer) -> Answer:
-        answer.headers["x-fapi-interaction-id"] = request.trace.interaction_id or str(uuid.uuid4())
-        return answer
 
     def _answer(self, request: Request) -> Answer:
         operation = self._operation(request)

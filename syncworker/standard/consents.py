@@ -42,6 +42,9 @@ ARROWS: Final[Mapping[Status, frozenset[Status]]] = {
 
 TERMINAL: Final = frozenset(Status) - frozenset(ARROWS)
 
+IN_USE: Final = (S.Authorized, S.Suspended)
+"""Agreed to, and not at its end: there is a token to keep."""
+
 EXPIRY_MAX: Final = timedelta(days=364)
 """The Hub wants less than one year; 365 days is borderline (D-15)."""
 

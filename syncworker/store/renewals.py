@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from syncworker.standard.consents import Status
+from syncworker.standard.consents import IN_USE, Status
 from syncworker.standard.values import AccountId, ConsentId
 from syncworker.store.consents import StoredConsent
 from syncworker.store.tables import account_grant, consent, expiry_flag
@@ -19,7 +19,6 @@ from syncworker.store.tables import account_grant, consent, expiry_flag
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
 
-IN_USE: Final = (Status.Authorized, Status.Suspended)
 DECIDED: Final = (*IN_USE, Status.Revoked, Status.Expired, Status.Consumed)
 """States of a consent that somebody agreed to once; the newest of these speaks for its connection."""
 
