@@ -60,11 +60,8 @@ class SigningKey:
 
     @classmethod
     def of(cls, key: rsa.RSAPrivateKey, kid: str) -> "SigningKey":
-        """Take a private key that is already in memory; importing it costs 43 ms, so once per process."""
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        jwk = RSAKey.import_key(pem)
+        """Take a private key that is already in memory, as it is: reading one again would check its primes again."""
+        jwk = RSAKey(key, key)
         return cls(kid=kid, thumbprint=jwk.thumbprint(), jwk=jwk)
 
     def published(self) -> dict[str, str]:

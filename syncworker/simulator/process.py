@@ -194,11 +194,16 @@ class SandboxProcess:
         if self._process is None:
             return None
         if self._process.returncode is None:
-            self._process.terminate()
+            self._signal(signal.SIGTERM)
             try:
                 async with asyncio.timeout(patience_s):
                     await self._process.communicate()
             except TimeoutError:
-                self._process.kill()
+                self._signal(signal.SIGKILL)
                 await self._process.communicate()
         return self._process.returncode
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Send it past asyncio, whose `terminate` first polls a child and so takes its exit code from who awaits it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)

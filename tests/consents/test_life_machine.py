@@ -35,7 +35,7 @@ from syncworker.errors import RequestError, SyncWorkerError
 from syncworker.schedule.handlers import Ended, Handlers
 from syncworker.standard.consents import TERMINAL, ConsentView, Revoker, Status
 from syncworker.standard.values import ConsentId
-from syncworker.store.consents import StoredConsent
+from syncworker.store.consents import ON_ITS_WAY_MAX, StoredConsent
 from syncworker.store.keyring import KeyRing
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import WorkKind
@@ -70,7 +70,7 @@ class Life(RuleBasedStateMachine):
         self.handlers = Handlers(
             self.store, {WorkKind.CONSENT: look}, retry_after=lambda attempts: timedelta(minutes=attempts)
         )
-        self.answers: list[ConsentView] = []
+        self.answers: list[tuple[datetime, ConsentView]] = []
         self.newest: datetime | None = None
         self.ended = False
 
@@ -95,6 +95,11 @@ class Life(RuleBasedStateMachine):
         held = self.run(read())
         assert held is not None
         return held
+
+    @property
+    def under_way(self) -> list[tuple[datetime, ConsentView]]:
+        """Answers nobody has stopped waiting for."""
+        return [one for one in self.answers if self.clock.now() - one[0] <= ON_ITS_WAY_MAX]
 
     async def _due_looks(self) -> int:
         """The looks that are due, as tick and worker make them."""
@@ -130,15 +135,16 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def a_token_answer_leaves(self) -> None:
-        """It carries the consent as it is now, and arrives whenever."""
-        self.answers.append(self.hub.shows(self.consent_id))
+        """It carries the consent as it is now, and arrives whenever it can still be on its way."""
+        self.answers.append((self.clock.now(), self.hub.shows(self.consent_id)))
 
-    @precondition(lambda self: self.answers)
+    @precondition(lambda self: self.under_way)
     @rule(data=st.data(), again=st.booleans())
     def a_token_answer_arrives(self, data: st.DataObject, again: bool) -> None:
-        view = self.answers[data.draw(st.integers(0, len(self.answers) - 1))]
+        answer = self.under_way[data.draw(st.integers(0, len(self.under_way) - 1))]
         if not again:
-            self.answers.remove(view)
+            self.answers.remove(answer)
+        _, view = answer
         self.act(lambda unit: noted(unit, view, at=self.clock.now()))
 
     @rule(times=st.integers(1, 2))
@@ -224,7 +230,7 @@ def test_our_view_follows_the_hubs(sqlite_template: Path, tmp_path: Path, keyrin
     run_state_machine_as_test(
         Here,
         settings=settings(
-            max_examples=25,
+            max_examples=15,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

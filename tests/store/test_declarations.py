@@ -291,7 +291,9 @@ async def test_without_a_directory_nothing_is_due(
     store: Store, library: Library, follower: Callable[..., Follower]
 ) -> None:
     """A row left from when one was followed would be late for ever."""
-    await follower(store).look()
+    before = follower(store)
+    await before.look()
+    await before.finished()
     began = await follower(store, fetch=None).look()
 
     assert (began, await row(store)) == (False, None)

@@ -46,7 +46,6 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     server.drop("empty")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it collects what earlier tests left
 def test_the_migrations_make_what_the_code_expects(database_url: str) -> None:
     """`alembic` finds no difference between the migrated database and `tables.py`."""
     with engine(database_url).connect() as connection:

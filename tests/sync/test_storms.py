@@ -63,7 +63,7 @@ async def blow(product: Product, weather: list[tuple[str, object, object]]) -> N
                 await synced(product)
 
 
-@pytest.mark.parametrize("examples", [8])
+@pytest.mark.parametrize("examples", [5])
 async def test_the_tables_are_the_books_once_the_bank_is_quiet(open_product: Opener, examples: int) -> None:
     """Whatever happened, in whatever order, between and within walks: after two quiet syncs nothing differs.
 
