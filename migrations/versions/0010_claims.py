@@ -16,8 +16,6 @@ down_revision = "0009"
 branch_labels = None
 depends_on = None
 
-IDS = sa.JSON().with_variant(sa.dialects.postgresql.ARRAY(sa.BigInteger()), "postgresql")
-
 
 def upgrade() -> None:
     op.create_table(
@@ -27,14 +25,14 @@ def upgrade() -> None:
         sa.Column("lfi", sa.String(64), nullable=False),
         sa.Column(
             "work_ids",
-            IDS,
+            sa.JSON(),
             nullable=False,
             comment="every row with a lease is in it, and some whose lease has ended since",
         ),
         sa.PrimaryKeyConstraint("tenant", "kind", "lfi", name="pk_open_claims"),
     )
     on_postgresql = op.get_bind().dialect.name == "postgresql"
-    together = sa.func.array_agg if on_postgresql else sa.func.json_group_array
+    together = sa.func.json_agg if on_postgresql else sa.func.json_group_array
     work = sa.table("work", *(sa.column(name) for name in ("id", "tenant", "kind", "lfi", "lease_until")))
     lists = sa.table("open_claims", *(sa.column(name) for name in ("tenant", "kind", "lfi", "work_ids")))
     leased = sa.select(work.c.tenant, work.c.kind, work.c.lfi, together(work.c.id)).where(

@@ -29,7 +29,6 @@ CONSENT_ID: Final = sa.String(128)
 ACCOUNT_ID: Final = sa.String(40)
 KEY: Final = sa.String(256)
 JSON: Final = sa.JSON().with_variant(sa.dialects.postgresql.JSONB(), "postgresql")
-IDS: Final = sa.JSON().with_variant(sa.dialects.postgresql.ARRAY(sa.BigInteger()), "postgresql")
 JSON_OR_NULL: Final = sa.JSON(none_as_null=True).with_variant(
     sa.dialects.postgresql.JSONB(none_as_null=True), "postgresql"
 )
@@ -302,7 +301,7 @@ open_claims = sa.Table(
     sa.Column("tenant", sa.String(64), primary_key=True),
     sa.Column("kind", sa.String(20), primary_key=True),
     sa.Column("lfi", sa.String(64), primary_key=True),
-    sa.Column("work_ids", IDS, nullable=False,
+    sa.Column("work_ids", sa.JSON(), nullable=False,
               comment="every row with a lease is in it, and some whose lease has ended since"),
 )  # fmt: skip
 

@@ -765,18 +765,18 @@ def _claiming_due(dialect: Dialect, *also: sa.ColumnElement[bool]) -> Any:
         .order_by(work.c.due_at, work.c.id)
         .limit(sa.bindparam("wanted", type_=sa.Integer, required=True))
     )
-    as_sent = (sa.type_coerce(work.c[name], sa.types.NullType()) for name in ("asked_at", "due_at"))
+    asked = sa.type_coerce(work.c.asked_at, sa.types.NullType())  # the value: see `_CLAIM`
     return (
         dialect.update_locked(work, due)
         .values(**_CLAIMED, lease_until=named(work.c.lease_until, "until"))
-        .returning(work.c.id, work.c.subject, work.c.gen, work.c.attempts, *as_sent)
+        .returning(work.c.id, work.c.subject, work.c.gen, work.c.attempts, asked, dialect.order_of(work.c.due_at))
     )
 
 
 _CLAIM_DUE: Final = Statement(_claiming_due)
 
 _DUE_THEN_ID: Final = itemgetter(5, 0)
-"""Of a row that `_claiming_due` returns; the database's own form of an instant, which sorts as time does."""
+"""Of a row that `_claiming_due` returns."""
 
 
 def _group(suspects: Sequence[Any], free: Mapping[Slug, int]) -> list[int]:
