@@ -45,7 +45,7 @@ TOKENS_WITHIN_S: Final = 60.0
 outage waits in the table and not in the row before the bucket (`reliability.md` rule 22)."""
 
 
-LFIS_AT_ONCE: Final = 10
+LFIS_AT_ONCE: Final = 20
 """LFIs a dispatcher claims for in one transaction: while it is open, others claim for the rest."""
 
 
