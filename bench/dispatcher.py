@@ -1,11 +1,12 @@
 """How many claims a second the dispatcher takes out of a table of a million consents, alone and four at once.
 
-    python bench/dispatcher.py [--consents 1000000] [--lfis 40] [--seconds 10] [--database-url postgresql://…]
+    python bench/dispatcher.py [--consents 1000000] [--lfis 40] [--rounds 5] [--database-url postgresql://…]
 
 Every consent has a row for its sync and one for its token; all of them are due, as after an outage.  A dispatcher is a
-process that claims as `schedule.claims` does, a part of each LFI's backlog at a time, and then ends what it claimed as
-workers would, so that the table stays in the shape of a running installation.  Prints claims a second, claims made
-twice (there must be none), the sizes of table and indexes, and the plan of the claim's statement.
+process that claims as `schedule.claims` does.  In each round all of them claim side by side until every LFI's slots are
+held, and then take and end what they claimed as workers do, so that the table stays in the shape of a running
+installation.  Prints claims a second, claims made twice (there must be none), what claiming and the whole circle cost,
+the sizes of table and indexes, and the plan of the claim's statement.
 
 Without a URL it starts a PostgreSQL of its own on loopback, in memory where there is room and without fsync.  A URL
 must name an empty database; it is left filled.
@@ -21,7 +22,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import process_time
 from typing import Any, Final
@@ -34,112 +35,164 @@ from rich.table import Table
 ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # `tests.ground` starts the database
 
-from syncworker.clock import monotonic  # noqa: E402
+from syncworker.clock import SystemClock, monotonic  # noqa: E402
+from syncworker.schedule.claims import BATCH_SIZE, portions  # noqa: E402
 from syncworker.standard.values import Slug  # noqa: E402
 from syncworker.store import migrate  # noqa: E402
-from syncworker.store.unit_of_work import Store, UnitOfWork  # noqa: E402
+from syncworker.store.statements import run_all  # noqa: E402
+from syncworker.store.unit_of_work import Store  # noqa: E402
 from syncworker.store.work import Claim, WorkKind  # noqa: E402
 from tests.ground.postgres import PostgresServer  # noqa: E402
 
 FILL_ROWS: Final = 50_000
-CLAIMS_A_TICK: Final = 250
+SLOTS: Final = 250
 """Of each LFI: five messages of fifty."""
-
-TURNED_AWAY_S: Final = 0.01
-"""What a dispatcher waits that found another one at work; in production it is the rest of the tick."""
 
 OUT: Final = Console()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Took:
-    """What one dispatcher did.
+class Did:
+    """What one dispatcher did in one half of a round.
 
     Attributes:
-        claiming: seconds in calls that claimed something.
-        cpu: seconds of processor time in them, this process and its server process together.
-        ending: seconds in ending what was claimed.
-        seconds: from its first call to the end of its last.
-        turned_away: calls that found another dispatcher at work.
+        claims: claimed, or ended.
+        began: when it began, on the clock all processes share, in seconds.
+        ended: when its last call that did something came back.
+        cpu: seconds of processor time until then, this process and its server process together.
     """
 
     claims: int
-    calls: int
-    claiming: float
+    began: float
+    ended: float
     cpu: float
-    ending: float
-    seconds: float
-    turned_away: int
 
 
-async def dispatch(url: str, lfis: int, seconds: float) -> tuple[Took, list[Claim]]:
-    """Claim and end for so many seconds."""
-    store = Store(url, connections=1)
-    async with store.reading() as unit:
-        backend = int(await unit.connection.scalar(sa.text("SELECT pg_backend_pid()")) or 0)
-    slots = dict.fromkeys(_slugs(lfis), CLAIMS_A_TICK)
-    taken: list[Claim] = []
-    claiming = ending = cpu = 0.0
-    calls = away = 0
-    began = monotonic()
-    while monotonic() - began < seconds:
-        at, cpu_at = monotonic(), _cpu(backend)
-        claims = await store.atomically(lambda unit: unit.work.claim(WorkKind.SYNC, slots=slots))
-        if not claims:
-            away += 1
-            await asyncio.sleep(TURNED_AWAY_S)
-            continue
-        claimed = monotonic()
-        cpu += _cpu(backend) - cpu_at
-        await store.atomically(lambda unit, claims=claims: _end(unit, claims))  # type: ignore[misc]
-        calls, claiming, ending = calls + 1, claiming + claimed - at, ending + monotonic() - claimed
-        taken += claims
-    took = monotonic() - began
-    await store.close()
-    told = Took(
-        claims=len(taken), calls=calls, claiming=claiming, cpu=cpu, ending=ending, seconds=took, turned_away=away
-    )
-    return told, taken
+class Hand:
+    """One dispatcher, which does a half round when told."""
+
+    def __init__(self, url: str, lfis: int, name: str) -> None:
+        self._store = Store(url, connections=1)
+        self._slots = portions(dict.fromkeys(_slugs(lfis), SLOTS), name=name)
+        self._backend = 0
+        self._open: list[Claim] = []
+        self.taken: list[Claim] = []
+
+    async def ready(self) -> None:
+        """Open the connection."""
+        async with self._store.reading() as unit:
+            self._backend = int(await unit.connection.scalar(sa.text("SELECT pg_backend_pid()")) or 0)
+
+    async def claim(self) -> Did:
+        """Claim until no LFI has a free slot that is not being claimed by another."""
+        cpu, began = self._cpu(), monotonic()
+        ended, spent = began, 0.0
+        more = True
+        while more:
+            more = False
+            for some in self._slots:
+                claims = await self._store.atomically(
+                    lambda unit, some=some: unit.work.claim(WorkKind.SYNC, slots=some)  # type: ignore[misc]
+                )
+                if claims:
+                    more, ended, spent = True, monotonic(), self._cpu() - cpu
+                    self._open += claims
+        return Did(claims=len(self._open), began=began, ended=ended, cpu=spent)
+
+    async def end(self) -> Did:
+        """Take and end what was claimed, by the statements workers use, fifty in a transaction."""
+        cpu, began, claims = self._cpu(), monotonic(), self._open
+        due_at = datetime.now(UTC) + timedelta(hours=12)
+        for start in range(0, len(claims), BATCH_SIZE):
+            hints = [(claim.id, claim.gen) for claim in claims[start : start + BATCH_SIZE]]
+            taken = await self._store.atomically(lambda unit, hints=hints: unit.work.take_many(hints))  # type: ignore[misc]
+            async with self._store.writing() as unit:
+                told = [unit.work.finishing(one, due_at=due_at, outcome="unchanged", good=True) for one in taken]
+                await run_all(unit, told)
+                await unit.commit()
+        self.taken += claims
+        self._open = []
+        return Did(claims=len(claims), began=began, ended=monotonic(), cpu=self._cpu() - cpu)
+
+    def _cpu(self) -> float:
+        """Processor seconds so far of this process and of the server process that serves it, where that is local."""
+        try:
+            fields = Path(f"/proc/{self._backend}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return process_time()
+        return process_time() + (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _cpu(backend: int) -> float:
-    """Processor seconds so far of this process and of the server process that serves it, where that is local."""
-    try:
-        fields = Path(f"/proc/{backend}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return process_time()
-    return process_time() + (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+async def obey(hand: Hand, file: Path) -> None:
+    """Do what each line of standard input says, answer with a line; write down every claim at the end."""
+    await hand.ready()
+    print("ready", flush=True)
+    for line in sys.stdin:  # nothing else is to be done meanwhile
+        did = await (hand.claim() if line.strip() == "claim" else hand.end())
+        print(json.dumps(asdict(did)), flush=True)
+    file.write_text("".join(f"{claim.id} {claim.gen}\n" for claim in hand.taken))  # noqa: ASYNC240  the last it does
 
 
-async def _end(unit: UnitOfWork, claims: Sequence[Claim]) -> None:
-    """What workers do one by one, in one statement: the lease goes, the row is due again in hours."""
-    await unit.connection.execute(
-        sa.text(
-            "UPDATE work SET lease_until = NULL, started_gen = gen, attempts = 0, last_outcome = 'unchanged',"
-            " last_ended_at = now(), last_good_at = now(), due_at = now() + interval '12 hours' WHERE id = ANY(:ids)"
-        ),
-        {"ids": [claim.id for claim in claims]},
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sum:
+    """Rounds of some dispatchers together: claims, seconds all of them took, processor seconds."""
+
+    claims: int
+    wall: float
+    cpu: float
 
 
-def measure(url: str, lfis: int, seconds: float, dispatchers: int) -> tuple[list[Took], int]:
-    """Run dispatchers side by side; what each did, and how many claims were made twice."""
+def measure(url: str, lfis: int, rounds: int, dispatchers: int) -> tuple[Sum, Sum, int]:
+    """Run dispatchers side by side; what claiming cost, what ending cost, and how many claims were made twice.
+
+    A round before them makes each process and connection warm, and counts only for claims made twice.
+    """
     with tempfile.TemporaryDirectory(prefix="syncworker-bench-") as folder:
         files = [Path(folder) / f"{number}" for number in range(dispatchers)]
         children = [
             subprocess.Popen(
-                [sys.executable, __file__, "--dispatcher", str(file), "--database-url", url, "--lfis", str(lfis),
-                 "--seconds", str(seconds)],
+                [sys.executable, __file__, "--dispatcher", str(file), "--database-url", url, "--lfis", str(lfis)],
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                text=True,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
             )
             for file in files
-        ]  # fmt: skip
-        told = [child.communicate(timeout=seconds + 120)[0] for child in children]
-        if failed := [child.returncode for child in children if child.returncode]:
-            raise SystemExit(f"a dispatcher ended with {failed[0]}")
+        ]
+        try:
+            for child in children:
+                _heard(child)
+            halves = [(_tell(children, "claim"), _tell(children, "end")) for _ in range(rounds + 1)][1:]
+        finally:
+            for child in children:
+                child.communicate(timeout=60)
         counts = Counter(line for file in files for line in file.read_text().splitlines())
-    return [Took(**json.loads(one)) for one in told], sum(count - 1 for count in counts.values())
+    claiming, ending = _sum([one for one, _ in halves]), _sum([one for _, one in halves])
+    return claiming, ending, sum(count - 1 for count in counts.values())
+
+
+def _tell(children: Sequence[subprocess.Popen[str]], what: str) -> list[Did]:
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write(f"{what}\n")
+        child.stdin.flush()
+    return [Did(**json.loads(_heard(child))) for child in children]
+
+
+def _heard(child: subprocess.Popen[str]) -> str:
+    assert child.stdout is not None
+    line = child.stdout.readline()
+    if not line:
+        raise SystemExit(f"a dispatcher ended with {child.wait()}")
+    return line
+
+
+def _sum(halves: Sequence[Sequence[Did]]) -> Sum:
+    return Sum(
+        claims=sum(did.claims for half in halves for did in half),
+        wall=sum(max(did.ended for did in half) - min(did.began for did in half) for half in halves),
+        cpu=sum(did.cpu for half in halves for did in half),
+    )
 
 
 async def fill(store: Store, consents: int, lfis: int) -> None:
@@ -167,7 +220,8 @@ async def sizes(store: Store) -> list[tuple[str, int]]:
         rows = await unit.connection.execute(
             sa.text(
                 "SELECT relname, pg_relation_size(oid) / 1048576 AS mb FROM pg_class"
-                " WHERE relname = 'work' OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = 'work'::regclass)"
+                " WHERE relname IN ('work', 'open_claims')"
+                " OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = 'work'::regclass)"
                 " ORDER BY 2 DESC, 1"
             )
         )
@@ -175,18 +229,22 @@ async def sizes(store: Store) -> list[tuple[str, int]]:
 
 
 async def plan(store: Store) -> list[str]:
-    """EXPLAIN (ANALYZE, BUFFERS) of the statement that claims one LFI's rows; rolled back."""
+    """EXPLAIN (ANALYZE, BUFFERS) of the statement that claims one LFI's rows; rolled back.
+
+    Args:
+        store: with a clock of its own, so that its statements go where they can be heard (`store.statements`).
+    """
     lines: list[str] = []
 
     def explain(_c: Any, cursor: Any, statement: str, parameters: Any, _x: Any, _m: bool) -> tuple[str, Any]:
-        if statement.startswith("WITH due") and not lines:
+        if statement.startswith("WITH chosen") and "LIMIT" in statement and not lines:
             cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS) {statement}", parameters)
             lines.extend(row[0] for row in cursor.fetchall())
         return statement, parameters
 
     sa.event.listen(sa.Engine, "before_cursor_execute", explain, retval=True)
     async with store.writing() as unit:  # left without a commit
-        await unit.work.claim(WorkKind.SYNC, slots={_slugs(1)[0]: CLAIMS_A_TICK})
+        await unit.work.claim(WorkKind.SYNC, slots={_slugs(1)[0]: SLOTS})
     sa.event.remove(sa.Engine, "before_cursor_execute", explain)
     return lines
 
@@ -195,17 +253,15 @@ def _slugs(lfis: int) -> list[Slug]:
     return [Slug(f"lfi-{number:03}") for number in range(lfis)]
 
 
-def _row(took: Sequence[Took], twice: int) -> Mapping[str, str]:
-    claims, calls = sum(one.claims for one in took), sum(one.calls for one in took)
-    claiming, wall = sum(one.claiming for one in took), max(one.seconds for one in took)
+def _row(dispatchers: int, claiming: Sum, ending: Sum, twice: int) -> Mapping[str, str]:
     return {
-        "dispatchers": str(len(took)),
-        "claims": f"{claims:,}",
-        "a second, while claiming": f"{claims / claiming:,.0f}",
-        "a CPU second": f"{claims / sum(one.cpu for one in took):,.0f}",
-        "a second, ends included": f"{claims / wall:,.0f}",
-        "ms a tick": f"{1000 * claiming / calls:.0f}",
-        "turned away": str(sum(one.turned_away for one in took)),
+        "dispatchers": str(dispatchers),
+        "claims": f"{claiming.claims:,}",
+        "claims a second": f"{claiming.claims / claiming.wall:,.0f}",
+        "a CPU second": f"{claiming.claims / claiming.cpu:,.0f}",
+        "µs CPU a claim": f"{1e6 * claiming.cpu / claiming.claims:.0f}",
+        "µs CPU to take and end it": f"{1e6 * ending.cpu / ending.claims:.0f}",
+        "circles a CPU second": f"{claiming.claims / (claiming.cpu + ending.cpu):,.0f}",
         "claimed twice": str(twice),
     }
 
@@ -218,20 +274,20 @@ async def _prepared(url: str, consents: int, lfis: int) -> None:
 
 
 async def _shape(url: str) -> tuple[list[tuple[str, int]], list[str]]:
-    store = Store(url)
+    store = Store(url, clock=SystemClock())
     try:
         return await sizes(store), await plan(store)
     finally:
         await store.close()
 
 
-def main(url: str, consents: int, lfis: int, seconds: float) -> None:
+def main(url: str, consents: int, lfis: int, rounds: int) -> None:
     """Fill, measure, print."""
     asyncio.run(_prepared(url, consents, lfis))
     load = os.getloadavg()[0]
-    OUT.print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, load {load:.0f}, {lfis} LFIs, {seconds:g} s each")
+    OUT.print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, load {load:.0f}, {lfis} LFIs, {rounds} rounds")
     before, plan_lines = asyncio.run(_shape(url))
-    rows = [_row(*measure(url, lfis, seconds, dispatchers)) for dispatchers in (1, 4)]
+    rows = [_row(dispatchers, *measure(url, lfis, rounds, dispatchers)) for dispatchers in (1, 4)]
     after, _ = asyncio.run(_shape(url))
     table = Table(*rows[0], box=None)
     for row in rows:
@@ -248,19 +304,18 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--consents", type=int, default=1_000_000)
     parser.add_argument("--lfis", type=int, default=40)
-    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--database-url", help="of an empty PostgreSQL database; one of its own otherwise")
     parser.add_argument("--dispatcher", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.dispatcher is not None:
-        did, claims = asyncio.run(dispatch(options.database_url, options.lfis, options.seconds))
-        options.dispatcher.write_text("".join(f"{claim.id} {claim.gen}\n" for claim in claims))
-        print(json.dumps(asdict(did)))
+        name = options.dispatcher.name
+        asyncio.run(obey(Hand(options.database_url, options.lfis, name), options.dispatcher))
     elif options.database_url is not None:
-        main(options.database_url, options.consents, options.lfis, options.seconds)
+        main(options.database_url, options.consents, options.lfis, options.rounds)
     else:
         server = PostgresServer(settings={"shared_buffers": "1GB", "max_wal_size": "4GB"})
         try:
-            main(server.url(), options.consents, options.lfis, options.seconds)
+            main(server.url(), options.consents, options.lfis, options.rounds)
         finally:
             server.close()

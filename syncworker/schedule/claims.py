@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Final
 
 from syncworker.schedule.breaker import standing
+from syncworker.schedule.due import phase
 from syncworker.standard.operations import OperationClass
 from syncworker.standard.values import Slug
 from syncworker.store.breakers import Breaker
@@ -44,6 +45,10 @@ TOKENS_WITHIN_S: Final = 60.0
 outage waits in the table and not in the row before the bucket (`reliability.md` rule 22)."""
 
 
+LFIS_AT_ONCE: Final = 20
+"""LFIs a dispatcher claims for in one transaction: while it is open, others claim for the rest."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One message: claims of one kind at one LFI, as `(id, gen)`."""
@@ -62,6 +67,18 @@ def batches(claims: Sequence[Claim], *, size: int) -> list[Batch]:
             Batch(KINDS[kind], Slug(lfi), tuple(hints[start : start + size])) for start in range(0, len(hints), size)
         ]
     return grouped
+
+
+def portions(slots: Mapping[Slug, int], *, name: str) -> list[dict[Slug, int]]:
+    """Slots in portions of a transaction each; every dispatcher begins elsewhere, so that two seldom meet.
+
+    Args:
+        name: of the dispatcher.
+    """
+    sorted_slots = sorted(slots.items())
+    cut = [dict(sorted_slots[start : start + LFIS_AT_ONCE]) for start in range(0, len(slots), LFIS_AT_ONCE)]
+    first = int((phase(name) + 1) / 2 * len(cut))
+    return cut[first:] + cut[:first]
 
 
 class Dispatcher:
@@ -110,7 +127,8 @@ class Dispatcher:
         await self._store.atomically(self._note_tick)
         claims: list[Claim] = []
         for kind in KINDS:
-            claims += await self._store.atomically(partial(self._claim, kind, slots, rates or {}))
+            for some in portions(slots, name=self._name):
+                claims += await self._store.atomically(partial(self._claim, kind, some, rates or {}))
         return batches(claims, size=self._batch_size)
 
     async def arrive(self) -> None:

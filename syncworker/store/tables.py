@@ -278,7 +278,7 @@ work = sa.Table(
     sa.Column("gen", sa.BigInteger, nullable=False, server_default="0", comment="counts claims; newer wins"),
     sa.Column("started_gen", sa.BigInteger, nullable=False, server_default="0",
               comment="newest claim a worker began: tells a lost hint from a crash, and a message delivered twice"),
-    sa.Column("lease_until", Instant),
+    sa.Column("lease_until", Instant),  # in no index: PostgreSQL would write every claim into all of them
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0", comment="claims since the last good end"),
     sa.Column("crashes", sa.Integer, nullable=False, server_default="0", comment="claims in a row that had no end"),
     sa.Column("parked_at", Instant, comment="set: nobody claims it until a person acts"),
@@ -290,10 +290,19 @@ work = sa.Table(
     sa.UniqueConstraint("tenant", "kind", "subject"),
     sa.Index("ix_work_due", "lfi", "kind", "due_at", sqlite_where=sa.text("parked_at IS NULL"),
              postgresql_where=sa.text("parked_at IS NULL")),
-    sa.Index("ix_work_leased", "tenant", "kind", "lfi", "lease_until", sqlite_where=sa.text("lease_until IS NOT NULL"),
-             postgresql_where=sa.text("lease_until IS NOT NULL")),
     sa.Index("ix_work_crashed", "tenant", "kind", sqlite_where=sa.text("crashes > 0"),
              postgresql_where=sa.text("crashes > 0")),
+    postgresql_with={"fillfactor": 80},  # room on the page for the claim's and the worker's versions of a row
+)  # fmt: skip
+
+open_claims = sa.Table(
+    "open_claims",
+    metadata,
+    sa.Column("tenant", sa.String(64), primary_key=True),
+    sa.Column("kind", sa.String(20), primary_key=True),
+    sa.Column("lfi", sa.String(64), primary_key=True),
+    sa.Column("work_ids", sa.JSON(), nullable=False,
+              comment="every row with a lease is in it, and some whose lease has ended since"),
 )  # fmt: skip
 
 

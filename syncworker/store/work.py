@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
 from syncworker.standard.values import Slug
 from syncworker.store.dialect import Dialect, Instant
+from syncworker.store.open_claims import OpenClaims
 from syncworker.store.statements import Statement, Told, named, run_all
 from syncworker.store.tables import connection, consent, opening, work, worker
 from syncworker.store.tables import lfi as lfi_table
@@ -286,26 +288,28 @@ class Work:
         A row whose worker began and never ended counts one crash; at `crashes_max` it is parked instead.  A lease
         that ran out before any worker began it was a lost hint, and counts nothing.  Rows that crashed twice in a row
         are claimed few at a time, and only when no other such claim is open.  LFIs behind a closed gate
-        (`lfi.not_before`) and LFIs not named in `slots` keep their rows.  While another dispatcher is at it
-        (PostgreSQL), the answer is empty.
+        (`lfi.not_before`) and LFIs not named in `slots` keep their rows, and so do LFIs for which another dispatcher
+        is just claiming this kind (PostgreSQL).
 
         Args:
             slots: most open claims of this kind per LFI, open ones included.
             batch: most rows claimed per LFI in this call; `None` leaves it to the slots.
             lease: how long the rows stay ours without an `extend`.
+            crashes_max: two or more.
             user_refs: only rows of these customers; `None`: of everybody.
         """
-        if not await self._only_dispatcher(kind):
-            return []
         now = await self._unit.now()
         await self._park_crashed(kind, slots, now, crashes_max)
-        free = await self._free_slots(kind, slots, now)
-        claims: list[Claim] = []
-        for slug in sorted(free):
-            wanted = free[slug] if batch is None else min(free[slug], batch)
-            if wanted > 0:
-                claims += await self._claim_of(kind, slug, wanted, now, lease, user_refs)
-        return claims + await self._claim_suspects(kind, free, now, lease, user_refs)
+        lists = OpenClaims(self._unit, kind.value)
+        free = await self._free_slots(lists, slots, now)
+        wanted = {slug: most if batch is None else min(most, batch) for slug, most in sorted(free.items())}
+        claims = await self._claim_due(kind, wanted, now, lease, user_refs)
+        claims += await self._claim_suspects(kind, free, now, lease, user_refs)
+        claimed: dict[Slug, list[int]] = {}
+        for claim in claims:
+            claimed.setdefault(claim.lfi, []).append(claim.id)
+        await lists.add(claimed)
+        return claims
 
     async def claim_one(self, kind: WorkKind, subject: str, *, lease: timedelta = LEASE) -> Claim | None:
         """Claim one subject for this very process, due or not.
@@ -317,36 +321,36 @@ class Work:
         """
         now = await self._unit.now()
         free = sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= now)
+        which = sa.and_(self._is(kind, subject), work.c.parked_at.is_(None), free)
         claimed = await self._execute(
-            _claiming(sa.and_(self._is(kind, subject), work.c.parked_at.is_(None), free), now + lease)
+            sa.update(work).where(which).values(**_CLAIMED, lease_until=now + lease).returning(*_CLAIM)
         )
         row = claimed.first()
-        return None if row is None else _claim(row)
-
-    async def _only_dispatcher(self, kind: WorkKind) -> bool:
-        """Free slots are counted, then taken: two dispatchers at once would take them twice."""
-        if not self._unit.dialect.is_postgresql:
-            return True  # BEGIN IMMEDIATE: one writer
-        key = sa.func.hashtextextended(f"syncworker dispatch {self._unit.tenant} {kind.value}", 0)
-        return bool(await self._unit.connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(key))))
+        if row is None:
+            return None
+        claim = _claim(row)
+        lists = OpenClaims(self._unit, kind.value)
+        await lists.lock([claim.lfi], wait=True)
+        await lists.living(now)
+        await lists.add({claim.lfi: [claim.id]})
+        return claim
 
     async def _park_crashed(self, kind: WorkKind, slots: Iterable[Slug], now: datetime, crashes_max: int) -> None:
-        crashed = self._unit.dialect.skip_locked(
-            sa.select(work.c.id).where(
-                work.c.tenant == self._unit.tenant,
-                work.c.kind == kind.value,
-                work.c.lfi.in_(sorted(slots)),  # `ix_work_leased`
-                work.c.lease_until.is_not(None),
-                work.c.lease_until <= now,
-                work.c.parked_at.is_(None),
-                _BEGUN,
-                work.c.crashes + 1 >= crashes_max,
-            )
-        ).cte("crashed")
+        if crashes_max < SUSPECT_AFTER:
+            raise ValueError("crashes_max: two or more")  # fewer are in no index
+        crashed = sa.select(work.c.id).where(
+            work.c.tenant == self._unit.tenant,
+            work.c.kind == kind.value,
+            _CRASHED_BEFORE,
+            work.c.lfi.in_(sorted(slots)),
+            work.c.lease_until.is_not(None),
+            work.c.lease_until <= now,
+            work.c.parked_at.is_(None),
+            _BEGUN,
+            work.c.crashes + 1 >= crashes_max,
+        )
         await self._execute(
-            sa.update(work)
-            .where(work.c.id.in_(sa.select(crashed.c.id)))
-            .values(
+            self._unit.dialect.update_locked(work, crashed).values(
                 parked_at=now,
                 lease_until=None,
                 asked_at=None,
@@ -357,48 +361,38 @@ class Work:
             )
         )
 
-    async def _free_slots(self, kind: WorkKind, slots: Mapping[Slug, int], now: datetime) -> dict[Slug, int]:
-        leased = sa.select(work.c.lfi, sa.func.count().label("claims")).where(
-            work.c.tenant == self._unit.tenant,
-            work.c.kind == kind.value,
-            work.c.lfi.in_(sorted(slots)),  # `ix_work_leased`
-            work.c.lease_until.is_not(None),
-            work.c.lease_until > now,
-        )
+    async def _free_slots(self, lists: OpenClaims, slots: Mapping[Slug, int], now: datetime) -> dict[Slug, int]:
+        """Slots nobody holds, of the LFIs that are ours to claim for until this transaction ends."""
         closed = sa.select(lfi_table.c.slug).where(
             lfi_table.c.tenant == self._unit.tenant, lfi_table.c.not_before > now
         )
-        leases = await self._unit.connection.execute(leased.group_by(work.c.lfi))
-        open_claims = {row.lfi: row.claims for row in leases}
         gates = set((await self._unit.connection.execute(closed)).scalars())
-        return {slug: most - open_claims.get(slug, 0) for slug, most in slots.items() if slug not in gates}
+        ours = await lists.lock([slug for slug, most in slots.items() if most > 0 and slug not in gates])
+        held = await lists.living(now)
+        return {slug: slots[slug] - held[slug] for slug in ours}
 
-    async def _claim_of(
+    async def _claim_due(
         self,
         kind: WorkKind,
-        slug: Slug,
-        wanted: int,
+        wanted: Mapping[Slug, int],
         now: datetime,
         lease: timedelta,
         user_refs: Collection[str] | None,
     ) -> list[Claim]:
-        due = self._unit.dialect.skip_locked(
-            sa.select(work.c.id)
-            .where(
-                work.c.tenant == self._unit.tenant,
-                work.c.lfi == slug,
-                work.c.kind == kind.value,
-                work.c.parked_at.is_(None),
-                work.c.due_at <= now,
-                sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= now),
-                _CRASHES < SUSPECT_AFTER,
-                *([] if user_refs is None else [self._is_of(user_refs)]),
-            )
-            .order_by(work.c.due_at, work.c.id)
-            .limit(wanted)
-        ).cte("due")
-        claimed = await self._execute(_claiming(work.c.id.in_(sa.select(due.c.id)), now + lease))
-        return [_claim(row) for row in sorted(claimed, key=lambda row: (row.due_at, row.id))]
+        frame = {"of_tenant": self._unit.tenant, "of_kind": kind.value, "now": now, "until": now + lease}
+        those: list[dict[str, Any]] = [
+            {**frame, "of_lfi": slug, "wanted": most} for slug, most in wanted.items() if most > 0
+        ]
+        if user_refs is None:
+            answers = [answer.rows for answer in await run_all(self._unit, [(_CLAIM_DUE, told) for told in those])]
+        else:
+            statement = _claiming_due(self._unit.dialect, self._is_of(user_refs))
+            answers = [[tuple(row) for row in await self._unit.connection.execute(statement, told)] for told in those]
+        return [
+            Claim(work_id, kind, subject, Slug(told["of_lfi"]), gen, attempts, asked_at is not None)
+            for told, rows in zip(those, answers, strict=True)
+            for work_id, subject, gen, attempts, asked_at, _ in sorted(rows, key=_DUE_THEN_ID)
+        ]
 
     async def _claim_suspects(
         self,
@@ -417,7 +411,7 @@ class Work:
             .where(
                 work.c.tenant == self._unit.tenant,
                 work.c.kind == kind.value,
-                work.c.crashes > 0,  # `ix_work_crashed`
+                _CRASHED_BEFORE,
                 work.c.lfi.in_(sorted(free)),
                 work.c.parked_at.is_(None),
                 work.c.due_at <= now,
@@ -429,16 +423,29 @@ class Work:
             .limit(SUSPECTS_AT_ONCE)
         )
         group = _group(rows.all(), free)
-        if not group or await self._suspects_open(now):
+        if not group or not await self._only_one_for_suspects() or await self._suspects_open(now):
             return []
-        unclaimed = sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= now)
-        claimed = await self._execute(_claiming(sa.and_(work.c.id.in_(group), unclaimed), now + lease))
+        chosen = sa.select(work.c.id).where(
+            work.c.id.in_(group), sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= now)
+        )
+        claiming = self._unit.dialect.update_locked(work, chosen).values(**_CLAIMED, lease_until=now + lease)
+        claimed = await self._execute(claiming.returning(*_CLAIM, work.c.due_at))
         return [_claim(row) for row in sorted(claimed, key=lambda row: (row.due_at, row.id))]
+
+    async def _only_one_for_suspects(self) -> bool:
+        """Whether no other dispatcher claims suspects, of whatever kind and LFI, until this transaction ends."""
+        if not self._unit.dialect.is_postgresql:
+            return True  # BEGIN IMMEDIATE: one writer
+        key = sa.func.hashtextextended(f"syncworker suspects {self._unit.tenant}", 0)
+        return bool(await self._unit.connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(key))))
 
     async def _suspects_open(self, now: datetime) -> bool:
         """Whether a suspect of any kind is in work."""
         open_one = sa.select(work.c.id).where(
-            work.c.tenant == self._unit.tenant, work.c.crashes >= SUSPECT_AFTER, work.c.lease_until > now
+            work.c.tenant == self._unit.tenant,
+            _CRASHED_BEFORE,
+            work.c.crashes >= SUSPECT_AFTER,
+            work.c.lease_until > now,
         )
         return await self._unit.connection.scalar(open_one.limit(1)) is not None
 
@@ -698,6 +705,9 @@ class Work:
 _BEGUN: Final = work.c.started_gen == work.c.gen
 """A worker began the newest claim."""
 
+_CRASHED_BEFORE: Final = work.c.crashes > sa.literal_column("0")
+"""What `ix_work_crashed` holds; written out, since a planner does not see through a parameter."""
+
 _CRASHES: Final = work.c.crashes + sa.case((sa.and_(work.c.lease_until.is_not(None), _BEGUN), 1), else_=0)
 """Crashes in a row of a row that may be claimed: its lease, if it has one, ran out."""
 
@@ -726,19 +736,47 @@ _CLAIM: Final = (
 _ROW: Final = tuple(work.c[name] for name in WorkRow.__slots__)
 
 
-def _claiming(which: sa.ColumnElement[bool], lease_until: datetime) -> Any:
-    """The statement that claims rows: a new generation, a lease, an attempt, and a crash if the last claim was one."""
-    return (
-        sa.update(work)
-        .where(which)
-        .values(
-            gen=work.c.gen + 1,
-            lease_until=lease_until,
-            attempts=work.c.attempts + 1,
-            crashes=_CRASHES,
+_CLAIMED: Final[Mapping[str, Any]] = {
+    "gen": work.c.gen + 1,
+    "attempts": work.c.attempts + 1,
+    "crashes": _CRASHES,
+}
+"""What a claim changes besides the lease: a new generation, an attempt, and a crash if the last claim was one.
+
+None of it is in an index unless there was a crash, so the new version of the row stays on its page (`tables.work`).
+"""
+
+
+def _claiming_due(dialect: Dialect, *also: sa.ColumnElement[bool]) -> Any:
+    """The statement that claims the due rows of one LFI; `_DUE_THEN_ID` says in which order they are due."""
+    now = named(work.c.due_at, "now")
+    due = (
+        sa.select(work)
+        .where(
+            work.c.tenant == named(work.c.tenant, "of_tenant"),
+            work.c.lfi == named(work.c.lfi, "of_lfi"),
+            work.c.kind == named(work.c.kind, "of_kind"),
+            work.c.parked_at.is_(None),
+            work.c.due_at <= now,
+            sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= now),
+            _CRASHES < SUSPECT_AFTER,
+            *also,
         )
-        .returning(*_CLAIM, work.c.due_at)
+        .order_by(work.c.due_at, work.c.id)
+        .limit(sa.bindparam("wanted", type_=sa.Integer, required=True))
     )
+    asked = sa.type_coerce(work.c.asked_at, sa.types.NullType())  # the value: see `_CLAIM`
+    return (
+        dialect.update_locked(work, due)
+        .values(**_CLAIMED, lease_until=named(work.c.lease_until, "until"))
+        .returning(work.c.id, work.c.subject, work.c.gen, work.c.attempts, asked, dialect.order_of(work.c.due_at))
+    )
+
+
+_CLAIM_DUE: Final = Statement(_claiming_due)
+
+_DUE_THEN_ID: Final = itemgetter(5, 0)
+"""Of a row that `_claiming_due` returns."""
 
 
 def _group(suspects: Sequence[Any], free: Mapping[Slug, int]) -> list[int]:

@@ -1,0 +1,125 @@
+"""Which rows of `work` hold an LFI's slots: one list of ids per kind and LFI.
+
+Free slots are counted before every claim.  An index of leases would answer that, but PostgreSQL writes a row whose
+indexed column changes into every index of its table anew, and a claim changes nothing but such a lease.  So no index
+knows of leases, a claim stays on its page, and a list names the rows to look at.
+
+Only who claims writes a list.  It is locked from the counting to the commit: two dispatchers never count the same
+slots, and claim side by side for different LFIs.  An end leaves its id in the list; whoever looks next at that list
+drops what has no lease alive.  A list is never longer than the LFI's slots and the few that passed the dispatcher by.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+
+from syncworker.standard.values import Slug
+from syncworker.store.dialect import Dialect
+from syncworker.store.statements import Statement, named, run_all
+from syncworker.store.tables import open_claims, work
+
+if TYPE_CHECKING:
+    from syncworker.store.unit_of_work import UnitOfWork
+
+
+def _living(dialect: Dialect) -> sa.Select[Any]:
+    return sa.select(work.c.id).where(
+        work.c.tenant == named(work.c.tenant),
+        dialect.among(work.c.id, "ids"),
+        work.c.lease_until > named(work.c.lease_until, "now"),
+    )
+
+
+def _keeping(_dialect: Dialect) -> sa.Update:
+    return (
+        sa.update(open_claims)
+        .where(
+            open_claims.c.tenant == named(open_claims.c.tenant, "of_tenant"),
+            open_claims.c.kind == named(open_claims.c.kind, "of_kind"),
+            open_claims.c.lfi == named(open_claims.c.lfi, "of_lfi"),
+        )
+        .values(work_ids=named(open_claims.c.work_ids, "ids"))
+    )
+
+
+_LIVING: Final = Statement(_living)
+_KEEP: Final = Statement(_keeping)
+
+
+class OpenClaims:
+    """The lists of one kind of work, of one tenant."""
+
+    def __init__(self, unit: "UnitOfWork", kind: str) -> None:
+        self._unit = unit
+        self._kind = kind
+        self._held: dict[Slug, list[int]] = {}
+
+    async def lock(self, lfis: Collection[Slug], *, wait: bool = False) -> set[Slug]:
+        """Keep the lists of these LFIs to ourselves until this transaction ends.
+
+        Args:
+            wait: for who has one; otherwise such lists are passed over (PostgreSQL; SQLite has one writer).
+
+        Returns:
+            The LFIs whose lists are ours.
+        """
+        found = await self._locked(lfis, wait=wait)
+        if len(found) < len(lfis):
+            await self._make(set(lfis) - found.keys())
+            found = await self._locked(lfis, wait=wait)
+        self._held |= found
+        return set(found)
+
+    async def living(self, now: datetime) -> Mapping[Slug, int]:
+        """How many claims with a lease alive each of our lists names; forgets the others."""
+        ids = [work_id for listed in self._held.values() for work_id in listed]
+        answer = await _LIVING.run(self._unit, tenant=self._unit.tenant, ids=ids, now=now) if ids else None
+        alive = {work_id for (work_id,) in answer.rows} if answer else set()
+        for lfi, listed in self._held.items():
+            self._held[lfi] = [work_id for work_id in listed if work_id in alive]
+        return {lfi: len(listed) for lfi, listed in self._held.items()}
+
+    async def add(self, claimed: Mapping[Slug, Sequence[int]]) -> None:
+        """Write down new claims in lists that are ours."""
+        await run_all(
+            self._unit,
+            [
+                (
+                    _KEEP,
+                    {
+                        "of_tenant": self._unit.tenant,
+                        "of_kind": self._kind,
+                        "of_lfi": lfi,
+                        "ids": sorted({*self._held[lfi], *ids}),
+                    },
+                )
+                for lfi, ids in claimed.items()
+                if ids
+            ],
+        )
+
+    async def _locked(self, lfis: Collection[Slug], *, wait: bool) -> dict[Slug, list[int]]:
+        query = (
+            sa.select(open_claims.c.lfi, open_claims.c.work_ids)
+            .where(self._ours, open_claims.c.lfi.in_(sorted(lfis)))
+            .order_by(open_claims.c.lfi)
+        )
+        if self._unit.dialect.is_postgresql:
+            query = query.with_for_update(skip_locked=not wait, key_share=True)
+        rows = await self._unit.connection.execute(query)
+        return {Slug(row.lfi): list(row.work_ids) for row in rows}
+
+    async def _make(self, lfis: Collection[Slug]) -> None:
+        """Make lists that are not there; one that somebody holds is there, and an `INSERT` would wait for him."""
+        there = await self._unit.connection.scalars(sa.select(open_claims.c.lfi).where(self._ours))
+        absent = sorted(set(lfis) - set(there))
+        if absent:
+            fresh = self._unit.dialect.insert(open_claims).on_conflict_do_nothing()
+            frame = {"tenant": self._unit.tenant, "kind": self._kind, "work_ids": []}
+            await self._unit.connection.execute(fresh, [{**frame, "lfi": lfi} for lfi in absent])
+
+    @property
+    def _ours(self) -> sa.ColumnElement[bool]:
+        return sa.and_(open_claims.c.tenant == self._unit.tenant, open_claims.c.kind == self._kind)
