@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from syncworker.standard.values import ConsentId
+from syncworker.store.consents import LIVE_ID
 from syncworker.store.statements import Answer, Statement, named
 from syncworker.store.tables import token
 
@@ -98,6 +99,12 @@ _ONE: Final = sa.select(token).where(
 )
 READ: Final = Statement(lambda _: _ONE)
 READ_LOCKED: Final = Statement(lambda _: _ONE.with_for_update())
+OF_LIVE: Final = Statement(
+    lambda _: sa.select(token).where(
+        token.c.tenant == named(token.c.tenant), token.c.consent_id == LIVE_ID.scalar_subquery()
+    )
+)
+"""The token of the consent that `consents.LIVE` finds."""
 
 
 class Tokens:
@@ -116,7 +123,7 @@ class Tokens:
         return self.opened(answer)
 
     def opened(self, answer: Answer) -> StoredToken | None:
-        """What `READ` or `READ_LOCKED` gave.
+        """What `READ`, `READ_LOCKED` or `OF_LIVE` gave.
 
         Raises:
             SealError: a sealed column does not open.

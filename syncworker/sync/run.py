@@ -1,6 +1,6 @@
 """One consent's sync, from the claim to the report.
 
-    read       consent, cursors and grants, in one trip
+    read       consent, cursors, grants and token, in one trip
     walk       the listings that are due, a few at a time; what goes wrong is a value
     backfill   slices of the history behind what was read, one after the other, each in its own transaction
     write      records, cursors, changes, the run, its calls and the end of the claim, in one transaction
@@ -50,6 +50,7 @@ from syncworker.store.cursors import Attempt, Cursor, Listing
 from syncworker.store.runs import CallRow, RunRow
 from syncworker.store.situations import before_sync
 from syncworker.store.statements import Told
+from syncworker.store.tokens import StoredToken
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim
 from syncworker.sync import pages as footprint
@@ -135,18 +136,20 @@ class Situation:
     Attributes:
         consent: `None` when the connection has none.
         granted: accounts the consent showed so far.
+        token: of the consent; `None`: its source has to look by itself.
     """
 
     consent: StoredConsent | None
     cursors: Mapping[Listing, Cursor]
     granted: frozenset[AccountId]
     now: datetime
+    token: StoredToken | None = None
 
 
 async def situation(unit: UnitOfWork, connection_id: ConsentId) -> Situation:
     """Read it, in one trip."""
-    consent, cursors, granted, now = await before_sync(unit, connection_id)
-    return Situation(consent=consent, cursors=cursors, granted=granted, now=now)
+    consent, cursors, granted, token, now = await before_sync(unit, connection_id)
+    return Situation(consent=consent, cursors=cursors, granted=granted, now=now, token=token)
 
 
 class ConsentRun:
