@@ -54,7 +54,7 @@ from syncworker.store.tokens import StoredToken
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim
 from syncworker.sync import pages as footprint
-from syncworker.sync.apply import Scope, Showing, apply, guard, keep_grants, show
+from syncworker.sync.apply import Scope, Showing, apply, foreseen, guard, keep_grants, show
 from syncworker.sync.fetch import Reader, Walk, fetch
 from syncworker.sync.plan import ConsentLimits, PlanSettings, Step, next_slice, plan
 from syncworker.sync.refusals import ABSENT, TRANSIENT, TRUNCATED, Refusal, refusal
@@ -403,7 +403,11 @@ class ConsentRun:
             if resource.window is not None and resource.window.sliced
             for account_id in self._accounts
         ]
-        cursors = self._known.cursors
+        ahead = {shown.listing: foreseen(shown, now=self._known.now) for shown in self._showings}
+        cursors: Mapping[Listing, Cursor] = {
+            **{listing: cursor for listing, cursor in ahead.items() if cursor is not None},
+            **self._known.cursors,
+        }
         if all(one in cursors and not self._slice(resource, cursors[one]) for resource, one in listings):
             return
         await self._flush()
@@ -470,6 +474,7 @@ class ConsentRun:
             reports: tuple[StepReport, ...] = ()
             if shown is not None and (walk.error is None or walk.pages):
                 reports = await apply(unit, self._scope, [shown], held, due=due, now=now)
+                await unit.send()
             if wait is not None:
                 await unit.cursors.delay_backfill(
                     self._scope.connection_id, step.listing, until=wait, gen=self._claim.gen
@@ -572,7 +577,7 @@ class ConsentRun:
 
         Args:
             held: whether the claim is ours until the transaction ends.
-            ends: what else is written; it travels with the run.
+            ends: what else is written; it travels with the run and the commit.
         """
         if held:
             attempts = [attempt for _, attempt in self._broken.values() if attempt is not None]
@@ -592,18 +597,17 @@ class ConsentRun:
             calls=len(self._calls),
             steps=tuple(reports),
         )
-        run_id = await unit.runs.add(_run_row(report), also=ends)
-        calls = [self._call_row(call) for call in self._calls]
+        unit.with_commit(ends)
+        await unit.runs.file(_run_row(report), [self._call_row(call) for call in self._calls])
         if isinstance(self._stop, LFIRateLimitedError) and not isinstance(self._stop, GateClosedError):
             await unit.lfis.close_gate(self._consent.lfi, until=report.due_at)
         if isinstance(self._stop, StoppingError):
-            await unit.runs.add_calls(calls, run_id=run_id)
             await unit.work.give_back([self._claim])
             return report
         finishing = unit.work.finishing(
             self._claim, due_at=report.due_at, outcome=report.outcome.value, error=report.error, good=report.good
         )
-        await unit.runs.add_calls(calls, run_id=run_id, also=[finishing])
+        unit.with_commit([finishing])
         return report
 
     # -- when again --------------------------------------------------------------------------------------------------
