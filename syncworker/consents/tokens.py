@@ -379,7 +379,7 @@ class Vault:
         outcome = "failed" if ended is None else ended.outcome.value
         good = ended is not None and ended.outcome in GOOD
         due = await self._next_due(unit, claim, ended)
-        await unit.work.finish(claim, due_at=due, outcome=outcome, error=error, good=good)
+        unit.with_commit([unit.work.finishing(claim, due_at=due, outcome=outcome, error=error, good=good)])
 
     async def _next_due(self, unit: UnitOfWork, claim: Claim, ended: _Ended | None) -> datetime:
         if ended is not None and ended.outcome in {Outcome.LOST, Outcome.STOPPED}:
