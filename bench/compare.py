@@ -1,20 +1,26 @@
 """The whole table: the product and four other ways to do the same job, on one machine, in one run.
 
     python -m bench.compare [--quick] [--consents 200] [--rounds 5] [--latency 0 --latency 0.05] [--only NAME …]
+                            [--minutes 20] [--json FILE]
 
 Every contender meets the same bank and an empty database, syncs first, unchanged and changed, and is audited after
 each.  Rounds interleave, so that whatever else the machine does strikes all of them; the median of the rounds counts,
-and ratios are within one run.  The slow ones run in the first `--slow-rounds` rounds.  dlt takes part where it is
+and ratios are within one run.  The slow ones run `--slow-rounds` rounds, after the others.  dlt takes part where it is
 installed (`pip install "dlt[postgres]"`), and is said to be missing where it is not.
+
+It ends by itself: who fails, dies or hangs is named below the table and takes no further part, and after `--minutes`
+nobody begins any more.  What was measured until then stands in the table and in the file of `--json`.
 """
 
 import argparse
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -28,10 +34,11 @@ from syncworker.bench.audit import AuditFailedError, Expected, ReadTable, Rows, 
 from syncworker.bench.bank import Bank, access_token
 from syncworker.bench.books import World
 from syncworker.bench.databases import Databases
-from syncworker.bench.drive import SyncAllError, median
+from syncworker.bench.drive import median
 from syncworker.bench.ground import Load, consent_id
 from syncworker.bench.phases import PHASES, Contender, Measured, Phase, run_phases
 from syncworker.bench.product import Product, postgresql_rows
+from syncworker.clock import monotonic
 from syncworker.processes import EmbeddedBroker
 from syncworker.store.sealed import unpack_raw
 from tests.ground.postgres import PostgresServer
@@ -40,6 +47,9 @@ LIMIT: Final = "leanest"
 NEAR_IN_FLIGHT: Final = 16
 FAR_IN_FLIGHT: Final = 192
 """Calls open at the bank at once, of a contender as a whole: at 0 ms and at a real latency."""
+
+HANGS_S: Final = 1_800.0
+"""How long a contender may take for one phase before its processes are ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +114,11 @@ class Program:
 
     def __exit__(self, *_: object) -> None:
         for process in self._processes:
-            process.communicate()
+            try:
+                process.communicate(timeout=60)  # its input closes: it ends
+            except (subprocess.TimeoutExpired, OSError):
+                process.kill()
+                process.wait()
         if self._broker is not None:
             self._broker.stop()
 
@@ -164,6 +178,18 @@ class Program:
         }
 
     def _hear(self, word: str) -> None:
+        watch = threading.Timer(HANGS_S, self._kill)
+        watch.start()
+        try:
+            self._hear_all(word)
+        finally:
+            watch.cancel()
+
+    def _kill(self) -> None:
+        for process in self._processes:
+            process.kill()
+
+    def _hear_all(self, word: str) -> None:
         for process in self._processes:
             assert process.stdout is not None
             line = process.stdout.readline().strip()
@@ -190,11 +216,13 @@ def measure(
     rounds: int,
     slow_rounds: int,
     failed: dict[str, str],
+    until: float = math.inf,
 ) -> Iterator[tuple[float, Measured]]:
     """Every phase of every contender, round by round; each round begins with another of them.
 
     Args:
-        failed: is told who failed an audit, and why; that one takes no further part.
+        failed: is told who failed, and why; that one takes no further part.
+        until: nobody begins after this, by the monotonic clock.
     """
     books: dict[bool, Expected] = {}
 
@@ -211,23 +239,35 @@ def measure(
         stack.callback(databases.close)
         bank = stack.enter_context(Bank(world, folder / "bank"))
         pids = databases.server_pids()
-        for number in range(rounds):
+        for place, (number, latency, entry) in enumerate(_turns(entries, latencies, rounds, slow_rounds)):
+            if entry.name in failed:
+                continue
+            if monotonic() > until:
+                failed["time"] = f"up before {entry.name} in round {number + 1} at {latency * 1000:.0f} ms"
+                return
+            own = folder / f"{place}-{number}"
+            in_flight = FAR_IN_FLIGHT if latency else NEAR_IN_FLIGHT
+            try:
+                with databases.fresh() as url, contender(entry, bank, own, url, in_flight=in_flight) as one:
+                    for found in run_phases(one, bank, wanted, latency=latency, database_pids=pids):
+                        at = f"round {number + 1}, {latency * 1000:.0f} ms"
+                        _say(f"{at}: {entry.name}, {found.phase}, {found.seconds:.2f} s")
+                        yield latency, found
+            except Exception as error:  # noqa: BLE001  the others' numbers must outlive one contender's bad end
+                failed[entry.name] = f"{type(error).__name__}: {error}"
+                _say(f"{entry.name} FAILED: {failed[entry.name]}")
+
+
+def _turns(
+    entries: tuple[Entry, ...], latencies: Sequence[float], rounds: int, slow_rounds: int
+) -> Iterator[tuple[int, float, Entry]]:
+    """Who runs in which round, at which latency; the slow ones after all others."""
+    for slow, times in ((False, rounds), (True, slow_rounds)):
+        those = tuple(entry for entry in entries if entry.slow is slow)
+        for number in range(times if those else 0):
             for latency in latencies:
-                turn = entries[number % len(entries) :] + entries[: number % len(entries)]
-                for place, entry in enumerate(turn):
-                    if entry.name in failed or (entry.slow and number >= slow_rounds):
-                        continue
-                    own = folder / f"{number}-{place}-{latency}"
-                    in_flight = FAR_IN_FLIGHT if latency else NEAR_IN_FLIGHT
-                    try:
-                        with databases.fresh() as url, contender(entry, bank, own, url, in_flight=in_flight) as one:
-                            for found in run_phases(one, bank, wanted, latency=latency, database_pids=pids):
-                                at = f"round {number + 1} of {rounds}, {latency * 1000:.0f} ms"
-                                _say(f"{at}: {entry.name}, {found.phase}, {found.seconds:.2f} s")
-                                yield latency, found
-                    except (AuditFailedError, SyncAllError) as error:
-                        failed[entry.name] = str(error)
-                        _say(f"{entry.name} FAILED: {error}")
+                for entry in those[number % len(those) :] + those[: number % len(those)]:
+                    yield number, latency, entry
 
 
 def table(measured: Sequence[tuple[float, Measured]], entries: Sequence[Entry], latency: float) -> str:
@@ -282,21 +322,33 @@ def main() -> None:
     parser.add_argument("--latency", type=float, action="append", help="seconds; repeatable; 0 and 0.05 by default")
     parser.add_argument("--only", action="append", default=[], help="a contender's name; repeatable")
     parser.add_argument("--quick", action="store_true", help="20 consents, one round: does everything work?")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="nobody begins after so long")
     parser.add_argument("--json", type=Path, help="write every single measurement into this file")
     options = parser.parse_args()
     consents = options.consents or (20 if options.quick else 200)
     rounds = options.rounds or (1 if options.quick else 5)
     latencies = options.latency or [0.0, 0.05]
+    began = monotonic()
     entries = tuple(entry for entry in ENTRIES if not options.only or entry.name in {*options.only, LIMIT})
-    if find_spec("dlt") is None:
-        _say('dlt is not installed and does not take part: pip install "dlt[postgres]"')
+    missing = ""
+    if find_spec("dlt") is None or find_spec("psycopg2") is None:
+        missing = 'dlt is not installed and does not take part: pip install "dlt[postgres]"'
+        _say(missing)
         entries = tuple(entry for entry in entries if entry.program != "dlt_rest")
     world = World(consents=consents, transactions=options.transactions, today=datetime.now(UTC).date())
     measured: list[tuple[float, Measured]] = []
     failed: dict[str, str] = {}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # who is ended tells what there is, and cleans up
     try:
-        for one in measure(entries, world, latencies, rounds=rounds, slow_rounds=options.slow_rounds, failed=failed):
+        for one in measure(
+            entries,
+            world,
+            latencies,
+            rounds=rounds,
+            slow_rounds=options.slow_rounds,
+            failed=failed,
+            until=began + 60 * options.minutes,
+        ):
             measured.append(one)
             if options.json:
                 those = [{"latency": at, **asdict(found)} for at, found in measured]
@@ -307,9 +359,11 @@ def main() -> None:
     for latency in latencies:
         print()
         print(table(measured, entries, latency))
+    if missing:
+        print(f"\n{missing}")
     for name, why in failed.items():
-        print(f"\n{name} FAILED: {why}")
-    sys.exit(1 if failed else 0)
+        print(f"\n{name}: {why}" if name == "time" else f"\n{name} FAILED: {why}")
+    sys.exit(1 if failed.keys() - {"time"} else 0)
 
 
 def _median(runs: Sequence[Measured], of: Callable[[Measured], float]) -> float:

@@ -66,7 +66,7 @@ from syncworker.standard.operations import OperationClass
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.consents import StoredConsent
 from syncworker.store.failures import StoreRefusedError
-from syncworker.store.situations import before_call
+from syncworker.store.situations import BeforeCall, before_call
 from syncworker.store.tokens import NewToken, StoredToken
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim, WorkKind
@@ -288,9 +288,13 @@ class Vault:
         ended = await self._join(consent_id, beyond=None, reason=reason)
         return ended.outcome
 
-    def source(self, consent_id: ConsentId) -> "VaultSource":
-        """A `TokenSource` for one run of one consent."""
-        return VaultSource(self._live, consent_id, self._elapsed)
+    def source(self, consent_id: ConsentId, seen: BeforeCall | None = None) -> "VaultSource":
+        """A `TokenSource` for one run of one consent.
+
+        Args:
+            seen: consent and token as they were read just now, so that the first call needs no look of its own.
+        """
+        return VaultSource(self._live, consent_id, self._elapsed, seen)
 
     async def token_batch(self, hints: Sequence[tuple[int, int]]) -> TokenBatchReport:
         """Refresh the tokens of claimed work rows `(id, gen)`, all at once; one consent's failure is a value.
@@ -375,7 +379,7 @@ class Vault:
         outcome = "failed" if ended is None else ended.outcome.value
         good = ended is not None and ended.outcome in GOOD
         due = await self._next_due(unit, claim, ended)
-        await unit.work.finish(claim, due_at=due, outcome=outcome, error=error, good=good)
+        unit.with_commit([unit.work.finishing(claim, due_at=due, outcome=outcome, error=error, good=good)])
 
     async def _next_due(self, unit: UnitOfWork, claim: Claim, ended: _Ended | None) -> datetime:
         if ended is not None and ended.outcome in {Outcome.LOST, Outcome.STOPPED}:
@@ -407,10 +411,16 @@ class Vault:
 
     # -- on demand ----------------------------------------------------------------------------------------------------
 
-    async def _live(self, consent_id: ConsentId, rejected: SecretStr | None) -> tuple[SecretStr, float]:
-        """A token to use now, and for how many seconds from now it may be used without asking again."""
+    async def _live(
+        self, consent_id: ConsentId, rejected: SecretStr | None, seen: BeforeCall | None = None
+    ) -> tuple[SecretStr, float]:
+        """A token to use now, and for how many seconds from now it may be used without asking again.
+
+        Args:
+            seen: what a look of just now brought.
+        """
         for _ in range(2):
-            consent, held, now = await self._look(consent_id)
+            (consent, held, now), seen = seen or await self._look(consent_id), None
             fault = _why_not(consent_id, consent, held, now)
             if fault is not None or consent is None or held is None:
                 raise fault or _unknown(consent_id)
@@ -427,7 +437,7 @@ class Vault:
                 return usable[0], max(0.0, (usable[1] - now).total_seconds())
         raise TokenBusyError("token: two refreshes brought no token that is accepted")
 
-    async def _look(self, consent_id: ConsentId) -> tuple[StoredConsent | None, StoredToken | None, datetime]:
+    async def _look(self, consent_id: ConsentId) -> BeforeCall:
         async with self._store.looking() as unit:
             return await before_call(unit, consent_id)
 
@@ -816,27 +826,52 @@ class Vault:
 
 
 class VaultSource:
-    """A `TokenSource`: the vault's token of one consent, remembered for some seconds so that pages cost no look."""
+    """A `TokenSource`: the vault's token of one consent, remembered for some seconds so that pages cost no look.
+
+    Listings are walked side by side: who asks while another looks waits for that look and shares what comes of it.
+    """
 
     def __init__(
         self,
-        live: Callable[[ConsentId, SecretStr | None], Awaitable[tuple[SecretStr, float]]],
+        live: Callable[[ConsentId, SecretStr | None, BeforeCall | None], Awaitable[tuple[SecretStr, float]]],
         consent_id: ConsentId,
         elapsed: Callable[[], float],
+        seen: BeforeCall | None = None,
     ) -> None:
         self._live = live
         self._consent_id = consent_id
         self._elapsed = elapsed
+        self._seen, self._seen_at = seen, elapsed()
         self._token: SecretStr | None = None
         self._until = 0.0
+        self._asking: asyncio.Task[SecretStr] | None = None
 
     async def __call__(self, *, rejected: SecretStr | None = None) -> SecretStr:
         """As `Vault.access_token`."""
-        if self._token is None or self._token == rejected or self._elapsed() >= self._until:
-            asked = self._elapsed()
-            self._token, good_for = await self._live(self._consent_id, rejected)
-            self._until = asked + min(good_for, SOURCE_TRUST_S)
+        if self._token is not None and self._token != rejected and self._elapsed() < self._until:
+            return self._token
+        while True:
+            if self._asking is None:
+                self._asking = asyncio.create_task(self._ask(rejected))
+                self._asking.add_done_callback(self._asked)
+            token = await asyncio.shield(self._asking)
+            if token != rejected:  # another's look may have begun before ours was refused
+                return token
+
+    async def _ask(self, rejected: SecretStr | None) -> SecretStr:
+        asked, seen, self._seen = self._elapsed(), self._seen, None
+        if seen is not None and asked - self._seen_at < SOURCE_TRUST_S:
+            asked = self._seen_at
+        else:
+            seen = None
+        self._token, good_for = await self._live(self._consent_id, rejected, seen)
+        self._until = asked + min(good_for, SOURCE_TRUST_S)
         return self._token
+
+    def _asked(self, task: asyncio.Task[SecretStr]) -> None:
+        self._asking = None
+        if not task.cancelled():
+            task.exception()  # looked at, in case everybody who waited has left
 
 
 def _usable(held: StoredToken, certificate: str, rejected: SecretStr | None) -> tuple[SecretStr, datetime] | None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from operator import itemgetter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 import xxhash
@@ -31,7 +31,10 @@ from sqlalchemy.engine import Dialect as SQLAlchemyDialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from syncworker.store.dialect import Dialect
-from syncworker.store.statements import driver
+from syncworker.store.statements import Ready, driver
+
+if TYPE_CHECKING:
+    from syncworker.store.unit_of_work import UnitOfWork
 
 COPY_FROM: Final = 50
 """Rows from which a COPY is cheaper than as many statements in one pipeline."""
@@ -55,12 +58,14 @@ class _Plan:
 
     def converted(self, rows: Sequence[Row]) -> Sequence[Row]:
         """The rows as the driver takes them."""
-        if not self.converters:
-            return rows
-        values: list[Iterable[Any]] = list(zip(*rows, strict=True))
+        return list(zip(*self.by_column(rows), strict=True)) if self.converters else rows
+
+    def by_column(self, rows: Sequence[Row]) -> list[list[Any]]:
+        """The same, each column by itself."""
+        values = [list(column) for column in zip(*rows, strict=True)]
         for position, convert in self.converters:
-            values[position] = _each(convert, values[position])
-        return list(zip(*values, strict=True))
+            values[position] = list(_each(convert, values[position]))
+        return values
 
 
 def _each(convert: Callable[[Any], Any], values: Iterable[Any]) -> Iterator[Any]:
@@ -101,13 +106,33 @@ async def upsert_many(
     """
     if not rows:
         return 0
-    key_of = itemgetter(*(columns.index(name) for name in key))
-    assert all(key_of(one) < key_of(next_one) for one, next_one in pairwise(rows)), (
-        f"{table.name}: rows not sorted by key"
-    )
+    _assert_sorted(table, columns, rows, key)
     guarded = newer_gen_wins and "gen" in columns
     plan = _plan(connection.dialect, table, tuple(columns), tuple(key), tuple(replace), guarded)
     return await _write(connection, dialect, plan, rows)
+
+
+async def upsert_later(
+    unit: "UnitOfWork",
+    table: sa.Table,
+    columns: Sequence[str],
+    rows: Sequence[Row],
+    *,
+    key: Sequence[str],
+    replace: Sequence[str],
+) -> None:
+    """`upsert_many`, with the commit where one statement does it: then it costs no trip of its own.
+
+    Nobody hears how many were written, and nobody sees them before (`UnitOfWork.with_commit`).
+    """
+    connection, dialect = unit.connection, unit.dialect
+    if rows and len(rows) < COPY_FROM and dialect.is_postgresql:
+        plan = _plan(connection.dialect, table, tuple(columns), tuple(key), tuple(replace), "gen" in columns)
+        if plan.few:
+            _assert_sorted(table, columns, rows, key)
+            unit.with_commit([Ready(plan.few.encode(), plan.by_column(rows))])
+            return
+    await upsert_many(connection, dialect, table, columns, rows, key=key, replace=replace)
 
 
 async def insert_many(
@@ -137,16 +162,23 @@ async def insert_many(
     return await _write(connection, dialect, plan, rows)
 
 
+def _assert_sorted(table: sa.Table, columns: Sequence[str], rows: Sequence[Row], key: Sequence[str]) -> None:
+    key_of = itemgetter(*(columns.index(name) for name in key))
+    assert all(key_of(one) < key_of(next_one) for one, next_one in pairwise(rows)), (
+        f"{table.name}: rows not sorted by key"
+    )
+
+
 async def _write(connection: AsyncConnection, dialect: Dialect, plan: _Plan, rows: Sequence[Row]) -> int:
-    converted = plan.converted(rows)
     if not dialect.is_postgresql:
-        return (await connection.exec_driver_sql(plan.many, converted)).rowcount
+        return (await connection.exec_driver_sql(plan.many, plan.converted(rows))).rowcount
     async with driver(connection) as own, own.cursor() as cursor:
+        if len(rows) < COPY_FROM and plan.few:
+            await cursor.execute(plan.few.encode(), plan.by_column(rows))
+            return cursor.rowcount
+        converted = plan.converted(rows)
         if len(rows) < COPY_FROM:
-            if plan.few:
-                await cursor.execute(plan.few.encode(), [list(values) for values in zip(*converted, strict=True)])
-            else:
-                await cursor.executemany(plan.many.encode(), converted)
+            await cursor.executemany(plan.many.encode(), converted)
             return cursor.rowcount
         if plan.append:
             return await _copy(connection, plan.append, plan.types, converted)

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql
 
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId
-from syncworker.store.bulk import upsert_many
+from syncworker.store.bulk import upsert_later, upsert_many
 from syncworker.store.statements import Answer, Statement, Told, named, run_all
 from syncworker.store.tables import coverage, cursor
 
@@ -210,13 +210,13 @@ class Cursors:
         answer = await OF.run(self._unit, tenant=self._unit.tenant, connection_id=connection_id)
         return read_cursors(answer)
 
-    async def advance(self, connection_id: ConsentId, cursors: Collection[Cursor]) -> int:
-        """Write cursors of complete walks; one already written by a newer claim is left alone."""
+    async def advance(self, connection_id: ConsentId, cursors: Collection[Cursor]) -> None:
+        """Write cursors of complete walks, perhaps with the commit; one of a newer claim is left alone."""
         rows = [
             (self._unit.tenant, connection_id, *_names(one.listing), *(getattr(one, name) for name in _MOVED))
             for one in sorted(cursors, key=lambda one: one.listing)
         ]
-        return await self._upsert(_MOVED, rows)
+        await upsert_later(self._unit, cursor, (*_LISTING, *_MOVED), rows, key=_LISTING, replace=_MOVED)
 
     async def attempted(self, connection_id: ConsentId, attempts: Collection[Attempt], *, gen: int) -> int:
         """Note attempts that brought no complete walk: their pages, marks and `checked_at` stay."""
@@ -225,7 +225,10 @@ class Cursors:
              one.at, one.due_at, one.outcome, one.error, one.refused_until, gen)
             for one in sorted(attempts, key=lambda one: one.listing)
         ]  # fmt: skip
-        return await self._upsert(_ATTEMPTED, rows)
+        columns = (*_LISTING, *_ATTEMPTED)
+        return await upsert_many(
+            self._unit.connection, self._unit.dialect, cursor, columns, rows, key=_LISTING, replace=_ATTEMPTED
+        )
 
     async def checked(
         self,
@@ -324,7 +327,7 @@ class Cursors:
         held: Mapping[Listing, Sequence[Covered]],
         gen: int,
     ) -> None:
-        """Write windows; those that lie inside one of them are replaced by it.
+        """Write windows, perhaps with the commit; those that lie inside one of them are replaced by it.
 
         Args:
             held: as `coverage` gave it in this transaction.
@@ -359,19 +362,9 @@ class Cursors:
             )
             for listing, window in sorted(windows.items(), key=lambda pair: pair[0])
         ]
-        if rows:
-            columns = (*_LISTING, "from_date", *facts, "gen")
-            await upsert_many(
-                self._unit.connection, self._unit.dialect, coverage, columns, rows,
-                key=(*_LISTING, "from_date"), replace=(*facts, "gen"),
-            )  # fmt: skip
-
-    async def _upsert(self, moved: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> int:
-        if not rows:
-            return 0
-        return await upsert_many(
-            self._unit.connection, self._unit.dialect, cursor, (*_LISTING, *moved), rows, key=_LISTING, replace=moved
-        )
+        columns = (*_LISTING, "from_date", *facts, "gen")
+        replaced = (*facts, "gen")
+        await upsert_later(self._unit, coverage, columns, rows, key=(*_LISTING, "from_date"), replace=replaced)
 
 
 def read_cursors(answer: Answer) -> dict[Listing, Cursor]:

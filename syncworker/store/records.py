@@ -23,7 +23,7 @@ from sqlalchemy.dialects import postgresql
 
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import AccountId, ConsentId
-from syncworker.store.bulk import COPY_FROM, insert_many, upsert_many
+from syncworker.store.bulk import COPY_FROM, insert_many, upsert_later, upsert_many
 from syncworker.store.consents import LIVE_ID
 from syncworker.store.dialect import Dialect
 from syncworker.store.sealed import pack_raw, unpack_raw
@@ -351,6 +351,7 @@ class Records:
         at: datetime,
         seal: bool = False,
         new: Mapping[str, Collection[str]] | None = None,
+        later: bool = False,
     ) -> int:
         """Insert or overwrite records by account; a row already written by a newer claim is left alone.
 
@@ -361,6 +362,7 @@ class Records:
             new: account_id → keys of which this transaction knows that no row has them: nobody else may write rows of
                 the connection until it ends.  They are appended, at half the cost for the database.
             seal: seal the raw items; those of `tables.SEALED_RAW` are sealed anyway.
+            later: what is one statement may go with the commit (`UnitOfWork.with_commit`); it is not counted then.
 
         Returns:
             Rows written.
@@ -395,9 +397,11 @@ class Records:
         if len(fresh) >= COPY_FROM:
             written = await insert_many(connection, dialect, table, columns, fresh)
             rows = [row for row in rows if row[3] not in (new or {}).get(row[2], ())]
-        return written + await upsert_many(
-            connection, dialect, table, columns, rows, key=_KEY, replace=(*typed, *_FRAME)
-        )
+        replace = (*typed, *_FRAME)
+        if later:
+            await upsert_later(self._unit, table, columns, rows, key=_KEY, replace=replace)
+            return written
+        return written + await upsert_many(connection, dialect, table, columns, rows, key=_KEY, replace=replace)
 
     async def keep_history(
         self,
@@ -407,13 +411,13 @@ class Records:
         *,
         gen: int,
         at: datetime,
-    ) -> int:
+    ) -> None:
         """Add each record's value to its series, where the resource has one; the same instant again overwrites.
 
-        A value without an instant has no place in a series and is left out.
+        A value without an instant has no place in a series and is left out.  May go with the commit.
         """
         if resource not in HISTORY:
-            return 0
+            return
         table, series = HISTORY[resource]
         typed = typed_columns(RECORD_TABLES[resource])
         kept = [(index, name) for index, name in enumerate(typed) if name in table.c and name != series]
@@ -434,13 +438,9 @@ class Records:
             for record in those
             if record.columns[place] is not None
         ]
-        if not rows:
-            return 0
         rows.sort(key=_BY_KEY)
         replace = (*(name for _, name in kept), "seen_at", "gen")
-        return await upsert_many(
-            self._unit.connection, self._unit.dialect, table, columns, rows, key=(*_KEY, series), replace=replace
-        )
+        await upsert_later(self._unit, table, columns, rows, key=(*_KEY, series), replace=replace)
 
     def keeping_before(
         self,

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql
 
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.bulk import insert_many
-from syncworker.store.statements import Statement, Told, named, run_all
+from syncworker.store.statements import Statement, named
 from syncworker.store.tables import call, run
 
 if TYPE_CHECKING:
@@ -104,16 +104,24 @@ _ADD: Final = Statement(
 )
 
 
-def _adding_calls() -> Any:
+def _calls(of_run: sa.ColumnElement[Any]) -> Any:
     """All calls of a run in one statement, which looks the same however many they are."""
     columns = (sa.bindparam(name, type_=postgresql.ARRAY(call.c[name].type), required=True) for name in _CALL)
     those = sa.func.unnest(*columns).table_valued(*_CALL, with_ordinality="place").render_derived()
-    frame = (named(call.c.tenant, "of_tenant"), named(call.c.run_id, "of_run"))
+    frame = (named(call.c.tenant, "of_tenant"), of_run)
     found = sa.select(*frame, *(those.c[name] for name in _CALL)).order_by(those.c.place)
     return sa.insert(call).from_select(("tenant", "run_id", *_CALL), found)
 
 
-_ADD_CALLS: Final = Statement(lambda _: _adding_calls())
+def _whole_run() -> Any:
+    """A run and its calls in one statement."""
+    values = {name: named(run.c[name], f"run_{name}") for name in _RUN}
+    filed = sa.insert(run).values(tenant=named(run.c.tenant, "of_tenant"), **values).returning(run.c.id).cte("filed")
+    return _calls(sa.select(filed.c.id).scalar_subquery())
+
+
+_ADD_CALLS: Final = Statement(lambda _: _calls(named(call.c.run_id, "of_run")))
+_FILE: Final = Statement(lambda _: _whole_run())
 
 
 class Runs:
@@ -122,36 +130,31 @@ class Runs:
     def __init__(self, unit: "UnitOfWork") -> None:
         self._unit = unit
 
-    async def add(self, row: RunRow, *, also: Sequence[Told] = ()) -> int:
-        """File one run; says its number.
-
-        Args:
-            also: what is sent with it, before it.
-        """
-        values = {name: getattr(row, name) for name in _RUN} | {"steps": [dict(step) for step in row.steps]}
-        *_, answer = await run_all(self._unit, [*also, (_ADD, {"tenant": self._unit.tenant, **values})])
-        ((number,),) = answer.rows
+    async def add(self, row: RunRow) -> int:
+        """File one run; says its number."""
+        ((number,),) = (await _ADD.run(self._unit, tenant=self._unit.tenant, **_facts(row))).rows
         assert isinstance(number, int)
         return number
 
-    async def add_calls(
-        self, rows: Collection[CallRow], *, run_id: int | None = None, also: Sequence[Told] = ()
-    ) -> None:
+    async def add_calls(self, rows: Collection[CallRow], *, run_id: int | None = None) -> None:
         """File calls, in the order they were made.
 
         Args:
             run_id: the run they were made for; `None` when it is none.
-            also: what is sent with them, after them.
         """
-        those = list(also)
         if rows and self._unit.dialect.is_postgresql:
-            columns = {name: [getattr(row, name) for row in rows] for name in _CALL}
-            those.insert(0, (_ADD_CALLS, {"of_tenant": self._unit.tenant, "of_run": run_id, **columns}))
+            await _ADD_CALLS.run(self._unit, of_tenant=self._unit.tenant, of_run=run_id, **_columns(rows))
         elif rows:
             values = [(self._unit.tenant, run_id, *(getattr(row, name) for name in _CALL)) for row in rows]
             await insert_many(self._unit.connection, self._unit.dialect, call, ("tenant", "run_id", *_CALL), values)
-        if those:
-            await run_all(self._unit, those)
+
+    async def file(self, row: RunRow, calls: Collection[CallRow]) -> None:
+        """File a run with the calls made for it; on PostgreSQL with the commit, so that it costs no trip of its own."""
+        if not self._unit.dialect.is_postgresql:
+            await self.add_calls(calls, run_id=await self.add(row))
+            return
+        facts = {f"run_{name}": value for name, value in _facts(row).items()}
+        self._unit.with_commit([(_FILE, {"of_tenant": self._unit.tenant, **facts, **_columns(calls)})])
 
     async def latest(self, connection_id: ConsentId | None = None, *, limit: int = 50) -> list[RunRow]:
         """Runs, newest first."""
@@ -270,3 +273,11 @@ class Runs:
             query = query.where(call.c.lfi == lfi)
         calls, price = (await self._unit.connection.execute(query)).one()
         return int(calls), int(price)
+
+
+def _facts(row: RunRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in _RUN} | {"steps": [dict(step) for step in row.steps]}
+
+
+def _columns(rows: Collection[CallRow]) -> dict[str, list[Any]]:
+    return {name: [getattr(row, name) for row in rows] for name in _CALL}

@@ -1,19 +1,20 @@
 """What must be known before anything begins, read in one trip to the database.
 
-A sync begins with the consent, its cursors and its grants; a call with the consent and its token; a write with the
-consent locked and the claim held.  Each is a few small statements that belong together, and for a consent that turns
-out unchanged they are a good part of all it costs.
+A sync begins with the consent, its cursors, its grants and its token; a call with the consent and its token; a write
+with the consent locked and the claim held.  Each is a few small statements that belong together, and for a consent that
+turns out unchanged they are a good part of all it costs.
 """
 
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from syncworker.errors import SealError, SettingsError
 from syncworker.standard.values import AccountId, ConsentId
 from syncworker.store import consents, cursors, records, tokens, work
 from syncworker.store.consents import StoredConsent
 from syncworker.store.cursors import Cursor, Listing
-from syncworker.store.statements import NOW, run_all
+from syncworker.store.statements import NOW, Answer, run_all
 from syncworker.store.tokens import StoredToken
 from syncworker.store.work import Claim
 
@@ -27,32 +28,45 @@ class BeforeSync(NamedTuple):
     Attributes:
         consent: the one data is asked with; `None` when the connection has none.
         granted: accounts that consent showed so far.
+        token: of that consent; `None` also when it does not open: who asks for it by itself hears why.
         now: database time.
     """
 
     consent: StoredConsent | None
     cursors: Mapping[Listing, Cursor]
     granted: frozenset[AccountId]
+    token: StoredToken | None
+    now: datetime
+
+
+class BeforeCall(NamedTuple):
+    """What is known before a call with a consent's token.
+
+    Attributes:
+        consent, token: `None` when there is none.
+        now: database time when they were read.
+    """
+
+    consent: StoredConsent | None
+    token: StoredToken | None
     now: datetime
 
 
 async def before_sync(unit: "UnitOfWork", connection_id: ConsentId) -> BeforeSync:
-    """As `consents.live`, `cursors.of`, `records.granted` and `now` together."""
+    """As `consents.live`, `cursors.of`, `records.granted`, `tokens.read` and `now` together."""
     place = {"tenant": unit.tenant, "connection_id": connection_id}
-    consent, held, granted, now = await run_all(
-        unit, [(consents.LIVE, place), (cursors.OF, place), (records.GRANTED_TO_LIVE, place), (NOW, {})]
-    )
+    statements = (consents.LIVE, cursors.OF, records.GRANTED_TO_LIVE, tokens.OF_LIVE)
+    consent, held, granted, token, now = await run_all(unit, [*((one, place) for one in statements), (NOW, {})])
     return BeforeSync(
         consent=consents.read_consent(consent),
         cursors=cursors.read_cursors(held),
         granted=frozenset(AccountId(name) for (name,) in granted.rows),
+        token=_opened(unit, token),
         now=now.rows[0][0],
     )
 
 
-async def before_call(
-    unit: "UnitOfWork", consent_id: ConsentId
-) -> tuple[StoredConsent | None, StoredToken | None, datetime]:
+async def before_call(unit: "UnitOfWork", consent_id: ConsentId) -> BeforeCall:
     """As `consents.get`, `tokens.read` and `now` together.
 
     Raises:
@@ -60,7 +74,7 @@ async def before_call(
     """
     place = {"tenant": unit.tenant, "consent_id": consent_id}
     consent, token, now = await run_all(unit, [(consents.GET, place), (tokens.READ, place), (NOW, {})])
-    return consents.read_consent(consent), unit.tokens.opened(token), now.rows[0][0]
+    return BeforeCall(consents.read_consent(consent), unit.tokens.opened(token), now.rows[0][0])
 
 
 async def before_write(
@@ -74,3 +88,10 @@ async def before_write(
     mine = {"tenant": unit.tenant, "id": claim.id, "gen": claim.gen}
     now, consent, held = await run_all(unit, [(NOW, {}), (consents.GET_LOCKED, place), (work.HOLDS, mine)])
     return consents.read_consent(consent), bool(held.rows), now.rows[0][0]
+
+
+def _opened(unit: "UnitOfWork", answer: Answer) -> StoredToken | None:
+    try:
+        return unit.tokens.opened(answer)
+    except (SealError, SettingsError):
+        return None

@@ -8,7 +8,7 @@ way.  Values pass through the same column types on both ways.
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,6 +40,14 @@ class Answer:
 
     rows: list[tuple[Any, ...]]
     rowcount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A statement in the driver's own words (PostgreSQL), with its parameters in their places."""
+
+    text: bytes
+    values: Sequence[Any] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,30 +93,50 @@ class Statement:
         return answer
 
 
-async def run_all(unit: "UnitOfWork", those: Sequence[Told]) -> list[Answer]:
+async def run_all(unit: "UnitOfWork", those: Sequence[Told | Ready], *, commit: bool = False) -> list[Answer]:
     """Execute statements one after the other; on PostgreSQL they travel together and their answers come back together.
+
+    Args:
+        commit: end the transaction with them, in the same trip.  When one of them fails, none holds: PostgreSQL passes
+            over what follows a failure in a pipeline.
 
     Raises:
         StoreUnavailableError, StoreRefusedError: as everywhere in the store; nothing of the transaction holds then.
     """
     if not unit.dialect.is_postgresql or unit.dialect.clock is not None:
-        return [await _ordinary(unit, statement, values) for statement, values in those]
-    compiled = [_compiled(statement, unit.dialect, unit.connection.dialect) for statement, _ in those]
+        ordinary = [await _ordinary(unit, one) for one in those]
+        if commit:
+            await unit.connection.commit()
+        return ordinary
+    told = [_told(unit, one) for one in those]
     answers: list[Answer] = []
     async with driver(unit.connection) as connection, AsyncExitStack() as stack:
-        if len(those) > 1:
+        if len(those) > 1 or commit:
             await stack.enter_async_context(connection.pipeline())
-        cursors = [
-            await connection.execute(one.text, one.given(values))
-            for one, (_, values) in zip(compiled, those, strict=True)
-        ]
-        for one, cursor in zip(compiled, cursors, strict=True):
-            rows: list[tuple[Any, ...]] = await cursor.fetchall() if one.returns_rows else []
-            answers.append(Answer(one.read(rows), cursor.rowcount))
+        cursors = [await connection.execute(text, values) for text, values, _ in told]
+        if commit:
+            await connection.commit()
+        for (_, _, reader), cursor in zip(told, cursors, strict=True):
+            rows: list[tuple[Any, ...]] = await cursor.fetchall() if reader is not None else []
+            answers.append(Answer(reader.read(rows) if reader is not None else [], cursor.rowcount))
+    if commit:
+        await unit.connection.commit()  # SQLAlchemy's bookkeeping: the driver knows that nothing is left to send
     return answers
 
 
-async def _ordinary(unit: "UnitOfWork", statement: Statement, values: Mapping[str, Any]) -> Answer:
+def _told(unit: "UnitOfWork", one: Told | Ready) -> tuple[bytes, Any, _Compiled | None]:
+    """A statement as the driver takes it, and who reads its rows, if it gives any."""
+    if isinstance(one, Ready):
+        return one.text, one.values, None
+    compiled = _compiled(one[0], unit.dialect, unit.connection.dialect)
+    return compiled.text, compiled.given(one[1]), compiled if compiled.returns_rows else None
+
+
+async def _ordinary(unit: "UnitOfWork", one: Told | Ready) -> Answer:
+    if isinstance(one, Ready):
+        async with driver(unit.connection) as own:
+            return Answer([], (await own.execute(one.text, one.values)).rowcount)
+    statement, values = one
     result = await unit.connection.execute(statement.build(unit.dialect), values)
     return Answer([tuple(row) for row in result] if result.returns_rows else [], result.rowcount)
 

@@ -13,13 +13,16 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from pydantic import SecretStr
 
 from syncworker.standard.values import ConsentId
-from syncworker.store.statements import Answer, Statement, named
+from syncworker.store.consents import LIVE_ID
+from syncworker.store.dialect import Dialect
+from syncworker.store.statements import Answer, Statement, named, run_all
 from syncworker.store.tables import token
 
 if TYPE_CHECKING:
@@ -98,6 +101,63 @@ _ONE: Final = sa.select(token).where(
 )
 READ: Final = Statement(lambda _: _ONE)
 READ_LOCKED: Final = Statement(lambda _: _ONE.with_for_update())
+OF_LIVE: Final = Statement(
+    lambda _: sa.select(token).where(
+        token.c.tenant == named(token.c.tenant), token.c.consent_id == LIVE_ID.scalar_subquery()
+    )
+)
+"""The token of the consent that `consents.LIVE` finds."""
+
+
+@cache
+def _beginning(lease: timedelta) -> Statement:
+    """Lease and intent."""
+
+    def build(dialect: Dialect) -> Any:
+        now, holder = dialect.now(), named(token.c.holder, "me")
+        version = named(token.c.version, "of_version")
+        free = sa.or_(token.c.lease_until.is_(None), token.c.lease_until <= now, token.c.holder == holder)
+        begun = sa.update(token).where(*_the_version(version), token.c.lost_cause.is_(None), free)
+        return begun.values(
+            holder=holder,
+            lease_until=dialect.after(lease),
+            intent_at=now,
+            intent_version=version,
+            attempts=token.c.attempts + 1,
+        ).returning(token.c.version)
+
+    return Statement(build)
+
+
+@cache
+def _swapping(names: tuple[str, ...]) -> Statement:
+    """An answer, whose columns these are, in the place of the version it was asked with."""
+
+    def build(_: Dialect) -> Any:
+        mine = token.c.holder == named(token.c.holder, "me")
+        kept = {name: sa.case((mine, None), else_=token.c[name]) for name in ("holder", "lease_until")}
+        swapped = sa.update(token).where(*_the_version(named(token.c.version, "of_version")))
+        return swapped.values(
+            version=token.c.version + 1,
+            spares=None,
+            attempts=0,
+            lost_cause=None,
+            intent_at=None,
+            intent_version=None,
+            refreshed_count=token.c.refreshed_count + 1,
+            **kept,
+            **{name: named(token.c[name], f"new_{name}") for name in names},
+        ).returning(token.c.version)
+
+    return Statement(build)
+
+
+def _the_version(version: sa.ColumnElement[int]) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        token.c.tenant == named(token.c.tenant, "of_tenant"),
+        token.c.consent_id == named(token.c.consent_id, "of_consent"),
+        token.c.version == version,
+    )
 
 
 class Tokens:
@@ -116,7 +176,7 @@ class Tokens:
         return self.opened(answer)
 
     def opened(self, answer: Answer) -> StoredToken | None:
-        """What `READ` or `READ_LOCKED` gave.
+        """What `READ`, `READ_LOCKED` or `OF_LIVE` gave.
 
         Raises:
             SealError: a sealed column does not open.
@@ -188,25 +248,10 @@ class Tokens:
             The row as it was before, so that the caller sees in whose footsteps it treads; `None` when the version
             moved, somebody's lease lives, the grant is lost, or there is no row.
         """
-        before = await self.read(consent_id, lock=True)
-        now = self._unit.dialect.now()
-        done = await self._execute(
-            sa.update(token)
-            .where(
-                self._is(consent_id),
-                token.c.version == version,
-                token.c.lost_cause.is_(None),
-                sa.or_(token.c.lease_until.is_(None), token.c.lease_until <= now, token.c.holder == holder),
-            )
-            .values(
-                holder=holder,
-                lease_until=self._unit.dialect.after(lease),
-                intent_at=now,
-                intent_version=version,
-                attempts=token.c.attempts + 1,
-            )
-        )
-        return before if done else None
+        place = {"tenant": self._unit.tenant, "consent_id": consent_id}
+        begin = (_beginning(lease), self._version(consent_id, version) | {"me": holder})
+        before, begun = await run_all(self._unit, [(READ_LOCKED, place), begin])
+        return self.opened(before) if begun.rows else None
 
     async def extend(self, consent_id: ConsentId, *, version: int, holder: str, lease: timedelta) -> bool:
         """Move the lease's end to now + `lease`; `False` when it is not ours, has run out, or the version moved."""
@@ -242,24 +287,11 @@ class Tokens:
         Compares nothing but the version.  A grant already given up for lost is alive again.  Spares go: the stored
         chain has just proved alive.  The lease is given back when it is ours.
         """
-        mine = token.c.holder == holder
-        kept = {name: sa.case((mine, None), else_=token.c[name]) for name in ("holder", "lease_until")}
-        done = await self._execute(
-            sa.update(token)
-            .where(self._is(consent_id), token.c.version == version)
-            .values(
-                version=version + 1,
-                spares=None,
-                attempts=0,
-                lost_cause=None,
-                intent_at=None,
-                intent_version=None,
-                refreshed_count=token.c.refreshed_count + 1,
-                **kept,
-                **self._columns(consent_id, new),
-            )
-        )
-        return bool(done)
+        columns = self._columns(consent_id, new)
+        values = self._version(consent_id, version) | {"me": holder}
+        values |= {f"new_{name}": value for name, value in columns.items()}
+        swapped = await _swapping(tuple(columns)).run(self._unit, **values)
+        return bool(swapped.rows)
 
     async def keep_spare(self, consent_id: ConsentId, refresh_token: SecretStr) -> bool:
         """Keep the refresh token of an answer that lost its swap, newest first; `False` when it is held already."""
@@ -294,6 +326,9 @@ class Tokens:
         names = [column for column in token.columns if column.name not in {"access_token", "refresh_token", "spares"}]
         query = sa.select(*names).where(token.c.tenant == self._unit.tenant).order_by(token.c.consent_id)
         return [_bare(row) for row in (await self._unit.connection.execute(query)).mappings()]
+
+    def _version(self, consent_id: ConsentId, version: int) -> dict[str, Any]:
+        return {"of_tenant": self._unit.tenant, "of_consent": consent_id, "of_version": version}
 
     def _is(self, consent_id: ConsentId) -> sa.ColumnElement[bool]:
         return sa.and_(token.c.tenant == self._unit.tenant, token.c.consent_id == consent_id)

@@ -13,7 +13,7 @@ engine serves reads beside it.
 
 import logging
 import select
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import cached_property
@@ -48,7 +48,7 @@ from syncworker.store.openings import Openings
 from syncworker.store.records import Records
 from syncworker.store.renewals import Renewals
 from syncworker.store.runs import Runs
-from syncworker.store.statements import NOW
+from syncworker.store.statements import NOW, Ready, Told, run_all
 from syncworker.store.tokens import Tokens
 from syncworker.store.work import Work
 from syncworker.store.workers import Workers
@@ -78,6 +78,7 @@ class UnitOfWork:
         self.tenant = tenant
         self.dialect = dialect
         self._keyring = keyring
+        self._last: list[Told | Ready] = []
 
     @property
     def keyring(self) -> KeyRing:
@@ -96,8 +97,25 @@ class UnitOfWork:
         assert isinstance(moment, datetime)
         return moment
 
+    def with_commit(self, told: Sequence[Told | Ready]) -> None:
+        """Send these statements with the commit, in one trip; nobody hears their answers, and nobody sees them before.
+
+        What fails among them fails the commit, and nothing of the transaction holds.
+        """
+        self._last += told
+
+    async def send(self) -> None:
+        """Send now what waits for the commit, for who wants to read it in this transaction."""
+        last, self._last = self._last, []
+        if last:
+            await run_all(self, last)
+
     async def commit(self) -> None:
-        await self.connection.commit()
+        last, self._last = self._last, []
+        if last:
+            await run_all(self, last, commit=True)
+        else:
+            await self.connection.commit()
 
     @cached_property
     def lfis(self) -> LFIs:

@@ -172,7 +172,7 @@ async def apply(
     due: Mapping[Listing, datetime],
     now: datetime,
 ) -> tuple[StepReport, ...]:
-    """Write decoded walks.  Call `guard` first, in the same transaction.
+    """Write decoded walks; a part of it goes with the commit.  Call `guard` first, in the same transaction.
 
     A broken-off walk writes the records it brought and buries nothing; its cursor stays (the caller notes the attempt),
     but the pages of the walk before no longer say what is held.
@@ -302,7 +302,9 @@ async def _write(
     }
     if records:
         new = {shown.listing.account_id: changes.new for shown, changes, _ in decided}  # `held` knew of no such key
-        await unit.records.upsert(resource, connection_id, records, gen=gen, at=now, seal=scope.seal_raw, new=new)
+        await unit.records.upsert(
+            resource, connection_id, records, gen=gen, at=now, seal=scope.seal_raw, new=new, later=True
+        )
         await unit.records.keep_history(resource, connection_id, records, gen=gen, at=now)
     for shown, changes, _ in decided:
         account_id = shown.listing.account_id
@@ -393,6 +395,18 @@ def _cursor(
         refused_until=None,
         gen=gen,
     )
+
+
+def foreseen(shown: Showing, *, now: datetime) -> Cursor | None:
+    """How far the history of a listing never read before will reach once its first walk is written.
+
+    Good for nothing but that question; `None` when only the written cursor can answer it.
+    """
+    window = shown.walk.step.window
+    if not shown.complete or window is None:
+        return None
+    start = _backfill_state(shown, Cursor(listing=shown.listing, due_at=now, gen=0))
+    return replace(start, covered_from=window.covers_from)
 
 
 def _backfill_state(shown: Showing, start: Cursor) -> Cursor:

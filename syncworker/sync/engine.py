@@ -19,8 +19,9 @@ from syncworker.errors import ConsentNotUsableError, LeaseLostError, SyncWorkerE
 from syncworker.lfi.api import TokenSource
 from syncworker.standard.consents import Status
 from syncworker.standard.resources import permitted
-from syncworker.standard.values import ConsentId
+from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.consents import StoredConsent
+from syncworker.store.situations import BeforeCall
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim
 from syncworker.sync.reports import BatchReport, RunOutcome, RunReport
@@ -28,6 +29,9 @@ from syncworker.sync.run import ConsentRun, Gates, Situation, SyncSettings, rest
 
 Hint = tuple[int, int]
 """A message's mention of a claim: `work.id`, `gen`."""
+
+WRITERS: Final = 4
+"""Consents of an LFI in work beyond its connections: those whose data is being written need none."""
 
 RENEWALS: Final = 3
 """How often a lease is renewed within its length."""
@@ -47,7 +51,7 @@ class Parts:
 
     Attributes:
         clients: gives the client of an LFI.
-        tokens: gives the token source of a consent.
+        tokens: gives the token source of a consent, told what was just read of consent and token.
         ask: asks the Hub for a consent and files what it says.
         clock: dates a report when the database is away; otherwise only database time counts.
         stopping: set when the process is to end: no consent, listing or page is begun any more.
@@ -55,7 +59,7 @@ class Parts:
 
     store: Store
     clients: Clients
-    tokens: Callable[[ConsentId], TokenSource]
+    tokens: Callable[[ConsentId, BeforeCall | None], TokenSource]
     ask: Callable[[ConsentId], Awaitable[StoredConsent]]
     clock: Clock = field(default_factory=SystemClock)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -68,6 +72,7 @@ class Engine:
         self._parts = parts
         self._settings = settings
         self._gates = Gates()
+        self._places: dict[tuple[Slug, int], asyncio.Semaphore] = {}
         self._lease = timedelta(seconds=settings.lease_s)
 
     async def sync_batch(self, hints: Sequence[Hint]) -> BatchReport:
@@ -118,8 +123,9 @@ class Engine:
         async with self._parts.store.looking() as unit:
             known = await situation(unit, connection_id)
         consent = known.consent
+        seen = BeforeCall(consent, known.token, known.now) if known.token is not None else None
         if consent is not None and _to_be_asked(consent, now=known.now):
-            consent = await self._parts.ask(consent.consent_id)
+            consent, seen = await self._parts.ask(consent.consent_id), None
         if consent is None or not consent.callable_at(known.now):
             return await self._not_callable(claim, consent, known)
         client = await self._parts.clients(consent.lfi)
@@ -135,7 +141,7 @@ class Engine:
             consent,
             known,
             reader=client,
-            token=self._parts.tokens(consent.consent_id),
+            token=self._parts.tokens(consent.consent_id, seen),
             resources=resources,
             ask=self._parts.ask,
             gates=self._gates,
@@ -160,7 +166,7 @@ class Engine:
     async def _outlived(self, claim: Claim, lost: set[int], slots: asyncio.Semaphore) -> RunReport | None:
         """One claim's run; whatever goes wrong in it stays its own.  `None`: the process stopped before it began."""
         try:
-            async with slots:
+            async with slots, await self._places_at(claim.lfi):
                 return None if self._parts.stopping.is_set() else await self.sync_consent(claim)
         except asyncio.CancelledError:
             if claim.id not in lost:
@@ -177,6 +183,17 @@ class Engine:
             # No exc_info: its text may repeat what a bank sent, and some renderers print the variables of every frame.
             log.error("sync broke", connection_id=claim.subject, kind=kind, trace=trace)  # noqa: TRY400
             return await self._failed(claim, UnexpectedError(kind))
+
+    async def _places_at(self, lfi: Slug) -> asyncio.Semaphore:
+        """The places for runs at an LFI: more than its connections can feed would only last longer, each of them.
+
+        A run that lasts holds its pages in memory and has to look after its token again and again.
+        """
+        try:
+            connections = (await self._parts.clients(lfi)).config.connections
+        except SyncWorkerError:
+            return asyncio.Semaphore(1)  # nobody is called; the run says why
+        return self._places.setdefault((lfi, connections), asyncio.Semaphore(connections + WRITERS))
 
     async def _failed(self, claim: Claim, error: SyncWorkerError) -> RunReport:
         """End a claim whose run broke; without a database its lease runs out by itself."""

@@ -1,6 +1,6 @@
 """One consent's sync, from the claim to the report.
 
-    read       consent, cursors and grants, in one trip
+    read       consent, cursors, grants and token, in one trip
     walk       the listings that are due, a few at a time; what goes wrong is a value
     backfill   slices of the history behind what was read, one after the other, each in its own transaction
     write      records, cursors, changes, the run, its calls and the end of the claim, in one transaction
@@ -50,10 +50,11 @@ from syncworker.store.cursors import Attempt, Cursor, Listing
 from syncworker.store.runs import CallRow, RunRow
 from syncworker.store.situations import before_sync
 from syncworker.store.statements import Told
+from syncworker.store.tokens import StoredToken
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim
 from syncworker.sync import pages as footprint
-from syncworker.sync.apply import Scope, Showing, apply, guard, keep_grants, show
+from syncworker.sync.apply import Scope, Showing, apply, foreseen, guard, keep_grants, show
 from syncworker.sync.fetch import Reader, Walk, fetch
 from syncworker.sync.plan import ConsentLimits, PlanSettings, Step, next_slice, plan
 from syncworker.sync.refusals import ABSENT, TRANSIENT, TRUNCATED, Refusal, refusal
@@ -135,18 +136,20 @@ class Situation:
     Attributes:
         consent: `None` when the connection has none.
         granted: accounts the consent showed so far.
+        token: of the consent; `None`: its source has to look by itself.
     """
 
     consent: StoredConsent | None
     cursors: Mapping[Listing, Cursor]
     granted: frozenset[AccountId]
     now: datetime
+    token: StoredToken | None = None
 
 
 async def situation(unit: UnitOfWork, connection_id: ConsentId) -> Situation:
     """Read it, in one trip."""
-    consent, cursors, granted, now = await before_sync(unit, connection_id)
-    return Situation(consent=consent, cursors=cursors, granted=granted, now=now)
+    consent, cursors, granted, token, now = await before_sync(unit, connection_id)
+    return Situation(consent=consent, cursors=cursors, granted=granted, now=now, token=token)
 
 
 class ConsentRun:
@@ -400,7 +403,11 @@ class ConsentRun:
             if resource.window is not None and resource.window.sliced
             for account_id in self._accounts
         ]
-        cursors = self._known.cursors
+        ahead = {shown.listing: foreseen(shown, now=self._known.now) for shown in self._showings}
+        cursors: Mapping[Listing, Cursor] = {
+            **{listing: cursor for listing, cursor in ahead.items() if cursor is not None},
+            **self._known.cursors,
+        }
         if all(one in cursors and not self._slice(resource, cursors[one]) for resource, one in listings):
             return
         await self._flush()
@@ -467,6 +474,7 @@ class ConsentRun:
             reports: tuple[StepReport, ...] = ()
             if shown is not None and (walk.error is None or walk.pages):
                 reports = await apply(unit, self._scope, [shown], held, due=due, now=now)
+                await unit.send()
             if wait is not None:
                 await unit.cursors.delay_backfill(
                     self._scope.connection_id, step.listing, until=wait, gen=self._claim.gen
@@ -569,7 +577,7 @@ class ConsentRun:
 
         Args:
             held: whether the claim is ours until the transaction ends.
-            ends: what else is written; it travels with the run.
+            ends: what else is written; it travels with the run and the commit.
         """
         if held:
             attempts = [attempt for _, attempt in self._broken.values() if attempt is not None]
@@ -589,18 +597,17 @@ class ConsentRun:
             calls=len(self._calls),
             steps=tuple(reports),
         )
-        run_id = await unit.runs.add(_run_row(report), also=ends)
-        calls = [self._call_row(call) for call in self._calls]
+        unit.with_commit(ends)
+        await unit.runs.file(_run_row(report), [self._call_row(call) for call in self._calls])
         if isinstance(self._stop, LFIRateLimitedError) and not isinstance(self._stop, GateClosedError):
             await unit.lfis.close_gate(self._consent.lfi, until=report.due_at)
         if isinstance(self._stop, StoppingError):
-            await unit.runs.add_calls(calls, run_id=run_id)
             await unit.work.give_back([self._claim])
             return report
         finishing = unit.work.finishing(
             self._claim, due_at=report.due_at, outcome=report.outcome.value, error=report.error, good=report.good
         )
-        await unit.runs.add_calls(calls, run_id=run_id, also=[finishing])
+        unit.with_commit([finishing])
         return report
 
     # -- when again --------------------------------------------------------------------------------------------------

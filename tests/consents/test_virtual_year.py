@@ -57,7 +57,9 @@ ASLEEP = range(200, 210)
 class Bank(Hub):
     """The Hub, and what else of an LFI's client a year needs; it refuses what the standard forbids."""
 
-    config: Any = field(default_factory=lambda: SimpleNamespace(base_urls={Version.V2_1: ISSUER}, published_in=_all))
+    config: Any = field(
+        default_factory=lambda: SimpleNamespace(base_urls={Version.V2_1: ISSUER}, published_in=_all, connections=8)
+    )
     served: Counter[ConsentId] = field(default_factory=Counter)
 
     async def discovery(self) -> Discovery:
@@ -244,7 +246,7 @@ class Year:
             return list(await unit.consents.find())
 
 
-def _named(consent_id: ConsentId) -> Any:
+def _named(consent_id: ConsentId, _seen: object = None) -> Any:
     """A token that says whose it is."""
 
     async def source(*, rejected: SecretStr | None = None) -> SecretStr:

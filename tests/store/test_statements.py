@@ -11,10 +11,11 @@ from syncworker.standard.versions import Version
 from syncworker.store.consents import Connection, StoredConsent
 from syncworker.store.failures import StoreRefusedError
 from syncworker.store.keyring import KeyRing
+from syncworker.store.runs import CallRow, RunRow
 from syncworker.store.situations import before_call, before_sync, before_write
 from syncworker.store.statements import Statement, named, run_all
 from syncworker.store.tables import connection, work
-from syncworker.store.unit_of_work import Store
+from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim, WorkKind
 from tests.ground.clock import ManualClock
 
@@ -122,3 +123,67 @@ async def test_a_missing_parameter_is_an_error(own_store: Store) -> None:
     with pytest.raises((KeyError, StoreRefusedError, sa.exc.StatementError)):
         async with own_store.reading() as unit:
             await find.run(unit)
+
+
+async def test_what_goes_with_the_commit_holds_with_it_or_not_at_all(own_store: Store) -> None:
+    """Nothing of it without a commit, all of it with one; who wants to see it before sends it."""
+    async with own_store.writing() as unit:
+        unit.with_commit([unit.consents.receiving(CONSENT.connection_id, at=NOW)])
+    async with own_store.reading() as unit:
+        dropped = await unit.consents.connection(CONSENT.connection_id)
+    async with own_store.writing() as unit:
+        unit.with_commit([unit.consents.receiving(CONSENT.connection_id, at=NOW)])
+        await unit.send()
+        seen = await unit.consents.connection(CONSENT.connection_id)
+        unit.with_commit([unit.consents.receiving(CONSENT.connection_id, at=NOW + timedelta(hours=1))])
+        await unit.commit()
+    async with own_store.reading() as unit:
+        kept = await unit.consents.connection(CONSENT.connection_id)
+
+    assert [one and one.last_data_at for one in (dropped, seen, kept)] == [None, NOW, NOW + timedelta(hours=1)]
+
+
+async def test_what_fails_with_the_commit_fails_the_whole_transaction(own_store: Store) -> None:
+    """Neither what was written before it, nor what travels beside it."""
+    twice = Statement(
+        lambda _: sa.insert(connection).from_select(
+            ["tenant", "connection_id", "lfi", "user_ref", "created_at"],
+            sa.select(*(connection.c[name] for name in ("tenant", "connection_id", "lfi", "user_ref", "created_at"))),
+        )
+    )
+
+    async def step(unit: UnitOfWork) -> None:
+        await unit.work.schedule(WorkKind.TOKEN, CONSENT.consent_id, lfi=CONSENT.lfi, due_at=NOW)
+        unit.with_commit([unit.consents.receiving(CONSENT.connection_id, at=NOW), (twice, {})])
+
+    with pytest.raises(StoreRefusedError):
+        await own_store.atomically(step)
+    async with own_store.reading() as unit:
+        held = await unit.consents.connection(CONSENT.connection_id)
+        scheduled = await unit.work.find(WorkKind.TOKEN, CONSENT.consent_id)
+
+    assert (held and held.last_data_at, scheduled) == (None, None)
+
+
+@pytest.mark.parametrize("times", [0, 2])
+async def test_a_run_is_filed_with_its_calls(own_store: Store, times: int) -> None:
+    """One statement, the same rows, the calls in their order."""
+    run = RunRow(
+        connection_id=CONSENT.connection_id, consent_id=CONSENT.consent_id, lfi=CONSENT.lfi, gen=1, started_at=NOW,
+        ended_at=NOW, outcome="ok", error=None, calls=times, pages=times, pages_unchanged=0, added=1, modified=0,
+        removed=0, steps=[{"resource": "accounts", "outcome": "ok"}],
+    )  # fmt: skip
+    calls = [
+        CallRow(
+            lfi=CONSENT.lfi, consent_id=CONSENT.consent_id, operation="GetAccounts", status=200, error=None,
+            interaction_id=f"interaction-{number}", started_at=NOW, duration_ms=1, bytes_in=2, attended=False,
+            price_millifils=3,
+        )
+        for number in range(times)
+    ]  # fmt: skip
+    async with own_store.writing() as unit:
+        await unit.runs.file(run, calls)
+        await unit.commit()
+    async with own_store.reading() as unit:
+        (filed,) = await unit.runs.find()
+        assert (filed.run, await unit.runs.calls_of(filed)) == (run, calls)

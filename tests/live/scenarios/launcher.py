@@ -36,15 +36,16 @@ async def poisoned() -> "Application":
     from syncworker.lfi.api import TokenSource
     from syncworker.settings import load
     from syncworker.standard.values import ConsentId
+    from syncworker.store.situations import BeforeCall
 
     application = await wiring.build_application(load())
     engine, poison = application.engine, os.environ["SCENARIO_POISON"]
     tokens = engine._parts.tokens
 
-    def deadly(consent_id: ConsentId) -> TokenSource:
+    def deadly(consent_id: ConsentId, seen: BeforeCall | None = None) -> TokenSource:
         if consent_id == poison:
             os.kill(os.getpid(), signal.SIGKILL)
-        return tokens(consent_id)
+        return tokens(consent_id, seen)
 
     engine._parts = replace(engine._parts, tokens=deadly)
     return application
