@@ -38,7 +38,7 @@ def upgrade() -> None:
     leased = sa.select(work.c.tenant, work.c.kind, work.c.lfi, together(work.c.id)).where(
         work.c.lease_until.is_not(None)
     )
-    op.execute(sa.insert(lists).from_select(lists.c, leased.group_by(work.c.tenant, work.c.kind, work.c.lfi)))
+    op.execute(sa.insert(lists).from_select(list(lists.c), leased.group_by(work.c.tenant, work.c.kind, work.c.lfi)))
     op.drop_index("ix_work_leased", "work")
     if on_postgresql:
         op.execute("ALTER TABLE work SET (fillfactor = 80)")
