@@ -443,7 +443,7 @@ def test_a_tampered_token_syncs_nothing_and_is_named(house: House, prepared: Pre
     assert (ended.code, ended.json["outcome"], ended.json["error"], ended.json["added"]) == (1, "failed", "seal", 0)
     assert ended.stderr.startswith("error [seal]: A sealed value does not open"), ended.stderr
     assert shown(prepared, ended.said) == []
-    assert changed(before, house.tables()) == {"work", "cursor", "run"}
+    assert changed(before, house.tables()) == {"work", "open_claims", "cursor", "run"}
 
 
 def test_the_tables_of_a_tampered_token_can_be_looked_at(house: House, prepared: Prepared) -> None:
