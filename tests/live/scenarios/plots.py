@@ -23,6 +23,8 @@ from tests.live.scenarios.installation import LEASE_S, PATIENCE_S, TICK_S, Insta
 SYNC: Final = WorkKind.SYNC
 DATA: Final = frozenset(ResourceName)
 GATE_GRACE: Final = timedelta(seconds=2)
+MISSES: Final = 4
+"""Times as many kills as wanted, while only idle workers were met."""
 """From a 429 until every worker knows: its run has to end and be filed, then a tick."""
 
 
@@ -41,8 +43,8 @@ class Told:
 async def killed_again_and_again(site: Installation, *, kills: int, syncs: int = 0) -> Told:
     """1. `kill -9` of a worker in the middle of its work, again and again: nothing is lost, nothing is parked.
 
-    A worker is killed while claims of it are begun; another one takes its place.  The next kill waits until every
-    connection has been synced since: that is the recovery.
+    One of two workers is killed while claims are begun, its own or the other's; another one takes its place.  The next
+    kill waits until every connection has been synced since: that is the recovery.
 
     Args:
         kills: how many.
@@ -54,7 +56,7 @@ async def killed_again_and_again(site: Installation, *, kills: int, syncs: int =
     await site.all_synced("the first sync of all")
     recoveries: list[float] = []
     caught = 0
-    while len(recoveries) < kills or await site.good_runs() < syncs:
+    while len(recoveries) < kills or await site.good_runs() < syncs or (not caught and len(recoveries) < MISSES * kills):
         await site.until(lambda: _any_begun(site), "work to kill", every=0.01)
         site.kill(site.workers[0])
         at = time.monotonic()
