@@ -23,9 +23,9 @@ from tests.live.scenarios.installation import LEASE_S, PATIENCE_S, TICK_S, Insta
 SYNC: Final = WorkKind.SYNC
 DATA: Final = frozenset(ResourceName)
 GATE_GRACE: Final = timedelta(seconds=2)
+"""From a 429 until every worker knows: its run has to end and be filed, then a tick."""
 MISSES: Final = 4
 """Times as many kills as wanted, while only idle workers were met."""
-"""From a 429 until every worker knows: its run has to end and be filed, then a tick."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ async def killed_again_and_again(site: Installation, *, kills: int, syncs: int =
     await site.all_synced("the first sync of all")
     recoveries: list[float] = []
     caught = 0
-    while len(recoveries) < kills or await site.good_runs() < syncs or (not caught and len(recoveries) < MISSES * kills):
+    while len(recoveries) < (kills if caught else MISSES * kills) or await site.good_runs() < syncs:
         await site.until(lambda: _any_begun(site), "work to kill", every=0.01)
         site.kill(site.workers[0])
         at = time.monotonic()
