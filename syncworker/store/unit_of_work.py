@@ -11,10 +11,11 @@ connection (a deferred transaction that turns into a writer fails as "database i
 engine serves reads beside it.
 """
 
+import asyncio
 import logging
 import select
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -222,7 +223,9 @@ class Store:
         self._keyring = None if keyring is None else keyring.for_tenant(tenant)
         self._write, self._read = _engines(url, connections)
         self._look = self._read
+        self._bulk: AbstractAsyncContextManager[object] = asyncio.Semaphore(1)
         if self.dialect.is_postgresql:
+            self._bulk = nullcontext()
             self._look = self._read.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
@@ -251,11 +254,18 @@ class Store:
         async with self._open(self._look) as unit:
             yield unit
 
-    async def atomically(self, step: Callable[[UnitOfWork], Awaitable[T]], *, attempts: int = 5) -> T:
-        """Run `step` and commit; the whole of it again when the database says that it may succeed now (rule 26)."""
+    async def atomically(
+        self, step: Callable[[UnitOfWork], Awaitable[T]], *, attempts: int = 5, bulk: bool = False
+    ) -> T:
+        """Run `step` and commit; the whole of it again when the database says that it may succeed now (rule 26).
+
+        Args:
+            bulk: it writes much.  SQLite has one writer, and whoever comes first is first: of those that write much
+                one waits for it and the others for that one, so that no token ever stands behind them all.
+        """
 
         async def once() -> T:
-            async with self.writing() as unit:
+            async with self._bulk if bulk else nullcontext(), self.writing() as unit:
                 result = await step(unit)
                 await unit.commit()
                 return result

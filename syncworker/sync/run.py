@@ -228,7 +228,7 @@ class ConsentRun:
             if not self._slices:  # otherwise the next run goes on where this one came to
                 self._stop = self._stop or DeadlineError("the consent's run took longer than it may")
         try:
-            return await self._store.atomically(self._finish)
+            return await self._store.atomically(self._finish, bulk=True)
         except (ConsentNotUsableError, LeaseLostError) as error:
             self._stop = error
             return await self._store.atomically(self._file)
@@ -482,7 +482,7 @@ class ConsentRun:
             return reports, await unit.cursors.of(self._scope.connection_id)
 
         try:
-            reports, cursors = await self._store.atomically(write)
+            reports, cursors = await self._store.atomically(write, bulk=True)
         except SyncWorkerError as error:
             self._stop = self._stop or error
             return cursors
@@ -504,7 +504,7 @@ class ConsentRun:
                 return await self._apply(unit, showings, now=now)
 
             try:
-                self._reports += await self._store.atomically(step)
+                self._reports += await self._store.atomically(step, bulk=True)
             except asyncio.CancelledError:
                 self._showings = [*showings, *self._showings]
                 raise

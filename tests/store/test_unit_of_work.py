@@ -307,3 +307,27 @@ async def test_tenants_do_not_see_each_other(database_url: str, open_store: Call
     async with other.reading() as unit:
         rows = await unit.connection.scalar(sa.select(sa.func.count()).select_from(lfi))
         assert (rows, await unit.lfis.list()) == (1, [])
+
+
+async def test_a_small_write_stands_behind_two_large_ones_at_most(store: Store) -> None:
+    """SQLite has one writer: large ones wait for each other, small ones for it; PostgreSQL lets all in at once."""
+    begun: list[str] = []
+    one_is_in, all_asked = asyncio.Event(), asyncio.Event()
+
+    async def written(name: str, *, bulk: bool) -> None:
+        async def step(unit: UnitOfWork) -> None:
+            begun.append(name)
+            one_is_in.set()
+            await all_asked.wait()
+
+        await store.atomically(step, bulk=bulk)
+
+    large = [asyncio.create_task(written(f"large {number}", bulk=True)) for number in range(5)]
+    await one_is_in.wait()
+    small = asyncio.create_task(written("small", bulk=False))
+    await asyncio.sleep(0.05)
+    all_asked.set()
+    await asyncio.gather(*large, small)
+
+    assert sorted(begun) == [*(f"large {number}" for number in range(5)), "small"]
+    assert store.dialect.is_postgresql or begun.index("small") <= 2
