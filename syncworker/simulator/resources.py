@@ -13,6 +13,7 @@ import binascii
 import re
 import sys
 import uuid
+from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -96,7 +97,7 @@ class RefusalError(Exception):
         return json_answer({"Errors": [error]}, self.status)
 
 
-class Echoing:
+class Echoing(ABC):
     """How every resource interface answers: the interaction id comes back, whatever the answer is."""
 
     async def answer(self, request: Request) -> Answer:
@@ -119,8 +120,8 @@ class Echoing:
         answer.headers["x-fapi-interaction-id"] = request.trace.interaction_id or str(uuid.uuid4())
         return answer
 
-    def _answer(self, request: Request) -> Answer:
-        raise NotImplementedError
+    @abstractmethod
+    def _answer(self, request: Request) -> Answer: ...
 
 
 @dataclass(slots=True)
