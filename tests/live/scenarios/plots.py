@@ -136,7 +136,7 @@ async def emptied_broker(site: Installation, valkey: ValkeyServer) -> Told:
 async def broken_lines(
     site: Installation, proxy: FaultProxy, *, cuts: int, cut_over_s: float, refused_s: float, frozen_s: float
 ) -> Told:
-    """4. Connections to the broker are cut, refused, frozen: work goes on afterwards, nothing is lost."""
+    """4 and 5. Connections to the broker are cut, refused, frozen, half-open: work goes on, nothing is lost."""
     await site.run()
     await site.all_synced("the first sync of all")
     facts: dict[str, Any] = {}
@@ -156,6 +156,8 @@ async def broken_lines(
     await asyncio.sleep(frozen_s)
     await proxy.heal()
     await resumed(f"{frozen_s:g} s frozen")
+    proxy.blackhole(existing_only=True)
+    await resumed("its connections went dead and new ones worked")
     return Told(await audit(site), facts)
 
 
