@@ -204,7 +204,7 @@ def contender(entry: Entry, bank: Bank, folder: Path, url: str, *, in_flight: in
     """An entry, ready to be started."""
     if entry.parts:
         return Program(entry, bank, folder, url, in_flight=in_flight)
-    load = Load.of(bank.world, workers=CORES, in_flight=in_flight)
+    load = Load.of(workers=CORES, in_flight=in_flight)
     return Product(bank, folder, url, load=load, workers=CORES)
 
 

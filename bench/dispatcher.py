@@ -39,9 +39,8 @@ from syncworker.clock import SystemClock, monotonic  # noqa: E402
 from syncworker.schedule.claims import BATCH_SIZE, portions  # noqa: E402
 from syncworker.standard.values import Slug  # noqa: E402
 from syncworker.store import migrate  # noqa: E402
-from syncworker.store.statements import run_all  # noqa: E402
 from syncworker.store.unit_of_work import Store  # noqa: E402
-from syncworker.store.work import Claim, WorkKind  # noqa: E402
+from syncworker.store.work import Claim, End, WorkKind  # noqa: E402
 from tests.ground.postgres import PostgresServer  # noqa: E402
 
 FILL_ROWS: Final = 50_000
@@ -107,8 +106,8 @@ class Hand:
             hints = [(claim.id, claim.gen) for claim in claims[start : start + BATCH_SIZE]]
             taken = await self._store.atomically(lambda unit, hints=hints: unit.work.take_many(hints))  # type: ignore[misc]
             async with self._store.writing() as unit:
-                told = [unit.work.finishing(one, due_at=due_at, outcome="unchanged", good=True) for one in taken]
-                await run_all(unit, told)
+                ends = [End(claim=one, due_at=due_at, outcome="unchanged", good=True) for one in taken]
+                unit.with_commit([unit.work.finishing(ends)])
                 await unit.commit()
         self.taken += claims
         self._open = []

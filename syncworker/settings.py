@@ -403,7 +403,7 @@ class Settings(BaseSettings):
     rewalk_days: Annotated[int, Field(ge=0, le=365)] = 30
     rewalk_every: Seconds = 7 * 24 * 3600
     tick_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
-    batch_size: Annotated[int, Field(ge=1, le=500)] = 50
+    batch_size: Annotated[int, Field(ge=1, le=500)] = 16
     threads: Annotated[int, Field(ge=1, le=256)] = 8
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     lease_seconds: Annotated[float, Field(ge=1)] = 120.0

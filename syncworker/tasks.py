@@ -9,6 +9,7 @@ Nothing but the app is built when this module is imported.  `configure` gives it
 or beat starts; the parts are built on the process's loop at first use, by `wiring`.
 """
 
+import asyncio
 import contextlib
 import gc
 import importlib.util
@@ -33,6 +34,7 @@ from syncworker.errors import SettingsError, SetupError, SyncWorkerError
 from syncworker.runtime import EXIT_HUNG, HARD_LIMIT_S, Runtime, RuntimeStoppedError
 from syncworker.schedule.claims import Batch
 from syncworker.settings import load
+from syncworker.standard.values import Slug
 from syncworker.store.work import WorkKind
 
 log = logging.getLogger(__name__)
@@ -94,6 +96,10 @@ class Application(Protocol):
 
     async def tick(self) -> list[Batch]:
         """Claim what is due and commit."""
+        ...
+
+    async def refill(self, kind: WorkKind, lfi: Slug) -> list[Batch]:
+        """Claim what else is due of a kind at an LFI, and commit."""
         ...
 
     async def sync_batch(self, claims: Hints) -> object:
@@ -351,15 +357,10 @@ def _task(name: str) -> Callable[[Callable[..., None]], Any]:
 @_task("tick")
 def tick(**_ignored: object) -> None:
     """Claim what is due, commit, publish.  Any number of ticks at once do no harm."""
-    batches = runtime.run(_tick(), deadline=SHORT_DEADLINE_S)
-    for position, batch in enumerate(batches):
-        try:
-            publish(batch)
-        except OperationalError:
-            left = [hint for unpublished in batches[position:] for hint in unpublished.claims]
-            log.warning("broker away: %d claims given back", len(left))
-            runtime.run(_give_back(left), deadline=SHORT_DEADLINE_S)
-            return
+    left = publish_all(runtime.run(_tick(), deadline=SHORT_DEADLINE_S))
+    if left:
+        runtime.run(_give_back(left), deadline=SHORT_DEADLINE_S)
+        return
     for worker in runtime.run(_canaries(), deadline=SHORT_DEADLINE_S):
         if not publish_canary(worker):
             return
@@ -370,18 +371,18 @@ def sync_batch(claims: list[list[int]], lfi: str = "", **_ignored: object) -> No
     """Sync the claimed connections.  Running it twice is harmless: a claim is begun once, a stale one is skipped.
 
     Args:
-        lfi: whose they are; a message of an older producer does not say.
+        lfi: whose they are; a message of an older producer does not say.  Here and below.
     """
     hints = _hints(claims)
     with _process.sync_threads.taken(lfi) as free:
-        work = _sync(hints) if free else _give_back(hints)  # no thread: the rows wait in the table, not here
+        work = _sync(hints, lfi) if free else _give_back(hints)  # no thread: the rows wait in the table, not here
         _run_batch(work)
 
 
 @_task("token_batch")
-def token_batch(claims: list[list[int]], **_ignored: object) -> None:
+def token_batch(claims: list[list[int]], lfi: str = "", **_ignored: object) -> None:
     """Refresh the tokens of the claimed consents.  Running it twice is harmless, as above."""
-    _run_batch(_refresh(_hints(claims)))
+    _run_batch(_refresh(_hints(claims), lfi))
 
 
 @_task("canary")
@@ -391,27 +392,27 @@ def canary(**_ignored: object) -> None:
 
 
 @_task("consent_batch")
-def consent_batch(claims: list[list[int]], **_ignored: object) -> None:
+def consent_batch(claims: list[list[int]], lfi: str = "", **_ignored: object) -> None:
     """Ask the Hub about the claimed consents.  Running it twice is harmless, as above."""
-    _run_batch(_small(WorkKind.CONSENT, _hints(claims)))
+    _run_batch(_small(WorkKind.CONSENT, _hints(claims), lfi))
 
 
 @_task("flag_batch")
-def flag_batch(claims: list[list[int]], **_ignored: object) -> None:
+def flag_batch(claims: list[list[int]], lfi: str = "", **_ignored: object) -> None:
     """Flag the claimed consents that near their end.  Running it twice is harmless: a flag is raised once."""
-    _run_batch(_small(WorkKind.FLAG, _hints(claims)))
+    _run_batch(_small(WorkKind.FLAG, _hints(claims), lfi))
 
 
 @_task("event_batch")
-def event_batch(claims: list[list[int]], **_ignored: object) -> None:
+def event_batch(claims: list[list[int]], lfi: str = "", **_ignored: object) -> None:
     """Act on the claimed events.  Running it twice is harmless: an event is a hint, the Hub is asked."""
-    _run_batch(_small(WorkKind.EVENT, _hints(claims)))
+    _run_batch(_small(WorkKind.EVENT, _hints(claims), lfi))
 
 
 @_task("opening_batch")
-def opening_batch(claims: list[list[int]], **_ignored: object) -> None:
+def opening_batch(claims: list[list[int]], lfi: str = "", **_ignored: object) -> None:
     """Follow the claimed account openings.  Running it twice is harmless: it only asks."""
-    _run_batch(_small(WorkKind.OPENING, _hints(claims)))
+    _run_batch(_small(WorkKind.OPENING, _hints(claims), lfi))
 
 
 TASKS: Final = {
@@ -430,8 +431,23 @@ def publish(batch: Batch) -> None:
     Raises:
         OperationalError: the broker is away.
     """
-    named = {"lfi": batch.lfi} if batch.kind is WorkKind.SYNC else {}
-    TASKS[batch.kind].apply_async(args=([list(hint) for hint in batch.claims],), kwargs=named)
+    TASKS[batch.kind].apply_async(args=([list(hint) for hint in batch.claims],), kwargs={"lfi": batch.lfi})
+
+
+def publish_all(batches: Sequence[Batch]) -> list[tuple[int, int]]:
+    """Send the hints of batches, after the commit of their claims.
+
+    Returns:
+        The claims nobody was told of, because the broker is away: they are to be given back.
+    """
+    for position, batch in enumerate(batches):
+        try:
+            publish(batch)
+        except OperationalError:
+            left = [hint for unpublished in batches[position:] for hint in unpublished.claims]
+            log.warning("broker away: %d claims given back", len(left))
+            return left
+    return []
 
 
 def publish_tick() -> bool:
@@ -480,22 +496,34 @@ async def _tick() -> list[Batch]:
     return await application.tick()
 
 
-async def _sync(hints: Hints) -> None:
+async def _sync(hints: Hints, lfi: str) -> None:
     application = await runtime.parts()
     await application.progress()
     await application.sync_batch(hints)
+    await _refill(application, WorkKind.SYNC, lfi)
 
 
-async def _refresh(hints: Hints) -> None:
+async def _refresh(hints: Hints, lfi: str) -> None:
     application = await runtime.parts()
     await application.progress()
     await application.token_batch(hints)
+    await _refill(application, WorkKind.TOKEN, lfi)
 
 
-async def _small(kind: WorkKind, hints: Hints) -> None:
+async def _small(kind: WorkKind, hints: Hints, lfi: str) -> None:
     application = await runtime.parts()
     await application.progress()
     await application.small_batch(kind, hints)
+    await _refill(application, kind, lfi)
+
+
+async def _refill(application: Application, kind: WorkKind, lfi: str) -> None:
+    """Let the next of this kind follow at once; whoever is free takes them.  Without it they wait for a tick."""
+    if not lfi:
+        return
+    left = await asyncio.to_thread(publish_all, await application.refill(kind, Slug(lfi)))
+    if left:
+        await application.give_back(left)
 
 
 async def _give_back(hints: Hints) -> None:

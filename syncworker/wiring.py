@@ -574,14 +574,29 @@ class Application:
         await self._follower.look()
         await self._events.prune()
         await self._sweeping.look()
+        slots = await self._slots()
+        return await self._kept(await self.dispatcher.tick(slots, rates=dict(self._rates)))
+
+    async def refill(self, kind: WorkKind, lfi: Slug) -> list[Batch]:
+        """Claim what else is due of a kind at an LFI, when a batch of it ended, and commit."""
+        if self._door.shut.is_set():
+            return []
+        slots = {slug: most for slug, most in (await self._slots()).items() if slug == lfi}
+        return await self._kept(await self.dispatcher.refill(kind, slots, rates=dict(self._rates)))
+
+    async def _slots(self) -> dict[Slug, int]:
+        """Most consents in work at once, of each LFI we may call; notes their rates on the way."""
         declared = await declared_lfis(self.settings, self.store)
         self._rates.update({slug: entry.calls_per_second for slug, (entry, _) in declared.items()})
-        batches = await self.dispatcher.tick(
-            dict.fromkeys(self.allowed.within(declared), self.settings.consents_at_once), rates=dict(self._rates)
-        )
+        return dict.fromkeys(self.allowed.within(declared), self.settings.consents_at_once)
+
+    async def _kept(self, batches: list[Batch]) -> list[Batch]:
+        """The batches to publish: none, when we were told to stop meanwhile.
+
+        What this process just gave back must not wait in a lease for a worker to come.
+        """
         if not self._door.shut.is_set():
             return batches
-        # told to stop meanwhile: what this process just gave back must not wait in a lease for a worker to come
         await self.give_back([claim for batch in batches for claim in batch.claims])
         return []
 

@@ -1,8 +1,8 @@
 """Drive the product as production runs it: broker, worker processes, ticks, claims, batches, commits.
 
 `sync_all` is the door for harnesses: it returns when every due consent is synced and committed, or raises.  It is an
-impatient beat and nothing else: it publishes the same `tick` message beat publishes, only at once and again while
-something is left, and looks into `work` to see when nothing is.
+beat and nothing else: it publishes the same `tick` message beat publishes, at once and again as often as beat does, and
+looks into `work` to see when nothing is left.
 """
 
 import asyncio
@@ -29,10 +29,6 @@ from syncworker.store.unit_of_work import Store
 from syncworker.store.work import WorkKind
 
 LOOK_EVERY_S: Final = 0.05
-TICK_AGAIN_S: Final = 1.0
-"""How soon a tick follows another while consents are due that nobody has claimed: five times as often as by default,
-and not before the one under way had its time, or a busy worker would do little else."""
-
 READY_S: Final = 180.0
 PATIENCE_S: Final = 900.0
 """How long `sync_all` waits without one more consent coming to its end."""
@@ -159,7 +155,7 @@ class Fleet:
             await asyncio.sleep(LOOK_EVERY_S)
             now = monotonic()
             waiting, working = await self._left()
-            if waiting and now - ticked > TICK_AGAIN_S:
+            if waiting and now - ticked > self._settings.tick_seconds:
                 self._publish_tick()
                 ticked = now
             if waiting + working != left:

@@ -13,7 +13,6 @@ from typing import Final
 from pydantic import SecretStr
 
 from syncworker.bench.bank import TOKEN_SECONDS, Bank, access_token, refresh_token
-from syncworker.bench.books import World
 from syncworker.clock import SystemClock
 from syncworker.lfi.keys import TransportCertificate
 from syncworker.standard.permissions import Permission
@@ -53,26 +52,15 @@ class Load:
     Attributes:
         connections: of one worker process to the bank.
         open_claims: consents in work at once (`consents_at_once`).
-        batch_size: consents in one message.
     """
 
     connections: int = 8
-    open_claims: int = 200
-    batch_size: int = 50
+    open_claims: int = 50
 
     @classmethod
-    def of(cls, world: World, *, workers: int, in_flight: int) -> "Load":
-        """For so many customers: messages small enough that every worker gets some, as large as by default else.
-
-        Args:
-            in_flight: calls at once that the bank takes from all workers together.
-        """
-        share = -(-world.consents // (2 * workers))
-        return cls(
-            connections=max(1, in_flight // workers),
-            open_claims=min(1000, world.consents),
-            batch_size=max(1, min(cls().batch_size, share)),
-        )
+    def of(cls, *, workers: int, in_flight: int) -> "Load":
+        """For so many calls at once that the bank takes from all workers together."""
+        return cls(connections=max(1, in_flight // workers), open_claims=max(cls().open_claims, in_flight))
 
 
 def consent_id(consent: int) -> ConsentId:
@@ -103,7 +91,6 @@ def write_settings(folder: Path, bank: Bank, *, database_url: str, broker_url: s
 broker_url = {json.dumps(broker_url)}
 data_dir = {json.dumps(str(folder / "data"))}
 keyring = {json.dumps(str(keyring))}
-batch_size = {load.batch_size}
 consents_at_once = {load.open_claims}
 
 [client]

@@ -82,7 +82,7 @@ def _measured(
             books[changed] = expected(world, changed=changed)
         return books[changed]
 
-    load = Load.of(world, workers=workers, in_flight=CONNECTIONS_FAR if latency else CONNECTIONS_NEAR * workers)
+    load = Load.of(workers=workers, in_flight=CONNECTIONS_FAR if latency else CONNECTIONS_NEAR * workers)
     with tempfile.TemporaryDirectory(prefix="swbench-") as made:
         folder = Path(made)
         databases = Databases(folder, database_url)

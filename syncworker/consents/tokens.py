@@ -69,7 +69,7 @@ from syncworker.store.failures import StoreRefusedError
 from syncworker.store.situations import BeforeCall, before_call
 from syncworker.store.tokens import NewToken, StoredToken
 from syncworker.store.unit_of_work import Store, UnitOfWork
-from syncworker.store.work import Claim, WorkKind
+from syncworker.store.work import Claim, End, WorkKind
 
 CALLS_MAX: Final = 3
 """Calls with one refresh token in one refresh; each spare is tried once beside them."""
@@ -379,7 +379,8 @@ class Vault:
         outcome = "failed" if ended is None else ended.outcome.value
         good = ended is not None and ended.outcome in GOOD
         due = await self._next_due(unit, claim, ended)
-        unit.with_commit([unit.work.finishing(claim, due_at=due, outcome=outcome, error=error, good=good)])
+        end = End(claim=claim, due_at=due, outcome=outcome, error=error, good=good)
+        unit.with_commit([unit.work.finishing([end])])
 
     async def _next_due(self, unit: UnitOfWork, claim: Claim, ended: _Ended | None) -> datetime:
         if ended is not None and ended.outcome in {Outcome.LOST, Outcome.STOPPED}:

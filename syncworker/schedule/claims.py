@@ -19,7 +19,8 @@ from syncworker.store.breakers import Breaker
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import CRASHES_MAX, LEASE, Claim, WorkKind
 
-BATCH_SIZE: Final = 50
+BATCH_SIZE: Final = 16
+"""Claims in a message: few enough that all workers get some of an LFI's, and that the last of them end together."""
 
 KINDS: Final = (
     WorkKind.TOKEN,
@@ -125,10 +126,31 @@ class Dispatcher:
             StoreUnavailableError: the database is away; nothing was claimed.
         """
         await self._store.atomically(self._note_tick)
+        return await self._batches(KINDS, slots, rates or {})
+
+    async def refill(
+        self, kind: WorkKind, slots: Mapping[Slug, int], *, rates: Mapping[Slug, float] | None = None
+    ) -> list[Batch]:
+        """As `tick`, for one kind of work, when a batch of it has come to its end: its slots are free.
+
+        So an LFI's backlog goes as fast as its slots allow, and not as often as beat ticks.  Nothing is claimed for a
+        message that would not be full: other batches are in work then, and the last of them leaves all slots free.
+
+        Raises:
+            StoreUnavailableError: the database is away; nothing was claimed.
+        """
+        return await self._batches((kind,), slots, rates or {}, least=self._batch_size)
+
+    async def _batches(
+        self, kinds: Sequence[WorkKind], slots: Mapping[Slug, int], rates: Mapping[Slug, float], *, least: int = 1
+    ) -> list[Batch]:
+        async with self._store.looking() as unit:
+            waiting = await unit.work.waiting([(kind, slug) for kind in kinds for slug in slots])
         claims: list[Claim] = []
-        for kind in KINDS:
-            for some in portions(slots, name=self._name):
-                claims += await self._store.atomically(partial(self._claim, kind, some, rates or {}))
+        for kind in kinds:
+            wanted = {slug: most for slug, most in slots.items() if (kind, slug) in waiting}
+            for some in portions(wanted, name=self._name):
+                claims += await self._store.atomically(partial(self._claim, kind, some, rates, least))
         return batches(claims, size=self._batch_size)
 
     async def arrive(self) -> None:
@@ -145,7 +167,7 @@ class Dispatcher:
 
     async def progress(self) -> None:
         """Note that this worker gets on: at the beginning and end of every batch."""
-        await self._store.atomically(lambda unit: unit.work.beat(self._name, "worker"))
+        await self._store.atomically(self._note_progress)
 
     async def give_back(self, hints: Sequence[tuple[int, int]]) -> int:
         """Free claims `(id, gen)` that nobody will begin: due again at once, nothing counted.
@@ -159,12 +181,14 @@ class Dispatcher:
         """This worker ends in order."""
         await self._store.atomically(lambda unit: unit.work.leave(self._name))
 
+    async def _note_progress(self, unit: UnitOfWork) -> None:
+        unit.with_commit([unit.work.beating(self._name, "worker")])
+
     async def _note_tick(self, unit: UnitOfWork) -> None:
-        await unit.work.beat(self._name, "worker")
-        await unit.work.beat("beat", "beat")
+        unit.with_commit([unit.work.beating(self._name, "worker"), unit.work.beating("beat", "beat")])
 
     async def _claim(
-        self, kind: WorkKind, slots: Mapping[Slug, int], rates: Mapping[Slug, float], unit: UnitOfWork
+        self, kind: WorkKind, slots: Mapping[Slug, int], rates: Mapping[Slug, float], least: int, unit: UnitOfWork
     ) -> list[Claim]:
         now = await unit.now()
         gates, breakers = await unit.lfis.gates_known(), await unit.breakers.all()
@@ -177,7 +201,7 @@ class Dispatcher:
         # an event's subject is the event; whose consent it speaks of is asked where it is acted on
         user_refs = None if kind is WorkKind.EVENT else self._user_refs
         return await unit.work.claim(
-            kind, slots=free, lease=self._lease, crashes_max=self._crashes_max, user_refs=user_refs
+            kind, slots=free, lease=self._lease, crashes_max=self._crashes_max, user_refs=user_refs, least=least
         )
 
 

@@ -6,12 +6,13 @@ One row per LFI and class that ever tripped; what the columns mean for a call de
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
 from syncworker.standard.operations import OperationClass
 from syncworker.standard.values import Slug
+from syncworker.store.statements import Statement, named
 from syncworker.store.tables import breaker
 
 if TYPE_CHECKING:
@@ -43,6 +44,15 @@ _BREAKER: Final = tuple(Breaker.__slots__)
 _KEY: Final = ("tenant", "lfi", "operations")
 
 
+_ALL: Final = Statement(
+    lambda _: (
+        sa.select(*(breaker.c[name] for name in _BREAKER))
+        .where(breaker.c.tenant == named(breaker.c.tenant))
+        .order_by(breaker.c.lfi, breaker.c.operations)
+    )
+)
+
+
 class Breakers:
     """The breakers of one tenant.  Nothing here commits."""
 
@@ -59,12 +69,13 @@ class Breakers:
         if lock and self._unit.dialect.is_postgresql:
             query = query.with_for_update()
         row = (await self._unit.connection.execute(query)).first()
-        return None if row is None else _breaker(row)
+        return None if row is None else _breaker(row._mapping)  # noqa: SLF001  SQLAlchemy's documented name
 
     async def all(self) -> Mapping[tuple[Slug, OperationClass], Breaker]:
         """Every breaker that ever tripped, by LFI and class."""
-        rows = await self._unit.connection.execute(self._select().order_by(breaker.c.lfi, breaker.c.operations))
-        return {(Slug(row.lfi), OperationClass(row.operations)): _breaker(row) for row in rows}
+        answer = await _ALL.run(self._unit, tenant=self._unit.tenant)
+        found = [_breaker(dict(zip(_BREAKER, row, strict=True))) for row in answer.rows]
+        return {(Slug(one.lfi), one.operations): one for one in found}
 
     async def put(self, one: Breaker) -> None:
         """Keep a breaker as it is now."""
@@ -92,6 +103,5 @@ class Breakers:
         return sa.select(*(breaker.c[name] for name in _BREAKER)).where(breaker.c.tenant == self._unit.tenant)
 
 
-def _breaker(row: sa.Row[tuple[object, ...]]) -> Breaker:
-    values = dict(row._mapping)  # noqa: SLF001  SQLAlchemy's documented name for a row as a mapping
-    return Breaker(**values | {"operations": OperationClass(str(values["operations"]))})
+def _breaker(values: Mapping[Any, Any]) -> Breaker:
+    return Breaker(**{**values, "operations": OperationClass(values["operations"])})

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from syncworker.standard.consents import ARROWS, TERMINAL, ConsentView, Status, usable
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
+from syncworker.store.dialect import Dialect
 from syncworker.store.statements import Answer, Statement, Told, named, run_all
 from syncworker.store.tables import audit, connection, consent
 
@@ -104,8 +105,28 @@ class StoredConsent:
 
     def callable_at(self, now: datetime) -> bool:
         """Whether data and tokens may be asked for: Authorized, not past its end, not paused or revoked here, alive."""
-        stopped = (self.paused_at, self.needs_consent, self.revoke_asked_at)
-        return usable(self.status, self.expires_at, now=now) and all(one is None for one in stopped)
+        return _callable(self, now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """As much of a consent as says whether it may be called; members as in `StoredConsent`."""
+
+    consent_id: ConsentId
+    status: str
+    expires_at: datetime
+    paused_at: datetime | None
+    needs_consent: str | None
+    revoke_asked_at: datetime | None
+
+    def callable_at(self, now: datetime) -> bool:
+        """As `StoredConsent.callable_at`."""
+        return _callable(self, now)
+
+
+def _callable(one: StoredConsent | Standing, now: datetime) -> bool:
+    stopped = (one.paused_at, one.needs_consent, one.revoke_asked_at)
+    return usable(one.status, one.expires_at, now=now) and stopped == (None, None, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,33 +160,63 @@ _ONE: Final = _WITH_USER.where(
 )
 GET: Final = Statement(lambda _: _ONE)
 GET_LOCKED: Final = Statement(lambda _: _ONE.with_for_update(of=consent))
-_LIVE_OF: Final = (
-    consent.c.tenant == named(consent.c.tenant),
-    consent.c.connection_id == named(consent.c.connection_id),
-)
 _STOPPED: Final = sa.or_(consent.c.revoke_asked_at.is_not(None), consent.c.needs_consent.is_not(None))
 _LIVE_FIRST: Final = (
     sa.case((consent.c.status != Status.Authorized.value, 2), (_STOPPED, 1), else_=0),
     consent.c.created_at.desc(),
     consent.c.consent_id.desc(),
 )
-LIVE: Final = Statement(lambda _: _WITH_USER.where(*_LIVE_OF).order_by(*_LIVE_FIRST).limit(1))
-LIVE_ID: Final = sa.select(consent.c.consent_id).where(*_LIVE_OF).order_by(*_LIVE_FIRST).limit(1)
-"""The id of the consent that `LIVE` finds, to be asked about within another statement."""
 
-_DATA_RECEIVED: Final = Statement(
-    lambda _: (
+
+def live_ids(dialect: Dialect) -> sa.Select[tuple[str]]:
+    """The ids of the consents that data is asked with, of the connections `connection_ids`."""
+    place = sa.func.row_number().over(partition_by=consent.c.connection_id, order_by=_LIVE_FIRST)
+    ranked = (
+        sa.select(consent.c.consent_id, place.label("place"))
+        .where(
+            consent.c.tenant == named(consent.c.tenant),
+            dialect.among(consent.c.connection_id, "connection_ids"),
+        )
+        .subquery()
+    )
+    return sa.select(ranked.c.consent_id).where(ranked.c.place == 1)
+
+
+LIVE: Final = Statement(
+    lambda dialect: _WITH_USER.where(
+        consent.c.tenant == named(consent.c.tenant), dialect.one_of(consent.c.consent_id, live_ids(dialect))
+    )
+)
+
+
+def _standing(dialect: Dialect) -> sa.Select[Any]:
+    return (
+        sa.select(*(consent.c[name] for name in Standing.__slots__))
+        .where(consent.c.tenant == named(consent.c.tenant), dialect.among(consent.c.consent_id, "consent_ids"))
+        .order_by(consent.c.consent_id)
+        .with_for_update()
+    )
+
+
+STANDING: Final = Statement(_standing)
+"""How some consents stand, kept so until the transaction ends; locked in the order of their ids."""
+
+
+def _receiving(dialect: Dialect) -> Any:
+    those = dialect.given("received", {name: connection.c[name].type for name in ("connection_id",)})
+    at = named(connection.c.last_data_at, "at")
+    return (
         sa.update(connection)
         .where(
             connection.c.tenant == named(connection.c.tenant, "of_tenant"),
-            connection.c.connection_id == named(connection.c.connection_id, "of_connection"),
-            sa.or_(
-                connection.c.last_data_at.is_(None), connection.c.last_data_at < named(connection.c.last_data_at, "at")
-            ),
+            connection.c.connection_id == those.c.connection_id,
+            sa.or_(connection.c.last_data_at.is_(None), connection.c.last_data_at < at),
         )
-        .values(last_data_at=named(connection.c.last_data_at, "at"))
+        .values(last_data_at=at)
     )
-)
+
+
+_DATA_RECEIVED: Final = Statement(_receiving)
 
 
 class Consents:
@@ -243,8 +294,7 @@ class Consents:
 
         One that was revoked here, or whose grant is lost, counts as Authorized only where no other is.
         """
-        answer = await LIVE.run(self._unit, tenant=self._unit.tenant, connection_id=connection_id)
-        return read_consent(answer)
+        return read_consent(await LIVE.run(self._unit, tenant=self._unit.tenant, connection_ids=[connection_id]))
 
     async def chain_locked(self, connection_id: ConsentId, *, closed: bool = False) -> Sequence[StoredConsent]:
         """Every consent of a connection, oldest first, kept from other writers until the end of this transaction.
@@ -422,11 +472,12 @@ class Consents:
 
     async def data_received(self, connection_id: ConsentId, *, at: datetime) -> None:
         """Move the connection's date of last data received; never back."""
-        await run_all(self._unit, [self.receiving(connection_id, at=at)])
+        await run_all(self._unit, [self.receiving([connection_id], at=at)])
 
-    def receiving(self, connection_id: ConsentId, *, at: datetime) -> Told:
-        """`data_received`, to be sent with others."""
-        return _DATA_RECEIVED, {"of_tenant": self._unit.tenant, "of_connection": connection_id, "at": at}
+    def receiving(self, connection_ids: Sequence[ConsentId], *, at: datetime) -> Told:
+        """`data_received` for many, to be sent with others."""
+        those = self._unit.dialect.rows([{"connection_id": one} for one in connection_ids])
+        return _DATA_RECEIVED, {"of_tenant": self._unit.tenant, "at": at, "received": those}
 
     async def note(self, what: str, *, subject: str, facts: Mapping[str, Any], at: datetime) -> None:
         """Append to `audit`: a constant word, the id it is about, ids and codes as facts."""
@@ -570,8 +621,13 @@ def _connection(row: Mapping[Any, Any]) -> Connection:
 
 
 def read_consent(answer: Answer) -> StoredConsent | None:
-    """What `GET`, `GET_LOCKED` or `LIVE` gave."""
-    return _stored(dict(zip(_WHOLE, answer.rows[0], strict=True))) if answer.rows else None
+    """What `GET`, `GET_LOCKED` or `LIVE` gave of one."""
+    return next(iter(read_consents(answer)), None)
+
+
+def read_consents(answer: Answer) -> list[StoredConsent]:
+    """What `LIVE` gave."""
+    return [_stored(dict(zip(_WHOLE, row, strict=True))) for row in answer.rows]
 
 
 def _stored(row: Mapping[Any, Any]) -> StoredConsent:

@@ -10,11 +10,11 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId
 from syncworker.store.bulk import upsert_later, upsert_many
+from syncworker.store.dialect import Dialect
 from syncworker.store.statements import Answer, Statement, Told, named, run_all
 from syncworker.store.tables import coverage, cursor
 
@@ -111,7 +111,8 @@ _ATTEMPTED: Final = ("attempted_at", "due_at", "outcome", "error", "refused_unti
 
 
 OF: Final = Statement(
-    lambda _: sa.select(
+    lambda dialect: sa.select(
+        cursor.c.connection_id,
         cursor.c.account_id,
         cursor.c.resource,
         *(cursor.c[name] for name in _MOVED),
@@ -126,58 +127,51 @@ OF: Final = Statement(
         .limit(1)
         .scalar_subquery()
         .label("covered_from"),
-    ).where(cursor.c.tenant == named(cursor.c.tenant), cursor.c.connection_id == named(cursor.c.connection_id))
+    ).where(cursor.c.tenant == named(cursor.c.tenant), dialect.among(cursor.c.connection_id, "connection_ids"))
 )
+"""The cursors of some connections."""
 
 
-def _checked(listing: Sequence[sa.ColumnElement[bool]], due_at: sa.ColumnElement[Any]) -> Any:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """A complete walk that found nothing new.
+
+    Attributes:
+        due_at: when the listing is due next.
+        gen: of the claim that walked it.
+    """
+
+    connection_id: ConsentId
+    account_id: str
+    resource: ResourceName
+    due_at: datetime
+    gen: int
+
+
+def _checking(dialect: Dialect) -> Any:
+    """The cursors of such walks, of whatever connections."""
+    those = dialect.given("checked", {name: cursor.c[name].type for name in Checked.__slots__})
+    at = named(cursor.c.checked_at, "at")
     return (
         sa.update(cursor)
         .where(
             cursor.c.tenant == named(cursor.c.tenant, "of_tenant"),
-            cursor.c.connection_id == named(cursor.c.connection_id, "of_connection"),
-            *listing,
-            cursor.c.gen <= named(cursor.c.gen, "by_gen"),
+            *(cursor.c[name] == those.c[name] for name in ("connection_id", "account_id", "resource")),
+            cursor.c.gen <= those.c.gen,
         )
         .values(
-            checked_at=named(cursor.c.checked_at, "at"),
-            attempted_at=named(cursor.c.checked_at, "at"),
-            due_at=due_at,
+            checked_at=at,
+            attempted_at=at,
+            due_at=those.c.due_at,
             outcome=named(cursor.c.outcome, "as_outcome"),
             error=None,
             refused_until=None,
-            gen=named(cursor.c.gen, "by_gen"),
+            gen=those.c.gen,
         )
     )
 
 
-def _checked_those() -> Any:
-    """All listings of a consent in one statement, which looks the same however many they are."""
-    those = (
-        sa.func.unnest(
-            sa.bindparam("accounts", type_=postgresql.ARRAY(sa.Text), required=True),
-            sa.bindparam("resources", type_=postgresql.ARRAY(sa.Text), required=True),
-            sa.bindparam("dues", type_=postgresql.ARRAY(sa.DateTime(timezone=True)), required=True),
-        )
-        .table_valued("account_id", "resource", "due_at")
-        .render_derived()
-    )
-    return _checked(
-        [cursor.c.account_id == those.c.account_id, cursor.c.resource == those.c.resource],
-        sa.type_coerce(those.c.due_at, cursor.c.due_at.type),
-    )
-
-
-_CHECKED_THOSE: Final = Statement(lambda _: _checked_those())
-_CHECKED: Final = Statement(
-    lambda _: _checked(
-        [
-            cursor.c.account_id == named(cursor.c.account_id, "account"),
-            cursor.c.resource == named(cursor.c.resource, "of_resource"),
-        ],
-        named(cursor.c.due_at, "due"),
-    )
-)
+_CHECK: Final = Statement(_checking)
 
 
 _COVERAGE: Final = Statement(
@@ -207,8 +201,8 @@ class Cursors:
 
     async def of(self, connection_id: ConsentId) -> dict[Listing, Cursor]:
         """Every cursor of a connection."""
-        answer = await OF.run(self._unit, tenant=self._unit.tenant, connection_id=connection_id)
-        return read_cursors(answer)
+        answer = await OF.run(self._unit, tenant=self._unit.tenant, connection_ids=[connection_id])
+        return read_cursors(answer).get(connection_id, {})
 
     async def advance(self, connection_id: ConsentId, cursors: Collection[Cursor]) -> None:
         """Write cursors of complete walks, perhaps with the commit; one of a newer claim is left alone."""
@@ -230,53 +224,10 @@ class Cursors:
             self._unit.connection, self._unit.dialect, cursor, columns, rows, key=_LISTING, replace=_ATTEMPTED
         )
 
-    async def checked(
-        self,
-        connection_id: ConsentId,
-        listings: Collection[Listing],
-        *,
-        at: datetime,
-        due: Mapping[ResourceName, datetime],
-        outcome: str,
-        gen: int,
-    ) -> int:
-        """Complete walks that found nothing new: all cursors of the consent in one statement.
-
-        Args:
-            due: when each resource is due next.
-        """
-        told = self.checking(connection_id, listings, at=at, due=due, outcome=outcome, gen=gen)
-        return sum(answer.rowcount for answer in await run_all(self._unit, told)) if told else 0
-
-    def checking(
-        self,
-        connection_id: ConsentId,
-        listings: Collection[Listing],
-        *,
-        at: datetime,
-        due: Mapping[ResourceName, datetime],
-        outcome: str,
-        gen: int,
-    ) -> list[Told]:
-        """`checked`, to be sent with others."""
-        frame = {
-            "of_tenant": self._unit.tenant,
-            "of_connection": connection_id,
-            "at": at,
-            "as_outcome": outcome,
-            "by_gen": gen,
-        }
-        if listings and self._unit.dialect.is_postgresql:
-            those = {
-                "accounts": [one.account_id for one in listings],
-                "resources": [one.resource.value for one in listings],
-                "dues": [due[one.resource] for one in listings],
-            }
-            return [(_CHECKED_THOSE, frame | those)]
-        return [
-            (_CHECKED, frame | {"account": account_id, "of_resource": resource, "due": due[ResourceName(resource)]})
-            for account_id, resource in map(_names, listings)
-        ]
+    def checking(self, those: Sequence[Checked], *, at: datetime, outcome: str) -> Told:
+        """Note complete walks that found nothing new, to be sent with others: their pages and marks stay."""
+        rows = self._unit.dialect.rows([{name: getattr(one, name) for name in Checked.__slots__} for one in those])
+        return _CHECK, {"of_tenant": self._unit.tenant, "at": at, "as_outcome": outcome, "checked": rows}
 
     async def delay_backfill(self, connection_id: ConsentId, listing: Listing, *, until: datetime, gen: int) -> None:
         """Take no slice of a listing's history before an instant."""
@@ -367,14 +318,14 @@ class Cursors:
         await upsert_later(self._unit, coverage, columns, rows, key=(*_LISTING, "from_date"), replace=replaced)
 
 
-def read_cursors(answer: Answer) -> dict[Listing, Cursor]:
-    """What `OF` gave."""
-    cursors: dict[Listing, Cursor] = {}
-    for account_id, resource, *values, since in answer.rows:
+def read_cursors(answer: Answer) -> dict[ConsentId, dict[Listing, Cursor]]:
+    """What `OF` gave, by connection; one without cursors is not in it."""
+    found: dict[ConsentId, dict[Listing, Cursor]] = {}
+    for connection_id, account_id, resource, *values, since in answer.rows:
         listing = Listing(account_id, ResourceName(resource))
         facts: dict[str, Any] = dict(zip(_MOVED, values, strict=True))
-        cursors[listing] = Cursor(listing=listing, covered_from=since, **facts)
-    return cursors
+        found.setdefault(connection_id, {})[listing] = Cursor(listing=listing, covered_from=since, **facts)
+    return found
 
 
 def _names(listing: Listing) -> tuple[str, str]:

@@ -6,12 +6,13 @@ aware and in UTC, money comes back as `Decimal`, exactly as it went in.
 "Database time" is `Dialect.now()`: the database's own clock in production, a bound instant where a test moves time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
@@ -39,10 +40,7 @@ class Instant(TypeDecorator[datetime]):
             return None
         if value.tzinfo is None:
             raise ValueError("instant: has no time zone")
-        value = value.astimezone(UTC)
-        if dialect.name != "sqlite":
-            return value
-        return f"{value.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"  # a tenth of strftime's time
+        return _instant_text(value) if dialect.name == "sqlite" else value.astimezone(UTC)
 
     def process_result_value(self, value: Any, dialect: SQLAlchemyDialect) -> datetime | None:
         if value is None:
@@ -142,13 +140,46 @@ class Dialect:
             index_elements=list(key), set_={name: fresh.excluded[name] for name in replace}, where=where
         )
 
-    def among(self, column: sa.Column[int], name: str) -> sa.ColumnElement[bool]:
-        """Whether a column is one of the numbers that a run gives as one parameter, a list, however many they are."""
+    def among(self, column: sa.Column[Any], name: str) -> sa.ColumnElement[bool]:
+        """Whether a column is one of the values that a run gives as one parameter, a list, however many they are."""
         listed = sa.bindparam(name, type_=sa.JSON(), required=True)
         if self.is_postgresql:
             texts = sa.func.json_array_elements_text(listed).column_valued("listed")
-            return column == sa.any_(sa.func.array(sa.select(sa.cast(texts, sa.BigInteger)).scalar_subquery()))
-        return column.in_(sa.select(sa.func.json_each(listed).table_valued("value").c.value))
+            return self.one_of(column, sa.select(sa.cast(texts, column.type)))
+        return self.one_of(column, sa.select(sa.func.json_each(listed).table_valued("value").c.value))
+
+    def one_of(self, column: sa.Column[Any], few: sa.Select[Any]) -> sa.ColumnElement[bool]:
+        """Whether a column is one of the few values a query gives, which is run once.
+
+        As `IN (SELECT …)`, PostgreSQL may run it again for every row, as long as it takes the table for small.
+        """
+        return column == sa.any_(sa.func.array(few.scalar_subquery())) if self.is_postgresql else column.in_(few)
+
+    def given(self, name: str, columns: Mapping[str, sa.types.TypeEngine[Any]]) -> sa.FromClause:
+        """Rows that a run gives as one parameter (`rows`), however many they are, to select from.
+
+        One text of JSON costs this process a third of what as many arrays cost, and the server the same.
+        """
+        listed = sa.bindparam(name, type_=sa.Text(), required=True)
+        if self.is_postgresql:
+            typed = [sa.column(column, kind) for column, kind in columns.items()]
+            rows = sa.func.json_to_recordset(sa.cast(listed, postgresql.JSON())).table_valued(*typed)
+            return rows.render_derived(name=name, with_types=True)
+        each = sa.func.json_each(listed).table_valued("value")
+        members = [
+            sa.type_coerce(sa.func.json_extract(each.c.value, f"$.{column}"), kind).label(column)
+            for column, kind in columns.items()
+        ]
+        return sa.select(*members).select_from(each).subquery(name)
+
+    def rows(self, rows: Sequence[Any]) -> str:
+        """Rows for `given`, as mappings or dataclasses: text, numbers, truths, aware instants or JSON by column."""
+        if not self.is_postgresql:
+            rows = [
+                {name: _instant_text(value) if isinstance(value, datetime) else value for name, value in row.items()}
+                for row in rows
+            ]
+        return msgspec.json.encode(rows).decode()
 
     def order_of(self, instant: sa.Column[datetime]) -> sa.ColumnElement[Any]:
         """What sorts as an instant does, and costs less to read."""
@@ -176,3 +207,8 @@ class Dialect:
     def skip_locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
         """Lock the chosen rows and pass over those another transaction holds; SQLite has one writer anyway."""
         return query.with_for_update(skip_locked=True) if self.is_postgresql else query
+
+
+def _instant_text(moment: datetime) -> str:
+    """UTC text of fixed width; a tenth of the time `strftime` takes."""
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"

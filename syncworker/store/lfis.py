@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from syncworker.standard.values import Slug
+from syncworker.store.statements import Statement, named
 from syncworker.store.tables import call_budget, lfi, lfi_change
 
 if TYPE_CHECKING:
@@ -71,6 +72,18 @@ class Gate:
 
     closed_at: datetime | None
     until: datetime
+
+
+_CLOSED_GATES: Final = Statement(
+    lambda dialect: sa.select(lfi.c.slug, lfi.c.not_before).where(
+        lfi.c.tenant == named(lfi.c.tenant), lfi.c.not_before > dialect.now()
+    )
+)
+_GATES: Final = Statement(
+    lambda _: sa.select(lfi.c.slug, lfi.c.gate_closed_at, lfi.c.not_before).where(
+        lfi.c.tenant == named(lfi.c.tenant), lfi.c.not_before.is_not(None)
+    )
+)
 
 
 class LFIs:
@@ -184,18 +197,13 @@ class LFIs:
 
     async def gates(self) -> Mapping[Slug, datetime]:
         """The gates closed at this moment of database time, and until when."""
-        closed = sa.select(lfi.c.slug, lfi.c.not_before).where(
-            lfi.c.tenant == self._unit.tenant, lfi.c.not_before > self._unit.dialect.now()
-        )
-        return {Slug(row.slug): row.not_before for row in await self._unit.connection.execute(closed)}
+        answer = await _CLOSED_GATES.run(self._unit, tenant=self._unit.tenant)
+        return {Slug(slug): until for slug, until in answer.rows}
 
     async def gates_known(self) -> Mapping[Slug, Gate]:
         """Every LFI's gate as it was closed last, also those that are open again."""
-        query = sa.select(lfi.c.slug, lfi.c.gate_closed_at, lfi.c.not_before).where(
-            lfi.c.tenant == self._unit.tenant, lfi.c.not_before.is_not(None)
-        )
-        rows = await self._unit.connection.execute(query)
-        return {Slug(row.slug): Gate(row.gate_closed_at, row.not_before) for row in rows}
+        answer = await _GATES.run(self._unit, tenant=self._unit.tenant)
+        return {Slug(slug): Gate(closed_at, until) for slug, closed_at, until in answer.rows}
 
     async def reserve(
         self, slug: Slug, *, interval: timedelta, burst: timedelta, patience: timedelta, calls: int

@@ -24,7 +24,7 @@ from sqlalchemy.dialects import postgresql
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import AccountId, ConsentId
 from syncworker.store.bulk import COPY_FROM, insert_many, upsert_later, upsert_many
-from syncworker.store.consents import LIVE_ID
+from syncworker.store.consents import live_ids
 from syncworker.store.dialect import Dialect
 from syncworker.store.sealed import pack_raw, unpack_raw
 from syncworker.store.statements import Statement, Told, named, run_all
@@ -140,13 +140,13 @@ class PastRecord:
 
 
 GRANTED_TO_LIVE: Final = Statement(
-    lambda _: sa.select(account_grant.c.account_id).where(
+    lambda dialect: sa.select(account_grant.c.consent_id, account_grant.c.account_id).where(
         account_grant.c.tenant == named(account_grant.c.tenant),
-        account_grant.c.consent_id == LIVE_ID.scalar_subquery(),
+        dialect.one_of(account_grant.c.consent_id, live_ids(dialect)),
         account_grant.c.ended_at.is_(None),
     )
 )
-"""The accounts shown with the consent that `consents.LIVE` finds."""
+"""The accounts shown with the consents that `consents.LIVE` finds."""
 
 _GRANTED: Final = Statement(
     lambda _: sa.select(account_grant.c.account_id).where(

@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.bulk import insert_many
+from syncworker.store.dialect import Dialect
 from syncworker.store.statements import Statement, named
 from syncworker.store.tables import call, run
 
@@ -104,24 +104,42 @@ _ADD: Final = Statement(
 )
 
 
-def _calls(of_run: sa.ColumnElement[Any]) -> Any:
-    """All calls of a run in one statement, which looks the same however many they are."""
-    columns = (sa.bindparam(name, type_=postgresql.ARRAY(call.c[name].type), required=True) for name in _CALL)
-    those = sa.func.unnest(*columns).table_valued(*_CALL, with_ordinality="place").render_derived()
-    frame = (named(call.c.tenant, "of_tenant"), of_run)
-    found = sa.select(*frame, *(those.c[name] for name in _CALL)).order_by(those.c.place)
+def _typed(table: sa.Table, names: Sequence[str]) -> dict[str, Any]:
+    return {name: table.c[name].type for name in names}
+
+
+def _calls(dialect: Dialect) -> Any:
+    """Calls, however many, of one run or of none."""
+    those = dialect.given("calls", _typed(call, _CALL))
+    frame = (named(call.c.tenant, "of_tenant"), named(call.c.run_id, "of_run"))
+    found = sa.select(*frame, *(those.c[name] for name in _CALL))
     return sa.insert(call).from_select(("tenant", "run_id", *_CALL), found)
 
 
-def _whole_run() -> Any:
-    """A run and its calls in one statement."""
-    values = {name: named(run.c[name], f"run_{name}") for name in _RUN}
-    filed = sa.insert(run).values(tenant=named(run.c.tenant, "of_tenant"), **values).returning(run.c.id).cte("filed")
-    return _calls(sa.select(filed.c.id).scalar_subquery())
+def _whole_runs(dialect: Dialect) -> Any:
+    """Runs, however many, each with its calls; no two are of one connection (PostgreSQL)."""
+    tenant = named(run.c.tenant, "of_tenant")
+    those = sa.select(dialect.given("runs", {**_typed(run, _RUN), "made": sa.JSON()})).cte("those")
+    filed = (
+        sa.insert(run)
+        .from_select(("tenant", *_RUN), sa.select(tenant, *(those.c[name] for name in _RUN)))
+        .returning(run.c.id, run.c.connection_id)
+        .cte("filed")
+    )
+    made = sa.func.json_to_recordset(those.c.made).table_valued(
+        *(sa.column(name, kind) for name, kind in _typed(call, _CALL).items())
+    )
+    of_run = made.render_derived(name="made", with_types=True).lateral()
+    found = (
+        sa.select(tenant, filed.c.id, *(of_run.c[name] for name in _CALL))
+        .select_from(those.join(filed, filed.c.connection_id == those.c.connection_id).join(of_run, sa.true()))
+        .order_by(filed.c.id)
+    )
+    return sa.insert(call).from_select(("tenant", "run_id", *_CALL), found)
 
 
-_ADD_CALLS: Final = Statement(lambda _: _calls(named(call.c.run_id, "of_run")))
-_FILE: Final = Statement(lambda _: _whole_run())
+_ADD_CALLS: Final = Statement(_calls)
+_FILE: Final = Statement(_whole_runs)
 
 
 class Runs:
@@ -142,19 +160,27 @@ class Runs:
         Args:
             run_id: the run they were made for; `None` when it is none.
         """
-        if rows and self._unit.dialect.is_postgresql:
-            await _ADD_CALLS.run(self._unit, of_tenant=self._unit.tenant, of_run=run_id, **_columns(rows))
+        dialect = self._unit.dialect
+        if rows and dialect.is_postgresql:
+            calls = dialect.rows(list(rows))
+            await _ADD_CALLS.run(self._unit, of_tenant=self._unit.tenant, of_run=run_id, calls=calls)
         elif rows:
             values = [(self._unit.tenant, run_id, *(getattr(row, name) for name in _CALL)) for row in rows]
-            await insert_many(self._unit.connection, self._unit.dialect, call, ("tenant", "run_id", *_CALL), values)
+            await insert_many(self._unit.connection, dialect, call, ("tenant", "run_id", *_CALL), values)
 
-    async def file(self, row: RunRow, calls: Collection[CallRow]) -> None:
-        """File a run with the calls made for it; on PostgreSQL with the commit, so that it costs no trip of its own."""
-        if not self._unit.dialect.is_postgresql:
-            await self.add_calls(calls, run_id=await self.add(row))
-            return
-        facts = {f"run_{name}": value for name, value in _facts(row).items()}
-        self._unit.with_commit([(_FILE, {"of_tenant": self._unit.tenant, **facts, **_columns(calls)})])
+    async def file(self, those: Sequence[tuple[RunRow, Sequence[CallRow]]]) -> None:
+        """File runs with the calls made for them; on PostgreSQL with the commit, so that it costs no trip of its own.
+
+        Args:
+            those: no two of one connection.
+        """
+        dialect = self._unit.dialect
+        if not dialect.is_postgresql:
+            for row, calls in those:
+                await self.add_calls(calls, run_id=await self.add(row))
+        elif those:
+            runs = dialect.rows([{**_facts(row), "made": calls} for row, calls in those])
+            self._unit.with_commit([(_FILE, {"of_tenant": self._unit.tenant, "runs": runs})])
 
     async def latest(self, connection_id: ConsentId | None = None, *, limit: int = 50) -> list[RunRow]:
         """Runs, newest first."""
@@ -277,7 +303,3 @@ class Runs:
 
 def _facts(row: RunRow) -> dict[str, Any]:
     return {name: getattr(row, name) for name in _RUN} | {"steps": [dict(step) for step in row.steps]}
-
-
-def _columns(rows: Collection[CallRow]) -> dict[str, list[Any]]:
-    return {name: [getattr(row, name) for row in rows] for name in _CALL}

@@ -2,19 +2,19 @@
 
 A sync begins with the consent, its cursors, its grants and its token; a call with the consent and its token; a write
 with the consent locked and the claim held.  Each is a few small statements that belong together, and for a consent that
-turns out unchanged they are a good part of all it costs.
+turns out unchanged they are a good part of all it costs.  So they are asked for many at once where many are at hand.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from syncworker.errors import SealError, SettingsError
 from syncworker.standard.values import AccountId, ConsentId
 from syncworker.store import consents, cursors, records, tokens, work
-from syncworker.store.consents import StoredConsent
+from syncworker.store.consents import Standing, StoredConsent
 from syncworker.store.cursors import Cursor, Listing
-from syncworker.store.statements import NOW, Answer, run_all
+from syncworker.store.statements import NOW, run_all
 from syncworker.store.tokens import StoredToken
 from syncworker.store.work import Claim
 
@@ -52,18 +52,28 @@ class BeforeCall(NamedTuple):
     now: datetime
 
 
-async def before_sync(unit: "UnitOfWork", connection_id: ConsentId) -> BeforeSync:
-    """As `consents.live`, `cursors.of`, `records.granted`, `tokens.read` and `now` together."""
-    place = {"tenant": unit.tenant, "connection_id": connection_id}
+async def before_syncs(unit: "UnitOfWork", connection_ids: Sequence[ConsentId]) -> dict[ConsentId, BeforeSync]:
+    """As `consents.live`, `cursors.of`, `records.granted`, `tokens.read` and `now` together, of each connection."""
+    place = {"tenant": unit.tenant, "connection_ids": list(connection_ids)}
     statements = (consents.LIVE, cursors.OF, records.GRANTED_TO_LIVE, tokens.OF_LIVE)
-    consent, held, granted, token, now = await run_all(unit, [*((one, place) for one in statements), (NOW, {})])
-    return BeforeSync(
-        consent=consents.read_consent(consent),
-        cursors=cursors.read_cursors(held),
-        granted=frozenset(AccountId(name) for (name,) in granted.rows),
-        token=_opened(unit, token),
-        now=now.rows[0][0],
-    )
+    live, held, granted, sealed, now = await run_all(unit, [*((one, place) for one in statements), (NOW, {})])
+    by_connection = {one.connection_id: one for one in consents.read_consents(live)}
+    read = cursors.read_cursors(held)
+    grants: dict[str, list[AccountId]] = {}
+    for consent_id, account_id in granted.rows:
+        grants.setdefault(consent_id, []).append(AccountId(account_id))
+    opened = {one.consent_id: one for row in sealed.rows if (one := _opened(unit, row)) is not None}
+    found: dict[ConsentId, BeforeSync] = {}
+    for connection_id in connection_ids:
+        consent = by_connection.get(connection_id)
+        found[connection_id] = BeforeSync(
+            consent=consent,
+            cursors=read.get(connection_id, {}),
+            granted=frozenset(grants.get(consent.consent_id, ()) if consent else ()),
+            token=opened.get(consent.consent_id) if consent else None,
+            now=now.rows[0][0],
+        )
+    return found
 
 
 async def before_call(unit: "UnitOfWork", consent_id: ConsentId) -> BeforeCall:
@@ -77,21 +87,23 @@ async def before_call(unit: "UnitOfWork", consent_id: ConsentId) -> BeforeCall:
     return BeforeCall(consents.read_consent(consent), unit.tokens.opened(token), now.rows[0][0])
 
 
-async def before_write(
-    unit: "UnitOfWork", consent_id: ConsentId, claim: Claim
-) -> tuple[StoredConsent | None, bool, datetime]:
-    """The consent, locked until the transaction ends, then `work.holds`: in that order, as who files a status.
+async def before_writes(
+    unit: "UnitOfWork", those: Sequence[tuple[ConsentId, Claim]]
+) -> tuple[Mapping[ConsentId, Standing], frozenset[int], datetime]:
+    """Consents, locked until the transaction ends, then `work.holds`: in that order, as who files a status.
 
-    Comes with database time.
+    Returns:
+        How each consent stands that is there; the ids of the claims that hold; database time.
     """
-    place = {"tenant": unit.tenant, "consent_id": consent_id}
-    mine = {"tenant": unit.tenant, "id": claim.id, "gen": claim.gen}
-    now, consent, held = await run_all(unit, [(NOW, {}), (consents.GET_LOCKED, place), (work.HOLDS, mine)])
-    return consents.read_consent(consent), bool(held.rows), now.rows[0][0]
+    named = {"tenant": unit.tenant, "consent_ids": [consent_id for consent_id, _ in those]}
+    claims = unit.work.of_claims(claim for _, claim in those)
+    now, standing, held = await run_all(unit, [(NOW, {}), (consents.STANDING, named), (work.HOLDS, claims)])
+    by_id = {ConsentId(row[0]): Standing(**dict(zip(Standing.__slots__, row, strict=True))) for row in standing.rows}
+    return by_id, frozenset(work_id for (work_id,) in held.rows), now.rows[0][0]
 
 
-def _opened(unit: "UnitOfWork", answer: Answer) -> StoredToken | None:
+def _opened(unit: "UnitOfWork", row: Sequence[Any]) -> StoredToken | None:
     try:
-        return unit.tokens.opened(answer)
+        return unit.tokens.opened_row(row)
     except (SealError, SettingsError):
         return None

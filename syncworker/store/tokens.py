@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from syncworker.standard.values import ConsentId
-from syncworker.store.consents import LIVE_ID
+from syncworker.store.consents import live_ids
 from syncworker.store.dialect import Dialect
 from syncworker.store.statements import Answer, Statement, named, run_all
 from syncworker.store.tables import token
@@ -102,11 +102,11 @@ _ONE: Final = sa.select(token).where(
 READ: Final = Statement(lambda _: _ONE)
 READ_LOCKED: Final = Statement(lambda _: _ONE.with_for_update())
 OF_LIVE: Final = Statement(
-    lambda _: sa.select(token).where(
-        token.c.tenant == named(token.c.tenant), token.c.consent_id == LIVE_ID.scalar_subquery()
+    lambda dialect: sa.select(token).where(
+        token.c.tenant == named(token.c.tenant), dialect.one_of(token.c.consent_id, live_ids(dialect))
     )
 )
-"""The token of the consent that `consents.LIVE` finds."""
+"""The tokens of the consents that `consents.LIVE` finds."""
 
 
 @cache
@@ -176,12 +176,20 @@ class Tokens:
         return self.opened(answer)
 
     def opened(self, answer: Answer) -> StoredToken | None:
-        """What `READ`, `READ_LOCKED` or `OF_LIVE` gave.
+        """What `READ` or `READ_LOCKED` gave.
 
         Raises:
             SealError: a sealed column does not open.
         """
-        return self._stored(dict(zip(_WHOLE, answer.rows[0], strict=True))) if answer.rows else None
+        return self.opened_row(answer.rows[0]) if answer.rows else None
+
+    def opened_row(self, row: Sequence[Any]) -> StoredToken:
+        """One row of `OF_LIVE`.
+
+        Raises:
+            SealError: a sealed column does not open.
+        """
+        return self._stored(dict(zip(_WHOLE, row, strict=True)))
 
     async def exists(self, consent_id: ConsentId) -> bool:
         """Whether the consent has tokens; opens nothing."""

@@ -7,11 +7,11 @@ lease that runs out makes the row claimable again.  Only database time counts.
 The life of a row:  `schedule` → `claim` (dispatcher) → `take` (worker) → `extend` … → `finish`.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from functools import partial
+from functools import cache, partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -123,47 +123,121 @@ class WorkSummary:
     next_due: datetime | None = None
 
 
+_CLAIMS: Final[Mapping[str, Any]] = {"id": work.c.id.type, "gen": work.c.gen.type}
+"""What a statement is told of some claims (`Dialect.given`)."""
+
+
+def _current(those: sa.FromClause) -> tuple[sa.ColumnElement[bool], ...]:
+    """The rows whose newest claim is among those."""
+    return work.c.tenant == named(work.c.tenant, "of_tenant"), work.c.id == those.c.id, work.c.gen == those.c.gen
+
+
 def _holding(dialect: Dialect) -> sa.Select[Any]:
-    query = sa.select(work.c.id).where(
-        work.c.tenant == named(work.c.tenant), work.c.id == named(work.c.id), work.c.gen == named(work.c.gen)
-    )
+    query = sa.select(work.c.id).where(*_current(dialect.given("claims", _CLAIMS))).order_by(work.c.subject)
     if dialect.is_postgresql:
-        return query.with_for_update(key_share=True)  # not FOR SHARE: an `extend` behind two of those deadlocks
+        # not FOR SHARE: an `extend` behind two of those deadlocks
+        return query.with_for_update(of=work, key_share=True)
     return query
 
 
 HOLDS: Final = Statement(_holding)
+"""Which claims are their rows' newest, kept so until the transaction ends.
+
+Who holds several takes them in the order of their subjects, so that nobody waits for the other.
+"""
 
 
-def _finishing(dialect: Dialect, *, good: bool) -> Any:
-    now, gen, due = dialect.now(), named(work.c.gen, "claim_gen"), named(work.c.due_at, "due")
-    asked_since = sa.and_(work.c.asked_at.is_not(None), work.c.asked_gen >= gen)
-    scheduled_since = sa.and_(work.c.due_at > work.c.last_started_at, work.c.due_at < due)  # it was due when begun
-    values: dict[str, Any] = {
-        "lease_until": None,
-        "last_ended_at": now,
-        "last_outcome": named(work.c.last_outcome, "as_outcome"),
-        "last_error": named(work.c.last_error, "as_error"),
-        "crashes": 0,
-        "due_at": sa.case((sa.or_(asked_since, scheduled_since), work.c.due_at), else_=due),
-        "asked_at": sa.case((asked_since, work.c.asked_at), else_=None),
-    }
-    if good:
-        values |= {"attempts": 0, "last_good_at": now}
+def _taking(dialect: Dialect, lease: timedelta) -> Any:
+    now = dialect.now()
+    asked = sa.type_coerce(work.c.asked_at, sa.types.NullType())  # the value: see `_CLAIM`
     return (
         sa.update(work)
         .where(
-            work.c.tenant == named(work.c.tenant, "of_tenant"),
-            work.c.id == named(work.c.id, "claim_id"),
-            work.c.gen == gen,
-            work.c.lease_until.is_not(None),
+            *_current(dialect.given("claims", _CLAIMS)),
+            work.c.started_gen < work.c.gen,
+            work.c.parked_at.is_(None),
+            work.c.lease_until > now,
         )
-        .values(values)
+        .values(started_gen=work.c.gen, last_started_at=now, lease_until=dialect.after(lease))
+        .returning(work.c.id, work.c.kind, work.c.subject, work.c.lfi, work.c.gen, work.c.attempts, asked)
     )
 
 
-_FINISH_WELL: Final = Statement(partial(_finishing, good=True))
-_FINISH_BADLY: Final = Statement(partial(_finishing, good=False))
+def _extending(dialect: Dialect, lease: timedelta) -> Any:
+    return (
+        sa.update(work)
+        .where(*_current(dialect.given("claims", _CLAIMS)), work.c.lease_until.is_not(None))
+        .values(lease_until=dialect.after(lease))
+        .returning(work.c.id)
+    )
+
+
+def _freeing(dialect: Dialect, *, begun: bool) -> Any:
+    not_begun = [] if begun else [work.c.started_gen < work.c.gen]
+    return (
+        sa.update(work)
+        .where(*_current(dialect.given("claims", _CLAIMS)), work.c.lease_until.is_not(None), *not_begun)
+        .values(lease_until=None, attempts=sa.case((work.c.attempts > 0, work.c.attempts - 1), else_=0))
+    )
+
+
+@cache
+def _leasing(build: Callable[..., Any], lease: timedelta) -> Statement:
+    return Statement(partial(build, lease=lease))
+
+
+_FREE: Final = Statement(partial(_freeing, begun=True))
+_FREE_NOT_BEGUN: Final = Statement(partial(_freeing, begun=False))
+
+_ENDS: Final[Mapping[str, Any]] = {
+    **_CLAIMS,
+    "due_at": work.c.due_at.type,
+    "outcome": work.c.last_outcome.type,
+    "error": work.c.last_error.type,
+    "good": sa.Boolean(),
+}
+
+
+def _finishing(dialect: Dialect) -> Any:
+    now, ends = dialect.now(), dialect.given("ends", _ENDS)
+    asked_since = sa.and_(work.c.asked_at.is_not(None), work.c.asked_gen >= ends.c.gen)
+    scheduled_since = sa.and_(work.c.due_at > work.c.last_started_at, work.c.due_at < ends.c.due_at)  # due when begun
+    return (
+        sa.update(work)
+        .where(*_current(ends), work.c.lease_until.is_not(None))
+        .values(
+            lease_until=None,
+            last_ended_at=now,
+            last_outcome=ends.c.outcome,
+            last_error=ends.c.error,
+            crashes=0,
+            due_at=sa.case((sa.or_(asked_since, scheduled_since), work.c.due_at), else_=ends.c.due_at),
+            asked_at=sa.case((asked_since, work.c.asked_at), else_=None),
+            attempts=sa.case((ends.c.good, 0), else_=work.c.attempts),
+            last_good_at=sa.case((ends.c.good, now), else_=work.c.last_good_at),
+        )
+    )
+
+
+_FINISH: Final = Statement(_finishing)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """How a run of a claim ended.
+
+    Attributes:
+        due_at: when the subject is due next.
+        outcome: a constant word for what happened, at most 40 characters.
+        error: stable code of the error, if there was one.
+        good: resets `attempts`; `False` keeps them counted.
+    """
+
+    claim: Claim
+    due_at: datetime
+    outcome: str
+    error: str | None = None
+    good: bool
 
 
 class Work:
@@ -282,6 +356,7 @@ class Work:
         lease: timedelta = LEASE,
         crashes_max: int = CRASHES_MAX,
         user_refs: Collection[str] | None = None,
+        least: int = 1,
     ) -> list[Claim]:
         """Claim due rows, oldest first per LFI, as many as each LFI has free slots.  Commit before you publish them.
 
@@ -297,11 +372,13 @@ class Work:
             lease: how long the rows stay ours without an `extend`.
             crashes_max: two or more.
             user_refs: only rows of these customers; `None`: of everybody.
+            least: free slots an LFI must have, or all it has when those are fewer: nothing is claimed for it otherwise.
         """
         now = await self._unit.now()
         await self._park_crashed(kind, slots, now, crashes_max)
         lists = OpenClaims(self._unit, kind.value)
         free = await self._free_slots(lists, slots, now)
+        free = {slug: left for slug, left in free.items() if left >= min(least, slots[slug])}
         wanted = {slug: most if batch is None else min(most, batch) for slug, most in sorted(free.items())}
         claims = await self._claim_due(kind, wanted, now, lease, user_refs)
         claims += await self._claim_suspects(kind, free, now, lease, user_refs)
@@ -310,6 +387,15 @@ class Work:
             claimed.setdefault(claim.lfi, []).append(claim.id)
         await lists.add(claimed)
         return claims
+
+    async def waiting(self, places: Sequence[tuple[WorkKind, Slug]]) -> set[tuple[WorkKind, Slug]]:
+        """Those of some kinds at some LFIs of which a row may be claimed: due, not parked, no lease alive.
+
+        Costs a look into an index for each, where a claim costs a transaction.
+        """
+        those = self._unit.dialect.rows([{"kind": kind.value, "lfi": lfi} for kind, lfi in places])
+        found = await _WAITING.run(self._unit, of_tenant=self._unit.tenant, places=those)
+        return {(WorkKind(kind), Slug(lfi)) for kind, lfi in found.rows}
 
     async def claim_one(self, kind: WorkKind, subject: str, *, lease: timedelta = LEASE) -> Claim | None:
         """Claim one subject for this very process, due or not.
@@ -481,31 +567,16 @@ class Work:
         """`take` for a batch of hints `(id, gen)` in one statement; stale ones are left out, order is kept."""
         if not hints:
             return []
-        current = sa.or_(*(sa.and_(work.c.id == work_id, work.c.gen == gen) for work_id, gen in sorted(set(hints))))
-        now = self._unit.dialect.now()
-        taken = await self._execute(
-            sa.update(work)
-            .where(
-                work.c.tenant == self._unit.tenant,
-                current,
-                work.c.started_gen < work.c.gen,
-                work.c.parked_at.is_(None),
-                work.c.lease_until > now,
-            )
-            .values(started_gen=work.c.gen, last_started_at=now, lease_until=self._unit.dialect.after(lease))
-            .returning(*_CLAIM)
-        )
-        by_id = {row.id: _claim(row) for row in taken}
+        taken = await _leasing(_taking, lease).run(self._unit, of_tenant=self._unit.tenant, claims=self._named(hints))
+        by_id = {
+            work_id: Claim(work_id, WorkKind(kind), subject, Slug(lfi), gen, attempts, asked_at is not None)
+            for work_id, kind, subject, lfi, gen, attempts, asked_at in taken.rows
+        }
         return [by_id.pop(work_id) for work_id, _ in hints if work_id in by_id]
 
     async def extend(self, claim: Claim, *, lease: timedelta = LEASE) -> bool:
         """Move the lease's end to now + `lease`; `False` when a newer claim owns the row, or it has ended."""
-        extended = await self._execute(
-            sa.update(work)
-            .where(self._current(claim), work.c.lease_until.is_not(None))
-            .values(lease_until=self._unit.dialect.after(lease))
-        )
-        return extended.rowcount == 1
+        return bool(await self.extend_many([claim], lease=lease))
 
     async def extend_many(self, claims: Sequence[Claim], *, lease: timedelta = LEASE) -> set[int]:
         """`extend` for many claims in one statement.
@@ -515,22 +586,20 @@ class Work:
         """
         if not claims:
             return set()
-        current = sa.or_(*(sa.and_(work.c.id == claim.id, work.c.gen == claim.gen) for claim in claims))
-        extended = await self._execute(
-            sa.update(work)
-            .where(work.c.tenant == self._unit.tenant, current, work.c.lease_until.is_not(None))
-            .values(lease_until=self._unit.dialect.after(lease))
-            .returning(work.c.id)
-        )
-        return {row.id for row in extended}
+        those = self.of_claims(claims)
+        _, extended = await run_all(self._unit, [(HOLDS, those), (_leasing(_extending, lease), those)])
+        return {work_id for (work_id,) in extended.rows}
 
     async def holds(self, claim: Claim) -> bool:
         """Whether the claim is the row's newest; until this transaction ends, nobody can claim it anew.
 
         Call it inside the transaction that writes fetched data: an older generation writes nothing.
         """
-        answer = await HOLDS.run(self._unit, tenant=self._unit.tenant, id=claim.id, gen=claim.gen)
-        return bool(answer.rows)
+        return bool((await HOLDS.run(self._unit, **self.of_claims([claim]))).rows)
+
+    def of_claims(self, claims: Iterable[Claim]) -> dict[str, Any]:
+        """What `HOLDS` is told of some claims."""
+        return {"of_tenant": self._unit.tenant, "claims": self._named([(claim.id, claim.gen) for claim in claims])}
 
     async def finish(
         self, claim: Claim, *, due_at: datetime, outcome: str, error: str | None = None, good: bool
@@ -541,28 +610,29 @@ class Work:
         for a successor's first sync, it is due then.
 
         Args:
-            due_at: when the subject is due next.
-            outcome: a constant word for what happened, at most 40 characters.
-            error: stable code of the error, if there was one.
-            good: resets `attempts`; `False` keeps them counted.
+            due_at, outcome, error, good: as in `End`.
 
         Returns:
             `False` when a newer claim owns the row: nothing was changed.
         """
-        told = self.finishing(claim, due_at=due_at, outcome=outcome, error=error, good=good)
-        (ended,) = await run_all(self._unit, [told])
+        end = End(claim=claim, due_at=due_at, outcome=outcome, error=error, good=good)
+        (ended,) = await run_all(self._unit, [self.finishing([end])])
         return ended.rowcount == 1
 
-    def finishing(self, claim: Claim, *, due_at: datetime, outcome: str, error: str | None = None, good: bool) -> Told:
-        """`finish`, to be sent with others."""
-        return _FINISH_WELL if good else _FINISH_BADLY, {
-            "of_tenant": self._unit.tenant,
-            "claim_id": claim.id,
-            "claim_gen": claim.gen,
-            "due": due_at,
-            "as_outcome": outcome,
-            "as_error": error,
-        }
+    def finishing(self, ends: Sequence[End]) -> Told:
+        """`finish` for many, to be sent with others.  Who ends several holds them (`HOLDS`)."""
+        rows = [
+            {
+                "id": end.claim.id,
+                "gen": end.claim.gen,
+                "due_at": end.due_at,
+                "outcome": end.outcome,
+                "error": end.error,
+                "good": end.good,
+            }
+            for end in ends
+        ]
+        return _FINISH, {"of_tenant": self._unit.tenant, "ends": self._unit.dialect.rows(rows)}
 
     async def give_back(self, claims: Sequence[Claim]) -> int:
         """Free claims a worker began and will not end (shutdown): due at once, nothing counted.
@@ -570,22 +640,20 @@ class Work:
         Returns:
             How many were still ours.
         """
-        return await self._free([(claim.id, claim.gen) for claim in claims])
+        return await self._free(_FREE, [(claim.id, claim.gen) for claim in claims])
 
     async def give_back_hints(self, hints: Sequence[tuple[int, int]]) -> int:
         """Free claims `(id, gen)` that no worker began (no free thread, broker away); those begun are left alone."""
-        return await self._free(hints, work.c.started_gen < work.c.gen)
+        return await self._free(_FREE_NOT_BEGUN, hints)
 
-    async def _free(self, hints: Sequence[tuple[int, int]], *also: sa.ColumnElement[bool]) -> int:
+    async def _free(self, statement: Statement, hints: Sequence[tuple[int, int]]) -> int:
         if not hints:
             return 0
-        current = sa.or_(*(sa.and_(work.c.id == work_id, work.c.gen == gen) for work_id, gen in hints))
-        freed = await self._execute(
-            sa.update(work)
-            .where(work.c.tenant == self._unit.tenant, current, work.c.lease_until.is_not(None), *also)
-            .values(lease_until=None, attempts=sa.case((work.c.attempts > 0, work.c.attempts - 1), else_=0))
-        )
-        return freed.rowcount
+        those = {"of_tenant": self._unit.tenant, "claims": self._named(hints)}
+        return (await run_all(self._unit, [(HOLDS, those), (statement, those)]))[1].rowcount
+
+    def _named(self, hints: Sequence[tuple[int, int]]) -> str:
+        return self._unit.dialect.rows([{"id": work_id, "gen": gen} for work_id, gen in sorted(set(hints))])
 
     # -- what people ask ---------------------------------------------------------------------------------------------
 
@@ -667,13 +735,11 @@ class Work:
             name: host and process, at most 128 characters.
             kind: `worker` or `beat`.
         """
-        now = self._unit.dialect.now()
-        fresh = self._unit.dialect.insert(worker).values(name=name, kind=kind, started_at=now, progress_at=now)
-        await self._unit.connection.execute(
-            fresh.on_conflict_do_update(
-                index_elements=["name"], set_={"kind": fresh.excluded.kind, "progress_at": fresh.excluded.progress_at}
-            )
-        )
+        await run_all(self._unit, [self.beating(name, kind)])
+
+    def beating(self, name: str, kind: str) -> Told:
+        """`beat`, to be sent with others."""
+        return _BEAT, {"name": name, "kind": kind}
 
     async def alive(self, kind: str, within: timedelta) -> int:
         """How many processes of a kind made progress within that time."""
@@ -693,9 +759,6 @@ class Work:
 
     def _is(self, kind: WorkKind, subject: str) -> sa.ColumnElement[bool]:
         return sa.and_(work.c.tenant == self._unit.tenant, work.c.kind == kind.value, work.c.subject == subject)
-
-    def _current(self, claim: Claim) -> sa.ColumnElement[bool]:
-        return sa.and_(work.c.tenant == self._unit.tenant, work.c.id == claim.id, work.c.gen == claim.gen)
 
     async def _execute(self, statement: Any) -> sa.CursorResult[Any]:
         result: sa.CursorResult[Any] = await self._unit.connection.execute(statement)
@@ -774,6 +837,35 @@ def _claiming_due(dialect: Dialect, *also: sa.ColumnElement[bool]) -> Any:
 
 
 _CLAIM_DUE: Final = Statement(_claiming_due)
+
+
+def _waiting(dialect: Dialect) -> sa.Select[Any]:
+    places, now = dialect.given("places", {name: work.c[name].type for name in ("kind", "lfi")}), dialect.now()
+    one = sa.select(work.c.id).where(
+        work.c.tenant == named(work.c.tenant, "of_tenant"),
+        work.c.lfi == places.c.lfi,
+        work.c.kind == places.c.kind,
+        work.c.parked_at.is_(None),
+        work.c.due_at <= now,
+        sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= now),
+    )
+    return sa.select(places.c.kind, places.c.lfi).where(one.exists())
+
+
+_WAITING: Final = Statement(_waiting)
+
+
+def _beating(dialect: Dialect) -> Any:
+    now = dialect.now()
+    fresh = dialect.insert(worker).values(
+        name=named(worker.c.name), kind=named(worker.c.kind), started_at=now, progress_at=now
+    )
+    return fresh.on_conflict_do_update(
+        index_elements=["name"], set_={"kind": fresh.excluded.kind, "progress_at": fresh.excluded.progress_at}
+    )
+
+
+_BEAT: Final = Statement(_beating)
 
 _DUE_THEN_ID: Final = itemgetter(5, 0)
 """Of a row that `_claiming_due` returns."""

@@ -11,13 +11,14 @@ from datetime import UTC, date, datetime, time
 from typing import Final
 
 from syncworker.consents.renewal import accounts_compared
-from syncworker.errors import ConsentNotUsableError, LeaseLostError, StandardViolationError
+from syncworker.errors import ConsentNotUsableError, LeaseLostError, StandardViolationError, SyncWorkerError
 from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.values import ConsentId, local_date
 from syncworker.store.changes import Op, RowChange
+from syncworker.store.consents import Standing
 from syncworker.store.cursors import Covered, Cursor, Listing, extended
 from syncworker.store.records import Ended, Held, Record, Wanted, WantedKeys
-from syncworker.store.situations import before_write
+from syncworker.store.situations import before_writes
 from syncworker.store.statements import Told, run_all
 from syncworker.store.tables import RECORD_TABLES, typed_columns
 from syncworker.store.unit_of_work import UnitOfWork
@@ -154,13 +155,25 @@ async def guard(unit: UnitOfWork, scope: Scope) -> datetime:
         LeaseLostError: a newer claim owns the work.
         ConsentNotUsableError: the consent is no longer callable.
     """
-    consent, held, now = await before_write(unit, scope.consent_id, scope.claim)
-    if not held:
-        raise LeaseLostError("a newer claim owns this sync")
+    (fault,), now = await guards(unit, [scope])
+    if fault is not None:
+        raise fault
+    return now
+
+
+async def guards(unit: UnitOfWork, scopes: Sequence[Scope]) -> tuple[list[SyncWorkerError | None], datetime]:
+    """`guard` for many at once: for each the error, or `None`; and database time."""
+    standing, held, now = await before_writes(unit, [(scope.consent_id, scope.claim) for scope in scopes])
+    return [_fault(scope, standing.get(scope.consent_id), held, now) for scope in scopes], now
+
+
+def _fault(scope: Scope, consent: Standing | None, held: Collection[int], now: datetime) -> SyncWorkerError | None:
+    if scope.claim.id not in held:
+        return LeaseLostError("a newer claim owns this sync")
     if consent is None or not consent.callable_at(now):
         status = "erased" if consent is None else consent.status
-        raise ConsentNotUsableError(f"consent is {status}", consent_id=scope.consent_id, cause=status)
-    return now
+        return ConsentNotUsableError(f"consent is {status}", consent_id=scope.consent_id, cause=status)
+    return None
 
 
 async def apply(

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Final
 
 import structlog
@@ -21,17 +22,30 @@ from syncworker.standard.consents import Status
 from syncworker.standard.resources import permitted
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.consents import StoredConsent
-from syncworker.store.situations import BeforeCall
+from syncworker.store.grouped import Grouped
+from syncworker.store.situations import BeforeCall, BeforeSync, before_syncs
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim
 from syncworker.sync.reports import BatchReport, RunOutcome, RunReport
-from syncworker.sync.run import ConsentRun, Gates, Situation, SyncSettings, resting_until, situation
+from syncworker.sync.run import ConsentRun, Ends, Gates, SyncSettings, end_all, resting_until
 
 Hint = tuple[int, int]
 """A message's mention of a claim: `work.id`, `gen`."""
 
 WRITERS: Final = 4
 """Consents of an LFI in work beyond its connections: those whose data is being written need none."""
+
+AHEAD: Final = 16
+"""Consents of a batch about which what must be known is read in one trip."""
+
+AHEAD_S: Final = 2.0
+"""How old that may be when a run begins; then it is read anew."""
+
+ENDS: Final = 32
+"""Runs without news that may end in one transaction."""
+
+ENDS_S: Final = 0.2
+"""How long such an end waits for others, while other runs are under way here."""
 
 RENEWALS: Final = 3
 """How often a lease is renewed within its length."""
@@ -73,6 +87,10 @@ class Engine:
         self._settings = settings
         self._gates = Gates()
         self._places: dict[tuple[Slug, int], asyncio.Semaphore] = {}
+        self._under_way = 0
+        self._ends: Ends = Grouped(
+            parts.store, end_all, most=ENDS, patience=ENDS_S, company=lambda: self._under_way > 0
+        )
         self._lease = timedelta(seconds=settings.lease_s)
 
     async def sync_batch(self, hints: Sequence[Hint]) -> BatchReport:
@@ -90,10 +108,11 @@ class Engine:
 
         claims = await self._parts.store.atomically(take)
         slots = asyncio.Semaphore(self._settings.consents_at_once)
+        ahead = _Ahead(self._parts.store, [ConsentId(claim.subject) for claim in claims])
         lost: set[int] = set()
 
         running = {
-            claim.id: asyncio.create_task(self._outlived(claim, lost, slots), name=f"sync {claim.id}")
+            claim.id: asyncio.create_task(self._outlived(claim, lost, slots, ahead), name=f"sync {claim.id}")
             for claim in claims
         }
         renewing = asyncio.create_task(self._renew(claims, running, lost), name="renew leases")
@@ -109,19 +128,16 @@ class Engine:
         await self._give_back([claim for claim, report in zip(claims, runs, strict=True) if report is None])
         return BatchReport(stale=len(hints) - len(claims), runs=begun, given_back=len(runs) - len(begun))
 
-    async def sync_consent(self, claim: Claim, *, full: bool = False) -> RunReport:
-        """Sync the connection of a claim that was taken, with its live consent, and end the claim.
+    async def _begun(self, claim: Claim, known: BeforeSync) -> ConsentRun | RunReport:
+        """Read what a connection's live consent opens, of a claim that was taken; write it, unless nothing is new.
 
-        Args:
-            full: look at every item again, as if no page were known.
+        Returns:
+            A run that only has to end, or the report of one that did.
 
         Raises:
             SetupError: the LFI is not set up.
             StoreUnavailableError: the database is away.
         """
-        connection_id = ConsentId(claim.subject)
-        async with self._parts.store.looking() as unit:
-            known = await situation(unit, connection_id)
         consent = known.consent
         seen = BeforeCall(consent, known.token, known.now) if known.token is not None else None
         if consent is not None and _to_be_asked(consent, now=known.now):
@@ -147,27 +163,29 @@ class Engine:
             gates=self._gates,
             stopping=self._parts.stopping,
             settings=self._settings,
-            full=full,
         )
-        report = await run.run()
-        log.info(
-            "consent synced",
-            lfi=report.lfi,
-            consent_id=report.consent_id,
-            outcome=report.outcome.value,
-            error=report.error,
-            calls=report.calls,
-            added=report.total("added"),
-            modified=report.total("modified"),
-            removed=report.total("removed"),
-        )
-        return report
+        await run.read()
+        return run if run.unchanged else _told(await run.write())
 
-    async def _outlived(self, claim: Claim, lost: set[int], slots: asyncio.Semaphore) -> RunReport | None:
+    async def _synced(self, claim: Claim, slots: asyncio.Semaphore, ahead: "_Ahead") -> RunReport | None:
+        """One claim's run.  `None`: the process stopped before it began."""
+        async with slots, await self._places_at(claim.lfi):
+            if self._parts.stopping.is_set():
+                return None
+            self._under_way += 1
+            try:
+                begun = await self._begun(claim, await ahead.of(ConsentId(claim.subject)))
+            finally:
+                self._under_way -= 1
+        # holds no pages any more, so it needs no place
+        return _told(await begun.end(self._ends)) if isinstance(begun, ConsentRun) else begun
+
+    async def _outlived(
+        self, claim: Claim, lost: set[int], slots: asyncio.Semaphore, ahead: "_Ahead"
+    ) -> RunReport | None:
         """One claim's run; whatever goes wrong in it stays its own.  `None`: the process stopped before it began."""
         try:
-            async with slots, await self._places_at(claim.lfi):
-                return None if self._parts.stopping.is_set() else await self.sync_consent(claim)
+            return await self._synced(claim, slots, ahead)
         except asyncio.CancelledError:
             if claim.id not in lost:
                 raise
@@ -228,7 +246,7 @@ class Engine:
             log.warning("sync not ended", connection_id=claim.subject, lfi=claim.lfi, error=fault.code)
             return report
 
-    async def _not_callable(self, claim: Claim, consent: StoredConsent | None, known: Situation) -> RunReport:
+    async def _not_callable(self, claim: Claim, consent: StoredConsent | None, known: BeforeSync) -> RunReport:
         """End the claim of a connection that may not be called now; nobody was asked for data."""
         status = consent.status if consent is not None else None
         report = RunReport(
@@ -278,6 +296,56 @@ class Engine:
                 if claim.id not in kept and not running[claim.id].done():
                     lost.add(claim.id)
                     running[claim.id].cancel()
+
+
+class _Ahead:
+    """Reads what the runs of a batch must know before they begin: of the next few in one trip."""
+
+    def __init__(self, store: Store, connection_ids: Sequence[ConsentId]) -> None:
+        """Reads nothing yet.
+
+        Args:
+            connection_ids: in the order in which their runs begin.
+        """
+        self._store = store
+        self._next = dict.fromkeys(connection_ids)
+        self._known: dict[ConsentId, BeforeSync] = {}
+        self._until = 0.0
+        self._reading = asyncio.Lock()
+
+    async def of(self, connection_id: ConsentId) -> BeforeSync:
+        """Of one connection, at most `AHEAD_S` old.
+
+        Raises:
+            StoreUnavailableError: the database is away.
+        """
+        async with self._reading:
+            loop = asyncio.get_running_loop()
+            if connection_id not in self._known or loop.time() > self._until:
+                self._next.pop(connection_id, None)
+                those = [connection_id, *self._known, *islice(self._next, AHEAD)][:AHEAD]
+                self._until = loop.time() + AHEAD_S
+                async with self._store.looking() as unit:
+                    self._known = await before_syncs(unit, list(dict.fromkeys(those)))
+                for one in those:
+                    self._next.pop(one, None)
+            return self._known.pop(connection_id)
+
+
+def _told(report: RunReport) -> RunReport:
+    """The same, noted in the log."""
+    log.info(
+        "consent synced",
+        lfi=report.lfi,
+        consent_id=report.consent_id,
+        outcome=report.outcome.value,
+        error=report.error,
+        calls=report.calls,
+        added=report.total("added"),
+        modified=report.total("modified"),
+        removed=report.total("removed"),
+    )
+    return report
 
 
 def _to_be_asked(consent: StoredConsent, *, now: datetime) -> bool:

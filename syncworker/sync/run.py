@@ -44,17 +44,16 @@ from syncworker.lfi.api import TokenSource
 from syncworker.lfi.transport import Call
 from syncworker.standard.consents import TERMINAL
 from syncworker.standard.resources import Resource, ResourceName
-from syncworker.standard.values import AccountId, ConsentId
+from syncworker.standard.values import ConsentId
 from syncworker.store.consents import StoredConsent
-from syncworker.store.cursors import Attempt, Cursor, Listing
+from syncworker.store.cursors import Attempt, Checked, Cursor, Listing
+from syncworker.store.grouped import Grouped
 from syncworker.store.runs import CallRow, RunRow
-from syncworker.store.situations import before_sync
-from syncworker.store.statements import Told
-from syncworker.store.tokens import StoredToken
+from syncworker.store.situations import BeforeSync
 from syncworker.store.unit_of_work import Store, UnitOfWork
-from syncworker.store.work import Claim
+from syncworker.store.work import Claim, End
 from syncworker.sync import pages as footprint
-from syncworker.sync.apply import Scope, Showing, apply, foreseen, guard, keep_grants, show
+from syncworker.sync.apply import Scope, Showing, apply, foreseen, guard, guards, keep_grants, show
 from syncworker.sync.fetch import Reader, Walk, fetch
 from syncworker.sync.plan import ConsentLimits, PlanSettings, Step, next_slice, plan
 from syncworker.sync.refusals import ABSENT, TRANSIENT, TRUNCATED, Refusal, refusal
@@ -130,26 +129,67 @@ class Gates:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
-    """What we know before the first call of a run.
+class Ending:
+    """What the end of a run writes beside its rows.
 
     Attributes:
-        consent: `None` when the connection has none.
-        granted: accounts the consent showed so far.
-        token: of the consent; `None`: its source has to look by itself.
+        checked: listings that showed nothing new.
+        received: the LFI showed something.
+        stop: why the run ended early.
     """
 
-    consent: StoredConsent | None
-    cursors: Mapping[Listing, Cursor]
-    granted: frozenset[AccountId]
-    now: datetime
-    token: StoredToken | None = None
+    claim: Claim
+    report: RunReport
+    calls: Sequence[CallRow]
+    checked: Sequence[Checked]
+    received: bool
+    stop: SyncWorkerError | None
 
 
-async def situation(unit: UnitOfWork, connection_id: ConsentId) -> Situation:
-    """Read it, in one trip."""
-    consent, cursors, granted, token, now = await before_sync(unit, connection_id)
-    return Situation(consent=consent, cursors=cursors, granted=granted, now=now, token=token)
+Ends = Grouped["ConsentRun", RunReport | SyncWorkerError]
+"""Ends runs that are `unchanged`, many in one transaction."""
+
+
+async def end_all(unit: UnitOfWork, runs: Sequence["ConsentRun"]) -> list[RunReport | SyncWorkerError]:
+    """End runs that have nothing to write but their ends.
+
+    Returns:
+        For each its report, or why it may no longer write: then nothing of it is written.
+    """
+    faults, now = await guards(unit, [run.scope for run in runs])
+    ended = [
+        run.ending(run.reports, now=now) if fault is None else fault for run, fault in zip(runs, faults, strict=True)
+    ]
+    await _end(unit, [one for one in ended if isinstance(one, Ending)], now=now)
+    return [one.report if isinstance(one, Ending) else one for one in ended]
+
+
+async def _end(unit: UnitOfWork, endings: Sequence[Ending], *, now: datetime) -> None:
+    """File runs and their calls, and end their claims: what can, with the commit."""
+    checked = [one for ending in endings for one in ending.checked]
+    received = [ending.report.connection_id for ending in endings if ending.received]
+    if checked:
+        unit.with_commit([unit.cursors.checking(checked, at=now, outcome=StepOutcome.UNCHANGED.value)])
+    if received:
+        unit.with_commit([unit.consents.receiving(received, at=now)])
+    await unit.runs.file([(_run_row(ending.report), ending.calls) for ending in endings])
+    for ending in endings:
+        if isinstance(ending.stop, LFIRateLimitedError) and not isinstance(ending.stop, GateClosedError):
+            await unit.lfis.close_gate(ending.report.lfi, until=ending.report.due_at)
+    await unit.work.give_back([ending.claim for ending in endings if isinstance(ending.stop, StoppingError)])
+    ends = [
+        End(
+            claim=ending.claim,
+            due_at=ending.report.due_at,
+            outcome=ending.report.outcome.value,
+            error=ending.report.error,
+            good=ending.report.good,
+        )
+        for ending in endings
+        if not isinstance(ending.stop, StoppingError)
+    ]
+    if ends:
+        unit.with_commit([unit.work.finishing(ends)])
 
 
 class ConsentRun:
@@ -167,7 +207,7 @@ class ConsentRun:
         store: Store,
         claim: Claim,
         consent: StoredConsent,
-        known: Situation,
+        known: BeforeSync,
         *,
         reader: Reader,
         token: TokenSource,
@@ -190,7 +230,7 @@ class ConsentRun:
         self._gates = gates
         self._settings = settings
         self._full = full
-        self._scope = Scope(
+        self.scope = Scope(
             connection_id=consent.connection_id,
             consent_id=consent.consent_id,
             claim=claim,
@@ -213,12 +253,8 @@ class ConsentRun:
         self._broken_slices: dict[Listing, StepReport] = {}
         self._backfill_due: dict[Listing, datetime] = {}
 
-    async def run(self) -> RunReport:
-        """Walk what is due and write what came.
-
-        Raises:
-            StoreUnavailableError: the database is away: nothing more is written, the lease runs out by itself.
-        """
+    async def read(self) -> None:
+        """Walk what is due; much of what came may be written on the way."""
         enough = asyncio.get_running_loop().time() + self._settings.consent_deadline_s * BACKFILL_SHARE
         try:
             async with asyncio.timeout(self._settings.consent_deadline_s):
@@ -227,11 +263,42 @@ class ConsentRun:
         except TimeoutError:
             if not self._slices:  # otherwise the next run goes on where this one came to
                 self._stop = self._stop or DeadlineError("the consent's run took longer than it may")
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether all was walked and nothing is left to write but that it was."""
+        news = self._accounts_seen is not None and not self._accounts_seen <= self._known.granted
+        return self._stop is None and not (self._showings or self._broken or self._broken_slices or news)
+
+    @property
+    def reports(self) -> Sequence[StepReport]:
+        """Of what was written so far, and of what showed nothing new."""
+        return [*self._reports, *self._unchanged]
+
+    async def write(self) -> RunReport:
+        """Write what came, and end the run.
+
+        Raises:
+            StoreUnavailableError: the database is away: nothing more is written, the lease runs out by itself.
+        """
         try:
             return await self._store.atomically(self._finish, bulk=True)
         except (ConsentNotUsableError, LeaseLostError) as error:
-            self._stop = error
-            return await self._store.atomically(self._file)
+            return await self._refused(error)
+
+    async def end(self, ends: Ends) -> RunReport:
+        """End an `unchanged` run, together with others.
+
+        Raises:
+            StoreUnavailableError: as `write`.
+        """
+        ended = await ends.add(self)
+        return ended if isinstance(ended, RunReport) else await self._refused(ended)
+
+    async def _refused(self, error: SyncWorkerError) -> RunReport:
+        """The end of a run that may write no data any more."""
+        self._stop = error
+        return await self._store.atomically(self._file)
 
     # -- walk --------------------------------------------------------------------------------------------------------
 
@@ -412,7 +479,7 @@ class ConsentRun:
             return
         await self._flush()
         async with self._store.reading() as unit:
-            cursors = await unit.cursors.of(self._scope.connection_id)
+            cursors = await unit.cursors.of(self.scope.connection_id)
         while self._stop is None:
             begun = self._slices
             for resource, listing in listings:
@@ -468,18 +535,18 @@ class ConsentRun:
             wait = attempt.due_at
 
         async def write(unit: UnitOfWork) -> tuple[tuple[StepReport, ...], Mapping[Listing, Cursor]]:
-            now = await guard(unit, self._scope)
-            held = await unit.cursors.of(self._scope.connection_id)
+            now = await guard(unit, self.scope)
+            held = await unit.cursors.of(self.scope.connection_id)
             due = {step.listing: held[step.listing].due_at}
             reports: tuple[StepReport, ...] = ()
             if shown is not None and (walk.error is None or walk.pages):
-                reports = await apply(unit, self._scope, [shown], held, due=due, now=now)
+                reports = await apply(unit, self.scope, [shown], held, due=due, now=now)
                 await unit.send()
             if wait is not None:
                 await unit.cursors.delay_backfill(
-                    self._scope.connection_id, step.listing, until=wait, gen=self._claim.gen
+                    self.scope.connection_id, step.listing, until=wait, gen=self._claim.gen
                 )
-            return reports, await unit.cursors.of(self._scope.connection_id)
+            return reports, await unit.cursors.of(self.scope.connection_id)
 
         try:
             reports, cursors = await self._store.atomically(write, bulk=True)
@@ -500,7 +567,7 @@ class ConsentRun:
                 return
 
             async def step(unit: UnitOfWork) -> tuple[StepReport, ...]:
-                now = await guard(unit, self._scope)
+                now = await guard(unit, self.scope)
                 return await self._apply(unit, showings, now=now)
 
             try:
@@ -516,22 +583,16 @@ class ConsentRun:
 
     async def _finish(self, unit: UnitOfWork) -> RunReport:
         """The end of a run whose claim still stands: everything, in one transaction."""
-        now = await guard(unit, self._scope)
-        reports = [*self._reports, *await self._apply(unit, self._showings, now=now), *self._unchanged]
-        ends = unit.cursors.checking(
-            self._scope.connection_id,
-            [Listing(one.account_id, one.resource) for one in self._unchanged],
-            at=now,
-            due={one.resource: one.due_at for one in self._unchanged if one.due_at},
-            outcome=StepOutcome.UNCHANGED.value,
-            gen=self._claim.gen,
-        )
+        now = await guard(unit, self.scope)
+        written = await self._apply(unit, self._showings, now=now)
         if self._accounts_seen and self._accounts_seen - self._known.granted:
             complete = any(one.resource is ResourceName.ACCOUNTS for one in self._unchanged)
-            await keep_grants(unit, self._scope, self._accounts_seen, complete=complete, now=now)
-        if any(report.pages for report in reports):
-            ends.append(unit.consents.receiving(self._scope.connection_id, at=now))
-        return await self._close(unit, self._whole(reports), now=now, held=True, ends=ends)
+            await keep_grants(unit, self.scope, self._accounts_seen, complete=complete, now=now)
+        attempts = [attempt for _, attempt in self._broken.values() if attempt is not None]
+        await unit.cursors.attempted(self.scope.connection_id, attempts, gen=self._claim.gen)
+        ending = self.ending([*self._reports, *written, *self._unchanged], now=now)
+        await _end(unit, [ending], now=now)
+        return ending.report
 
     async def _file(self, unit: UnitOfWork) -> RunReport:
         """The end of a run that may no longer write data: only that it was, and what it cost.
@@ -547,10 +608,12 @@ class ConsentRun:
             ),
             *(replace(one, outcome=StepOutcome.SKIPPED, due_at=None) for one in self._unchanged),
         ]
-        held = await unit.work.holds(self._claim)
-        return await self._close(unit, self._whole(reports), now=await unit.now(), held=held)
+        held, now = await unit.work.holds(self._claim), await unit.now()
+        ending = self.ending(reports, now=now, noted=False, lost=not held)
+        await _end(unit, [ending], now=now)
+        return ending.report
 
-    def _whole(self, reports: list[StepReport]) -> list[StepReport]:
+    def _whole(self, reports: Sequence[StepReport]) -> list[StepReport]:
         """One report a listing: a walk that broke off keeps the counts of the records it brought."""
         by_listing: dict[Listing, StepReport] = {}
         for one in reports:
@@ -568,47 +631,60 @@ class ConsentRun:
 
     async def _apply(self, unit: UnitOfWork, showings: list[Showing], *, now: datetime) -> tuple[StepReport, ...]:
         due = {shown.listing: self._due(shown.walk.step) for shown in showings}
-        return await apply(unit, self._scope, showings, self._known.cursors, due=due, now=now)
+        return await apply(unit, self.scope, showings, self._known.cursors, due=due, now=now)
 
-    async def _close(
-        self, unit: UnitOfWork, reports: list[StepReport], *, now: datetime, held: bool, ends: Sequence[Told] = ()
-    ) -> RunReport:
-        """File the run and its calls, and end the claim.
+    def _report(self, reports: Sequence[StepReport], *, now: datetime, lost: bool = False) -> RunReport:
+        """What the run says at its end.
 
         Args:
-            held: whether the claim is ours until the transaction ends.
-            ends: what else is written; it travels with the run and the commit.
+            lost: the claim is not ours any more.
         """
-        if held:
-            attempts = [attempt for _, attempt in self._broken.values() if attempt is not None]
-            await unit.cursors.attempted(self._scope.connection_id, attempts, gen=self._claim.gen)
-        outcome = run_outcome(reports, stopped=self._stop is not None) if held else RunOutcome.LEASE_LOST
-        failed = (report.error for report in reports if report.error and report.outcome is not StepOutcome.ABSENT)
-        report = RunReport(
-            connection_id=self._scope.connection_id,
-            consent_id=self._scope.consent_id,
+        steps = self._whole(reports)
+        outcome = RunOutcome.LEASE_LOST if lost else run_outcome(steps, stopped=self._stop is not None)
+        failed = (step.error for step in steps if step.error and step.outcome is not StepOutcome.ABSENT)
+        return RunReport(
+            connection_id=self.scope.connection_id,
+            consent_id=self.scope.consent_id,
             lfi=self._consent.lfi,
             gen=self._claim.gen,
             started_at=self._known.now,
             ended_at=now,
             outcome=outcome,
             error=_code(self._stop) if self._stop is not None else next(failed, None),
-            due_at=self._next_due(reports, now=now),
+            due_at=self._next_due(steps, now=now),
             calls=len(self._calls),
-            steps=tuple(reports),
+            steps=tuple(steps),
         )
-        unit.with_commit(ends)
-        await unit.runs.file(_run_row(report), [self._call_row(call) for call in self._calls])
-        if isinstance(self._stop, LFIRateLimitedError) and not isinstance(self._stop, GateClosedError):
-            await unit.lfis.close_gate(self._consent.lfi, until=report.due_at)
-        if isinstance(self._stop, StoppingError):
-            await unit.work.give_back([self._claim])
-            return report
-        finishing = unit.work.finishing(
-            self._claim, due_at=report.due_at, outcome=report.outcome.value, error=report.error, good=report.good
+
+    def ending(
+        self, reports: Sequence[StepReport], *, now: datetime, noted: bool = True, lost: bool = False
+    ) -> "Ending":
+        """What the end of the run writes beside its rows.
+
+        Args:
+            noted: cursors and the connection may be told; not those of a run that may write no data any more.
+            lost: the claim is not ours any more.
+        """
+        report = self._report(reports, now=now, lost=lost)
+        checked = [
+            Checked(
+                connection_id=self.scope.connection_id,
+                account_id=one.account_id,
+                resource=one.resource,
+                due_at=one.due_at,
+                gen=self._claim.gen,
+            )
+            for one in self._unchanged
+            if one.due_at is not None
+        ]
+        return Ending(
+            claim=self._claim,
+            report=report,
+            calls=[self._call_row(call) for call in self._calls],
+            checked=checked if noted else [],
+            received=noted and any(one.pages for one in report.steps),
+            stop=self._stop,
         )
-        unit.with_commit([finishing])
-        return report
 
     # -- when again --------------------------------------------------------------------------------------------------
 

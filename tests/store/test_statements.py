@@ -12,7 +12,7 @@ from syncworker.store.consents import Connection, StoredConsent
 from syncworker.store.failures import StoreRefusedError
 from syncworker.store.keyring import KeyRing
 from syncworker.store.runs import CallRow, RunRow
-from syncworker.store.situations import before_call, before_sync, before_write
+from syncworker.store.situations import before_call, before_syncs, before_writes
 from syncworker.store.statements import Statement, named, run_all
 from syncworker.store.tables import connection, work
 from syncworker.store.unit_of_work import Store, UnitOfWork
@@ -55,7 +55,7 @@ async def test_values_come_back_in_their_types(own_store: Store) -> None:
 async def test_what_is_read_together_is_what_is_read_one_by_one(own_store: Store) -> None:
     """One trip, the same answers."""
     async with own_store.reading() as unit:
-        sync = await before_sync(unit, CONSENT.connection_id)
+        sync = (await before_syncs(unit, [CONSENT.connection_id]))[CONSENT.connection_id]
         consent, token, now = await before_call(unit, CONSENT.consent_id)
         alone = (await unit.consents.live(CONSENT.connection_id), await unit.cursors.of(CONSENT.connection_id))
 
@@ -68,9 +68,9 @@ async def test_a_claim_that_holds_and_one_that_does_not(own_store: Store) -> Non
         claim = await unit.work.claim_one(WorkKind.SYNC, CONSENT.connection_id)
         assert claim is not None
         older = Claim(claim.id, claim.kind, claim.subject, claim.lfi, claim.gen - 1)
-        held = [(await before_write(unit, CONSENT.consent_id, one))[1] for one in (claim, older)]
+        held = [(await before_writes(unit, [(CONSENT.consent_id, one)]))[1] for one in (claim, older)]
 
-    assert held == [True, False]
+    assert held == [{claim.id}, frozenset()]
 
 
 async def test_without_commit_nothing_stays(own_store: Store) -> None:
@@ -128,14 +128,14 @@ async def test_a_missing_parameter_is_an_error(own_store: Store) -> None:
 async def test_what_goes_with_the_commit_holds_with_it_or_not_at_all(own_store: Store) -> None:
     """Nothing of it without a commit, all of it with one; who wants to see it before sends it."""
     async with own_store.writing() as unit:
-        unit.with_commit([unit.consents.receiving(CONSENT.connection_id, at=NOW)])
+        unit.with_commit([unit.consents.receiving([CONSENT.connection_id], at=NOW)])
     async with own_store.reading() as unit:
         dropped = await unit.consents.connection(CONSENT.connection_id)
     async with own_store.writing() as unit:
-        unit.with_commit([unit.consents.receiving(CONSENT.connection_id, at=NOW)])
+        unit.with_commit([unit.consents.receiving([CONSENT.connection_id], at=NOW)])
         await unit.send()
         seen = await unit.consents.connection(CONSENT.connection_id)
-        unit.with_commit([unit.consents.receiving(CONSENT.connection_id, at=NOW + timedelta(hours=1))])
+        unit.with_commit([unit.consents.receiving([CONSENT.connection_id], at=NOW + timedelta(hours=1))])
         await unit.commit()
     async with own_store.reading() as unit:
         kept = await unit.consents.connection(CONSENT.connection_id)
@@ -154,7 +154,7 @@ async def test_what_fails_with_the_commit_fails_the_whole_transaction(own_store:
 
     async def step(unit: UnitOfWork) -> None:
         await unit.work.schedule(WorkKind.TOKEN, CONSENT.consent_id, lfi=CONSENT.lfi, due_at=NOW)
-        unit.with_commit([unit.consents.receiving(CONSENT.connection_id, at=NOW), (twice, {})])
+        unit.with_commit([unit.consents.receiving([CONSENT.connection_id], at=NOW), (twice, {})])
 
     with pytest.raises(StoreRefusedError):
         await own_store.atomically(step)
@@ -182,7 +182,7 @@ async def test_a_run_is_filed_with_its_calls(own_store: Store, times: int) -> No
         for number in range(times)
     ]  # fmt: skip
     async with own_store.writing() as unit:
-        await unit.runs.file(run, calls)
+        await unit.runs.file([(run, calls)])
         await unit.commit()
     async with own_store.reading() as unit:
         (filed,) = await unit.runs.find()
