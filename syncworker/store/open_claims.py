@@ -11,13 +11,14 @@ drops what has no lease alive.  A list is never longer than the LFI's slots and 
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
 from syncworker.standard.values import Slug
 from syncworker.store.dialect import Dialect
-from syncworker.store.statements import Statement, named, run_all
+from syncworker.store.statements import Statement, named
 from syncworker.store.tables import open_claims, work
 
 if TYPE_CHECKING:
@@ -44,7 +45,22 @@ def _keeping(_dialect: Dialect) -> sa.Update:
     )
 
 
+def _locking(dialect: Dialect, *, wait: bool) -> sa.Select[Any]:
+    query = (
+        sa.select(open_claims.c.lfi, open_claims.c.work_ids)
+        .where(
+            open_claims.c.tenant == named(open_claims.c.tenant),
+            open_claims.c.kind == named(open_claims.c.kind),
+            dialect.among(open_claims.c.lfi, "lfis"),
+        )
+        .order_by(open_claims.c.lfi)
+    )
+    return query.with_for_update(skip_locked=not wait, key_share=True) if dialect.is_postgresql else query
+
+
 _LIVING: Final = Statement(_living)
+_LOCK: Final = Statement(partial(_locking, wait=True))
+_LOCK_FREE: Final = Statement(partial(_locking, wait=False))
 _KEEP: Final = Statement(_keeping)
 
 
@@ -81,35 +97,21 @@ class OpenClaims:
             self._held[lfi] = [work_id for work_id in listed if work_id in alive]
         return {lfi: len(listed) for lfi, listed in self._held.items()}
 
-    async def add(self, claimed: Mapping[Slug, Sequence[int]]) -> None:
-        """Write down new claims in lists that are ours."""
-        await run_all(
-            self._unit,
+    def add(self, claimed: Mapping[Slug, Sequence[int]]) -> None:
+        """Write down new claims in lists that are ours, with the commit."""
+        frame = {"of_tenant": self._unit.tenant, "of_kind": self._kind}
+        self._unit.with_commit(
             [
-                (
-                    _KEEP,
-                    {
-                        "of_tenant": self._unit.tenant,
-                        "of_kind": self._kind,
-                        "of_lfi": lfi,
-                        "ids": sorted({*self._held[lfi], *ids}),
-                    },
-                )
+                (_KEEP, {**frame, "of_lfi": lfi, "ids": sorted({*self._held[lfi], *ids})})
                 for lfi, ids in claimed.items()
                 if ids
-            ],
+            ]
         )
 
     async def _locked(self, lfis: Collection[Slug], *, wait: bool) -> dict[Slug, list[int]]:
-        query = (
-            sa.select(open_claims.c.lfi, open_claims.c.work_ids)
-            .where(self._ours, open_claims.c.lfi.in_(sorted(lfis)))
-            .order_by(open_claims.c.lfi)
-        )
-        if self._unit.dialect.is_postgresql:
-            query = query.with_for_update(skip_locked=not wait, key_share=True)
-        rows = await self._unit.connection.execute(query)
-        return {Slug(row.lfi): list(row.work_ids) for row in rows}
+        statement = _LOCK if wait else _LOCK_FREE
+        frame = {"tenant": self._unit.tenant, "kind": self._kind, "lfis": sorted(lfis)}
+        return {Slug(lfi): list(work_ids) for lfi, work_ids in (await statement.run(self._unit, **frame)).rows}
 
     async def _make(self, lfis: Collection[Slug]) -> None:
         """Make lists that are not there; one that somebody holds is there, and an `INSERT` would wait for him."""

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cache, partial
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
@@ -385,7 +385,7 @@ class Work:
         claimed: dict[Slug, list[int]] = {}
         for claim in claims:
             claimed.setdefault(claim.lfi, []).append(claim.id)
-        await lists.add(claimed)
+        lists.add(claimed)
         return claims
 
     async def waiting(self, places: Sequence[tuple[WorkKind, Slug]]) -> set[tuple[WorkKind, Slug]]:
@@ -418,41 +418,24 @@ class Work:
         lists = OpenClaims(self._unit, kind.value)
         await lists.lock([claim.lfi], wait=True)
         await lists.living(now)
-        await lists.add({claim.lfi: [claim.id]})
+        lists.add({claim.lfi: [claim.id]})
         return claim
 
     async def _park_crashed(self, kind: WorkKind, slots: Iterable[Slug], now: datetime, crashes_max: int) -> None:
         if crashes_max < SUSPECT_AFTER:
             raise ValueError("crashes_max: two or more")  # fewer are in no index
-        crashed = sa.select(work.c.id).where(
-            work.c.tenant == self._unit.tenant,
-            work.c.kind == kind.value,
-            _CRASHED_BEFORE,
-            work.c.lfi.in_(sorted(slots)),
-            work.c.lease_until.is_not(None),
-            work.c.lease_until <= now,
-            work.c.parked_at.is_(None),
-            _BEGUN,
-            work.c.crashes + 1 >= crashes_max,
-        )
-        await self._execute(
-            self._unit.dialect.update_locked(work, crashed).values(
-                parked_at=now,
-                lease_until=None,
-                asked_at=None,
-                gen=work.c.gen + 1,  # should the one that seemed dead still live, it is stale now
-                crashes=work.c.crashes + 1,
-                last_outcome="parked",
-                last_error=CRASHED,
-            )
+        await _PARK_CRASHED.run(
+            self._unit,
+            of_tenant=self._unit.tenant,
+            of_kind=kind.value,
+            lfis=sorted(slots),
+            now=now,
+            most=crashes_max,
         )
 
     async def _free_slots(self, lists: OpenClaims, slots: Mapping[Slug, int], now: datetime) -> dict[Slug, int]:
         """Slots nobody holds, of the LFIs that are ours to claim for until this transaction ends."""
-        closed = sa.select(lfi_table.c.slug).where(
-            lfi_table.c.tenant == self._unit.tenant, lfi_table.c.not_before > now
-        )
-        gates = set((await self._unit.connection.execute(closed)).scalars())
+        gates = {slug for (slug,) in (await _GATED.run(self._unit, of_tenant=self._unit.tenant, now=now)).rows}
         ours = await lists.lock([slug for slug, most in slots.items() if most > 0 and slug not in gates])
         held = await lists.living(now)
         return {slug: slots[slug] - held[slug] for slug in ours}
@@ -492,23 +475,13 @@ class Work:
 
         So one that is innocent meets the guilty one in a group at most once more, and never when it is claimed alone.
         """
-        rows = await self._unit.connection.execute(
-            sa.select(work.c.id, work.c.lfi, _CRASHES.label("crashes"))
-            .where(
-                work.c.tenant == self._unit.tenant,
-                work.c.kind == kind.value,
-                _CRASHED_BEFORE,
-                work.c.lfi.in_(sorted(free)),
-                work.c.parked_at.is_(None),
-                work.c.due_at <= now,
-                sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= now),
-                _CRASHES >= SUSPECT_AFTER,
-                *([] if user_refs is None else [self._is_of(user_refs)]),
-            )
-            .order_by(_CRASHES, work.c.due_at, work.c.id)
-            .limit(SUSPECTS_AT_ONCE)
-        )
-        group = _group(rows.all(), free)
+        frame = {"of_tenant": self._unit.tenant, "of_kind": kind.value, "lfis": sorted(free), "now": now}
+        if user_refs is None:
+            suspects = [_Suspect(*row) for row in (await _SUSPECTS.run(self._unit, **frame)).rows]
+        else:
+            narrowed = _suspecting(self._unit.dialect, self._is_of(user_refs))
+            suspects = [_Suspect(*row) for row in await self._unit.connection.execute(narrowed, frame)]
+        group = _group(suspects, free)
         if not group or not await self._only_one_for_suspects() or await self._suspects_open(now):
             return []
         chosen = sa.select(work.c.id).where(
@@ -839,6 +812,69 @@ def _claiming_due(dialect: Dialect, *also: sa.ColumnElement[bool]) -> Any:
 _CLAIM_DUE: Final = Statement(_claiming_due)
 
 
+def _crashed_before(dialect: Dialect) -> list[sa.ColumnElement[bool]]:
+    """Rows of some LFIs that crashed already, not parked: those `ix_work_crashed` holds."""
+    return [
+        work.c.tenant == named(work.c.tenant, "of_tenant"),
+        work.c.kind == named(work.c.kind, "of_kind"),
+        _CRASHED_BEFORE,
+        dialect.among(work.c.lfi, "lfis"),
+        work.c.parked_at.is_(None),
+    ]
+
+
+def _parking_crashed(dialect: Dialect) -> Any:
+    now = named(work.c.parked_at, "now")
+    crashed = sa.select(work.c.id).where(
+        *_crashed_before(dialect),
+        work.c.lease_until.is_not(None),
+        work.c.lease_until <= now,
+        _BEGUN,
+        work.c.crashes + 1 >= named(work.c.crashes, "most"),
+    )
+    return dialect.update_locked(work, crashed).values(
+        parked_at=now,
+        lease_until=None,
+        asked_at=None,
+        gen=work.c.gen + 1,  # should the one that seemed dead still live, it is stale now
+        crashes=work.c.crashes + 1,
+        last_outcome="parked",
+        last_error=CRASHED,
+    )
+
+
+def _suspecting(dialect: Dialect, *also: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    now = named(work.c.due_at, "now")
+    return (
+        sa.select(work.c.id, work.c.lfi, _CRASHES.label("crashes"))
+        .where(
+            *_crashed_before(dialect),
+            work.c.due_at <= now,
+            sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= now),
+            _CRASHES >= SUSPECT_AFTER,
+            *also,
+        )
+        .order_by(_CRASHES, work.c.due_at, work.c.id)
+        .limit(SUSPECTS_AT_ONCE)
+    )
+
+
+_PARK_CRASHED: Final = Statement(_parking_crashed)
+_SUSPECTS: Final = Statement(_suspecting)
+_GATED: Final = Statement(
+    lambda _: sa.select(lfi_table.c.slug).where(
+        lfi_table.c.tenant == named(lfi_table.c.tenant, "of_tenant"),
+        lfi_table.c.not_before > named(lfi_table.c.not_before, "now"),
+    )
+)
+
+
+class _Suspect(NamedTuple):
+    id: int
+    lfi: Slug
+    crashes: int
+
+
 def _waiting(dialect: Dialect) -> sa.Select[Any]:
     places, now = dialect.given("places", {name: work.c[name].type for name in ("kind", "lfi")}), dialect.now()
     one = sa.select(work.c.id).where(
@@ -871,8 +907,8 @@ _DUE_THEN_ID: Final = itemgetter(5, 0)
 """Of a row that `_claiming_due` returns."""
 
 
-def _group(suspects: Sequence[Any], free: Mapping[Slug, int]) -> list[int]:
-    """Ids of those to claim now, of rows `(id, lfi, crashes)` in the order of their crashes."""
+def _group(suspects: Sequence[_Suspect], free: Mapping[Slug, int]) -> list[int]:
+    """Ids of those to claim now, of suspects in the order of their crashes."""
     left = dict(free)
     group: list[int] = []
     for row in suspects:

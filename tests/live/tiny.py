@@ -44,6 +44,9 @@ class TinyApplication:
     async def tick(self) -> list[Batch]:
         return await self._dispatcher.tick(SLOTS)
 
+    async def refill(self, kind: WorkKind, lfi: Slug) -> list[Batch]:
+        return await self._dispatcher.refill(kind, {lfi: SLOTS[lfi]})
+
     async def small_batch(self, kind: WorkKind, claims: Sequence[tuple[int, int]]) -> None:
         raise NotImplementedError(kind)
 
