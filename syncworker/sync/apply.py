@@ -22,10 +22,10 @@ from syncworker.store.statements import Told, run_all
 from syncworker.store.tables import RECORD_TABLES, typed_columns
 from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.store.work import Claim
-from syncworker.sync import pages as footprint
-from syncworker.sync.decode import PENDING, TYPED, decode
+from syncworker.sync.decode import PENDING, TYPED, Decoded, Items, decode
 from syncworker.sync.diff import Changes, Proof, diff, open_since, unproved
 from syncworker.sync.fetch import Walk
+from syncworker.sync.pages import NOTHING, Footprint, pack, page_digest
 from syncworker.sync.plan import Window, backfilled_to
 from syncworker.sync.reports import StepOutcome, StepReport
 
@@ -48,10 +48,10 @@ class Showing:
     """A walk, decoded.
 
     Attributes:
-        records: key → record, for the pages that were decoded.
-        seen: key → digest; `None` for a key on a page that did not change since it was stored.
+        records: key → record, for the items that were decoded.
+        seen: key → digest; `None` for an item that did not change since it was stored.
         digests: of each page.
-        keys: of each page; `None` when a key was shown twice.
+        items: of each page; `None` when a key was shown twice.
         notes, violations: as in `decode.Decoded`, over all pages.
     """
 
@@ -59,7 +59,7 @@ class Showing:
     records: dict[str, Record] = field(default_factory=dict, repr=False)
     seen: dict[str, bytes | None] = field(default_factory=dict, repr=False)
     digests: list[bytes] = field(default_factory=list, repr=False)
-    keys: list[tuple[str, ...]] | None = field(default_factory=list, repr=False)
+    items: list[Items] | None = field(default_factory=list, repr=False)
     notes: dict[str, int] = field(default_factory=dict)
     violations: int = 0
     pages_unchanged: int = 0
@@ -78,8 +78,8 @@ class Showing:
         return self.walk.error is None and not self.walk.short and not self.violations
 
 
-def show(walk: Walk, known: Mapping[bytes, tuple[str, ...]]) -> Showing:
-    """Decode a walk; pages whose digest is in `known` count by their keys alone.
+def show(walk: Walk, known: Footprint) -> Showing:
+    """Decode a walk; pages and items that are known count by their keys alone.
 
     Of two items with one key the last wins, or the one with the later `Typed.newest`.
 
@@ -87,45 +87,50 @@ def show(walk: Walk, known: Mapping[bytes, tuple[str, ...]]) -> Showing:
         StandardViolationError: a page is not what the standard says.
     """
     step = walk.step
-    typed = TYPED[step.resource.name]
-    newest = typed_columns(RECORD_TABLES[step.resource.name]).index(typed.newest) if typed.newest else None
+    if not step.resource.key:  # neither a page nor an item says anything of its place in the listing
+        known = NOTHING
     shown = Showing(walk=walk)
-    pages: list[tuple[str, ...]] = []
+    pages: list[Items] = []
     place = 1
-    if not step.resource.key:  # a page says nothing of its place in the listing
-        known = {}
     for data in walk.pages:
-        digest = footprint.page_digest(data)
+        digest = page_digest(data)
         shown.digests.append(digest)
-        if digest in known:
-            keys = known[digest]
-            shown.pages_unchanged += 1
-            shown.seen.update(dict.fromkeys(keys))
+        items = known.pages.get(digest)
+        if items is None:
+            decoded = decode(step.resource, step.account_id, data, place=place, known=known.items)
+            items = decoded.items
+            place += len(items.keys) + decoded.violations
+            _take(shown, decoded)
         else:
-            decoded = decode(step.resource, step.account_id, data, place=place)
-            place += len(decoded.records) + decoded.violations
-            keys = tuple(record.key for record in decoded.records)
-            for record in decoded.records:
-                earlier = shown.records.get(record.key) if newest is not None else None
-                if (
-                    earlier is not None
-                    and newest is not None
-                    and _later(earlier.columns[newest], record.columns[newest])
-                ):
-                    continue
-                shown.records[record.key] = record
-                shown.seen[record.key] = record.digest
-            shown.violations += decoded.violations
-            for oddity, times in decoded.notes.items():
-                shown.notes[oddity] = shown.notes.get(oddity, 0) + times
-        pages.append(keys)
-    shown_twice = sum(map(len, pages)) - len(shown.seen)
-    if shown_twice:
+            shown.pages_unchanged += 1
+        pages.append(items)
+        shown.seen.update(dict.fromkeys(items.keys))
+    if shown_twice := sum(len(items.keys) for items in pages) - len(shown.seen):
+        if known is not NOTHING:  # which of the two wins, only their columns say
+            return show(walk, NOTHING)
         shown.notes["item.shown_twice"] = shown_twice
+    shown.seen.update((key, record.digest) for key, record in shown.records.items())
+    shown.items = None if shown_twice else pages
     if walk.short:
         shown.notes["listing.ends_early"] = 1
-    shown.keys = None if shown_twice else pages
     return shown
+
+
+def _take(shown: Showing, decoded: Decoded) -> None:
+    """Add what a page held to what the pages before it showed."""
+    name = shown.resource.name
+    newest = TYPED[name].newest
+    if newest is None:
+        shown.records.update((record.key, record) for record in decoded.records)
+    else:
+        at = typed_columns(RECORD_TABLES[name]).index(newest)
+        for record in decoded.records:
+            earlier = shown.records.get(record.key)
+            if earlier is None or not _later(earlier.columns[at], record.columns[at]):
+                shown.records[record.key] = record
+    shown.violations += decoded.violations
+    for oddity, times in decoded.notes.items():
+        shown.notes[oddity] = shown.notes.get(oddity, 0) + times
 
 
 def proof_of(shown: Showing) -> Proof:
@@ -268,9 +273,9 @@ def _decide(shown: Showing, held: Mapping[str, Held]) -> Decided:
     """Changes of one walk; what it counts on without having decoded it is decoded first."""
     changes = diff(shown.seen, held, proof=proof_of(shown))
     if unproved(changes, shown.seen):  # a row is not as the page's footprint says: trust the page, not the footprint
-        again = show(shown.walk, {})
+        again = show(shown.walk, NOTHING)
         shown.records, shown.seen = again.records, again.seen
-        shown.notes, shown.violations, shown.keys = again.notes, again.violations, again.keys
+        shown.notes, shown.violations, shown.items = again.notes, again.violations, again.items
         changes = diff(shown.seen, held, proof=proof_of(shown))
     return shown, changes, held
 
@@ -382,7 +387,7 @@ def _cursor(
     return replace(
         start,
         deep_at=None if changes.missed else now if shown.walk.step.deep else start.deep_at,
-        pages=None if changes.missed or not shown.complete else footprint.pack(shown.digests, shown.keys),
+        pages=None if changes.missed or not shown.complete else pack(shown.digests, shown.items),
         window_from=window.from_date,
         high_water=max([*booked, *([start.high_water] if start.high_water else [])], default=None),
         open_since=open_since(changes, held, undecided) if typed.instant else None,

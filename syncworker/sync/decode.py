@@ -1,6 +1,6 @@
 """Turn pages into records: key, typed columns, raw bytes, digest.
 
-In: the bytes of a page's `Data`.  Out: `Decoded`, plain values.  No I/O here.
+In: the bytes of a page's `Data`, and which items are known.  Out: `Decoded`, plain values.  No I/O here.
 
 A resource is a row of `TYPED`: for each column of its table, how it is read from an item.  Reading is tolerant: a
 member of an unexpected type becomes NULL and is counted as a note, an unknown enum value is kept as text, and the
@@ -11,12 +11,12 @@ Money is `Decimal` from the first byte, instants are UTC; one without an offset 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -43,7 +43,20 @@ _CANONICAL: Final = msgspec.json.Encoder(order="sorted", decimal_format="number"
 _EXACT: Final = msgspec.json.Decoder(float_hook=Decimal)
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LIST: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_NONE: Final[Mapping[int, str]] = {}
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError, ArithmeticError, ValueError)
+
+
+class Items(NamedTuple):
+    """The items of a page that have a key, in the LFI's order; a key may come twice.
+
+    Attributes:
+        keys: of each.
+        digests: of each one's bytes (`item_digest`).
+    """
+
+    keys: tuple[str, ...] = ()
+    digests: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +64,13 @@ class Decoded:
     """What one page held.
 
     Attributes:
-        records: in the LFI's order; a key may come twice.
+        items: all that have a key.
+        records: those of them that were not known, in the LFI's order.
         notes: oddities by name, counted: `<column>.wrong_type`, `<column>.no_offset`, `<column>.cut` …
         violations: items without a usable key, left out.
     """
 
+    items: Items
     records: tuple[Record, ...]
     notes: Counter[str] = field(default_factory=Counter)
     violations: int = 0
@@ -432,12 +447,24 @@ _READERS: Final = {name: _readers(name) for name in TYPED}
 # -- a page ----------------------------------------------------------------------------------------------------------
 
 
-def decode(resource: Resource, account_id: str, data: bytes, *, place: int = 1) -> Decoded:
+def item_digest(raw: bytes | msgspec.Raw) -> int:
+    """Digest of an item's bytes as the LFI sent them, salted with the decoder's version.
+
+    64 bits, as each one is kept: in a listing of 100,000 items that all change, two different ones are taken for the
+    same once in two thousand million walks.
+    """
+    return xxhash.xxh3_64_intdigest(raw, seed=DECODER_VERSION)
+
+
+def decode(
+    resource: Resource, account_id: str, data: bytes, *, place: int = 1, known: Mapping[int, str] = _NONE
+) -> Decoded:
     """Decode the `Data` of one page.
 
     Args:
         account_id: the account the page was asked for; `''` for none.
         place: of the page's first item in the listing; names items the standard gives no id.
+        known: digest → key of items that are not decoded again; never of items that their place names.
 
     Raises:
         StandardViolationError: `Data` is not an object, its items are missing, or it is another account's.
@@ -447,22 +474,30 @@ def decode(resource: Resource, account_id: str, data: bytes, *, place: int = 1) 
     def note(oddity: str) -> None:
         notes[oddity] += 1
 
+    keys: list[str] = []
+    digests: list[int] = []
     records: list[Record] = []
     violations = 0
     readers, key_of, key_max = _READERS[resource.name], _key_reader(resource.key), TYPED[resource.name].key_max
-    for number, raw in enumerate(_items(resource, account_id, data), start=place):
-        try:
-            item = _EXACT.decode(raw)
-            key = key_of(item) if resource.key else _place(item, number)
-            digest = xxhash.xxh3_128_digest(_CANONICAL.encode(item), seed=DECODER_VERSION)
-        except _UNREADABLE:
-            key = None
-        if key is None or len(key) > key_max:
-            note("item.no_usable_key")
-            violations += 1
-            continue
-        records.append(Record(key, tuple([read(item, note) for read in readers]), raw, digest))
-    return Decoded(tuple(records), notes, violations)
+    for number, item_bytes in enumerate(_items(resource, account_id, data), start=place):
+        known_by = item_digest(item_bytes)
+        key = known.get(known_by)
+        if key is None:
+            raw = bytes(item_bytes)
+            try:
+                item = _EXACT.decode(raw)
+                key = key_of(item) if resource.key else _place(item, number)
+                digest = xxhash.xxh3_128_digest(_CANONICAL.encode(item), seed=DECODER_VERSION)
+            except _UNREADABLE:
+                key = None
+            if key is None or len(key) > key_max:
+                note("item.no_usable_key")
+                violations += 1
+                continue
+            records.append(Record(key, tuple([read(item, note) for read in readers]), raw, digest))
+        keys.append(key)
+        digests.append(known_by)
+    return Decoded(Items(tuple(keys), tuple(digests)), tuple(records), notes, violations)
 
 
 def canonical(raw: bytes) -> bytes:
@@ -477,19 +512,15 @@ def canonical(raw: bytes) -> bytes:
         raise StandardViolationError("item: not readable JSON") from None
 
 
-def _items(resource: Resource, account_id: str, data: bytes) -> Iterator[bytes]:
-    """The bytes of each item, whether a list or the single object of `/parties` (trap 17)."""
+def _items(resource: Resource, account_id: str, data: bytes) -> Sequence[bytes | msgspec.Raw]:
+    """The bytes of each item, not copied, whether a list or the single object of `/parties` (trap 17)."""
     try:
         members = _MEMBERS.decode(data)
         told = _EXACT.decode(members["AccountId"]) if "AccountId" in members and resource.per_account else account_id
-        items = bytes(members[resource.items])
+        items = members[resource.items]
         if told != account_id:
             raise StandardViolationError(f"{resource.operation}: Data.AccountId is not the account that was asked for")
-        if items.startswith(b"{"):
-            yield items
-            return
-        for raw in _LIST.decode(items):
-            yield bytes(raw)
+        return [items] if memoryview(items)[:1] == b"{" else _LIST.decode(items)
     except KeyError:
         raise StandardViolationError(f"{resource.operation}: Data has no {resource.items}") from None
     except _UNREADABLE:

@@ -287,7 +287,7 @@ class ConsentRun:
         """Sort a walk: known as a whole, decoded, broken off; or several of these."""
         cursor = self._known.cursors.get(walk.step.listing)
         packed = cursor.pages if cursor and not self._full else None
-        known: Mapping[bytes, footprint.Keys] = {}
+        known = footprint.NOTHING
         known_walk = walk.error is None and not walk.step.deep  # a deep walk has to leave its mark on the cursor
         if known_walk and footprint.same(packed, [footprint.page_digest(data) for data in walk.pages]):
             if walk.step.resource.name is ResourceName.ACCOUNTS:
@@ -457,7 +457,7 @@ class ConsentRun:
             return cursors
         shown: Showing | None = None
         try:
-            shown = show(walk, {})
+            shown = show(walk, footprint.NOTHING)
         except StandardViolationError as error:
             walk = replace(walk, error=error)
         wait: datetime | None = None
