@@ -150,6 +150,12 @@ class Dialect:
             return column == sa.any_(sa.func.array(sa.select(sa.cast(texts, sa.BigInteger)).scalar_subquery()))
         return column.in_(sa.select(sa.func.json_each(listed).table_valued("value").c.value))
 
+    def gathered(self, column: sa.Column[str]) -> sa.ColumnElement[Any]:
+        """All values of a group as one list, in no order."""
+        if self.is_postgresql:
+            return sa.func.array_agg(column)
+        return sa.type_coerce(sa.func.json_group_array(column), sa.JSON())
+
     def order_of(self, instant: sa.Column[datetime]) -> sa.ColumnElement[Any]:
         """What sorts as an instant does, and costs less to read."""
         as_sent = sa.func.date_part("epoch", instant) if self.is_postgresql else instant

@@ -1,19 +1,20 @@
 """What must be known before anything begins, read in one trip to the database.
 
 A sync begins with the consent, its cursors, its grants and its token; a call with the consent and its token; a write
-with the consent locked and the claim held.  Each is a few small statements that belong together, and for a consent that
-turns out unchanged they are a good part of all it costs.
+with the consent locked and the claim held, and goes on with what is held of what walks showed.  Each is a few small
+statements that belong together, and for a consent that turns out unchanged they are a good part of all it costs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from syncworker.errors import SealError, SettingsError
 from syncworker.standard.values import AccountId, ConsentId
-from syncworker.store import consents, cursors, records, tokens, work
+from syncworker.store import changes, consents, cursors, records, tokens, work
 from syncworker.store.consents import StoredConsent
-from syncworker.store.cursors import Cursor, Listing
+from syncworker.store.cursors import Covered, Cursor, Listing
+from syncworker.store.records import Holdings, Wanted, WantedKeys
 from syncworker.store.statements import NOW, Answer, run_all
 from syncworker.store.tokens import StoredToken
 from syncworker.store.work import Claim
@@ -52,6 +53,22 @@ class BeforeCall(NamedTuple):
     now: datetime
 
 
+class BeforeApply(NamedTuple):
+    """What is known before walks are written.
+
+    Attributes:
+        held: the rows that were wanted.
+        granted: accounts the consent showed so far.
+        coverage: the windows walked so far, earliest first.
+        transaction: its number, for the feed.
+    """
+
+    held: Holdings
+    granted: frozenset[AccountId]
+    coverage: Mapping[Listing, tuple[Covered, ...]]
+    transaction: int
+
+
 async def before_sync(unit: "UnitOfWork", connection_id: ConsentId) -> BeforeSync:
     """As `consents.live`, `cursors.of`, `records.granted`, `tokens.read` and `now` together."""
     place = {"tenant": unit.tenant, "connection_id": connection_id}
@@ -60,7 +77,7 @@ async def before_sync(unit: "UnitOfWork", connection_id: ConsentId) -> BeforeSyn
     return BeforeSync(
         consent=consents.read_consent(consent),
         cursors=cursors.read_cursors(held),
-        granted=frozenset(AccountId(name) for (name,) in granted.rows),
+        granted=records.read_granted(granted),
         token=_opened(unit, token),
         now=now.rows[0][0],
     )
@@ -88,6 +105,32 @@ async def before_write(
     mine = {"tenant": unit.tenant, "id": claim.id, "gen": claim.gen}
     now, consent, held = await run_all(unit, [(NOW, {}), (consents.GET_LOCKED, place), (work.HOLDS, mine)])
     return consents.read_consent(consent), bool(held.rows), now.rows[0][0]
+
+
+async def before_apply(
+    unit: "UnitOfWork",
+    connection_id: ConsentId,
+    consent_id: ConsentId,
+    wanted: Sequence[Wanted],
+    keys: Sequence[WantedKeys],
+) -> BeforeApply:
+    """As `records.held`, `records.granted` and `cursors.coverage` together; for who writes in this transaction."""
+    tenant = {"tenant": unit.tenant}
+    transaction, granted, coverage, *held = await run_all(
+        unit,
+        [
+            (changes.TRANSACTION, {}),
+            (records.GRANTED, tenant | {"consent_id": consent_id}),
+            (cursors.COVERAGE, tenant | {"connection_id": connection_id}),
+            *unit.records.holding(connection_id, wanted, keys),
+        ],
+    )
+    return BeforeApply(
+        held=records.read_holdings(wanted, keys, held),
+        granted=records.read_granted(granted),
+        coverage=cursors.read_coverage(coverage),
+        transaction=transaction.rows[0][0],
+    )
 
 
 def _opened(unit: "UnitOfWork", answer: Answer) -> StoredToken | None:

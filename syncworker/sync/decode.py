@@ -520,7 +520,7 @@ def _items(resource: Resource, account_id: str, data: bytes) -> Sequence[bytes |
         items = members[resource.items]
         if told != account_id:
             raise StandardViolationError(f"{resource.operation}: Data.AccountId is not the account that was asked for")
-        return [items] if memoryview(items)[:1] == b"{" else _LIST.decode(items)
+        return [items] if bytes(memoryview(items)[:1]) == b"{" else _LIST.decode(items)
     except KeyError:
         raise StandardViolationError(f"{resource.operation}: Data has no {resource.items}") from None
     except _UNREADABLE:

@@ -528,7 +528,8 @@ class ConsentRun:
         )
         if self._accounts_seen and self._accounts_seen - self._known.granted:
             complete = any(one.resource is ResourceName.ACCOUNTS for one in self._unchanged)
-            await keep_grants(unit, self._scope, self._accounts_seen, complete=complete, now=now)
+            granted = await unit.records.granted(self._scope.consent_id)
+            await keep_grants(unit, self._scope, self._accounts_seen, granted=granted, complete=complete, now=now)
         if any(report.pages for report in reports):
             ends.append(unit.consents.receiving(self._scope.connection_id, at=now))
         return await self._close(unit, self._whole(reports), now=now, held=True, ends=ends)
