@@ -1,7 +1,7 @@
 """What LFIs have told us: one row per (connection, account, key), tombstones included.  Only erasure deletes here.
 
 Each resource of the catalogue has its table (`tables.RECORD_TABLES`) with the same frame around typed columns, so
-that one repository serves them all.  The raw item lies deflated beside the columns; a party's is always sealed.
+that one repository serves them all.  The raw item lies packed beside the columns; a party's is always sealed.
 
 A row says what is.  What it said before lies in `record_history`: one entry for each state that ended, with the time
 it held, so that `as_of` can answer for any instant.  The bytes are moved as they lie, seal included: it names the row
