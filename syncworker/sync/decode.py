@@ -10,12 +10,14 @@ others pass.
 Money is `Decimal` from the first byte, instants are UTC; one without an offset is UAE time, noted.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from functools import lru_cache
+from operator import methodcaller
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -89,7 +91,7 @@ def _reach(path: str) -> Callable[[Item], Any]:
         return lambda item: next((found for way in ways if (found := way(item)) is not None), None)
     first, *rest = path.split(".")
     if not rest:
-        return lambda item: item.get(first)
+        return methodcaller("get", first)
     if len(rest) == 1 and not rest[0].isdigit():
         (second,) = rest
 
@@ -115,7 +117,7 @@ def _reach(path: str) -> Callable[[Item], Any]:
 
 def text(path: str, column: sa.Column[Any]) -> Read:
     """Text; a number is written out, since the standard types some codes both ways (D-28)."""
-    reach, name, length = _reach(path), column.name, int(getattr(column.type, "length", 0) or 0)
+    reach, name, length = _reach(path), column.name, getattr(column.type, "length", None) or sys.maxsize
 
     def read(item: Item, note: Note) -> str | None:
         value = reach(item)
@@ -126,7 +128,7 @@ def text(path: str, column: sa.Column[Any]) -> Read:
                 note(f"{name}.wrong_type")
                 return None
             value = str(value)
-        if length and len(value) > length:
+        if len(value) > length:
             note(f"{name}.cut")
             value = value[:length]
         return value if value.isascii() and "\x00" not in value else _storable(value)
@@ -142,14 +144,16 @@ def money(path: str, column: sa.Column[Any]) -> Read:
         value = reach(item)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
-            note(f"{name}.wrong_type")
-            return None
         try:
-            return _amount(value) if isinstance(value, str) else read_money(value)
+            if type(value) is str:
+                return _amount(value)
+            if not isinstance(value, bool) and isinstance(value, int | Decimal):
+                return read_money(value)
         except ValueError:
             note(f"{name}.not_an_amount")
-            return None
+        else:
+            note(f"{name}.wrong_type")
+        return None
 
     return read
 
@@ -229,9 +233,9 @@ def day(path: str, column: sa.Column[Any]) -> Read:
             except ValueError:
                 note(f"{name}.not_a_date")
                 return None
-        moment = _instant(value)[0] if isinstance(value, str) else None
-        note(f"{name}.not_a_date" if moment is None else f"{name}.a_date_time")
-        return None if moment is None else local_date(moment)
+        found = _uae_date(value) if isinstance(value, str) else None
+        note(f"{name}.not_a_date" if found is None else f"{name}.a_date_time")
+        return found
 
     return read
 
@@ -262,30 +266,28 @@ def uae_date(path: str, _column: sa.Column[Any]) -> Read:
     """The local date in the UAE of an instant."""
     reach = _reach(path)
 
-    def read(item: Item, _note: Note) -> Any:
+    def read(item: Item, _note: Note) -> date | None:
         value = reach(item)
-        moment = _instant(value)[0] if isinstance(value, str) else None
-        try:
-            return None if moment is None else local_date(moment)
-        except OverflowError:  # the last hours of the year 9999, as some write "no date yet"
-            return None
+        return _uae_date(value) if isinstance(value, str) else None
 
     return read
 
 
 def counterparty(path: str, column: sa.Column[Any]) -> Read:
-    """A member of the other side's account: the creditor's of a Debit, the debtor's of a Credit."""
-    sides = {
-        "Debit": (text(f"CreditorAccount.0.{path}", column), text(f"CreditorAccount.{path}", column)),
-        "Credit": (text(f"DebtorAccount.{path}", column), text(f"DebtorAccount.0.{path}", column)),
-    }
+    """A member of the other side: of a Debit the creditor's, of a Credit the debtor's account, the first of several."""
+    member = text(path, column)
 
-    def read(item: Item, note: Note) -> Any:
-        for side in sides.get(item.get("CreditDebitIndicator") or "", ()):
-            value = side(item, note)
-            if value is not None:
-                return value
-        return None
+    def read(item: Item, note: Note) -> str | None:
+        match item.get("CreditDebitIndicator"):
+            case "Debit":
+                account = item.get("CreditorAccount")
+            case "Credit":
+                account = item.get("DebtorAccount")
+            case _:
+                return None
+        if type(account) is list and account:
+            account = account[0]
+        return member(account, note) if type(account) is dict else None
 
     return read
 
@@ -528,7 +530,7 @@ def _items(resource: Resource, account_id: str, data: bytes) -> Sequence[bytes |
 
 
 def _place(item: Any, number: int) -> str | None:
-    return str(number) if isinstance(item, Mapping) else None
+    return str(number) if type(item) is dict else None
 
 
 @lru_cache(maxsize=64)
@@ -536,14 +538,16 @@ def _key_reader(members: tuple[str, ...]) -> Callable[[Any], str | None]:
     reaches = tuple(_reach(member) for member in members)
 
     def key_of(item: Any) -> str | None:
-        if not isinstance(item, Mapping):
+        if type(item) is not dict:
             return None
         parts = []
         for reach in reaches:
             part = reach(item)
-            if isinstance(part, int) and not isinstance(part, bool):
+            if type(part) is int:
                 part = str(part)  # ids are text whatever the LFI types them as
-            if not isinstance(part, str) or not part or _storable(part) != part:
+            if type(part) is not str or not part:
+                return None
+            if not (part.isascii() and "\x00" not in part) and _storable(part) != part:
                 return None
             parts.append(part)
         return "|".join(parts)
@@ -564,6 +568,16 @@ def _instant(value: str) -> tuple[datetime | None, bool]:
         return read_instant(value)
     except (ValueError, OverflowError):
         return None, False
+
+
+@lru_cache(maxsize=4096)
+def _uae_date(value: str) -> date | None:
+    """The local date in the UAE of an instant as sent."""
+    moment, _ = _instant(value)
+    try:
+        return None if moment is None else local_date(moment)
+    except OverflowError:  # the last hours of the year 9999, as some write "no date yet"
+        return None
 
 
 def _storable(value: str) -> str:
