@@ -69,8 +69,8 @@ def ways(listing: Listing, body: bytes, data: bytes) -> dict[str, Callable[[], A
         "`sync.decode`: key, canonical digest, 17 columns, oddities noted (kept)": lambda: decode(
             TRANSACTIONS, listing.account_id, data
         ),
-        "raw items deflated with the dictionary (kept)": lambda: [pack_raw(one) for one in raws],
-        "raw items inflated again": lambda: [unpack_raw(one) for one in packed],
+        "raw items packed: Zstandard with the dictionary (kept)": lambda: [pack_raw(one) for one in raws],
+        "raw items unpacked again": lambda: [unpack_raw(one) for one in packed],
     }
 
 

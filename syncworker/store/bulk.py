@@ -18,19 +18,20 @@ Measured, transaction rows of 25 columns with their commit (two cores, best of s
     SQLite, many         1,440   181    88    55    32    27     22
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import sqlalchemy as sa
 import xxhash
 from sqlalchemy.engine import Dialect as SQLAlchemyDialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from syncworker.store.dialect import Dialect
+from syncworker.store.dialect import Dialect, Instant, Money
 from syncworker.store.statements import Ready, driver
 
 if TYPE_CHECKING:
@@ -42,11 +43,23 @@ COPY_FROM: Final = 50
 Row = tuple[Any, ...]
 
 
+Column = Sequence[Any]
+
+
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """The statements for one table and its columns, and how values become the driver's."""
+    """The statements for one table and its columns, and how values become the driver's.
 
-    converters: tuple[tuple[int, Callable[[Any], Any]], ...]
+    Attributes:
+        converters: by position, for the columns whose values the driver does not take as they are.
+        nested: positions of JSON columns, which `few` takes as they are.
+        many: for one row (SQLite).
+        few: for a handful, as one parameter of JSON (PostgreSQL).
+    """
+
+    converters: Mapping[int, Callable[[Column], Column]]
+    nested: frozenset[int]
+    names: tuple[str, ...]
     many: str
     few: str
     append: str
@@ -56,25 +69,22 @@ class _Plan:
     move: str
     clear: str
 
-    def converted(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """The rows as the driver takes them."""
-        return list(zip(*self.by_column(rows), strict=True)) if self.converters else rows
+    def converted(self, rows: Sequence[Row], *, but: Collection[int] = ()) -> list[Row]:
+        """The rows as the driver takes them, each column at once.
 
-    def by_column(self, rows: Sequence[Row]) -> list[list[Any]]:
-        """The same, each column by itself."""
-        values = [list(column) for column in zip(*rows, strict=True)]
-        for position, convert in self.converters:
-            values[position] = list(_each(convert, values[position]))
-        return values
+        Args:
+            but: positions of columns left as they are.
+        """
+        values: list[Column] = list(zip(*rows, strict=True))
+        for position, convert in self.converters.items():
+            if position not in but:
+                values[position] = convert(values[position])
+        return list(zip(*values, strict=True))
 
-
-def _each(convert: Callable[[Any], Any], values: Iterable[Any]) -> Iterator[Any]:
-    """Convert a column.  `None` is NULL (for JSON as well); a value that repeats its neighbour costs nothing."""
-    last = converted = None
-    for value in values:
-        if value is not last:
-            last, converted = value, None if value is None else convert(value)
-        yield converted
+    def together(self, rows: Sequence[Row]) -> Ready:
+        """All rows in one statement, which looks the same however many they are."""
+        named = [dict(zip(self.names, row, strict=True)) for row in self.converted(rows, but=self.nested)]
+        return Ready(self.few.encode(), [msgspec.json.encode(named).decode()])
 
 
 async def upsert_many(
@@ -128,10 +138,9 @@ async def upsert_later(
     connection, dialect = unit.connection, unit.dialect
     if rows and len(rows) < COPY_FROM and dialect.is_postgresql:
         plan = _plan(connection.dialect, table, tuple(columns), tuple(key), tuple(replace), "gen" in columns)
-        if plan.few:
-            _assert_sorted(table, columns, rows, key)
-            unit.with_commit([Ready(plan.few.encode(), plan.by_column(rows))])
-            return
+        _assert_sorted(table, columns, rows, key)
+        unit.with_commit([plan.together(rows)])
+        return
     await upsert_many(connection, dialect, table, columns, rows, key=key, replace=replace)
 
 
@@ -173,13 +182,11 @@ async def _write(connection: AsyncConnection, dialect: Dialect, plan: _Plan, row
     if not dialect.is_postgresql:
         return (await connection.exec_driver_sql(plan.many, plan.converted(rows))).rowcount
     async with driver(connection) as own, own.cursor() as cursor:
-        if len(rows) < COPY_FROM and plan.few:
-            await cursor.execute(plan.few.encode(), plan.by_column(rows))
+        if len(rows) < COPY_FROM:
+            together = plan.together(rows)
+            await cursor.execute(together.text, together.values)
             return cursor.rowcount
         converted = plan.converted(rows)
-        if len(rows) < COPY_FROM:
-            await cursor.executemany(plan.many.encode(), converted)
-            return cursor.rowcount
         if plan.append:
             return await _copy(connection, plan.append, plan.types, converted)
         await cursor.execute(plan.staging.encode())
@@ -214,15 +221,21 @@ def _plan(
     staging = quote(f"bulk_{table.name[:30]}_{xxhash.xxh32_hexdigest(names.encode())}")
     mark = "?" if driver.name == "sqlite" else "%s"
     conflict = _conflict(quote, name, key, replace, guarded=guarded)
-    types = [table.c[column].type.dialect_impl(driver) for column in columns]
-    converters = [(position, kind.bind_processor(driver)) for position, kind in enumerate(types)]
-    kinds = tuple(kind.compile(driver).partition("(")[0].strip().lower() for kind in types)
-    arrays = ", ".join(f"%s::{kind}[]" for kind in kinds)
+    types = [table.c[column].type for column in columns]
+    kinds = tuple(kind.dialect_impl(driver).compile(driver).partition("(")[0].strip().lower() for kind in types)
+    converters = {position: _converter(kind, driver) for position, kind in enumerate(types)}
+    short = tuple(f"c{position}" for position in range(len(columns)))  # said once a row
+    given = ", ".join(f"{one} {'text' if kind == 'bytea' else kind}" for one, kind in zip(short, kinds, strict=True))
+    taken = ", ".join(
+        f"decode({one}, 'base64')" if kind == "bytea" else one for one, kind in zip(short, kinds, strict=True)
+    )
     like = f"SELECT {names} FROM {name} WITH NO DATA"  # noqa: S608 - here and below: names of our own tables, quoted
     return _Plan(
-        converters=tuple((position, convert) for position, convert in converters if convert is not None),
+        converters={position: convert for position, convert in converters.items() if convert is not None},
+        nested=frozenset(position for position, kind in enumerate(types) if isinstance(kind, sa.JSON)),
+        names=short,
         many=f"INSERT INTO {name} ({names}) VALUES ({', '.join([mark] * len(columns))}){conflict}",  # noqa: S608
-        few="" if "jsonb" in kinds else f"INSERT INTO {name} ({names}) SELECT * FROM unnest({arrays}){conflict}",  # noqa: S608
+        few=f"INSERT INTO {name} ({names}) SELECT {taken} FROM json_to_recordset(%s::json) AS r({given}){conflict}",  # noqa: S608
         append="" if key else f"COPY {name} ({names}) FROM STDIN (FORMAT BINARY)",
         staging=f"CREATE TEMPORARY TABLE IF NOT EXISTS {staging} ON COMMIT DELETE ROWS AS {like}",
         copy=f"COPY {staging} ({names}) FROM STDIN (FORMAT BINARY)",
@@ -230,6 +243,16 @@ def _plan(
         move=f"INSERT INTO {name} ({names}) SELECT {names} FROM {staging}{conflict}",  # noqa: S608
         clear=f"DELETE FROM {staging}",  # noqa: S608
     )
+
+
+def _converter(kind: sa.types.TypeEngine[Any], driver: SQLAlchemyDialect) -> Callable[[Column], Column] | None:
+    """What makes a column of values the driver's; `None`: it takes them as they are, as PostgreSQL's takes bytes."""
+    if isinstance(kind, Instant | Money):
+        return partial(kind.bind_column, dialect=driver)
+    convert = kind.dialect_impl(driver).bind_processor(driver)
+    if convert is None or (isinstance(kind, sa.LargeBinary) and driver.name == "postgresql"):
+        return None
+    return lambda values: [None if value is None else convert(value) for value in values]
 
 
 def _conflict(

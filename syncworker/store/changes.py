@@ -66,10 +66,14 @@ class FeedRow:
 _COLUMNS: Final = ("tenant", "txid", "connection_id", "account_id", "resource", "key", "op", "at", "gen")
 
 
-_TRANSACTION: Final = Statement(
-    lambda _: sa.select(sa.cast(sa.cast(sa.func.pg_current_xact_id(), sa.Text), sa.BigInteger))
+TRANSACTION: Final = Statement(
+    lambda dialect: sa.select(
+        sa.cast(sa.cast(sa.func.pg_current_xact_id(), sa.Text), sa.BigInteger)
+        if dialect.is_postgresql
+        else sa.literal_column("0", sa.BigInteger)
+    )
 )
-"""The number of the transaction (PostgreSQL)."""
+"""The number of the transaction; 0 on SQLite."""
 
 
 class Changes:
@@ -78,11 +82,25 @@ class Changes:
     def __init__(self, unit: "UnitOfWork") -> None:
         self._unit = unit
 
-    async def append(self, connection_id: ConsentId, changes: Collection[RowChange], *, at: datetime, gen: int) -> None:
-        """Append changes in the order given."""
+    async def append(
+        self,
+        connection_id: ConsentId,
+        changes: Collection[RowChange],
+        *,
+        at: datetime,
+        gen: int,
+        transaction: int | None = None,
+    ) -> None:
+        """Append changes in the order given.
+
+        Args:
+            transaction: its number (`TRANSACTION`), when it was read before; `None`: it is read here.
+        """
         if not changes:
             return
-        txid = await self._transaction()
+        txid = transaction
+        if txid is None:
+            ((txid,),) = (await TRANSACTION.run(self._unit)).rows
         rows = [
             (self._unit.tenant, txid, connection_id, one.account_id, one.resource.value, one.key, one.op.value, at, gen)
             for one in changes
@@ -117,13 +135,6 @@ class Changes:
             )
             query = query.where(change.c.txid < oldest_open)
         return query
-
-    async def _transaction(self) -> int:
-        if not self._unit.dialect.is_postgresql:
-            return 0
-        ((number,),) = (await _TRANSACTION.run(self._unit)).rows
-        assert isinstance(number, int)
-        return number
 
 
 def _feed_rows(rows: Iterable[sa.Row[tuple[object, ...]]]) -> Iterable[FeedRow]:

@@ -174,7 +174,7 @@ def _checking(dialect: Dialect) -> Any:
 _CHECK: Final = Statement(_checking)
 
 
-_COVERAGE: Final = Statement(
+COVERAGE: Final = Statement(
     lambda _: (
         sa.select(coverage.c.account_id, coverage.c.resource, *(coverage.c[name] for name in Covered.__slots__))
         .where(
@@ -262,13 +262,9 @@ class Cursors:
         self, connection_id: ConsentId, listings: Collection[Listing]
     ) -> dict[Listing, tuple[Covered, ...]]:
         """The windows walked so far, earliest first."""
-        found = await _COVERAGE.run(self._unit, tenant=self._unit.tenant, connection_id=connection_id)
-        windows: dict[Listing, tuple[Covered, ...]] = dict.fromkeys(listings, ())
-        for account_id, resource, *facts in found.rows:
-            listing = Listing(account_id, ResourceName(resource))
-            if listing in windows:
-                windows[listing] += (Covered(**dict(zip(Covered.__slots__, facts, strict=True))),)
-        return windows
+        answer = await COVERAGE.run(self._unit, tenant=self._unit.tenant, connection_id=connection_id)
+        held = read_coverage(answer)
+        return {listing: held.get(listing, ()) for listing in listings}
 
     async def cover(
         self,
@@ -326,6 +322,16 @@ def read_cursors(answer: Answer) -> dict[ConsentId, dict[Listing, Cursor]]:
         facts: dict[str, Any] = dict(zip(_MOVED, values, strict=True))
         found.setdefault(connection_id, {})[listing] = Cursor(listing=listing, covered_from=since, **facts)
     return found
+
+
+def read_coverage(answer: Answer) -> dict[Listing, tuple[Covered, ...]]:
+    """What `COVERAGE` gave: the windows walked so far, earliest first."""
+    windows: dict[Listing, tuple[Covered, ...]] = {}
+    for account_id, resource, *facts in answer.rows:
+        listing = Listing(account_id, ResourceName(resource))
+        covered = Covered(**dict(zip(Covered.__slots__, facts, strict=True)))
+        windows[listing] = (*windows.get(listing, ()), covered)
+    return windows
 
 
 def _names(listing: Listing) -> tuple[str, str]:

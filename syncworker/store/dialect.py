@@ -42,6 +42,14 @@ class Instant(TypeDecorator[datetime]):
             raise ValueError("instant: has no time zone")
         return _instant_text(value) if dialect.name == "sqlite" else value.astimezone(UTC)
 
+    def bind_column(self, values: Sequence[datetime | None], dialect: SQLAlchemyDialect) -> Sequence[Any]:
+        """Many at once, as `process_bind_param`; PostgreSQL's driver takes an aware instant of any offset as it is."""
+        if dialect.name == "sqlite":
+            return [self.process_bind_param(value, dialect) for value in values]
+        if any(value.tzinfo is None for value in values if value is not None):
+            raise ValueError("instant: has no time zone")
+        return values
+
     def process_result_value(self, value: Any, dialect: SQLAlchemyDialect) -> datetime | None:
         if value is None:
             return None
@@ -67,6 +75,10 @@ class Money(TypeDecorator[Decimal]):
         if dialect.name != "sqlite":
             return value
         return int(scaled)
+
+    def bind_column(self, values: Sequence[Decimal | None], dialect: SQLAlchemyDialect) -> Sequence[Any]:
+        """Many at once, as `process_bind_param`."""
+        return [self.process_bind_param(value, dialect) for value in values]
 
     def process_result_value(self, value: Any, dialect: SQLAlchemyDialect) -> Decimal | None:
         if value is None:
@@ -180,6 +192,12 @@ class Dialect:
                 for row in rows
             ]
         return msgspec.json.encode(rows).decode()
+
+    def gathered(self, column: sa.Column[str]) -> sa.ColumnElement[Any]:
+        """All values of a group as one list, in no order."""
+        if self.is_postgresql:
+            return sa.func.array_agg(column)
+        return sa.type_coerce(sa.func.json_group_array(column), sa.JSON())
 
     def order_of(self, instant: sa.Column[datetime]) -> sa.ColumnElement[Any]:
         """What sorts as an instant does, and costs less to read."""

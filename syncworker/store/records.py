@@ -1,7 +1,7 @@
 """What LFIs have told us: one row per (connection, account, key), tombstones included.  Only erasure deletes here.
 
 Each resource of the catalogue has its table (`tables.RECORD_TABLES`) with the same frame around typed columns, so
-that one repository serves them all.  The raw item lies deflated beside the columns; a party's is always sealed.
+that one repository serves them all.  The raw item lies packed beside the columns; a party's is always sealed.
 
 A row says what is.  What it said before lies in `record_history`: one entry for each state that ended, with the time
 it held, so that `as_of` can answer for any instant.  The bytes are moved as they lie, seal included: it names the row
@@ -27,7 +27,7 @@ from syncworker.store.bulk import COPY_FROM, insert_many, upsert_later, upsert_m
 from syncworker.store.consents import live_ids
 from syncworker.store.dialect import Dialect
 from syncworker.store.sealed import pack_raw, unpack_raw
-from syncworker.store.statements import Statement, Told, named, run_all
+from syncworker.store.statements import Answer, Statement, Told, named, run_all
 from syncworker.store.tables import (
     RECORD_TABLES,
     SEALED_RAW,
@@ -92,6 +92,10 @@ class Held(NamedTuple):
     gone: bool = False
 
 
+AT_REST: Final = Held(b"")
+"""A row of which no more is known than that it lives, was shown by the last complete walk, and is not pending."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRecord:
     """One row, opened, for people and audits.
@@ -148,7 +152,7 @@ GRANTED_TO_LIVE: Final = Statement(
 )
 """The accounts shown with the consents that `consents.LIVE` finds."""
 
-_GRANTED: Final = Statement(
+GRANTED: Final = Statement(
     lambda _: sa.select(account_grant.c.account_id).where(
         account_grant.c.tenant == named(account_grant.c.tenant),
         account_grant.c.consent_id == named(account_grant.c.consent_id),
@@ -165,6 +169,7 @@ class Wanted:
         instant: column the window compares; `None` where the listing has no window.
         status: column that says `Pending`; `None` where nothing is ever pending.
         since, until: leave out rows whose `instant` lies before or not before, unless they are pending or missed.
+        keys_of_rest: rows at rest are given as `AT_REST`: a hundred of them cost what one costs.
     """
 
     resource: ResourceName
@@ -173,6 +178,7 @@ class Wanted:
     status: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    keys_of_rest: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,24 +192,43 @@ class WantedKeys:
     status: str | None = None
 
 
+Holdings = dict[tuple[ResourceName, str], dict[str, Held]]
+"""Rows by resource and account, then by key."""
+
+
 @cache
-def _holding(resource: ResourceName, instant: str | None, status: str | None, ends: frozenset[str]) -> Statement:
-    """Rows of some accounts, those of a window where it has ends."""
+def _holding(
+    resource: ResourceName, instant: str | None, status: str | None, ends: frozenset[str], restless: bool
+) -> Statement:
+    """Rows of some accounts, those of a window where it has ends; only those not at rest when `restless`."""
 
     def build(dialect: Dialect) -> Any:
         table = RECORD_TABLES[resource]
         query = _facts(table, instant, status).where(_one_of(table.c.account_id, "accounts", dialect))
+        if restless:
+            query = query.where(sa.not_(_at_rest(table, status)))
         if instant is None or not ends:
             return query
-        place = table.c[instant]
-        inside = [
-            *([place >= named(place, "since")] if "since" in ends else []),
-            *([place < named(place, "until")] if "until" in ends else []),
-        ]
-        near = [sa.and_(*inside), place.is_(None), table.c.missed_since.is_not(None)]
+        near = [_inside(table.c[instant], ends), table.c.missed_since.is_not(None)]
         if status is not None:
             near.append(table.c[status] == sa.literal_column("'Pending'"))
         return query.where(sa.or_(*near))
+
+    return Statement(build)
+
+
+@cache
+def _resting(resource: ResourceName, instant: str | None, status: str | None, ends: frozenset[str]) -> Statement:
+    """Keys of the rows at rest, account by account, those of a window where it has ends."""
+
+    def build(dialect: Dialect) -> Any:
+        table = RECORD_TABLES[resource]
+        query = sa.select(table.c.account_id, dialect.gathered(table.c.key)).where(
+            *_of_connection(table), _one_of(table.c.account_id, "accounts", dialect), _at_rest(table, status)
+        )
+        if instant is not None and ends:
+            query = query.where(_inside(table.c[instant], ends))
+        return query.group_by(table.c.account_id)
 
     return Statement(build)
 
@@ -219,6 +244,23 @@ def _holding_keys(resource: ResourceName, instant: str | None, status: str | Non
         )
 
     return Statement(build)
+
+
+def _at_rest(table: sa.Table, status: str | None) -> sa.ColumnElement[bool]:
+    """What `AT_REST` says."""
+    rest: list[sa.ColumnElement[bool]] = [table.c.missed_since.is_(None), table.c.gone_at.is_(None)]
+    if status is not None:
+        rest.append(table.c[status].is_distinct_from(sa.literal_column("'Pending'")))
+    return sa.and_(*rest)
+
+
+def _inside(place: sa.Column[Any], ends: frozenset[str]) -> sa.ColumnElement[bool]:
+    """Whether a row lies in a window; one without a place in time does."""
+    inside = [
+        *([place >= named(place, "since")] if "since" in ends else []),
+        *([place < named(place, "until")] if "until" in ends else []),
+    ]
+    return sa.or_(sa.and_(*inside), place.is_(None))
 
 
 @cache
@@ -277,7 +319,11 @@ def _facts(table: sa.Table, instant: str | None, status: str | None) -> sa.Selec
         sa.null() if status is None else table.c[status],
         table.c.missed_since.is_not(None),
         table.c.gone_at.is_not(None),
-    ).where(
+    ).where(*_of_connection(table))
+
+
+def _of_connection(table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
         table.c.tenant == named(table.c.tenant, "of_tenant"),
         table.c.connection_id == named(table.c.connection_id, "of_connection"),
     )
@@ -299,42 +345,31 @@ class Records:
     # -- what we hold ------------------------------------------------------------------------------------------------
 
     async def held(
-        self, connection_id: ConsentId, wanted: Sequence[Wanted]
-    ) -> dict[tuple[ResourceName, str], dict[str, Held]]:
-        """The rows of some accounts, by listing and key; tombstones included.  All that is wanted in one trip."""
-        found: dict[tuple[ResourceName, str], dict[str, Held]] = {}
+        self, connection_id: ConsentId, wanted: Sequence[Wanted], keys: Sequence[WantedKeys] = ()
+    ) -> Holdings:
+        """The rows of some accounts, tombstones included, and those of some keys that we hold; all in one trip."""
+        told = self.holding(connection_id, wanted, keys)
+        return read_holdings(wanted, keys, await run_all(self._unit, told) if told else ())
+
+    def holding(self, connection_id: ConsentId, wanted: Sequence[Wanted], keys: Sequence[WantedKeys]) -> list[Told]:
+        """`held`, to be sent with others; `read_holdings` reads the answers."""
+        place = self._place(connection_id)
         told: list[Told] = []
         for one in wanted:
-            found |= {(one.resource, account_id): {} for account_id in one.account_ids}
             ends: dict[str, Any] = {}
             if one.instant is not None:
-                place = RECORD_TABLES[one.resource].c[one.instant]
+                column = RECORD_TABLES[one.resource].c[one.instant]
                 given = (("since", one.since), ("until", one.until))
-                ends = {name: _as_in(place, end) for name, end in given if end is not None}
-            statement = _holding(one.resource, one.instant, one.status, frozenset(ends))
-            told.append((statement, self._place(connection_id) | {"accounts": sorted(one.account_ids)} | ends))
-        for one, answer in zip(wanted, await run_all(self._unit, told) if told else (), strict=True):
-            for account_id, key, *facts in answer.rows:
-                found[one.resource, account_id][key] = _held(*facts)
-        return found
-
-    async def held_of(
-        self, connection_id: ConsentId, wanted: Sequence[WantedKeys]
-    ) -> dict[tuple[ResourceName, str], dict[str, Held]]:
-        """Those of the given keys that we hold, by listing and key."""
-        chunks: list[WantedKeys] = []
-        told: list[Told] = []
-        for one in wanted:
-            keys = sorted(one.keys)
-            for start in range(0, len(keys), KEYS_MAX):
-                statement = _holding_keys(one.resource, one.instant, one.status)
-                those = {"account": one.account_id, "keys": keys[start : start + KEYS_MAX]}
-                told.append((statement, self._place(connection_id) | those))
-                chunks.append(one)
-        found: dict[tuple[ResourceName, str], dict[str, Held]] = {(one.resource, one.account_id): {} for one in wanted}
-        for one, answer in zip(chunks, await run_all(self._unit, told) if told else (), strict=True):
-            found[one.resource, one.account_id] |= {key: _held(*facts) for _, key, *facts in answer.rows}
-        return found
+                ends = {name: _as_in(column, end) for name, end in given if end is not None}
+            those = place | {"accounts": sorted(one.account_ids)} | ends
+            narrowed = frozenset(ends)
+            told.append((_holding(one.resource, one.instant, one.status, narrowed, one.keys_of_rest), those))
+            if one.keys_of_rest:
+                told.append((_resting(one.resource, one.instant, one.status, narrowed), those))
+        for by_key in keys:
+            statement = _holding_keys(by_key.resource, by_key.instant, by_key.status)
+            told += [(statement, place | {"account": by_key.account_id, "keys": few}) for few in _few(by_key.keys)]
+        return told
 
     def _place(self, connection_id: ConsentId) -> dict[str, Any]:
         return {"of_tenant": self._unit.tenant, "of_connection": connection_id}
@@ -511,31 +546,18 @@ class Records:
 
     async def granted(self, consent_id: ConsentId) -> frozenset[AccountId]:
         """The accounts `/accounts` shows with this consent."""
-        answer = await _GRANTED.run(self._unit, tenant=self._unit.tenant, consent_id=consent_id)
-        return frozenset(AccountId(name) for (name,) in answer.rows)
+        return read_granted(await GRANTED.run(self._unit, tenant=self._unit.tenant, consent_id=consent_id))
 
     async def grant(
         self, consent_id: ConsentId, connection_id: ConsentId, account_ids: Collection[str], *, at: datetime
     ) -> None:
-        """The consent shows these accounts, perhaps again."""
-        if not account_ids:
-            return
-        table = account_grant
-        statement = self._unit.dialect.upsert(table, ("tenant", "consent_id", "account_id"), ("ended_at",))
-        await self._unit.connection.execute(
-            statement,
-            [
-                {
-                    "tenant": self._unit.tenant,
-                    "consent_id": consent_id,
-                    "account_id": account_id,
-                    "connection_id": connection_id,
-                    "granted_at": at,
-                    "ended_at": None,
-                }
-                for account_id in sorted(account_ids)
-            ],
-        )
+        """The consent shows these accounts, perhaps again.  May go with the commit."""
+        key = ("tenant", "consent_id", "account_id")
+        rows = [
+            (self._unit.tenant, consent_id, account_id, connection_id, at, None) for account_id in sorted(account_ids)
+        ]
+        columns = (*key, "connection_id", "granted_at", "ended_at")
+        await upsert_later(self._unit, account_grant, columns, rows, key=key, replace=("ended_at",))
 
     async def end_grants(self, consent_id: ConsentId, account_ids: Collection[str], *, at: datetime) -> None:
         """The consent no longer shows these accounts: proved by a complete walk."""
@@ -706,6 +728,35 @@ class Records:
             return self._unit.keyring.open(sealed, table=table, column="raw", row=row)
 
         return unseal
+
+
+def read_granted(answer: Answer) -> frozenset[AccountId]:
+    """What `GRANTED` gave."""
+    return frozenset(AccountId(name) for (name,) in answer.rows)
+
+
+def read_holdings(wanted: Sequence[Wanted], keys: Sequence[WantedKeys], answers: Iterable[Answer]) -> Holdings:
+    """What `Records.holding` asked for."""
+    found: Holdings = {(one.resource, one.account_id): {} for one in keys}
+    given = iter(answers)
+    for one in wanted:
+        found |= {(one.resource, account_id): {} for account_id in one.account_ids}
+        for account_id, key, *facts in next(given).rows:
+            found[one.resource, account_id][key] = _held(*facts)
+        if one.keys_of_rest:
+            for account_id, resting in next(given).rows:
+                found[one.resource, account_id].update(dict.fromkeys(resting, AT_REST))
+    for by_key in keys:
+        for _ in _few(by_key.keys):
+            rows = next(given).rows
+            found[by_key.resource, by_key.account_id].update((key, _held(*facts)) for _, key, *facts in rows)
+    return found
+
+
+def _few(keys: Collection[str]) -> list[list[str]]:
+    """Keys in order, so many at a time as one statement asks for."""
+    ordered = sorted(keys)
+    return [ordered[start : start + KEYS_MAX] for start in range(0, len(ordered), KEYS_MAX)]
 
 
 def _as_in(column: sa.Column[Any], moment: datetime) -> datetime | date:

@@ -1,8 +1,9 @@
 """What must be known before anything begins, read in one trip to the database.
 
 A sync begins with the consent, its cursors, its grants and its token; a call with the consent and its token; a write
-with the consent locked and the claim held.  Each is a few small statements that belong together, and for a consent that
-turns out unchanged they are a good part of all it costs.  So they are asked for many at once where many are at hand.
+with the consent locked and the claim held, and goes on with what is held of what walks showed.  Each is a few small
+statements that belong together, and for a consent that turns out unchanged they are a good part of all it costs.  So
+they are asked for many at once where many are at hand.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from syncworker.errors import SealError, SettingsError
 from syncworker.standard.values import AccountId, ConsentId
-from syncworker.store import consents, cursors, records, tokens, work
+from syncworker.store import changes, consents, cursors, records, tokens, work
 from syncworker.store.consents import Standing, StoredConsent
-from syncworker.store.cursors import Cursor, Listing
+from syncworker.store.cursors import Covered, Cursor, Listing
+from syncworker.store.records import Holdings, Wanted, WantedKeys
 from syncworker.store.statements import NOW, run_all
 from syncworker.store.tokens import StoredToken
 from syncworker.store.work import Claim
@@ -50,6 +52,22 @@ class BeforeCall(NamedTuple):
     consent: StoredConsent | None
     token: StoredToken | None
     now: datetime
+
+
+class BeforeApply(NamedTuple):
+    """What is known before walks are written.
+
+    Attributes:
+        held: the rows that were wanted.
+        granted: accounts the consent showed so far.
+        coverage: the windows walked so far, earliest first.
+        transaction: its number, for the feed.
+    """
+
+    held: Holdings
+    granted: frozenset[AccountId]
+    coverage: Mapping[Listing, tuple[Covered, ...]]
+    transaction: int
 
 
 async def before_syncs(unit: "UnitOfWork", connection_ids: Sequence[ConsentId]) -> dict[ConsentId, BeforeSync]:
@@ -100,6 +118,32 @@ async def before_writes(
     now, standing, held = await run_all(unit, [(NOW, {}), (consents.STANDING, named), (work.HOLDS, claims)])
     by_id = {ConsentId(row[0]): Standing(**dict(zip(Standing.__slots__, row, strict=True))) for row in standing.rows}
     return by_id, frozenset(work_id for (work_id,) in held.rows), now.rows[0][0]
+
+
+async def before_apply(
+    unit: "UnitOfWork",
+    connection_id: ConsentId,
+    consent_id: ConsentId,
+    wanted: Sequence[Wanted],
+    keys: Sequence[WantedKeys],
+) -> BeforeApply:
+    """As `records.held`, `records.granted` and `cursors.coverage` together; for who writes in this transaction."""
+    tenant = {"tenant": unit.tenant}
+    transaction, granted, coverage, *held = await run_all(
+        unit,
+        [
+            (changes.TRANSACTION, {}),
+            (records.GRANTED, tenant | {"consent_id": consent_id}),
+            (cursors.COVERAGE, tenant | {"connection_id": connection_id}),
+            *unit.records.holding(connection_id, wanted, keys),
+        ],
+    )
+    return BeforeApply(
+        held=records.read_holdings(wanted, keys, held),
+        granted=records.read_granted(granted),
+        coverage=cursors.read_coverage(coverage),
+        transaction=transaction.rows[0][0],
+    )
 
 
 def _opened(unit: "UnitOfWork", row: Sequence[Any]) -> StoredToken | None:

@@ -8,29 +8,32 @@ runs this through `Store.atomically`, so that a conflict repeats the whole of it
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
-from typing import Final
+from typing import Final, NamedTuple
 
 from syncworker.consents.renewal import accounts_compared
 from syncworker.errors import ConsentNotUsableError, LeaseLostError, StandardViolationError, SyncWorkerError
 from syncworker.standard.resources import Resource, ResourceName
-from syncworker.standard.values import ConsentId, local_date
+from syncworker.standard.values import AccountId, ConsentId, local_date
 from syncworker.store.changes import Op, RowChange
 from syncworker.store.consents import Standing
 from syncworker.store.cursors import Covered, Cursor, Listing, extended
-from syncworker.store.records import Ended, Held, Record, Wanted, WantedKeys
-from syncworker.store.situations import before_writes
+from syncworker.store.records import AT_REST, Ended, Held, Record, Wanted, WantedKeys
+from syncworker.store.situations import before_apply, before_writes
 from syncworker.store.statements import Told, run_all
 from syncworker.store.tables import RECORD_TABLES, typed_columns
 from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.store.work import Claim
-from syncworker.sync import pages as footprint
-from syncworker.sync.decode import PENDING, TYPED, decode
+from syncworker.sync.decode import PENDING, TYPED, Decoded, Items, decode
 from syncworker.sync.diff import Changes, Proof, diff, open_since, unproved
 from syncworker.sync.fetch import Walk
+from syncworker.sync.pages import NOTHING, Footprint, pack, page_digest
 from syncworker.sync.plan import Window, backfilled_to
 from syncworker.sync.reports import StepOutcome, StepReport
 
 BOOKED: Final = "Booked"
+KNOWN_MANY: Final = 20
+"""Known items from which it is cheaper to ask for their rows' keys alone: a statement more, and fewer values."""
+
 NEWEST: Final = datetime.max.replace(tzinfo=UTC)
 
 
@@ -49,10 +52,10 @@ class Showing:
     """A walk, decoded.
 
     Attributes:
-        records: key → record, for the pages that were decoded.
-        seen: key → digest; `None` for a key on a page that did not change since it was stored.
+        records: key → record, for the items that were decoded.
+        seen: key → digest; `None` for an item that did not change since it was stored.
         digests: of each page.
-        keys: of each page; `None` when a key was shown twice.
+        items: of each page; `None` when a key was shown twice.
         notes, violations: as in `decode.Decoded`, over all pages.
     """
 
@@ -60,7 +63,7 @@ class Showing:
     records: dict[str, Record] = field(default_factory=dict, repr=False)
     seen: dict[str, bytes | None] = field(default_factory=dict, repr=False)
     digests: list[bytes] = field(default_factory=list, repr=False)
-    keys: list[tuple[str, ...]] | None = field(default_factory=list, repr=False)
+    items: list[Items] | None = field(default_factory=list, repr=False)
     notes: dict[str, int] = field(default_factory=dict)
     violations: int = 0
     pages_unchanged: int = 0
@@ -79,8 +82,8 @@ class Showing:
         return self.walk.error is None and not self.walk.short and not self.violations
 
 
-def show(walk: Walk, known: Mapping[bytes, tuple[str, ...]]) -> Showing:
-    """Decode a walk; pages whose digest is in `known` count by their keys alone.
+def show(walk: Walk, known: Footprint) -> Showing:
+    """Decode a walk; pages and items that are known count by their keys alone.
 
     Of two items with one key the last wins, or the one with the later `Typed.newest`.
 
@@ -88,45 +91,50 @@ def show(walk: Walk, known: Mapping[bytes, tuple[str, ...]]) -> Showing:
         StandardViolationError: a page is not what the standard says.
     """
     step = walk.step
-    typed = TYPED[step.resource.name]
-    newest = typed_columns(RECORD_TABLES[step.resource.name]).index(typed.newest) if typed.newest else None
+    if not step.resource.key:  # neither a page nor an item says anything of its place in the listing
+        known = NOTHING
     shown = Showing(walk=walk)
-    pages: list[tuple[str, ...]] = []
+    pages: list[Items] = []
     place = 1
-    if not step.resource.key:  # a page says nothing of its place in the listing
-        known = {}
     for data in walk.pages:
-        digest = footprint.page_digest(data)
+        digest = page_digest(data)
         shown.digests.append(digest)
-        if digest in known:
-            keys = known[digest]
-            shown.pages_unchanged += 1
-            shown.seen.update(dict.fromkeys(keys))
+        items = known.pages.get(digest)
+        if items is None:
+            decoded = decode(step.resource, step.account_id, data, place=place, known=known.items)
+            items = decoded.items
+            place += len(items.keys) + decoded.violations
+            _take(shown, decoded)
         else:
-            decoded = decode(step.resource, step.account_id, data, place=place)
-            place += len(decoded.records) + decoded.violations
-            keys = tuple(record.key for record in decoded.records)
-            for record in decoded.records:
-                earlier = shown.records.get(record.key) if newest is not None else None
-                if (
-                    earlier is not None
-                    and newest is not None
-                    and _later(earlier.columns[newest], record.columns[newest])
-                ):
-                    continue
-                shown.records[record.key] = record
-                shown.seen[record.key] = record.digest
-            shown.violations += decoded.violations
-            for oddity, times in decoded.notes.items():
-                shown.notes[oddity] = shown.notes.get(oddity, 0) + times
-        pages.append(keys)
-    shown_twice = sum(map(len, pages)) - len(shown.seen)
-    if shown_twice:
+            shown.pages_unchanged += 1
+        pages.append(items)
+        shown.seen.update(dict.fromkeys(items.keys))
+    if shown_twice := sum(len(items.keys) for items in pages) - len(shown.seen):
+        if known is not NOTHING:  # which of the two wins, only their columns say
+            return show(walk, NOTHING)
         shown.notes["item.shown_twice"] = shown_twice
+    shown.seen.update((key, record.digest) for key, record in shown.records.items())
+    shown.items = None if shown_twice else pages
     if walk.short:
         shown.notes["listing.ends_early"] = 1
-    shown.keys = None if shown_twice else pages
     return shown
+
+
+def _take(shown: Showing, decoded: Decoded) -> None:
+    """Add what a page held to what the pages before it showed."""
+    name = shown.resource.name
+    newest = TYPED[name].newest
+    if newest is None:
+        shown.records.update((record.key, record) for record in decoded.records)
+    else:
+        at = typed_columns(RECORD_TABLES[name]).index(newest)
+        for record in decoded.records:
+            earlier = shown.records.get(record.key)
+            if earlier is None or not _later(earlier.columns[at], record.columns[at]):
+                shown.records[record.key] = record
+    shown.violations += decoded.violations
+    for oddity, times in decoded.notes.items():
+        shown.notes[oddity] = shown.notes.get(oddity, 0) + times
 
 
 def proof_of(shown: Showing) -> Proof:
@@ -197,17 +205,23 @@ async def apply(
     Returns:
         One report for each walk, in order.
     """
-    held = await _held(unit, scope, showings)
-    decided = [_decide(one, held[one.listing]) for one in showings]
+    wanted, keys = _wanted(showings, cursors)
+    known = await before_apply(unit, scope.connection_id, scope.consent_id, wanted, keys)
+    held = {one.listing: known.held[one.resource.name, one.listing.account_id] for one in showings}
+    asked = _Asked(
+        narrowed=frozenset(one.resource for one in wanted if one.since is not None or one.until is not None),
+        keys={Listing(one.account_id, one.resource): one.keys for one in keys},
+    )
+    decided = await _decided(unit, scope, showings, held, asked)
     by_resource = {
         resource: [pair for pair in decided if pair[0].resource.name is resource]
         for resource in dict.fromkeys(one.resource.name for one in showings)
     }
     await _keep_before(unit, scope, by_resource, now=now)
     for resource, those in by_resource.items():
-        await _write(unit, scope, resource, those, now=now)
+        await _write(unit, scope, resource, those, granted=known.granted, now=now)
     feed = [change for shown, changes, _ in decided for change in _feed(shown.listing, changes)]
-    await unit.changes.append(scope.connection_id, feed, at=now, gen=scope.claim.gen)
+    await unit.changes.append(scope.connection_id, feed, at=now, gen=scope.claim.gen, transaction=known.transaction)
     complete = [(shown, changes, rows) for shown, changes, rows in decided if shown.walk.error is None]
     advanced = [
         _cursor(shown, changes, rows, cursors.get(shown.listing), due=due[shown.listing], gen=scope.claim.gen, now=now)
@@ -216,51 +230,97 @@ async def apply(
     await unit.cursors.advance(scope.connection_id, advanced)
     broken_off = [shown.listing for shown, changes, _ in decided if shown.walk.error is not None and changes]
     await unit.cursors.forget_pages(scope.connection_id, broken_off, gen=scope.claim.gen)
-    await _cover(unit, scope, [shown for shown, _, _ in complete if not shown.walk.short], now=now)
+    walked = [shown for shown, _, _ in complete if not shown.walk.short]
+    await _cover(unit, scope, walked, known.coverage, now=now)
     return tuple(_report(shown, changes, due.get(shown.listing)) for shown, changes, _ in decided)
 
 
 Decided = tuple[Showing, Changes, Mapping[str, Held]]
 
 
-async def _held(unit: UnitOfWork, scope: Scope, showings: Sequence[Showing]) -> dict[Listing, dict[str, Held]]:
-    """What we hold of the listings, narrowed to what their windows can touch, and of every key that was shown."""
-    wanted = []
+def _wanted(showings: Sequence[Showing], cursors: Mapping[Listing, Cursor]) -> tuple[list[Wanted], list[WantedKeys]]:
+    """What must be known of the rows: those the walks' windows can touch, and those of every key that was decoded.
+
+    Where many items were known by their bytes, their rows count by their keys.
+    """
+    wanted: list[Wanted] = []
+    keys: list[WantedKeys] = []
     for resource in dict.fromkeys(one.resource.name for one in showings):
         those = [one for one in showings if one.resource.name is resource]
         typed = TYPED[resource]
+        read_before = all(_read_before(cursors.get(one.listing)) for one in those)  # else there are few rows, if any
+        many_known = any(len(one.seen) - len(one.records) >= KNOWN_MANY for one in those)
         wanted.append(
             Wanted(
                 resource=resource,
                 account_ids=[one.listing.account_id for one in those],
                 instant=typed.instant,
                 status=typed.status,
-                since=_since(those),
-                until=_until(those),
+                since=_since(those) if read_before else None,
+                until=_until(those) if read_before else None,
+                keys_of_rest=many_known,
             )
         )
-    near = await unit.records.held(scope.connection_id, wanted)
-    held = {one.listing: near[one.resource.name, one.listing.account_id] for one in showings}
-    unknown = []
+        if many_known:
+            keys += [_wanted_keys(one, one.records) for one in those if one.records]
+    return wanted, keys
+
+
+def _wanted_keys(shown: Showing, keys: Collection[str]) -> WantedKeys:
+    typed = TYPED[shown.resource.name]
+    return WantedKeys(
+        resource=shown.resource.name,
+        account_id=shown.listing.account_id,
+        keys=keys,
+        instant=typed.instant,
+        status=typed.status,
+    )
+
+
+def _read_before(cursor: Cursor | None) -> bool:
+    """Whether a walk of a listing ever came to its end."""
+    return cursor is not None and cursor.checked_at is not None
+
+
+class _Asked(NamedTuple):
+    """How the rows were asked for: of which resources not all, and which by their keys."""
+
+    narrowed: frozenset[ResourceName]
+    keys: Mapping[Listing, Collection[str]]
+
+
+async def _decided(
+    unit: UnitOfWork, scope: Scope, showings: Sequence[Showing], held: dict[Listing, dict[str, Held]], asked: _Asked
+) -> list[Decided]:
+    """Changes of all walks; a decision that turns on rows not asked for asks for them."""
+    await _complete(unit, scope, showings, held, asked)
+    decided = [_decide(one, held[one.listing]) for one in showings]
+    doubted = [shown for shown, changes, _ in decided if unproved(changes, shown.seen)]
+    if not doubted:
+        return decided
+    for shown in doubted:  # a row is not as the footprint says: trust the page, not the footprint
+        again = show(shown.walk, NOTHING)
+        shown.records, shown.seen = again.records, again.seen
+        shown.notes, shown.violations, shown.items = again.notes, again.violations, again.items
+    await _complete(unit, scope, doubted, held, asked)
+    return [_decide(one, held[one.listing]) for one in showings]
+
+
+async def _complete(
+    unit: UnitOfWork, scope: Scope, showings: Sequence[Showing], held: dict[Listing, dict[str, Held]], asked: _Asked
+) -> None:
+    """Ask for rows shown that lie outside what was asked for, and for those at rest that have to be looked at."""
+    wanted: list[WantedKeys] = []
     for one in showings:
-        typed, keys = TYPED[one.resource.name], one.seen.keys() - held[one.listing].keys()
-        if _has_ends(one.walk.step.window) and keys:
-            unknown.append(
-                WantedKeys(
-                    resource=one.resource.name,
-                    account_id=one.listing.account_id,
-                    keys=keys,
-                    instant=typed.instant,
-                    status=typed.status,
-                )
-            )
-    for (name, account_id), rows in (await unit.records.held_of(scope.connection_id, unknown)).items():
+        rows = held[one.listing]
+        resting = {key for key, row in rows.items() if row is AT_REST}
+        missing = resting - one.seen.keys() | resting & one.records.keys()
+        if one.resource.name in asked.narrowed:
+            missing |= one.seen.keys() - rows.keys() - set(asked.keys.get(one.listing, ()))
+        if missing:
+            wanted.append(_wanted_keys(one, missing))
+    for (name, account_id), rows in (await unit.records.held(scope.connection_id, (), wanted)).items():
         held[Listing(account_id, name)] |= rows
-    return held
-
-
-def _has_ends(window: Window | None) -> bool:
-    return window is not None and (window.since is not None or window.until is not None)
 
 
 def _since(showings: Iterable[Showing]) -> datetime | None:
@@ -278,14 +338,8 @@ def _until(showings: Iterable[Showing]) -> datetime | None:
 
 
 def _decide(shown: Showing, held: Mapping[str, Held]) -> Decided:
-    """Changes of one walk; what it counts on without having decoded it is decoded first."""
-    changes = diff(shown.seen, held, proof=proof_of(shown))
-    if unproved(changes, shown.seen):  # a row is not as the page's footprint says: trust the page, not the footprint
-        again = show(shown.walk, {})
-        shown.records, shown.seen = again.records, again.seen
-        shown.notes, shown.violations, shown.keys = again.notes, again.violations, again.keys
-        changes = diff(shown.seen, held, proof=proof_of(shown))
-    return shown, changes, held
+    """Changes of one walk."""
+    return shown, diff(shown.seen, held, proof=proof_of(shown)), held
 
 
 async def _keep_before(
@@ -304,7 +358,13 @@ async def _keep_before(
 
 
 async def _write(
-    unit: UnitOfWork, scope: Scope, resource: ResourceName, decided: Sequence[Decided], *, now: datetime
+    unit: UnitOfWork,
+    scope: Scope,
+    resource: ResourceName,
+    decided: Sequence[Decided],
+    *,
+    granted: frozenset[AccountId],
+    now: datetime,
 ) -> None:
     """Everything one resource's walks changed, one statement a kind of change."""
     gen, connection_id = scope.claim.gen, scope.connection_id
@@ -328,7 +388,9 @@ async def _write(
         if changes.gone:
             await unit.records.bury(resource, connection_id, {account_id: changes.gone}, gen=gen, at=now)
         if resource is ResourceName.ACCOUNTS:
-            await keep_grants(unit, scope, shown.seen, ended=changes.gone, complete=shown.complete, now=now)
+            await keep_grants(
+                unit, scope, shown.seen, granted=granted, ended=changes.gone, complete=shown.complete, now=now
+            )
 
 
 async def keep_grants(
@@ -336,6 +398,7 @@ async def keep_grants(
     scope: Scope,
     seen: Collection[str],
     *,
+    granted: frozenset[AccountId],
     ended: frozenset[str] = frozenset(),
     complete: bool,
     now: datetime,
@@ -343,9 +406,9 @@ async def keep_grants(
     """Grant the accounts that `/accounts` showed with this consent; end those proved absent, as a tombstone is.
 
     Args:
+        granted: those it showed before, as read in this transaction.
         complete: all of them were shown, so that a successor's can be compared with those of the consent before it.
     """
-    granted = await unit.records.granted(scope.consent_id)
     fresh = [account_id for account_id in seen if account_id not in granted]
     await unit.records.grant(scope.consent_id, scope.connection_id, fresh, at=now)
     await unit.records.end_grants(scope.consent_id, ended & granted, at=now)
@@ -395,7 +458,7 @@ def _cursor(
     return replace(
         start,
         deep_at=None if changes.missed else now if shown.walk.step.deep else start.deep_at,
-        pages=None if changes.missed or not shown.complete else footprint.pack(shown.digests, shown.keys),
+        pages=None if changes.missed or not shown.complete else pack(shown.digests, shown.items),
         window_from=window.from_date,
         high_water=max([*booked, *([start.high_water] if start.high_water else [])], default=None),
         open_since=open_since(changes, held, undecided) if typed.instant else None,
@@ -456,12 +519,19 @@ def _moment(place: datetime | date | None) -> datetime | None:
     return datetime.combine(place, time(), UTC)
 
 
-async def _cover(unit: UnitOfWork, scope: Scope, showings: Sequence[Showing], *, now: datetime) -> None:
+async def _cover(
+    unit: UnitOfWork,
+    scope: Scope,
+    showings: Sequence[Showing],
+    covered: Mapping[Listing, tuple[Covered, ...]],
+    *,
+    now: datetime,
+) -> None:
     """Note which windows were walked completely."""
     windowed = [one for one in showings if one.walk.step.window is not None]
     if not windowed:
         return
-    held = await unit.cursors.coverage(scope.connection_id, [one.listing for one in windowed])
+    held = {one.listing: covered.get(one.listing, ()) for one in windowed}
     windows = {one.listing: extended(held[one.listing], _covered(one, now=now)) for one in windowed}
     await unit.cursors.cover(scope.connection_id, windows, held=held, gen=scope.claim.gen)
 

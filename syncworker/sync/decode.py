@@ -1,6 +1,6 @@
 """Turn pages into records: key, typed columns, raw bytes, digest.
 
-In: the bytes of a page's `Data`.  Out: `Decoded`, plain values.  No I/O here.
+In: the bytes of a page's `Data`, and which items are known.  Out: `Decoded`, plain values.  No I/O here.
 
 A resource is a row of `TYPED`: for each column of its table, how it is read from an item.  Reading is tolerant: a
 member of an unexpected type becomes NULL and is counted as a note, an unknown enum value is kept as text, and the
@@ -10,13 +10,15 @@ others pass.
 Money is `Decimal` from the first byte, instants are UTC; one without an offset is UAE time, noted.
 """
 
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, Final
+from operator import methodcaller
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -43,7 +45,20 @@ _CANONICAL: Final = msgspec.json.Encoder(order="sorted", decimal_format="number"
 _EXACT: Final = msgspec.json.Decoder(float_hook=Decimal)
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LIST: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_NONE: Final[Mapping[int, str]] = {}
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError, ArithmeticError, ValueError)
+
+
+class Items(NamedTuple):
+    """The items of a page that have a key, in the LFI's order; a key may come twice.
+
+    Attributes:
+        keys: of each.
+        digests: of each one's bytes (`item_digest`).
+    """
+
+    keys: tuple[str, ...] = ()
+    digests: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +66,13 @@ class Decoded:
     """What one page held.
 
     Attributes:
-        records: in the LFI's order; a key may come twice.
+        items: all that have a key.
+        records: those of them that were not known, in the LFI's order.
         notes: oddities by name, counted: `<column>.wrong_type`, `<column>.no_offset`, `<column>.cut` …
         violations: items without a usable key, left out.
     """
 
+    items: Items
     records: tuple[Record, ...]
     notes: Counter[str] = field(default_factory=Counter)
     violations: int = 0
@@ -74,7 +91,7 @@ def _reach(path: str) -> Callable[[Item], Any]:
         return lambda item: next((found for way in ways if (found := way(item)) is not None), None)
     first, *rest = path.split(".")
     if not rest:
-        return lambda item: item.get(first)
+        return methodcaller("get", first)
     if len(rest) == 1 and not rest[0].isdigit():
         (second,) = rest
 
@@ -100,7 +117,7 @@ def _reach(path: str) -> Callable[[Item], Any]:
 
 def text(path: str, column: sa.Column[Any]) -> Read:
     """Text; a number is written out, since the standard types some codes both ways (D-28)."""
-    reach, name, length = _reach(path), column.name, int(getattr(column.type, "length", 0) or 0)
+    reach, name, length = _reach(path), column.name, getattr(column.type, "length", None) or sys.maxsize
 
     def read(item: Item, note: Note) -> str | None:
         value = reach(item)
@@ -111,7 +128,7 @@ def text(path: str, column: sa.Column[Any]) -> Read:
                 note(f"{name}.wrong_type")
                 return None
             value = str(value)
-        if length and len(value) > length:
+        if len(value) > length:
             note(f"{name}.cut")
             value = value[:length]
         return value if value.isascii() and "\x00" not in value else _storable(value)
@@ -127,14 +144,16 @@ def money(path: str, column: sa.Column[Any]) -> Read:
         value = reach(item)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
-            note(f"{name}.wrong_type")
-            return None
         try:
-            return _amount(value) if isinstance(value, str) else read_money(value)
+            if type(value) is str:
+                return _amount(value)
+            if not isinstance(value, bool) and isinstance(value, int | Decimal):
+                return read_money(value)
         except ValueError:
             note(f"{name}.not_an_amount")
-            return None
+        else:
+            note(f"{name}.wrong_type")
+        return None
 
     return read
 
@@ -214,9 +233,9 @@ def day(path: str, column: sa.Column[Any]) -> Read:
             except ValueError:
                 note(f"{name}.not_a_date")
                 return None
-        moment = _instant(value)[0] if isinstance(value, str) else None
-        note(f"{name}.not_a_date" if moment is None else f"{name}.a_date_time")
-        return None if moment is None else local_date(moment)
+        found = _uae_date(value) if isinstance(value, str) else None
+        note(f"{name}.not_a_date" if found is None else f"{name}.a_date_time")
+        return found
 
     return read
 
@@ -247,30 +266,28 @@ def uae_date(path: str, _column: sa.Column[Any]) -> Read:
     """The local date in the UAE of an instant."""
     reach = _reach(path)
 
-    def read(item: Item, _note: Note) -> Any:
+    def read(item: Item, _note: Note) -> date | None:
         value = reach(item)
-        moment = _instant(value)[0] if isinstance(value, str) else None
-        try:
-            return None if moment is None else local_date(moment)
-        except OverflowError:  # the last hours of the year 9999, as some write "no date yet"
-            return None
+        return _uae_date(value) if isinstance(value, str) else None
 
     return read
 
 
 def counterparty(path: str, column: sa.Column[Any]) -> Read:
-    """A member of the other side's account: the creditor's of a Debit, the debtor's of a Credit."""
-    sides = {
-        "Debit": (text(f"CreditorAccount.0.{path}", column), text(f"CreditorAccount.{path}", column)),
-        "Credit": (text(f"DebtorAccount.{path}", column), text(f"DebtorAccount.0.{path}", column)),
-    }
+    """A member of the other side: of a Debit the creditor's, of a Credit the debtor's account, the first of several."""
+    member = text(path, column)
 
-    def read(item: Item, note: Note) -> Any:
-        for side in sides.get(item.get("CreditDebitIndicator") or "", ()):
-            value = side(item, note)
-            if value is not None:
-                return value
-        return None
+    def read(item: Item, note: Note) -> str | None:
+        match item.get("CreditDebitIndicator"):
+            case "Debit":
+                account = item.get("CreditorAccount")
+            case "Credit":
+                account = item.get("DebtorAccount")
+            case _:
+                return None
+        if type(account) is list and account:
+            account = account[0]
+        return member(account, note) if type(account) is dict else None
 
     return read
 
@@ -432,12 +449,24 @@ _READERS: Final = {name: _readers(name) for name in TYPED}
 # -- a page ----------------------------------------------------------------------------------------------------------
 
 
-def decode(resource: Resource, account_id: str, data: bytes, *, place: int = 1) -> Decoded:
+def item_digest(raw: bytes | msgspec.Raw) -> int:
+    """Digest of an item's bytes as the LFI sent them, salted with the decoder's version.
+
+    64 bits, as each one is kept: in a listing of 100,000 items that all change, two different ones are taken for the
+    same once in two thousand million walks.
+    """
+    return xxhash.xxh3_64_intdigest(raw, seed=DECODER_VERSION)
+
+
+def decode(
+    resource: Resource, account_id: str, data: bytes, *, place: int = 1, known: Mapping[int, str] = _NONE
+) -> Decoded:
     """Decode the `Data` of one page.
 
     Args:
         account_id: the account the page was asked for; `''` for none.
         place: of the page's first item in the listing; names items the standard gives no id.
+        known: digest → key of items that are not decoded again; never of items that their place names.
 
     Raises:
         StandardViolationError: `Data` is not an object, its items are missing, or it is another account's.
@@ -447,22 +476,30 @@ def decode(resource: Resource, account_id: str, data: bytes, *, place: int = 1) 
     def note(oddity: str) -> None:
         notes[oddity] += 1
 
+    keys: list[str] = []
+    digests: list[int] = []
     records: list[Record] = []
     violations = 0
     readers, key_of, key_max = _READERS[resource.name], _key_reader(resource.key), TYPED[resource.name].key_max
-    for number, raw in enumerate(_items(resource, account_id, data), start=place):
-        try:
-            item = _EXACT.decode(raw)
-            key = key_of(item) if resource.key else _place(item, number)
-            digest = xxhash.xxh3_128_digest(_CANONICAL.encode(item), seed=DECODER_VERSION)
-        except _UNREADABLE:
-            key = None
-        if key is None or len(key) > key_max:
-            note("item.no_usable_key")
-            violations += 1
-            continue
-        records.append(Record(key, tuple([read(item, note) for read in readers]), raw, digest))
-    return Decoded(tuple(records), notes, violations)
+    for number, item_bytes in enumerate(_items(resource, account_id, data), start=place):
+        known_by = item_digest(item_bytes)
+        key = known.get(known_by)
+        if key is None:
+            raw = bytes(item_bytes)
+            try:
+                item = _EXACT.decode(raw)
+                key = key_of(item) if resource.key else _place(item, number)
+                digest = xxhash.xxh3_128_digest(_CANONICAL.encode(item), seed=DECODER_VERSION)
+            except _UNREADABLE:
+                key = None
+            if key is None or len(key) > key_max:
+                note("item.no_usable_key")
+                violations += 1
+                continue
+            records.append(Record(key, tuple([read(item, note) for read in readers]), raw, digest))
+        keys.append(key)
+        digests.append(known_by)
+    return Decoded(Items(tuple(keys), tuple(digests)), tuple(records), notes, violations)
 
 
 def canonical(raw: bytes) -> bytes:
@@ -477,19 +514,15 @@ def canonical(raw: bytes) -> bytes:
         raise StandardViolationError("item: not readable JSON") from None
 
 
-def _items(resource: Resource, account_id: str, data: bytes) -> Iterator[bytes]:
-    """The bytes of each item, whether a list or the single object of `/parties` (trap 17)."""
+def _items(resource: Resource, account_id: str, data: bytes) -> Sequence[bytes | msgspec.Raw]:
+    """The bytes of each item, not copied, whether a list or the single object of `/parties` (trap 17)."""
     try:
         members = _MEMBERS.decode(data)
         told = _EXACT.decode(members["AccountId"]) if "AccountId" in members and resource.per_account else account_id
-        items = bytes(members[resource.items])
+        items = members[resource.items]
         if told != account_id:
             raise StandardViolationError(f"{resource.operation}: Data.AccountId is not the account that was asked for")
-        if items.startswith(b"{"):
-            yield items
-            return
-        for raw in _LIST.decode(items):
-            yield bytes(raw)
+        return [items] if bytes(memoryview(items)[:1]) == b"{" else _LIST.decode(items)
     except KeyError:
         raise StandardViolationError(f"{resource.operation}: Data has no {resource.items}") from None
     except _UNREADABLE:
@@ -497,7 +530,7 @@ def _items(resource: Resource, account_id: str, data: bytes) -> Iterator[bytes]:
 
 
 def _place(item: Any, number: int) -> str | None:
-    return str(number) if isinstance(item, Mapping) else None
+    return str(number) if type(item) is dict else None
 
 
 @lru_cache(maxsize=64)
@@ -505,14 +538,16 @@ def _key_reader(members: tuple[str, ...]) -> Callable[[Any], str | None]:
     reaches = tuple(_reach(member) for member in members)
 
     def key_of(item: Any) -> str | None:
-        if not isinstance(item, Mapping):
+        if type(item) is not dict:
             return None
         parts = []
         for reach in reaches:
             part = reach(item)
-            if isinstance(part, int) and not isinstance(part, bool):
+            if type(part) is int:
                 part = str(part)  # ids are text whatever the LFI types them as
-            if not isinstance(part, str) or not part or _storable(part) != part:
+            if type(part) is not str or not part:
+                return None
+            if not (part.isascii() and "\x00" not in part) and _storable(part) != part:
                 return None
             parts.append(part)
         return "|".join(parts)
@@ -533,6 +568,16 @@ def _instant(value: str) -> tuple[datetime | None, bool]:
         return read_instant(value)
     except (ValueError, OverflowError):
         return None, False
+
+
+@lru_cache(maxsize=4096)
+def _uae_date(value: str) -> date | None:
+    """The local date in the UAE of an instant as sent."""
+    moment, _ = _instant(value)
+    try:
+        return None if moment is None else local_date(moment)
+    except OverflowError:  # the last hours of the year 9999, as some write "no date yet"
+        return None
 
 
 def _storable(value: str) -> str:

@@ -354,7 +354,7 @@ class ConsentRun:
         """Sort a walk: known as a whole, decoded, broken off; or several of these."""
         cursor = self._known.cursors.get(walk.step.listing)
         packed = cursor.pages if cursor and not self._full else None
-        known: Mapping[bytes, footprint.Keys] = {}
+        known = footprint.NOTHING
         known_walk = walk.error is None and not walk.step.deep  # a deep walk has to leave its mark on the cursor
         if known_walk and footprint.same(packed, [footprint.page_digest(data) for data in walk.pages]):
             if walk.step.resource.name is ResourceName.ACCOUNTS:
@@ -524,7 +524,7 @@ class ConsentRun:
             return cursors
         shown: Showing | None = None
         try:
-            shown = show(walk, {})
+            shown = show(walk, footprint.NOTHING)
         except StandardViolationError as error:
             walk = replace(walk, error=error)
         wait: datetime | None = None
@@ -587,7 +587,8 @@ class ConsentRun:
         written = await self._apply(unit, self._showings, now=now)
         if self._accounts_seen and self._accounts_seen - self._known.granted:
             complete = any(one.resource is ResourceName.ACCOUNTS for one in self._unchanged)
-            await keep_grants(unit, self.scope, self._accounts_seen, complete=complete, now=now)
+            granted = await unit.records.granted(self.scope.consent_id)
+            await keep_grants(unit, self.scope, self._accounts_seen, granted=granted, complete=complete, now=now)
         attempts = [attempt for _, attempt in self._broken.values() if attempt is not None]
         await unit.cursors.attempted(self.scope.connection_id, attempts, gen=self._claim.gen)
         ending = self.ending([*self._reports, *written, *self._unchanged], now=now)

@@ -181,5 +181,5 @@ class Desk:
             ]
 
 
-def _known(cursor: Cursor | None) -> Mapping[bytes, tuple[str, ...]]:
-    return footprint.unpack(cursor.pages) if cursor else {}
+def _known(cursor: Cursor | None) -> footprint.Footprint:
+    return footprint.unpack(cursor.pages) if cursor else footprint.NOTHING

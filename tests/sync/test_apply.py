@@ -105,6 +105,65 @@ async def test_absence_from_several_pages_needs_two_walks_in_a_row(desk: Desk) -
     assert states == [(False, False), (True, False), (False, False), (True, False), (False, True)]
 
 
+MANY = [transaction(f"t-{number:02}", 1 + number % 25) for number in range(40)]
+"""More than are asked for one by one."""
+
+
+async def test_a_row_that_vanished_is_written_again_with_its_item(desk: Desk) -> None:
+    """A known item counts by its key only as long as we hold it, and what stands beside it is not written anew."""
+    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, *MANY)))
+    async with desk.store.writing() as unit:
+        await unit.connection.exec_driver_sql("DELETE FROM \"transaction\" WHERE key = 't-07'")
+        await unit.commit()
+    (report,) = await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, *MANY, transaction("z"))))
+    assert await desk.live() == {"z", *(one["TransactionId"] for one in MANY)}
+    assert (report.added, report.modified, report.removed) == (2, 0, 0)
+
+
+async def test_a_tombstone_revives_with_its_item(desk: Desk) -> None:
+    """Though its bytes are known from the walk before."""
+    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, *MANY)))
+    async with desk.store.writing() as unit:
+        await unit.records.bury(N.TRANSACTIONS, CONSENT, {ACCOUNT: ["t-07"]}, gen=1, at=desk.clock.now())
+        await unit.commit()
+    (report,) = await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, *MANY, transaction("z"))))
+    assert ((await desk.rows())["t-07"].gone_at, report.added, report.modified) == (None, 2, 0)
+
+
+@pytest.mark.parametrize("window", [None, Window(date(2026, 10, 5))], ids=["all", "some outside the window"])
+async def test_what_many_known_items_leave_out_is_seen(desk: Desk, window: Window | None) -> None:
+    """Missed by the first of two walks of several pages, gone with the second; what did not change stays as it is."""
+
+    def pages(*items: dict[str, object]) -> tuple[bytes, ...]:
+        return page(N.TRANSACTIONS, *items[:20]), page(N.TRANSACTIONS, *items[20:])
+
+    states = []
+    without = [one for one in MANY if one["TransactionId"] != "t-10"]
+    for items in (MANY, [*without, transaction("x", 20)], [*without, transaction("x", 21)], MANY):
+        (report,) = await desk.apply(walk(N.TRANSACTIONS, *pages(*items), window=window, deep=True))
+        row = (await desk.rows())["t-10"]
+        counts = (report.added, report.modified, report.removed)
+        states.append((row.missed_since is not None, row.gone_at is not None, counts))
+    assert states == [
+        (False, False, (40, 0, 0)),
+        (True, False, (1, 0, 0)),
+        (False, True, (0, 1, 1)),
+        (False, False, (1, 0, 0)),  # and the other one is missed
+    ]
+
+
+async def test_a_pending_record_among_many_known_ones_stays_undecided(desk: Desk) -> None:
+    """The cursor remembers from where on to look again, though its item was not read again."""
+    pending = transaction("p", 2, Status="Pending")
+    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, *MANY, pending)))
+    await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, *MANY, pending, transaction("z"))))
+    cursor = await desk.cursor(N.TRANSACTIONS)
+    assert (cursor.open_since, cursor.high_water) == (
+        datetime(2026, 10, 2, 12, tzinfo=UTC),
+        datetime(2026, 10, 25, 12, tzinfo=UTC),
+    )
+
+
 async def test_a_broken_walk_keeps_what_it_brought_and_buries_nothing(desk: Desk) -> None:
     """Its pages are written, the cursor stays where the last complete walk left it."""
     await desk.apply(

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncworker.errors import StandardViolationError
@@ -111,6 +111,11 @@ def test_a_transaction_fills_its_columns() -> None:
             {"CreditDebitIndicator": "Credit"}, "counterparty_name", "not the counterparty of a Debit", {},
             id="the debtor of a Credit",
         ),
+        pytest.param({"CreditDebitIndicator": ["Debit"]}, "counterparty_name", None, {
+            "credit_debit_indicator.wrong_type": 1,
+        }, id="a sign that is a list says nothing of the other side"),
+        pytest.param({"CreditorAccount": {"Name": "one"}}, "counterparty_name", "one", {}, id="one account, no list"),
+        pytest.param({"CreditorAccount": []}, "counterparty_name", None, {}, id="no account"),
         pytest.param(
             {"ValueDateTime": "2026-05-01T10:00:00"}, "value_date_time", datetime(2026, 5, 1, 6, tzinfo=UTC),
             {"value_date_time.no_offset": 1}, id="no offset is UAE time, noted",
@@ -143,6 +148,12 @@ def test_a_single_object_and_a_list_are_both_read() -> None:
     one = decode(BY_NAME[N.PARTIES], "", b'{"Party":{"PartyId":"p"}}')
     listed = decode(BY_NAME[N.PARTIES], "", b'{"Party":[{"PartyId":"p"}]}')
     assert one == listed
+
+
+def test_a_statement_date_beyond_the_calendar_is_none() -> None:
+    """As some write "no date yet"; in the UAE it is the year 10000 already."""
+    decoded = read(N.STATEMENTS, {"StatementId": "s", "StatementDate": "9999-12-31T23:59:59Z"})
+    assert (decoded.records[0].columns[0], dict(decoded.notes)) == (None, {"statement_date.not_a_date": 1})
 
 
 def test_a_balance_is_keyed_by_type_and_currency() -> None:
@@ -202,6 +213,40 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
     max_leaves=12,
 )
+
+
+ODD = JSON | st.sampled_from(
+    ["Debit", "Credit", "1.5", "1e9", "NaN", "true", "2026-05-01", "2026-05-01T10:00:00", "9999-12-31T23:59:59Z"]
+)
+
+
+def odd_items(resource: ResourceName) -> st.SearchStrategy[dict[str, Any]]:
+    """Items with a usable key and anything at all in the members that columns are read from."""
+    paths = {path for _, either in TYPED[resource].columns.values() for path in either.split("|")}
+    members: dict[str, set[str]] = {
+        "CreditDebitIndicator": set(),
+        "CreditorAccount": {"Name"},
+        "DebtorAccount": {"Name"},
+    }
+    for path in paths | {"OpeningBalance.CreditDebitIndicator"}:
+        first, *rest = path.split(".")
+        members.setdefault(first, set()).update(rest[:1])
+    values = {
+        name: ODD | st.fixed_dictionaries({}, optional=dict.fromkeys(below, ODD)) if below else ODD
+        for name, below in members.items()
+    }
+    return st.fixed_dictionaries({}, optional=values).map(
+        lambda item: item | {path: "k" for path in BY_NAME[resource].key if "." not in path}
+    )
+
+
+@pytest.mark.parametrize("resource", N)
+@settings(max_examples=25)  # of each resource
+@given(data=st.data())
+def test_no_item_stops_the_others(resource: ResourceName, data: st.DataObject) -> None:
+    """Whatever its members are, it is a record or a counted violation, and the next item is read."""
+    decoded = read(resource, json.loads(written(data.draw(odd_items(resource)), reverse=False)))
+    assert len(decoded.records) + decoded.violations == 1
 
 
 def written(value: Any, *, reverse: bool) -> str:
