@@ -88,7 +88,13 @@ GC_THRESHOLDS: Final = (10_000, 20, 50)
 """New objects before a young collection, and of how many the older generations follow (`docs/performance.md`)."""
 
 SYNC_WAIT_S: Final = 0.25
-"""How long a sync batch may hold a reserved thread while it waits for one of its own; then its claims go back."""
+"""How long a sync batch may hold a reserved thread while it waits for one of its own; then it is passed on."""
+
+SYNC_BATCHES: Final = 2
+"""Batches of one LFI a worker syncs before it lets another worker have the next: more would only wait here."""
+
+PASSES_MAX: Final = 3
+"""How often a batch is passed on; then whoever has a thread takes it, and without one its claims go back."""
 
 
 class Application(Protocol):
@@ -163,10 +169,16 @@ class SyncThreads:
         self._changed = threading.Condition()
 
     @contextlib.contextmanager
-    def taken(self, lfi: str, *, wait: float = SYNC_WAIT_S) -> Iterator[bool]:
-        """Hold a thread for a batch of this LFI; gives whether there was one within `wait` seconds."""
+    def taken(self, lfi: str, *, wait: float = SYNC_WAIT_S, most: int | None = None) -> Iterator[bool]:
+        """Hold a thread for a batch of this LFI; gives whether there was one within `wait` seconds.
+
+        Args:
+            most: threads the LFI may have, this one included.
+        """
         with self._changed:
-            got = self._changed.wait_for(lambda: self._fits(lfi), timeout=wait)
+            got = self._changed.wait_for(
+                lambda: self._fits(lfi) and (most is None or self._held[lfi] < most), timeout=wait
+            )
             self._held[lfi] += got
         try:
             yield got
@@ -367,16 +379,22 @@ def tick(**_ignored: object) -> None:
 
 
 @_task("sync_batch")
-def sync_batch(claims: list[list[int]], lfi: str = "", **_ignored: object) -> None:
+def sync_batch(claims: list[list[int]], lfi: str = "", passed: int = 0, **_ignored: object) -> None:
     """Sync the claimed connections.  Running it twice is harmless: a claim is begun once, a stale one is skipped.
 
     Args:
         lfi: whose they are; a message of an older producer does not say.  Here and below.
+        passed: how many workers had enough of this LFI in work, and let another have it.
     """
     hints = _hints(claims)
-    with _process.sync_threads.taken(lfi) as free:
-        work = _sync(hints, lfi) if free else _give_back(hints)  # no thread: the rows wait in the table, not here
-        _run_batch(work)
+    last = passed >= PASSES_MAX
+    with _process.sync_threads.taken(lfi, most=None if last else SYNC_BATCHES) as free:
+        if free:
+            _run_batch(_sync(hints, lfi))
+            return
+    left = hints if last else publish_all([Batch(WorkKind.SYNC, Slug(lfi), tuple(hints))], passed=passed + 1)
+    if left:  # the rows wait in the table, not here
+        _run_batch(_give_back(left))
 
 
 @_task("token_batch")
@@ -425,16 +443,20 @@ TASKS: Final = {
 }
 
 
-def publish(batch: Batch) -> None:
+def publish(batch: Batch, *, passed: int = 0) -> None:
     """Send the hint that a batch of claims waits.  Call it after the commit of the claims.
+
+    Args:
+        passed: as in `sync_batch`.
 
     Raises:
         OperationalError: the broker is away.
     """
-    TASKS[batch.kind].apply_async(args=([list(hint) for hint in batch.claims],), kwargs={"lfi": batch.lfi})
+    named = {"lfi": batch.lfi, **({"passed": passed} if passed else {})}
+    TASKS[batch.kind].apply_async(args=([list(hint) for hint in batch.claims],), kwargs=named)
 
 
-def publish_all(batches: Sequence[Batch]) -> list[tuple[int, int]]:
+def publish_all(batches: Sequence[Batch], *, passed: int = 0) -> list[tuple[int, int]]:
     """Send the hints of batches, after the commit of their claims.
 
     Returns:
@@ -442,7 +464,7 @@ def publish_all(batches: Sequence[Batch]) -> list[tuple[int, int]]:
     """
     for position, batch in enumerate(batches):
         try:
-            publish(batch)
+            publish(batch, passed=passed)
         except OperationalError:
             left = [hint for unpublished in batches[position:] for hint in unpublished.claims]
             log.warning("broker away: %d claims given back", len(left))
