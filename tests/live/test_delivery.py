@@ -289,8 +289,8 @@ tasks.configure(os.environ["TINY_BROKER_URL"], 5, Path(os.environ["TINY_NOTES"])
 """
 
 
-async def test_a_hint_carries_nothing_but_integers(sqlite_site: Site) -> None:
-    """What lies in the broker: the task's name and `(id, gen)`; no subject, no LFI."""
+async def test_a_hint_carries_nothing_but_integers_and_the_lfi(sqlite_site: Site) -> None:
+    """What lies in the broker: the task's name, `(id, gen)` and the LFI's slug; no subject."""
     site = sqlite_site
     site.run(IN_PROCESS + "tasks.publish(Batch(WorkKind.TOKEN, 'noor', ((7, 3), (8, 1))))")
     client = redis.Redis.from_url(site.broker_url)
@@ -300,8 +300,7 @@ async def test_a_hint_carries_nothing_but_integers(sqlite_site: Site) -> None:
     message = json.loads(raw)
     arguments = json.loads(base64.b64decode(message["body"]))[:2]
     assert (message["headers"]["task"], message["content-type"]) == ("token_batch", "application/json")
-    assert arguments == [[[[7, 3], [8, 1]]], {}]
-    assert "noor" not in str(raw)
+    assert arguments == [[[[7, 3], [8, 1]]], {"lfi": "noor"}]
 
 
 async def test_claims_that_cannot_be_published_are_given_back(sqlite_site: Site) -> None:
