@@ -1,6 +1,6 @@
 """What one call costs beside a bare aiohttp GET: microseconds of this process's processor time.
 
-    python -m bench.calls [--consents 20] [--rounds 7] [--in-flight 64]
+    python -m bench.calls [--consents 50] [--rounds 5] [--in-flight 64]
 
 The bench bank answers from a process of its own.  *Bare* is what the leanest program does: `ClientSession.get` and
 `read`, nothing decoded, nothing noted.  *Ours* is `LFIClient.pages` as a worker uses it: bounds, deadline, limits on a
@@ -43,6 +43,9 @@ CASES: Final = {
     "transactions, 2 pages of 100": frozenset({ResourceName.TRANSACTIONS}),
     "every resource, 22 pages a consent": frozenset(ResourceName),
 }
+CALLS_A_ROUND: Final = 2_000
+"""At least: a case with fewer is read several times."""
+
 WARM_ROUNDS: Final = 1
 """Not counted: connections are opened, caches filled."""
 
@@ -139,6 +142,7 @@ async def compare(bank: Bank, options: argparse.Namespace) -> dict[str, dict[str
         ways = {make.__name__: await make(stack, bank, options.in_flight) for make in (bare, ours)}
         for case, names in CASES.items():
             todo = list(walks(bank, names))
+            todo *= -(-CALLS_A_ROUND // sum(len(walk.urls) for walk in todo))
             for number in range(WARM_ROUNDS + options.rounds):
                 for name, read in ways.items():
                     gc.collect()
@@ -151,8 +155,8 @@ async def compare(bank: Bank, options: argparse.Namespace) -> dict[str, dict[str
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--consents", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--consents", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--in-flight", type=int, default=64)
     options = parser.parse_args()
     world = World(consents=options.consents, today=datetime.now(UTC).date())

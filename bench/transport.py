@@ -74,7 +74,7 @@ async def aiohttp_direct(stack: AsyncExitStack, context: ssl.SSLContext, in_flig
     stack.push_async_callback(transport.close)
 
     async def get(url: str) -> int:
-        return len((await transport.get(url, HEADERS, CALL_DEADLINE_S)).body)
+        return len((await transport.send("GET", url, HEADERS, CALL_DEADLINE_S)).body)
 
     return get
 

@@ -6,7 +6,7 @@ database's clock arbitrates (`store.dialect`); a process's own clock decides onl
 
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class Clock(Protocol):
@@ -24,6 +24,5 @@ class SystemClock:
         return datetime.now(UTC)
 
 
-def monotonic() -> float:
-    """Seconds from an arbitrary start that never run backwards: for durations and deadlines."""
-    return time.monotonic()
+monotonic: Final = time.monotonic
+"""Seconds from an arbitrary start that never run backwards: for durations and deadlines."""

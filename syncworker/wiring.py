@@ -680,8 +680,7 @@ class Application:
             log.debug("clocks not compared", error=error.code)
 
     def _heard(self, slug: Slug, call: Call, headers: Mapping[str, str]) -> None:
-        took = timedelta(milliseconds=call.duration_ms)
-        self.clocks.note(slug, sent=call.started_at, took=took, headers=headers)
+        self.clocks.note(slug, sent=call.started_at, took_s=call.duration_ms / 1000, headers=headers)
 
     async def _hear(self, slug: Slug) -> None:
         """Have an LFI say its time: its discovery document is free, and fetched for every token call anyway."""

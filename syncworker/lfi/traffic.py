@@ -3,7 +3,7 @@
 The client knows one LFI; what all workers together may do to it is decided above (`schedule.traffic`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Protocol
 
 from syncworker.lfi.transport import Call
@@ -13,11 +13,14 @@ from syncworker.standard.operations import OperationClass
 class Traffic(Protocol):
     """One LFI's limits."""
 
-    async def admit(self, operations: OperationClass) -> None:
-        """Return when a call of this class may start.  The wait is the caller's to bound.
+    def admit(self, operations: OperationClass) -> Awaitable[None] | None:
+        """Let a call of this class through.
+
+        Returns:
+            `None`: it may start now.  Else what ends when it may; the wait is the caller's to bound.
 
         Raises:
-            GateClosedError: the LFI asked us to wait (429).
+            GateClosedError: the LFI asked us to wait (429).  Each of these also from the wait.
             LFIBreakerOpenError: calls of this class are kept back after too many that got no answer.
         """
         ...
@@ -38,8 +41,9 @@ class Traffic(Protocol):
 class FreeTraffic:
     """No limits: for one-off calls and tests."""
 
-    async def admit(self, operations: OperationClass) -> None:
+    def admit(self, operations: OperationClass) -> Awaitable[None] | None:
         """At once."""
+        return None
 
     def may_retry(self) -> bool:
         """Always."""

@@ -1,33 +1,40 @@
 """Send one request over mTLS and bring back one bounded answer; count and time every attempt.
 
-Two doors with one shape, `send → Answer`.  `DataTransport` is the hot path, paged GETs through aiohttp, chosen by
-measurement (`bench/transport.py`, `docs/decisions/0002-transport.md`).  `ControlTransport` is plain httpx for
-discovery, tokens and consents.  Both verify the LFI's certificate and host name, follow no redirect, read no
-environment, keep no cookie (one customer's would go out with the next one's call), take gzip or identity only, and end
-at a total deadline however slowly the bytes drip.  aiohttp's and httpx's errors end here.
+A `Request` says what its attempts have in common, and over which `Lane` they go.  Two transports with one shape, `send
+→ Answer`: `AiohttpTransport` carries what there is much of, paged GETs and token calls, chosen by measurement
+(`bench/transport.py`, `bench/calls.py`, `docs/decisions/0002-transport.md`); `ControlTransport` is plain httpx for
+discovery, PAR and consents.  Both send exactly once, verify the LFI's certificate and host name, follow no redirect,
+read no environment, keep no cookie (one customer's would go out with the next one's call), take gzip or identity only,
+and end at a total deadline however slowly the bytes drip.  aiohttp's and httpx's errors end here.
 
-`Lines` is both doors of one LFI together.  With a new transport certificate it opens new connections and lets the calls
+`Lines` is all lanes of one LFI together.  With a new transport certificate it opens new connections and lets the calls
 under way end on the old ones.
 
-Source: `reliability.md` rules 11 – 14, 23, 33, 35, 37; `domain.md` §1.5, §6.1; FAPI 2.0 Security Profile §5.2.2.
+What is made anew for each call is a `msgspec.Struct`: a frozen dataclass costs seven times as much to build.
+
+Source: `reliability.md` rules 11 – 14, 20, 23, 33, 35, 37; `domain.md` §1.5, §6.1; FAPI 2.0 Security Profile §5.2.2.
 """
 
 import asyncio
 import logging
+import math
+import random
 import ssl
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
+from enum import Enum, auto
+from functools import lru_cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import urlencode
 
 import aiohttp
 import httpx
+import msgspec
 import structlog
 from aiohttp.http_exceptions import HttpProcessingError
+from pydantic import SecretStr
 from yarl import URL
 
 from syncworker import __version__
@@ -45,7 +52,7 @@ from syncworker.lfi.keys import TransportCertificate
 
 KEEPALIVE_S: Final = 60.0
 SLOT_SHARE: Final = 0.5
-"""Share of its deadline a control call may wait for a free connection, before that deadline begins.
+"""Share of its deadline a token or control call may wait for a free connection, before that deadline begins.
 
 Who bounds a call by twice its deadline, as a refresh is bounded by its lease, then never cuts one that was sent.
 """
@@ -54,22 +61,39 @@ LOOK_EVERY: Final = timedelta(minutes=1)
 """How often the files of our transport certificate are looked at, at most."""
 
 INTERACTION_ID: Final = "x-fapi-interaction-id"
+_UUID_4: Final = 4 << 76 | 0b10 << 62
+"""Version and variant of a random UUID, where they stand in its 128 bits."""
+
+_UUID_RANDOM: Final = (1 << 128) - 1 ^ (0xF << 76 | 0b11 << 62)
 TLS_1_2_CIPHERS: Final = "ECDHE+AESGCM"
 """With TLS 1.2 only what BCP 195 (RFC 9325 §4.2) recommends, as FAPI 2.0 asks; TLS 1.3 has no others."""
 
+_FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
 _HEADERS: Final = {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "gzip"}
 
 log = structlog.stdlib.get_logger(__name__)
 _OUR_LOG: Final = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Lane(Enum):
+    """Which of an LFI's connections a request goes over: each lane has its own, so that none stands behind another's.
+
+    A data call waits for a connection as long as its caller lets it; the others give up early (`SLOT_SHARE`).
+    """
+
+    DATA = auto()
+    """Paged GETs.  What is answered here with 200 is billed."""
+    TOKEN = auto()
+    """Token calls, which must not wait behind data."""
+    CONTROL = auto()
+    """Everything rare."""
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One HTTP attempt, for the `call` table; never a secret.
 
     Attributes:
         operation: `operationId` of the standard; `GetOpenIdConfiguration` and `GetJwks` are ours.
-        url_path: path without query.
         status: HTTP status; `None` when no answer began.
         duration_ms: from asking for a connection to the last byte.
         bytes_in: body bytes on the wire, still compressed.
@@ -82,7 +106,6 @@ class Call:
 
     operation: str
     method: str
-    url_path: str
     status: int | None
     interaction_id: str
     started_at: datetime
@@ -109,8 +132,7 @@ def unheard(_call: Call, _headers: Mapping[str, str]) -> None:
     """A `Heard` that keeps nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """A whole HTTP answer.
 
     Attributes:
@@ -122,10 +144,43 @@ class Answer:
     """
 
     status: int
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
+    headers: Mapping[str, str]
+    body: bytes
     bytes_in: int
-    certificate: str = field(default="", repr=False)
+    certificate: str = ""
+
+    def __repr__(self) -> str:
+        return f"Answer(status={self.status}, bytes_in={self.bytes_in})"
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What all attempts of one request have in common.
+
+    Attributes:
+        url: sent as it is.
+        deadline: seconds for each attempt, once it has a connection.
+        calls: receives a `Call` for each attempt.
+        code_of: finds the error code in an answer that is no success.
+        headers: beside the token and the interaction id, which are each attempt's own.
+        form: sent form-encoded.
+        body: sent as it is, of the content type in `headers`.
+        attended: whether `headers` declare a live customer session.
+    """
+
+    operation: str
+    method: str
+    url: str
+    lane: Lane
+    deadline: float
+    calls: CallLog
+    code_of: Callable[[Answer], str]
+    headers: Mapping[str, str] = {}
+    form: Mapping[str, str] | None = None
+    body: bytes | None = None
+    attended: bool = False
+
+    def __repr__(self) -> str:
+        return f"Request({self.method} {self.operation})"
 
 
 class NoAnswerError(LFIUnavailableError):
@@ -153,14 +208,31 @@ class UntrustedServerError(SetupError):
     """The server's certificate does not verify: nothing was sent."""
 
 
-class DataTransport(Protocol):
-    """The hot path: one small GET after another to one LFI."""
+class Transport(Protocol):
+    """Carries requests to one LFI.  Sends what it is told exactly once.
 
-    async def get(self, url: str, headers: Mapping[str, str], deadline: float) -> Answer:
-        """Fetch one URL verbatim within `deadline` seconds in all.
+    Of a call that failed nobody can say whether it arrived, whatever class the exception has.
+    """
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        deadline: float,
+        *,
+        form: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Answer:
+        """Send one request within `deadline` seconds in all, once a connection is free.
+
+        Args:
+            url: sent as it is.
+            form: sent form-encoded.
+            body: sent as it is, of the content type in `headers`.
 
         Raises:
-            NoAnswerError: nothing, or not all of it, came in time.
+            NoAnswerError: nothing, or not all of it, came in time; or no connection came free, and nothing was sent.
             UnfitAnswerError: what came broke a bound.
             UntrustedServerError: the server's certificate does not verify.
         """
@@ -199,52 +271,108 @@ def mtls_context(config: LFIConfig) -> ssl.SSLContext:
     return context
 
 
-class AiohttpTransport:
-    """`DataTransport` through one aiohttp session; belongs to the event loop of its first call.
+class _Slots:
+    """Room for as many calls at once as there are connections, so that a pool itself never queues."""
 
-    Calls wait on a semaphore in front of the pool, so the pool itself never queues.
+    def __init__(self, connections: int, *, share: float | None) -> None:
+        """All are free.
+
+        Args:
+            share: of its deadline a call may wait for a slot; `None`: the wait is the caller's to bound.
+        """
+        self._free = asyncio.Semaphore(connections)
+        self._share = share
+
+    async def take(self, deadline: float) -> None:
+        """Return when a slot is ours.
+
+        Raises:
+            NoAnswerError: none came free in time; nothing was sent.
+        """
+        if self._share is None or not self._free.locked():
+            await self._free.acquire()
+            return
+        try:
+            async with asyncio.timeout(deadline * self._share):
+                await self._free.acquire()
+        except TimeoutError as error:
+            raise NoAnswerError("no connection came free in time; nothing was sent", reason="timeout") from error
+
+    def give_back(self) -> None:
+        self._free.release()
+
+
+class AiohttpTransport:
+    """A `Transport` through one aiohttp session; belongs to the event loop of its first call.
+
+    Args:
+        slot_share: of its deadline a call may wait for a connection; `None`: the wait is the caller's to bound.
     """
 
-    def __init__(self, context: ssl.SSLContext, *, connections: int, connect_timeout: float) -> None:
+    def __init__(
+        self, context: ssl.SSLContext, *, connections: int, connect_timeout: float, slot_share: float | None = None
+    ) -> None:
         self._context = context
         self._connections = connections
-        self._slots = asyncio.Semaphore(connections)
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
+        self._connect_timeout = connect_timeout
+        self._slots = _Slots(connections, share=slot_share)
         self._session: aiohttp.ClientSession | None = None
 
-    async def get(self, url: str, headers: Mapping[str, str], deadline: float) -> Answer:
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        deadline: float,
+        *,
+        form: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Answer:
+        """As `Transport.send`."""
+        if form is not None:
+            headers, body = {**headers, **_FORM}, urlencode(form).encode()
+        await self._slots.take(deadline)
         status: int | None = None
-        async with self._slots:
+        try:
+            response = await self._open().request(
+                method,
+                URL(url, encoded=True),
+                headers=headers,
+                data=body,
+                allow_redirects=False,
+                timeout=_timeout(deadline, self._connect_timeout),
+            )
             try:
-                async with (
-                    asyncio.timeout(deadline),
-                    self._open().get(URL(url, encoded=True), headers=headers, allow_redirects=False) as response,
-                ):
-                    status = response.status
-                    received = {name.lower(): value for name, value in response.headers.items()}
-                    check_headers(received)
-                    inflater = Inflater(received.get("content-encoding", ""))
-                    async for chunk in response.content.iter_any():
-                        inflater.feed(chunk)
-                    return Answer(status, received, inflater.finish(), inflater.bytes_in)
-            except TimeoutError as error:
-                raise NoAnswerError("no whole answer in time", reason="timeout", status=status) from error
-            except StandardViolationError as error:
-                kind = OversizedAnswerError if isinstance(error, TruncatedError) else UnfitAnswerError
-                raise kind(str(error), status=status) from error
-            except aiohttp.ClientConnectorCertificateError as error:
-                raise UntrustedServerError(_UNTRUSTED) from error
-            except aiohttp.ClientSSLError as error:
-                raise NoAnswerError("TLS failed", reason="tls") from error
-            except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
-                raise UnfitAnswerError("the answer is not HTTP as we read it", status=status) from error
-            except (aiohttp.ClientError, OSError) as error:
-                if isinstance(error.__cause__, HttpProcessingError) and status is None:
-                    raise UnfitAnswerError("the answer is not HTTP as we read it") from error
-                reason = "tls" if _find(error, ssl.SSLError) else "lost"
-                raise NoAnswerError("the connection was lost", reason=reason, status=status) from error
+                status = response.status
+                received = {name.lower(): value for name, value in response.headers.items()}
+                check_headers(received)
+                inflater, content = Inflater(received.get("content-encoding", "")), response.content
+                while not content.at_eof():  # a small answer is whole with its first chunk
+                    inflater.feed(await content.readany())
+                return Answer(status, received, inflater.finish(), inflater.bytes_in)
+            finally:
+                response.release()  # closes the connection too, unless the answer was read to its end
+        except TimeoutError as error:
+            raise NoAnswerError("no whole answer in time", reason="timeout", status=status) from error
+        except StandardViolationError as error:
+            kind = OversizedAnswerError if isinstance(error, TruncatedError) else UnfitAnswerError
+            raise kind(str(error), status=status) from error
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise UntrustedServerError(_UNTRUSTED) from error
+        except aiohttp.ClientSSLError as error:
+            raise NoAnswerError("TLS failed", reason="tls") from error
+        except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
+            raise UnfitAnswerError("the answer is not HTTP as we read it", status=status) from error
+        except (aiohttp.ClientError, OSError) as error:
+            if isinstance(error.__cause__, HttpProcessingError) and status is None:
+                raise UnfitAnswerError("the answer is not HTTP as we read it") from error
+            reason = "tls" if _find(error, ssl.SSLError) else "lost"
+            raise NoAnswerError("the connection was lost", reason=reason, status=status) from error
+        finally:
+            self._slots.give_back()
 
     async def close(self) -> None:
+        """Close every connection."""
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -257,7 +385,6 @@ class AiohttpTransport:
                 ),
                 headers=_HEADERS,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=self._timeout,
                 auto_decompress=False,
                 trust_env=False,
                 middlewares=(_send_once,),
@@ -265,17 +392,19 @@ class AiohttpTransport:
         return self._session
 
 
-class ControlTransport:
-    """Discovery, tokens and consents through one plain httpx client; belongs to one event loop.
+@lru_cache(maxsize=64)
+def _timeout(deadline: float, connect_timeout: float) -> aiohttp.ClientTimeout:
+    """Both limits as aiohttp keeps them; to the moment, where it would round up to whole seconds."""
+    return aiohttp.ClientTimeout(total=deadline, sock_connect=connect_timeout, ceil_threshold=math.inf)
 
-    It sends what it is told exactly once.  Of a failed token call nobody can say whether it arrived, whatever class
-    the exception has.
-    """
+
+class ControlTransport:
+    """A `Transport` through one plain httpx client; belongs to one event loop."""
 
     def __init__(self, context: ssl.SSLContext, *, connections: int, connect_timeout: float) -> None:
         for name in ("httpx", "httpcore"):  # at INFO they print full URLs (rule 37)
             logging.getLogger(name).setLevel(logging.WARNING)
-        self._slots = asyncio.Semaphore(connections)
+        self._slots = _Slots(connections, share=SLOT_SHARE)
         self._client = httpx.AsyncClient(
             verify=context,
             http2=False,
@@ -299,74 +428,58 @@ class ControlTransport:
         form: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> Answer:
-        """Send one request within `deadline` seconds once a connection is free.
-
-        Args:
-            form: sent form-encoded.
-            body: sent as it is, of the content type in `headers`.
-
-        Raises:
-            NoAnswerError, UnfitAnswerError, UntrustedServerError: as `DataTransport.get`.
-        """
+        """As `Transport.send`."""
+        await self._slots.take(deadline)
         status: int | None = None
-        async with self._slot(deadline * SLOT_SHARE):
-            try:
-                async with (
-                    asyncio.timeout(deadline),
-                    self._client.stream(method, url, headers=dict(headers), data=form, content=body) as response,
-                ):
-                    status = response.status_code
-                    received = dict(response.headers.items())
-                    check_headers(received)
-                    inflater = Inflater(received.get("content-encoding", ""))
-                    async for chunk in response.aiter_raw():
-                        inflater.feed(chunk)
-                    return Answer(status, received, inflater.finish(), inflater.bytes_in)
-            except (TimeoutError, httpx.TimeoutException) as error:
-                raise NoAnswerError("no whole answer in time", reason="timeout", status=status) from error
-            except StandardViolationError as error:
-                kind = OversizedAnswerError if isinstance(error, TruncatedError) else UnfitAnswerError
-                raise kind(str(error), status=status) from error
-            except httpx.HTTPError as error:
-                if _is_untrusted(error):
-                    raise UntrustedServerError(_UNTRUSTED) from error
-                reason = "tls" if _find(error, ssl.SSLError) else "lost"
-                raise NoAnswerError("the connection was lost", reason=reason, status=status) from error
-            except httpx.InvalidURL as error:
-                raise UnfitAnswerError("the address is not a URL") from error
+        try:
+            async with (
+                asyncio.timeout(deadline),
+                self._client.stream(method, url, headers=dict(headers), data=form, content=body) as response,
+            ):
+                status = response.status_code
+                received = dict(response.headers.items())
+                check_headers(received)
+                inflater = Inflater(received.get("content-encoding", ""))
+                async for chunk in response.aiter_raw():
+                    inflater.feed(chunk)
+                return Answer(status, received, inflater.finish(), inflater.bytes_in)
+        except (TimeoutError, httpx.TimeoutException) as error:
+            raise NoAnswerError("no whole answer in time", reason="timeout", status=status) from error
+        except StandardViolationError as error:
+            kind = OversizedAnswerError if isinstance(error, TruncatedError) else UnfitAnswerError
+            raise kind(str(error), status=status) from error
+        except httpx.HTTPError as error:
+            if _is_untrusted(error):
+                raise UntrustedServerError(_UNTRUSTED) from error
+            reason = "tls" if _find(error, ssl.SSLError) else "lost"
+            raise NoAnswerError("the connection was lost", reason=reason, status=status) from error
+        except httpx.InvalidURL as error:
+            raise UnfitAnswerError("the address is not a URL") from error
+        finally:
+            self._slots.give_back()
 
     async def close(self) -> None:
         """Close every connection."""
         await self._client.aclose()
 
-    @asynccontextmanager
-    async def _slot(self, patience: float) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(patience):
-                await self._slots.acquire()
-        except TimeoutError as error:
-            raise NoAnswerError("no connection came free in time; nothing was sent", reason="timeout") from error
-        try:
-            yield
-        finally:
-            self._slots.release()
-
 
 class _Line:
     """The connections opened with one transport certificate, and how many calls are on them."""
 
-    def __init__(self, config: LFIConfig, data: DataTransport | None) -> None:
-        context = mtls_context(config)
+    def __init__(self, config: LFIConfig) -> None:
+        context, connections, connect_timeout = mtls_context(config), config.connections, config.connect_timeout
+        through_aiohttp = partial(AiohttpTransport, context, connections=connections, connect_timeout=connect_timeout)
         self.certificate = config.transport
-        self.data: DataTransport = data or AiohttpTransport(
-            context, connections=config.connections, connect_timeout=config.connect_timeout
-        )
-        self.control = ControlTransport(context, connections=config.connections, connect_timeout=config.connect_timeout)
+        self.lanes: dict[Lane, Transport] = {
+            Lane.DATA: through_aiohttp(),
+            Lane.TOKEN: through_aiohttp(slot_share=SLOT_SHARE),
+            Lane.CONTROL: ControlTransport(context, connections=connections, connect_timeout=connect_timeout),
+        }
         self.calls = 0
 
     async def close(self) -> None:
-        await self.data.close()
-        await self.control.close()
+        for lane in self.lanes.values():
+            await lane.close()
 
 
 class Lines:
@@ -378,72 +491,41 @@ class Lines:
     written, a key of another certificate) leaves the old certificate in use and is told in the log.
 
     Args:
-        data_transport: the hot path; aiohttp unless a measurement wants another.  One that is given has a certificate
-            of its own and stays through a renewal.
         look_every: how often the files are looked at, at most.
 
     Raises:
         SettingsError: from the constructor: certificate or CA bundle cannot be used.
     """
 
-    def __init__(
-        self,
-        config: LFIConfig,
-        *,
-        clock: Clock,
-        data_transport: DataTransport | None = None,
-        look_every: timedelta = LOOK_EVERY,
-    ) -> None:
+    def __init__(self, config: LFIConfig, *, clock: Clock, look_every: timedelta = LOOK_EVERY) -> None:
         self._config = config
         self._clock = clock
-        self._given = data_transport
         self._look_every = look_every
         self._looked_at: datetime | None = None
         self._refused = ""
-        self._line = _Line(config, data_transport)
+        self._line = _Line(config)
         self._old: set[_Line] = set()
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
     def certificate(self) -> TransportCertificate:
         """What the next call is made with."""
-        self._look()
+        self._look(self._clock.now())
         return self._line.certificate
 
-    async def get(self, url: str, headers: Mapping[str, str], deadline: float) -> Answer:
-        """As `DataTransport.get`."""
-        async with self._used() as line:
-            return await line.data.get(url, headers, deadline)
+    async def send(self, request: Request, headers: Mapping[str, str], *, now: datetime) -> Answer:
+        """Send a request once, with all its headers; the answer of a token or control call names our certificate.
 
-    async def send(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        deadline: float,
-        *,
-        form: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-    ) -> Answer:
-        """As `ControlTransport.send`; the answer says over which certificate it came."""
-        async with self._used() as line:
-            answer = await line.control.send(method, url, headers, deadline, form=form, body=body)
-            return replace(answer, certificate=line.certificate.thumbprint)
-
-    async def close(self) -> None:
-        """Close every connection."""
-        await asyncio.gather(*self._closing)
-        for line in (self._line, *self._old):
-            await line.close()
-        self._old.clear()
-
-    @asynccontextmanager
-    async def _used(self) -> AsyncIterator[_Line]:
-        self._look()
+        Raises:
+            as `Transport.send`.
+        """
+        self._look(now)
         line = self._line
         line.calls += 1
         try:
-            yield line
+            answer = await line.lanes[request.lane].send(
+                request.method, request.url, headers, request.deadline, form=request.form, body=request.body
+            )
         except NoAnswerError as error:
             if error.status is None and error.reason != "timeout":
                 # perhaps our certificate is no longer taken, and its successor lies there; TLS 1.3 refuses a client
@@ -452,11 +534,21 @@ class Lines:
             raise
         finally:
             line.calls -= 1
-            self._retire(line)
+            if line is not self._line:
+                self._retire(line)
+        if request.lane is Lane.DATA:
+            return answer
+        return msgspec.structs.replace(answer, certificate=line.certificate.thumbprint)
 
-    def _look(self) -> None:
+    async def close(self) -> None:
+        """Close every connection."""
+        await asyncio.gather(*self._closing)
+        for line in (self._line, *self._old):
+            await line.close()
+        self._old.clear()
+
+    def _look(self, now: datetime) -> None:
         """Go over to what the certificate's files hold, if they changed.  Costs two looks at the disk a minute."""
-        now = self._clock.now()
         if self._looked_at is not None and timedelta(0) <= now - self._looked_at < self._look_every:
             return
         self._looked_at = now
@@ -474,7 +566,7 @@ class Lines:
 
     def _renew(self, certificate: TransportCertificate) -> None:
         """Raises SettingsError when the files changed while they were read; then everything stays as it was."""
-        fresh = _Line(replace(self._config, transport=certificate), self._given)
+        fresh = _Line(replace(self._config, transport=certificate))
         if certificate.files_changed:  # OpenSSL reads the files itself, and may have read others than we did
             raise SettingsError(f"{certificate.certificate_field}: is being written; it is looked at again")
         old, self._line, self._refused = self._line, fresh, ""
@@ -492,57 +584,46 @@ class Lines:
         if line.calls or line not in self._old:
             return
         self._old.discard(line)
-        task = asyncio.ensure_future(line.control.close() if self._given else line.close())
+        task = asyncio.ensure_future(line.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
 
 class Attempts:
-    """Makes single attempts for one LFI: fresh interaction id, one `Call` record, one log line each.
+    """Makes single attempts at one LFI: fresh interaction id, one `Call` record, one log line each.
 
     Args:
         heard: is told each attempt, whoever it was made for.
     """
 
-    def __init__(self, slug: str, *, clock: Clock, heard: Heard = unheard) -> None:
+    def __init__(self, slug: str, lines: Lines, *, clock: Clock, heard: Heard = unheard) -> None:
         self._slug = slug
+        self._lines = lines
         self._clock = clock
         self._heard = heard
 
-    async def make(
-        self,
-        send: Callable[[Mapping[str, str]], Awaitable[Answer]],
-        *,
-        operation: str,
-        method: str,
-        url: str,
-        calls: CallLog,
-        headers: Mapping[str, str],
-        data: bool = False,
-        attended: bool = False,
-        attempt: int = 1,
-        code_of: Callable[[Answer], str],
-    ) -> tuple[Answer, str]:
-        """Send once, whatever happens leave a `Call`, and give back the answer with its interaction id.
+    async def make(self, request: Request, *, bearer: SecretStr | None = None, attempt: int = 1) -> Answer:
+        """Send once, and whatever happens leave a `Call`.
 
         Args:
-            send: does the sending, given all headers.
-            data: whether an answer with status 200 is billed as data.
+            bearer: the access token it is sent with.
             attempt: from 1; more for a short retry.
-            code_of: finds the error code in an answer that is no success.
 
         Raises:
-            NoAnswerError, UnfitAnswerError, UntrustedServerError: from `send`, untouched.
+            NoAnswerError, UnfitAnswerError, UntrustedServerError: as `Transport.send`.
         """
-        interaction_id = str(uuid.uuid4())
+        interaction_id = _interaction_id()
+        headers = {**request.headers, INTERACTION_ID: interaction_id}
+        if bearer is not None:
+            headers["Authorization"] = f"Bearer {bearer.get_secret_value()}"
         started_at, started = self._clock.now(), monotonic()
         status: int | None = None
         bytes_in, error_code = 0, "cancelled"
         received: Mapping[str, str] = {}
         try:
-            answer = await send({**headers, INTERACTION_ID: interaction_id})
+            answer = await self._lines.send(request, headers, now=started_at)
             status, bytes_in, received = answer.status, answer.bytes_in, answer.headers
-            error_code = "" if 200 <= status < 300 else code_of(answer) or f"http_{status}"
+            error_code = "" if 200 <= status < 300 else request.code_of(answer) or f"http_{status}"
         except NoAnswerError as error:
             status, error_code = error.status, error.reason
             raise
@@ -553,25 +634,24 @@ class Attempts:
             error_code = "untrusted"
             raise UntrustedServerError(f"lfis.{self._slug}.{error}") from error
         else:
-            return answer, interaction_id
+            return answer
         finally:
             call = Call(
-                operation=operation,
-                method=method,
-                url_path=urlsplit(url).path,
+                operation=request.operation,
+                method=request.method,
                 status=status,
                 interaction_id=interaction_id,
                 started_at=started_at,
                 duration_ms=round((monotonic() - started) * 1000),
                 bytes_in=bytes_in,
-                attended=attended,
+                attended=request.attended,
                 error_code=error_code,
-                price_class="data" if data and status == 200 else "free",
+                price_class="data" if status == 200 and request.lane is Lane.DATA else "free",
                 attempt=attempt,
             )
             self._tell(call)
             self._heard(call, received)
-            calls(call)
+            request.calls(call)
 
     def _tell(self, call: Call) -> None:
         if not call.error_code and not _OUR_LOG.isEnabledFor(logging.DEBUG):
@@ -587,13 +667,23 @@ class Attempts:
         )
 
 
+def _interaction_id() -> str:
+    """A UUID of version 4 (RFC 9562 §5.4).  Unique, not secret: neither the system nor `uuid` is asked for it."""
+    digits = f"{random.getrandbits(128) & _UUID_RANDOM | _UUID_4:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
 _UNTRUSTED: Final = "ca_bundle: the LFI's certificate does not verify; check its host name and the roots in ca_bundle"
 
 
 async def _send_once(
     request: aiohttp.ClientRequest, handler: Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
 ) -> aiohttp.ClientResponse:
-    """Keep aiohttp from sending a GET again by itself: each attempt is ours, with an interaction id of its own."""
+    """Keep aiohttp from sending a request again by itself: each attempt is ours, with an interaction id of its own.
+
+    It repeats idempotent methods, once, when a kept connection turns out dead (`ClientSession._request`), and knows no
+    public way to switch that off.  What it does not repeat, it says by this error.
+    """
     try:
         return await handler(request)
     except aiohttp.ClientConnectorError:

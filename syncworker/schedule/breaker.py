@@ -72,6 +72,7 @@ RETRIES_MIN: Final = 10
 
 RETRY_WINDOW_S: Final = 60.0
 _SLICES: Final = 6
+_SLICE_S: Final = RETRY_WINDOW_S / _SLICES
 
 REASON_LENGTH: Final = 64
 _LOST: Final = frozenset({"timeout", "lost", "tls", "untrusted"})
@@ -98,6 +99,8 @@ class Verdict(StrEnum):
 
 def verdict(call: Call) -> Verdict:
     """Judge one attempt."""
+    if not call.error_code:
+        return Verdict.ANSWERED
     if call.status == 429:
         return Verdict.RATE_LIMITED
     if call.error_code in _LOST or (call.status or 0) >= 500:
@@ -149,8 +152,8 @@ class RetryBudget:
     """Short retries of one process at one LFI, as a share of its calls over the last minute."""
 
     def __init__(self) -> None:
-        self._calls: deque[tuple[int, int]] = deque()
-        self._retries: deque[tuple[int, int]] = deque()
+        self._calls: deque[list[int]] = deque(maxlen=_SLICES)
+        self._retries: deque[list[int]] = deque(maxlen=_SLICES)
 
     def count(self, at: float) -> None:
         """Count one call, a first or a repeated one."""
@@ -168,18 +171,18 @@ class RetryBudget:
         return True
 
 
-def _slice(at: float) -> int:
-    return int(at * _SLICES / RETRY_WINDOW_S)
+def _count(slices: deque[list[int]], at: float) -> None:
+    """Count one in the slice of that moment; a slice is its number and its count."""
+    now = int(at / _SLICE_S)
+    if slices and slices[-1][0] == now:
+        slices[-1][1] += 1
+    else:
+        slices.append([now, 1])
 
 
-def _count(slices: deque[tuple[int, int]], at: float) -> None:
-    now = _slice(at)
-    held = slices.pop()[1] if slices and slices[-1][0] == now else 0
-    slices.append((now, held + 1))
-
-
-def _sum(slices: deque[tuple[int, int]], at: float) -> int:
-    oldest = _slice(at) - _SLICES
+def _sum(slices: deque[list[int]], at: float) -> int:
+    """What was counted in the last minute; older slices go."""
+    oldest = int((at - RETRY_WINDOW_S) / _SLICE_S)
     while slices and slices[0][0] <= oldest:
         slices.popleft()
     return sum(count for _, count in slices)

@@ -6,6 +6,7 @@ between; it bounds how far the clocks are apart, and the narrowest of an hour co
 we get anyway; only an LFI that was not heard for an hour is asked for its discovery document.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -79,22 +80,24 @@ class ClockWatch:
         """
         self._host = host
         self._best: dict[str, Comparison] = {}
+        self._quickest: dict[str, float] = {}
+        """Seconds of the exchange behind the best comparison: the less one took, the more it says."""
         self._filed_at: dict[str, datetime] = {}
         self._asked_at: dict[str, datetime] = {}
 
-    def note(self, peer: str, *, sent: datetime, took: timedelta, headers: Mapping[str, str]) -> None:
+    def note(self, peer: str, *, sent: datetime, took_s: float, headers: Mapping[str, str]) -> None:
         """Take an answer's `Date`, unless a narrower comparison is there already.
 
         Args:
             sent: by our clock.
-            took: from then to the last byte.
+            took_s: from then to the last byte.
         """
-        best = self._best.get(peer)
-        if best is not None and (took + DATE_STEP) / 2 >= best.within:
-            return
+        if took_s >= self._quickest.get(peer, math.inf):
+            return  # nearly always
         said = date_of(headers)
         if said is not None:
-            self._best[peer] = compare(sent, sent + took, said=said, step=DATE_STEP)
+            self._quickest[peer] = took_s
+            self._best[peer] = compare(sent, sent + timedelta(seconds=took_s), said=said, step=DATE_STEP)
 
     def unheard(self, peers: Iterable[str], *, now: datetime) -> list[str]:
         """Peers to ask now: neither compared lately, nor heard since, nor asked a moment ago."""
@@ -133,6 +136,7 @@ class ClockWatch:
         for one in measured:
             self._filed_at[one.peer] = now
             self._best.pop(one.peer, None)
+            self._quickest.pop(one.peer, None)
             if one.wrong:
                 log.warning(
                     "clocks are apart",

@@ -42,6 +42,10 @@ Sleep = Callable[[float], Awaitable[None]]
 class Admission(Protocol):
     """Lets calls through at an LFI's rate."""
 
+    def take(self, lfi: Slug) -> bool:
+        """Take a place that is free now, at the LFI's whole rate; false: `admit` has to be asked."""
+        ...
+
     async def admit(self, lfi: Slug, *, share: float = 1.0, patience: float = PATIENCE_S) -> bool:
         """Return when one call to this LFI may start.  The wait is the caller's to bound.
 
@@ -97,10 +101,11 @@ class LocalAdmission:
         self._timer = timer
         self._buckets: dict[Slug, _Bucket] = {}
 
+    def take(self, lfi: Slug) -> bool:
+        return self._bucket(lfi, 1.0).reserve(self._timer(), 0.0) is not None
+
     async def admit(self, lfi: Slug, *, share: float = 1.0, patience: float = PATIENCE_S) -> bool:
-        rate = self._rates.get(lfi, self._default) * share
-        bucket = self._buckets.setdefault(lfi, _Bucket())
-        bucket.interval, bucket.burst = 1 / rate, _burst(rate)
+        bucket = self._bucket(lfi, share)
         waited = False
         while (wait := bucket.reserve(self._timer(), patience)) is None:
             waited = True
@@ -111,6 +116,12 @@ class LocalAdmission:
 
     async def close(self) -> None:
         """Nothing to give back."""
+
+    def _bucket(self, lfi: Slug, share: float) -> _Bucket:
+        rate = self._rates.get(lfi, self._default) * share
+        bucket = self._buckets.setdefault(lfi, _Bucket())
+        bucket.interval, bucket.burst = 1 / rate, _burst(rate)
+        return bucket
 
 
 # KEYS[1]: the LFI's next free instant in µs.  ARGV: interval of one call, burst, patience (all µs), calls wanted.
@@ -225,6 +236,13 @@ class _Reserved:
     from_instant: float = 0.0
     interval: float = 0.0
 
+    def take(self) -> float:
+        """The instant of the next call; there has to be one left."""
+        mine = self.from_instant
+        self.left -= 1
+        self.from_instant += self.interval
+        return mine
+
 
 class SharedAdmission:
     """The count of all processes together.  Lives on one event loop."""
@@ -252,6 +270,13 @@ class SharedAdmission:
         self._reserved: dict[Slug, _Reserved] = {}
         self._away = False
 
+    def take(self, lfi: Slug) -> bool:
+        held = self._reserved.get(lfi)
+        if held is None or not held.left or not 0 <= self._timer() - held.from_instant <= BURST_S:
+            return False
+        held.take()
+        return True
+
     async def admit(self, lfi: Slug, *, share: float = 1.0, patience: float = PATIENCE_S) -> bool:
         try:
             wait = await self._wait_for(lfi, share, patience)
@@ -276,10 +301,7 @@ class SharedAdmission:
                 if held.from_instant < self._timer() - BURST_S:
                     held.left = 0  # nobody made them in their time; made now, they would come on top of everybody's
                 if held.left > 0 or await self._fetch(lfi, held, rate, patience):
-                    held.left -= 1
-                    mine = held.from_instant
-                    held.from_instant += held.interval
-                    return mine - self._timer()
+                    return held.take() - self._timer()
             await self._sleep(PATIENCE_S / 2)  # the lock is free meanwhile: whoever looks further ahead finds a place
 
     async def _fetch(self, lfi: Slug, held: _Reserved, rate: float, patience: float) -> bool:

@@ -36,16 +36,24 @@ class Door:
         for wait in self._waiting:
             wait.reschedule(now)
 
+    def check(self) -> None:
+        """Pass while it is open.
+
+        Raises:
+            StoppingError: the process stops.
+        """
+        if self.shut.is_set():
+            raise StoppingError("the process is stopping")
+
     async def through(self, waiting: Awaitable[T]) -> T:
         """Await something, while the door is open.
 
         Raises:
             StoppingError: the process stops; the wait was given up.
         """
-        if self.shut.is_set():
-            if asyncio.iscoroutine(waiting):
-                waiting.close()
-            raise StoppingError("the process is stopping")
+        if self.shut.is_set() and asyncio.iscoroutine(waiting):
+            waiting.close()
+        self.check()
         try:
             async with asyncio.timeout(None) as wait:
                 self._waiting.add(wait)
@@ -66,13 +74,15 @@ class LastCalls:
         self._limits = limits
         self._door = door
 
-    async def admit(self, operations: OperationClass) -> None:
+    def admit(self, operations: OperationClass) -> Awaitable[None] | None:
         """As the limits say.
 
         Raises:
-            StoppingError: the process stops.
+            StoppingError: the process stops; also from the wait.
         """
-        await self._door.through(self._limits.admit(operations))
+        self._door.check()
+        waiting = self._limits.admit(operations)
+        return None if waiting is None else self._door.through(waiting)
 
     def may_retry(self) -> bool:
         return not self._door.shut.is_set() and self._limits.may_retry()

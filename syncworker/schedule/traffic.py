@@ -8,6 +8,7 @@ second later.  While the database is away, what was known last holds.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -44,17 +45,24 @@ LOOK_EVERY_S: Final = 1.0
 Key = tuple[Slug, OperationClass]
 Heard = Callable[[Slug, Call, Mapping[str, str]], None]
 
+_FREE: Final = Standing()
+
 log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class _View:
-    """The tables as they were when we looked, with the database's time then."""
+    """The tables as they were when we looked, with the database's time then.
+
+    Attributes:
+        free: what no gate, breaker or ramp holds back; stays so while this view does, unless something is learned.
+    """
 
     at: float
     now: datetime
     gates: dict[Slug, Gate] = field(default_factory=dict)
     breakers: dict[Key, Breaker] = field(default_factory=dict)
+    free: set[Key] = field(default_factory=set)
 
 
 def unheard(_lfi: Slug, _call: Call, _headers: Mapping[str, str]) -> None:
@@ -86,8 +94,8 @@ class TrafficControl:
         self._timer = timer
         self._view: _View | None = None
         self._looking = asyncio.Lock()
-        self._windows: dict[Key, Window] = {}
-        self._budgets: dict[Slug, RetryBudget] = {}
+        self._windows: defaultdict[Key, Window] = defaultdict(Window)
+        self._budgets: defaultdict[Slug, RetryBudget] = defaultdict(RetryBudget)
         self._unwritten: set[Slug | Key] = set()
         self._writing: set[asyncio.Task[None]] = set()
 
@@ -95,10 +103,16 @@ class TrafficControl:
         """One LFI's side of it, for its client."""
         return LFITraffic(self, lfi)
 
+    def passes(self, lfi: Slug, operations: OperationClass) -> bool:
+        """Let a call through that needs no wait and no look at the tables, as nearly every call; else ask `admit`."""
+        return self._view_is_fresh() and (lfi, operations) in self._seen().free and self._admission.take(lfi)
+
     async def admit(self, lfi: Slug, operations: OperationClass) -> None:
-        """As `lfi.traffic.Traffic.admit`."""
+        """Return when a call may start, as `lfi.traffic.Traffic.admit`."""
         await self._look()
         held = self._passed(lfi, operations)
+        if held == _FREE:
+            self._seen().free.add((lfi, operations))
         patience = FIRST_PATIENCE_S if operations is OperationClass.TOKEN else PATIENCE_S
         if await self._admission.admit(lfi, share=held.share, patience=patience):
             await self._look()
@@ -106,7 +120,7 @@ class TrafficControl:
 
     def may_retry(self, lfi: Slug) -> bool:
         """As `lfi.traffic.Traffic.may_retry`."""
-        fits = self._budget(lfi).spend(self._timer())
+        fits = self._budgets[lfi].spend(self._timer())
         if not fits:
             log.warning("no short retry: the budget is spent", lfi=lfi)
         return fits
@@ -115,7 +129,7 @@ class TrafficControl:
         """As `lfi.traffic.Traffic.note`."""
         self._heard(lfi, call, headers)
         key, at = (lfi, class_of(call.operation)), self._timer()
-        self._budget(lfi).count(at)
+        self._budgets[lfi].count(at)
         match verdict(call):
             case Verdict.RATE_LIMITED:
                 wait = retry_after(headers, now=self._clock.now())
@@ -123,12 +137,13 @@ class TrafficControl:
             case Verdict.REJECTED:
                 self._trip(key, reason_of(call))
             case Verdict.UNAVAILABLE:
-                enough = self._window(key).add(at=at, failed=True)
+                enough = self._windows[key].add(at=at, failed=True)
                 if enough or self._standing(*key).trial:
                     self._trip(key, reason_of(call))
             case Verdict.ANSWERED:
-                self._window(key).add(at=at, failed=False)
-                self._heal(key)
+                self._windows[key].add(at=at, failed=False)
+                if key in self._seen().breakers:
+                    self._heal(key)
 
     async def settled(self) -> None:
         """Wait until what was learned is written, or given up."""
@@ -164,11 +179,14 @@ class TrafficControl:
             raise GateClosedError(f"{lfi}: the gate is closed after a 429", retry_after=wait)
         raise LFIBreakerOpenError(f"{lfi}: {operations.value} calls are kept back ({held.reason})", retry_after=wait)
 
+    def _view_is_fresh(self) -> bool:
+        return self._view is not None and self._timer() - self._view.at < LOOK_EVERY_S
+
     async def _look(self) -> None:
-        if self._view is not None and self._timer() - self._view.at < LOOK_EVERY_S:
-            return  # nearly every call: no lock for them
+        if self._view_is_fresh():
+            return  # no lock for them
         async with self._looking:
-            if self._view is not None and self._timer() - self._view.at < LOOK_EVERY_S:
+            if self._view_is_fresh():
                 return
             at = self._timer()
             try:
@@ -180,6 +198,7 @@ class TrafficControl:
                 log.warning("limits not read: what was known holds", error=error.code)
                 if self._view is not None:
                     self._view.now, self._view.at = self._now(), at
+                    self._view.free.clear()  # a wait that was known may be over, or a ramp
                 return
             if self._view is not None:  # what we learned and have not written yet is newer than what we read
                 gates |= {lfi: gate for lfi, gate in self._view.gates.items() if lfi in self._unwritten}
@@ -193,7 +212,7 @@ class TrafficControl:
         held = self._seen().gates.get(lfi)
         if held is not None and held.until >= now + wait:
             return
-        self._seen().gates[lfi] = Gate(now, now + wait)
+        self._learned().gates[lfi] = Gate(now, now + wait)
         log.warning("gate closed", lfi=lfi, seconds=wait.total_seconds())
 
         async def write(unit: UnitOfWork) -> None:
@@ -206,8 +225,8 @@ class TrafficControl:
         moved = tripped(self._seen().breakers.get(key), slug=lfi, operations=operations, reason=reason, now=self._now())
         if moved is None:
             return
-        self._seen().breakers[key] = moved
-        self._window(key).clear()
+        self._learned().breakers[key] = moved
+        self._windows[key].clear()
         log.warning("breaker open", lfi=lfi, operations=operations.value, reason=reason, trips=moved.trips)
 
         async def write(unit: UnitOfWork) -> None:
@@ -224,8 +243,8 @@ class TrafficControl:
         moved = healed(self._seen().breakers.get(key), now=self._now())
         if moved is None:
             return
-        self._seen().breakers[key] = moved
-        self._window(key).clear()
+        self._learned().breakers[key] = moved
+        self._windows[key].clear()
         log.info("breaker closed", lfi=lfi, operations=operations.value, trips=moved.trips)
 
         async def write(unit: UnitOfWork) -> None:
@@ -255,11 +274,11 @@ class TrafficControl:
             self._view = _View(self._timer() - LOOK_EVERY_S, self._clock.now())
         return self._view
 
-    def _window(self, key: Key) -> Window:
-        return self._windows.setdefault(key, Window())
-
-    def _budget(self, lfi: Slug) -> RetryBudget:
-        return self._budgets.setdefault(lfi, RetryBudget())
+    def _learned(self) -> _View:
+        """The view, to be changed: what was free may not be any more."""
+        view = self._seen()
+        view.free.clear()
+        return view
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,8 +288,8 @@ class LFITraffic:
     control: TrafficControl
     lfi: Slug
 
-    async def admit(self, operations: OperationClass) -> None:
-        await self.control.admit(self.lfi, operations)
+    def admit(self, operations: OperationClass) -> Awaitable[None] | None:
+        return None if self.control.passes(self.lfi, operations) else self.control.admit(self.lfi, operations)
 
     def may_retry(self) -> bool:
         return self.control.may_retry(self.lfi)

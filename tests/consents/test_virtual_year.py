@@ -130,8 +130,6 @@ class Bank(Hub):
             total_pages=1,
             first_available=None,
             last_available=None,
-            interaction_id="i",
-            received_at=self.clock.now(),
         )
 
 

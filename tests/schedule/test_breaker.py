@@ -43,7 +43,6 @@ def a_call(operation: str = "GetAccounts", **changes: Any) -> Call:
     facts: dict[str, Any] = {
         "operation": operation,
         "method": "POST" if operation.startswith("Create") else "GET",
-        "url_path": "/accounts",
         "status": 200,
         "interaction_id": "i-1",
         "started_at": NOW,

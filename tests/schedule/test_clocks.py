@@ -61,8 +61,8 @@ async def test_the_narrowest_comparison_is_filed_and_a_wrong_clock_said(store: S
     """Two answers of an LFI that is a minute ahead: the quick one counts; the log names host, peer and offset."""
     watch = ClockWatch("here")
     now = clock.now()
-    watch.note("noor", sent=now, took=10 * SECOND, headers=headers(now + 60 * SECOND))
-    watch.note("noor", sent=now, took=timedelta(0), headers=headers(now + 60 * SECOND))
+    watch.note("noor", sent=now, took_s=10, headers=headers(now + 60 * SECOND))
+    watch.note("noor", sent=now, took_s=0, headers=headers(now + 60 * SECOND))
     with structlog.testing.capture_logs() as said:
         await watch.file(store, now=now, sent=now, database=now)
     async with store.reading() as unit:
@@ -83,7 +83,7 @@ async def test_it_is_filed_once_an_hour(store: Store, clock: ManualClock) -> Non
     filed = []
     for minutes in (0, 30, 61):
         now = clock.now() + timedelta(minutes=minutes)
-        watch.note("noor", sent=now, took=timedelta(0), headers=headers(now))
+        watch.note("noor", sent=now, took_s=0, headers=headers(now))
         filed.append([one.peer for one in await watch.file(store, now=now, sent=now, database=now)])
 
     assert filed == [[DATABASE, "noor"], [], [DATABASE, "noor"]]
@@ -93,7 +93,7 @@ async def test_it_is_filed_once_an_hour(store: Store, clock: ManualClock) -> Non
 def test_only_who_was_not_heard_is_asked_and_not_again_at_once() -> None:
     """Data flows: no call more.  An LFI that does not answer is left alone for a while."""
     watch = ClockWatch("here")
-    watch.note("noor", sent=NOON, took=timedelta(0), headers=headers(NOON))
+    watch.note("noor", sent=NOON, took_s=0, headers=headers(NOON))
 
     asked = [watch.unheard(["noor", "waha"], now=NOON + late) for late in (timedelta(), SECOND, ASKED_AGAIN)]
 

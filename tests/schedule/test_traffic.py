@@ -57,7 +57,6 @@ class Worker:
         call = Call(
             operation=operation,
             method="POST" if operation.startswith("Create") else "GET",
-            url_path="/",
             status=status,
             interaction_id="i-1",
             started_at=self.clock.now(),
@@ -74,7 +73,9 @@ class Worker:
     async def passes(self, operations: OperationClass = DATA, lfi: Slug = NOOR) -> str:
         """Whether a call may go: `yes`, or the error and how long."""
         try:
-            await self.control.of(lfi).admit(operations)
+            waiting = self.control.of(lfi).admit(operations)
+            if waiting is not None:
+                await waiting
         except (GateClosedError, LFIBreakerOpenError) as error:
             return f"{error.code} {error.retry_after:.0f}"
         return "yes"
