@@ -1049,6 +1049,8 @@ def _consent(payload: object, *, operation: str) -> ConsentView:
 
 def _segment(identifier: str) -> str:
     """An id as one path segment.  Dots are no characters to encode, so the two special names are refused."""
+    if identifier.isalnum() and identifier.isascii():
+        return identifier
     if not identifier or identifier in (".", ".."):
         raise StandardViolationError("id: cannot stand in a path")
     return quote(identifier, safe="")
