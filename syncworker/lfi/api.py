@@ -918,7 +918,6 @@ class LFIClient:
 
     async def _get_control(self, operation: str, url: str, *, calls: CallLog) -> Answer:
         """GET a public document of the LFI, with short retries."""
-
         request = Request(
             operation=operation,
             method="GET",
