@@ -51,6 +51,7 @@ bench: $(VENV)/.installed
 
 micro-bench: $(VENV)/.installed
 	$(BIN)/python bench/transport.py
+	$(BIN)/python -m bench.calls
 	$(BIN)/python -m bench.decode
 	$(BIN)/python -m bench.writing
 	$(BIN)/python -m bench.signing

@@ -1,6 +1,6 @@
 """What one call costs beside a bare aiohttp GET: microseconds of this process's processor time.
 
-    python -m bench.calls [--consents 50] [--rounds 5] [--in-flight 64]
+    python -m bench.calls [--consents 30] [--rounds 20] [--in-flight 64]
 
 The bench bank answers from a process of its own.  *Bare* is what the leanest program does: `ClientSession.get` and
 `read`, nothing decoded, nothing noted.  *Ours* is `LFIClient.pages` as a worker uses it: bounds, deadline, limits on a
@@ -43,8 +43,8 @@ CASES: Final = {
     "transactions, 2 pages of 100": frozenset({ResourceName.TRANSACTIONS}),
     "every resource, 22 pages a consent": frozenset(ResourceName),
 }
-CALLS_A_ROUND: Final = 2_000
-"""At least: a case with fewer is read several times."""
+CALLS_A_ROUND: Final = 600
+"""At least: a case with fewer is read several times.  Rounds are short, so that some meet a quiet moment."""
 
 WARM_ROUNDS: Final = 1
 """Not counted: connections are opened, caches filled."""
@@ -140,12 +140,13 @@ async def compare(bank: Bank, options: argparse.Namespace) -> dict[str, dict[str
     best: dict[str, dict[str, float]] = {case: {} for case in CASES}
     async with AsyncExitStack() as stack:
         ways = {make.__name__: await make(stack, bank, options.in_flight) for make in (bare, ours)}
+        gc.collect()
+        gc.freeze()  # as a worker does: no collection walks the libraries in the midst of a page
         for case, names in CASES.items():
             todo = list(walks(bank, names))
             todo *= -(-CALLS_A_ROUND // sum(len(walk.urls) for walk in todo))
             for number in range(WARM_ROUNDS + options.rounds):
                 for name, read in ways.items():
-                    gc.collect()
                     took = await round_of(read, todo, options.in_flight)
                     if number >= WARM_ROUNDS:
                         best[case][name] = min(took, best[case].get(name, took))
@@ -155,8 +156,8 @@ async def compare(bank: Bank, options: argparse.Namespace) -> dict[str, dict[str
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--consents", type=int, default=50)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--consents", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--in-flight", type=int, default=64)
     options = parser.parse_args()
     world = World(consents=options.consents, today=datetime.now(UTC).date())

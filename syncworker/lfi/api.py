@@ -918,7 +918,6 @@ class LFIClient:
 
     async def _get_control(self, operation: str, url: str, *, calls: CallLog) -> Answer:
         """GET a public document of the LFI, with short retries."""
-
         request = Request(
             operation=operation,
             method="GET",
@@ -1049,6 +1048,8 @@ def _consent(payload: object, *, operation: str) -> ConsentView:
 
 def _segment(identifier: str) -> str:
     """An id as one path segment.  Dots are no characters to encode, so the two special names are refused."""
+    if identifier.isalnum() and identifier.isascii():
+        return identifier
     if not identifier or identifier in (".", ".."):
         raise StandardViolationError("id: cannot stand in a path")
     return quote(identifier, safe="")

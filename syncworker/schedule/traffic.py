@@ -105,7 +105,13 @@ class TrafficControl:
 
     def passes(self, lfi: Slug, operations: OperationClass) -> bool:
         """Let a call through that needs no wait and no look at the tables, as nearly every call; else ask `admit`."""
-        return self._view_is_fresh() and (lfi, operations) in self._seen().free and self._admission.take(lfi)
+        view = self._view
+        return (
+            view is not None
+            and (lfi, operations) in view.free
+            and self._timer() - view.at < LOOK_EVERY_S
+            and self._admission.take(lfi)
+        )
 
     async def admit(self, lfi: Slug, operations: OperationClass) -> None:
         """Return when a call may start, as `lfi.traffic.Traffic.admit`."""
@@ -142,7 +148,7 @@ class TrafficControl:
                     self._trip(key, reason_of(call))
             case Verdict.ANSWERED:
                 self._windows[key].add(at=at, failed=False)
-                if key in self._seen().breakers:
+                if self._view is not None and key in self._view.breakers:
                     self._heal(key)
 
     async def settled(self) -> None:

@@ -8,6 +8,7 @@ API v2.1; `reliability.md` rule 31.
 """
 
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 
@@ -39,6 +40,7 @@ CONSENT_NAME: Final = "AccountAccessConsents"
 """Part of the `operationId` of every operation on consents."""
 
 
+@lru_cache(maxsize=256)  # asked for each call; there are some fifty
 def class_of(operation: str) -> OperationClass:
     """The class of an operation; one we do not know counts as data."""
     if operation in TOKEN_OPERATIONS:

@@ -177,6 +177,34 @@ async def test_calls_reserved_and_not_made_in_their_time_are_lost() -> None:
 
 
 @pytest.mark.unit
+async def test_a_place_that_is_free_now_is_taken_without_a_trip() -> None:
+    """Ten of one trip, then none; none before the first trip, none that lies ahead, none that was left lying."""
+    watch = Stopwatch()
+    book = Notebook(watch, trip_s=0.01)
+    shared = SharedAdmission(book, {NOOR: 1000.0, WAHA: 10.0}, sleep=watch.sleep, timer=watch)
+    taken = [shared.take(NOOR)]
+    await shared.admit(NOOR)
+    taken += [shared.take(NOOR) for _ in range(10)]
+    await shared.admit(NOOR)  # ten more, and the first of them is 10 ms away
+    ahead = shared.take(NOOR)
+    watch.at += 3600
+
+    assert (taken, ahead, shared.take(NOOR), book.trips) == ([False] + [True] * 9 + [False], False, False, [10, 10])
+
+
+@pytest.mark.unit
+async def test_alone_a_place_is_taken_while_the_rate_has_one() -> None:
+    """At ten a second: one, and one as the burst.  What was refused leaves no debt."""
+    watch = Stopwatch()
+    admission = LocalAdmission({NOOR: 10.0}, sleep=watch.sleep, timer=watch)
+
+    taken = [admission.take(NOOR) for _ in range(5)]
+    watch.at += 0.1
+
+    assert (taken, admission.take(NOOR)) == ([True, True, False, False, False], True)
+
+
+@pytest.mark.unit
 async def test_a_token_finds_a_place_before_the_data_calls_that_have_none() -> None:
     """A crowd of 1,000 at one call a second: a token waits for the places taken, and not for the crowd."""
     watch = Stopwatch()

@@ -5,7 +5,9 @@ import asyncio
 import pytest
 
 from syncworker.errors import StoppingError
-from syncworker.schedule.stopping import Door
+from syncworker.lfi.traffic import FreeTraffic
+from syncworker.schedule.stopping import Door, LastCalls
+from syncworker.standard.operations import OperationClass
 
 pytestmark = pytest.mark.unit
 
@@ -47,3 +49,15 @@ async def test_while_it_is_open_everything_passes_as_it_is() -> None:
     assert await door.through(asyncio.sleep(0, "mine")) == "mine"
     with pytest.raises(TimeoutError, match="its own"):
         await door.through(late())
+
+
+async def test_no_call_begins_once_it_is_closed_even_where_none_would_wait() -> None:
+    """An LFI without limits is no way round the door."""
+    door = Door()
+    calls = LastCalls(FreeTraffic(), door)
+    before = calls.admit(OperationClass.DATA)
+    door.close()
+    with pytest.raises(StoppingError):
+        calls.admit(OperationClass.DATA)
+
+    assert before is None

@@ -140,6 +140,28 @@ async def test_a_429_closes_the_gate_before_it_is_written(start: Callable[[], Wo
     await task
 
 
+async def test_what_nothing_holds_back_does_not_wait(start: Callable[[], Worker], clock: ManualClock) -> None:
+    """At once while the view is fresh and the rate has room; not beyond the rate, with an old view, after a 429."""
+    worker = start()
+    noor = worker.control.of(NOOR)
+    await worker.passes()
+
+    at_once = [noor.admit(DATA) is None]
+    full = noor.admit(DATA)  # one, and one as the burst: the third has to wait
+    clock.advance(seconds=LOOK_EVERY_S)
+    old = noor.admit(DATA)
+    await worker.passes()
+    clock.advance(seconds=0.5)
+    at_once.append(noor.admit(DATA) is None)
+    await worker.hears(429, retry_after="90")
+    gated = noor.admit(DATA)
+    for waiting in (full, old, gated):
+        assert asyncio.iscoroutine(waiting)
+        waiting.close()
+
+    assert at_once == [True, True]
+
+
 async def test_a_gate_opens_gradually(start: Callable[[], Worker], clock: ManualClock) -> None:
     """Closed for 60 s, it takes 60 s to open: 2, 11 and 20 rows of 20 are claimed; the others keep waiting."""
     worker = start()
