@@ -5,18 +5,19 @@ transaction and then its number, and a reader stops before the oldest transactio
 can appear any more, and nothing is skipped.  SQLite has one writer at a time; there the number alone is the order.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId
 from syncworker.store.bulk import insert_many
-from syncworker.store.statements import Statement
+from syncworker.store.statements import Statement, named
 from syncworker.store.tables import change
 
 if TYPE_CHECKING:
@@ -39,6 +40,20 @@ class RowChange:
     resource: ResourceName
     key: str
     op: Op
+
+
+class RowChanges(NamedTuple):
+    """Rows of one listing to which the same happened.
+
+    Attributes:
+        account_id: `''` for rows of the connection.
+        keys: in the order the feed shows them.
+    """
+
+    account_id: str
+    resource: ResourceName
+    op: Op
+    keys: Sequence[str]
 
 
 class Place(NamedTuple):
@@ -66,14 +81,41 @@ class FeedRow:
 _COLUMNS: Final = ("tenant", "txid", "connection_id", "account_id", "resource", "key", "op", "at", "gen")
 
 
-TRANSACTION: Final = Statement(
-    lambda dialect: sa.select(
-        sa.cast(sa.cast(sa.func.pg_current_xact_id(), sa.Text), sa.BigInteger)
-        if dialect.is_postgresql
-        else sa.literal_column("0", sa.BigInteger)
+def _appending() -> Any:
+    """All changes of a walk in one statement, which looks the same however many they are."""
+    text = sa.Text()
+    rows = (
+        sa.func.json_to_recordset(sa.bindparam("changes", type_=sa.JSON(), required=True))
+        .table_valued(
+            sa.column("place", sa.Integer()),
+            sa.column("account_id", text),
+            sa.column("resource", text),
+            sa.column("op", text),
+            sa.column("keys", postgresql.ARRAY(text)),
+            name="those",
+        )
+        .render_derived(with_types=True)
     )
-)
-"""The number of the transaction; 0 on SQLite."""
+    each = sa.func.unnest(rows.c["keys"]).table_valued("key", with_ordinality="place", name="each").render_derived()
+    found = (
+        sa.select(
+            named(change.c.tenant),
+            sa.cast(sa.cast(sa.func.pg_current_xact_id(), text), sa.BigInteger),
+            named(change.c.connection_id),
+            rows.c.account_id,
+            rows.c.resource,
+            each.c.key,
+            rows.c.op,
+            named(change.c.at),
+            named(change.c.gen),
+        )
+        .select_from(rows.join(each, sa.true()))
+        .order_by(rows.c.place, each.c.place)
+    )
+    return sa.insert(change).from_select(_COLUMNS, found)
+
+
+_APPEND: Final = Statement(lambda _: _appending())
 
 
 class Changes:
@@ -82,28 +124,20 @@ class Changes:
     def __init__(self, unit: "UnitOfWork") -> None:
         self._unit = unit
 
-    async def append(
-        self,
-        connection_id: ConsentId,
-        changes: Collection[RowChange],
-        *,
-        at: datetime,
-        gen: int,
-        transaction: int | None = None,
-    ) -> None:
-        """Append changes in the order given.
-
-        Args:
-            transaction: its number (`TRANSACTION`), when it was read before; `None`: it is read here.
-        """
-        if not changes:
+    async def append(self, connection_id: ConsentId, changes: Sequence[RowChanges], *, at: datetime, gen: int) -> None:
+        """Append changes in the order given; on PostgreSQL with the commit, so that they cost no trip of their own."""
+        if not any(one.keys for one in changes):
             return
-        txid = transaction
-        if txid is None:
-            ((txid,),) = (await TRANSACTION.run(self._unit)).rows
+        if self._unit.dialect.is_postgresql:
+            names = ("place", *RowChanges._fields)
+            those = [dict(zip(names, (place, *one), strict=True)) for place, one in enumerate(changes)]
+            frame = {"tenant": self._unit.tenant, "connection_id": connection_id, "at": at, "gen": gen}
+            self._unit.with_commit([(_APPEND, frame | {"changes": those})])
+            return
         rows = [
-            (self._unit.tenant, txid, connection_id, one.account_id, one.resource.value, one.key, one.op.value, at, gen)
+            (self._unit.tenant, 0, connection_id, one.account_id, one.resource.value, key, one.op.value, at, gen)
             for one in changes
+            for key in one.keys
         ]
         await insert_many(self._unit.connection, self._unit.dialect, change, _COLUMNS, rows)
 

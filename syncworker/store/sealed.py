@@ -18,17 +18,12 @@ A dictionary is a storage format: it is never edited, a better one gets the next
 """
 
 import json
-import sys
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
 from syncworker.errors import SealError
+from syncworker.store.frames import Frames
 from syncworker.store.keyring import KeyRing
 
 ITEM_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -71,9 +66,7 @@ _DICTIONARY_1: Final = (
     b'"ValueDateTime":"2026-01-01T00:00:00Z","TransactionInformation":"","Amount":{"Amount":"100.00","Currency":"AED"},'
 )
 
-_PREFIX: Final = zstd.ZstdDict(_DICTIONARY_1, is_raw=True)
-_COMPRESSOR: Final = zstd.ZstdCompressor(level=1, zstd_dict=_PREFIX.as_digested_dict)
-"""Makes one frame after the other; to make a compressor costs more than a frame."""
+_ITEMS: Final = Frames(_DICTIONARY_1)
 
 
 def seal_text(ring: KeyRing, text: str, *, table: str, column: str, row: str) -> bytes:
@@ -114,7 +107,7 @@ def pack_raw(item: bytes, seal: Callable[[bytes], bytes] | None = None) -> bytes
         item: as the LFI sent it.
         seal: seals for this row; `None` leaves the item readable for who reads the table.
     """
-    frame = _COMPRESSOR.compress(item, zstd.ZstdCompressor.FLUSH_FRAME)
+    frame = _ITEMS.pack(item)
     packed = _ZSTANDARD + frame if len(frame) < len(item) else _STORED + item
     return packed if seal is None else _SEALED + seal(packed)
 
@@ -148,13 +141,22 @@ def _unpacked(packed: bytes) -> bytes:
     marker, body = packed[:1], packed[1:]
     if marker == _STORED:
         return body
-    if marker not in (_ZSTANDARD, _DEFLATED):
+    if marker == _DEFLATED:
+        return _inflate(body)
+    if marker != _ZSTANDARD:
         raise SealError("raw: not a packed item")
-    reader = zstd.ZstdDecompressor(_PREFIX) if marker == _ZSTANDARD else zlib.decompressobj(_WINDOW, _DICTIONARY_1)
     try:
-        item = reader.decompress(body, ITEM_BYTES_MAX)
-    except (zstd.ZstdError, zlib.error):
-        raise SealError("raw: a compressed item cannot be read") from None
-    if not reader.eof:
-        raise SealError("raw: a compressed item is cut off or too long")
+        return _ITEMS.unpack(body, bytes_max=ITEM_BYTES_MAX)
+    except ValueError as error:
+        raise SealError(f"raw: a packed item {error}") from None
+
+
+def _inflate(body: bytes) -> bytes:
+    inflate = zlib.decompressobj(_WINDOW, _DICTIONARY_1)
+    try:
+        item = inflate.decompress(body, ITEM_BYTES_MAX)
+    except zlib.error:
+        raise SealError("raw: a deflated item does not inflate") from None
+    if not inflate.eof:
+        raise SealError("raw: a deflated item is cut off or too long")
     return item

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from syncworker.errors import SealError, SettingsError
 from syncworker.standard.values import AccountId, ConsentId
-from syncworker.store import changes, consents, cursors, records, tokens, work
+from syncworker.store import consents, cursors, records, tokens, work
 from syncworker.store.consents import Standing, StoredConsent
 from syncworker.store.cursors import Covered, Cursor, Listing
 from syncworker.store.records import Holdings, Wanted, WantedKeys
@@ -61,13 +61,11 @@ class BeforeApply(NamedTuple):
         held: the rows that were wanted.
         granted: accounts the consent showed so far.
         coverage: the windows walked so far, earliest first.
-        transaction: its number, for the feed.
     """
 
     held: Holdings
     granted: frozenset[AccountId]
     coverage: Mapping[Listing, tuple[Covered, ...]]
-    transaction: int
 
 
 async def before_syncs(unit: "UnitOfWork", connection_ids: Sequence[ConsentId]) -> dict[ConsentId, BeforeSync]:
@@ -127,12 +125,11 @@ async def before_apply(
     wanted: Sequence[Wanted],
     keys: Sequence[WantedKeys],
 ) -> BeforeApply:
-    """As `records.held`, `records.granted` and `cursors.coverage` together; for who writes in this transaction."""
+    """As `records.held`, `records.granted` and `cursors.coverage` together."""
     tenant = {"tenant": unit.tenant}
-    transaction, granted, coverage, *held = await run_all(
+    granted, coverage, *held = await run_all(
         unit,
         [
-            (changes.TRANSACTION, {}),
             (records.GRANTED, tenant | {"consent_id": consent_id}),
             (cursors.COVERAGE, tenant | {"connection_id": connection_id}),
             *unit.records.holding(connection_id, wanted, keys),
@@ -142,7 +139,6 @@ async def before_apply(
         held=records.read_holdings(wanted, keys, held),
         granted=records.read_granted(granted),
         coverage=cursors.read_coverage(coverage),
-        transaction=transaction.rows[0][0],
     )
 
 

@@ -14,7 +14,7 @@ from syncworker.consents.renewal import accounts_compared
 from syncworker.errors import ConsentNotUsableError, LeaseLostError, StandardViolationError, SyncWorkerError
 from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.values import AccountId, ConsentId, local_date
-from syncworker.store.changes import Op, RowChange
+from syncworker.store.changes import Op, RowChanges
 from syncworker.store.consents import Standing
 from syncworker.store.cursors import Covered, Cursor, Listing, extended
 from syncworker.store.records import AT_REST, Ended, Held, Record, Wanted, WantedKeys
@@ -220,8 +220,8 @@ async def apply(
     await _keep_before(unit, scope, by_resource, now=now)
     for resource, those in by_resource.items():
         await _write(unit, scope, resource, those, granted=known.granted, now=now)
-    feed = [change for shown, changes, _ in decided for change in _feed(shown.listing, changes)]
-    await unit.changes.append(scope.connection_id, feed, at=now, gen=scope.claim.gen, transaction=known.transaction)
+    feed = [rows for shown, changes, _ in decided for rows in _feed(shown.listing, changes)]
+    await unit.changes.append(scope.connection_id, feed, at=now, gen=scope.claim.gen)
     complete = [(shown, changes, rows) for shown, changes, rows in decided if shown.walk.error is None]
     advanced = [
         _cursor(shown, changes, rows, cursors.get(shown.listing), due=due[shown.listing], gen=scope.claim.gen, now=now)
@@ -416,14 +416,14 @@ async def keep_grants(
         await accounts_compared(unit, scope.consent_id, seen, at=now)
 
 
-def _feed(listing: Listing, changes: Changes) -> Iterable[RowChange]:
+def _feed(listing: Listing, changes: Changes) -> Iterable[RowChanges]:
     for op, keys in (
         (Op.ADDED, changes.new | changes.revived),
         (Op.MODIFIED, changes.changed),
         (Op.REMOVED, changes.gone),
     ):
-        for key in sorted(keys):
-            yield RowChange(listing.account_id, listing.resource, key, op)
+        if keys:
+            yield RowChanges(listing.account_id, listing.resource, op, sorted(keys))
 
 
 def _cursor(

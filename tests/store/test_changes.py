@@ -7,7 +7,7 @@ import pytest
 
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId
-from syncworker.store.changes import BEGINNING, Op, Place, RowChange
+from syncworker.store.changes import BEGINNING, Op, Place, RowChange, RowChanges
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from tests.ground.clock import ManualClock
 
@@ -18,8 +18,9 @@ CONNECTION = ConsentId("root-1")
 
 async def append(unit: UnitOfWork, key: str, at: datetime) -> None:
     """One change, in an open transaction."""
-    one = RowChange("acc-1", ResourceName.TRANSACTIONS, key, Op.ADDED)
+    one = RowChanges("acc-1", ResourceName.TRANSACTIONS, Op.ADDED, [key])
     await unit.changes.append(CONNECTION, [one], at=at, gen=1)
+    await unit.send()
 
 
 async def read(store: Store, after: Place) -> tuple[list[str], Place]:
@@ -42,6 +43,28 @@ async def test_a_reader_goes_on_where_it_stood(store: Store, clock: ManualClock)
         third = await unit.changes.read(after=second[-1].place, limit=2)
 
     assert [row.change.key for row in (*first, *second, *third)] == [f"tx-{number}" for number in range(5)]
+
+
+@pytest.mark.parametrize("moved_clock", [True, False])
+async def test_changes_appended_together_keep_their_order(
+    database_url: str, open_store: Callable[..., Store], clock: ManualClock, moved_clock: bool
+) -> None:
+    """Listing by listing and key by key, whatever the keys are made of."""
+    store = open_store(database_url, clock=clock if moved_clock else None)
+    odd = ['z"\\{', "a,é\n", "null"]
+    those = [
+        RowChanges("acc-2", ResourceName.BALANCES, Op.MODIFIED, odd),
+        RowChanges("", ResourceName.PARTIES, Op.REMOVED, ["p"]),
+        RowChanges("acc-1", ResourceName.BALANCES, Op.ADDED, []),
+    ]
+    async with store.writing() as unit:
+        await unit.changes.append(CONNECTION, those, at=clock.now(), gen=7)
+        await unit.commit()
+    async with store.reading() as unit:
+        rows = await unit.changes.read()
+    assert [(row.change, row.at, row.gen) for row in rows] == [
+        (RowChange(one.account_id, one.resource, key, one.op), clock.now(), 7) for one in those for key in one.keys
+    ]
 
 
 @pytest.mark.parametrize("late_writes_first", [True, False], ids=["lower number", "higher number"])
