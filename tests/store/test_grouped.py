@@ -110,3 +110,40 @@ async def test_one_that_is_called_off_holds_nobody_up(desk: Desk) -> None:
     await asyncio.wait([first, third])
     assert [one.cancelled() for one in (first, third)] == [True, True]
     assert "b" in await desk.kept()
+
+
+async def test_what_was_begun_for_one_who_left_ends(desk: Desk) -> None:
+    """Called off in the midst of the transaction: it is the group's, so it ends as it began, and nothing twice."""
+    tasks = await desk.come("a", "b", "c")
+    tasks[0].cancel()
+    await asyncio.wait([tasks[0]])
+    desk.open.set()
+
+    assert await asyncio.gather(*tasks[1:]) == ["B", "C"]
+    assert (desk.groups, await desk.kept()) == ([["a"], ["b", "c"]], ["a", "b", "c"])
+
+
+async def test_who_can_wait_waits_for_company(desk: Desk) -> None:
+    """While there may be some: until the group is full, or nobody else can come; then it is one transaction."""
+    more = True
+    patient = Desk(desk.store)
+    patient.grouped = Grouped(desk.store, patient.step, most=3, patience=60, company=lambda: more)
+    patient.open.set()
+    full = [asyncio.create_task(patient.grouped.add(name)) for name in ("a", "b", "c")]
+    await asyncio.gather(*full)
+    early = asyncio.create_task(patient.grouped.add("d"))
+    await asyncio.sleep(0.05)
+    alone = list(patient.groups)
+    more = False
+    await asyncio.gather(early, patient.grouped.add("e"))
+
+    assert (alone, patient.groups[1:]) == ([["a", "b", "c"]], [["d", "e"]])
+
+
+async def test_patience_ends(desk: Desk) -> None:
+    """Nobody comes: after a moment it goes alone."""
+    patient = Desk(desk.store)
+    patient.grouped = Grouped(desk.store, patient.step, most=3, patience=0.05, company=lambda: True)
+    patient.open.set()
+
+    assert await patient.grouped.add("a") == "A"
