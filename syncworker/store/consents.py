@@ -9,6 +9,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -16,6 +17,8 @@ import sqlalchemy as sa
 from syncworker.standard.consents import ARROWS, TERMINAL, ConsentView, Status, usable
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
+from syncworker.store.dialect import Dialect
+from syncworker.store.many import Given, Many
 from syncworker.store.statements import Answer, Statement, Told, named, run_all
 from syncworker.store.tables import audit, connection, consent
 
@@ -139,6 +142,40 @@ _ONE: Final = _WITH_USER.where(
 )
 GET: Final = Statement(lambda _: _ONE)
 GET_LOCKED: Final = Statement(lambda _: _ONE.with_for_update(of=consent))
+
+
+def _these(_: Dialect, given: Given) -> sa.Select[Any]:
+    return _WITH_USER.where(
+        consent.c.tenant == named(consent.c.tenant, "of_tenant"), consent.c.consent_id == given["of_consent"]
+    )
+
+
+def _these_locked(dialect: Dialect, given: Given, *, wait: bool) -> sa.Select[Any]:
+    those = _these(dialect, given).order_by(consent.c.consent_id)
+    return those.with_for_update(of=consent, skip_locked=not wait)
+
+
+_NAMED: Final = {"of_consent": consent.c.consent_id}
+GET_MANY: Final = Many(_NAMED, _these)
+GET_MANY_LOCKED: Final = Many(_NAMED, partial(_these_locked, wait=True))
+GET_MANY_FREE: Final = Many(_NAMED, partial(_these_locked, wait=False))
+"""The same without those another transaction holds."""
+
+_SEEN_AGAIN: Final = Statement(
+    lambda _: (
+        sa.update(consent)
+        .where(
+            consent.c.tenant == named(consent.c.tenant, "of_tenant"),
+            consent.c.consent_id == named(consent.c.consent_id, "of_consent"),
+        )
+        .values(
+            status_updated_at=named(consent.c.status_updated_at, "as_updated_at"),
+            status_seen_at=named(consent.c.status_seen_at, "at"),
+            raw=named(consent.c.raw, "as_raw"),
+        )
+    )
+)
+
 _LIVE_OF: Final = (
     consent.c.tenant == named(consent.c.tenant),
     consent.c.connection_id == named(consent.c.connection_id),
@@ -364,6 +401,22 @@ class Consents:
             )
         return moved
 
+    def seen_again(self, held: StoredConsent, view: ConsentView, *, at: datetime) -> bool:
+        """File a view that shows nothing but what is held, with the commit; `False`: there is more to it (`observe`).
+
+        Args:
+            held: the consent as this transaction has locked it.
+        """
+        shown = (view.status, sorted(view.permissions or held.permissions), view.expires_at or held.expires_at)
+        if shown != (held.status, sorted(held.permissions), held.expires_at) or held.terminal:
+            return False
+        if _older(view, held) or view.revoked_by or view.webhook_active not in (None, held.webhook_active):
+            return False
+        values = {"as_updated_at": _moved_at(view, held), "at": at, "as_raw": _storable(view.raw)}
+        place = {"of_tenant": self._unit.tenant, "of_consent": held.consent_id}
+        self._unit.with_commit([(_SEEN_AGAIN, place | values)])
+        return True
+
     async def set_needs_consent(self, consent_id: ConsentId, cause: str | None) -> None:
         """Say why the user has to consent again; `None` when the grant proved alive after all."""
         await self._update(consent_id, {"needs_consent": cause})
@@ -572,6 +625,11 @@ def _connection(row: Mapping[Any, Any]) -> Connection:
 def read_consent(answer: Answer) -> StoredConsent | None:
     """What `GET`, `GET_LOCKED` or `LIVE` gave."""
     return _stored(dict(zip(_WHOLE, answer.rows[0], strict=True))) if answer.rows else None
+
+
+def read_consents(rows: Sequence[tuple[Any, ...]]) -> dict[ConsentId, StoredConsent]:
+    """What `GET_MANY` and its like gave."""
+    return {found.consent_id: found for found in (_stored(dict(zip(_WHOLE, row, strict=True))) for row in rows)}
 
 
 def _stored(row: Mapping[Any, Any]) -> StoredConsent:

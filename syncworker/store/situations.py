@@ -5,15 +5,16 @@ with the consent locked and the claim held.  Each is a few small statements that
 turns out unchanged they are a good part of all it costs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from syncworker.errors import SealError, SettingsError
 from syncworker.standard.values import AccountId, ConsentId
 from syncworker.store import consents, cursors, records, tokens, work
 from syncworker.store.consents import StoredConsent
 from syncworker.store.cursors import Cursor, Listing
+from syncworker.store.many import Many
 from syncworker.store.statements import NOW, Answer, run_all
 from syncworker.store.tokens import StoredToken
 from syncworker.store.work import Claim
@@ -36,6 +37,20 @@ class BeforeSync(NamedTuple):
     cursors: Mapping[Listing, Cursor]
     granted: frozenset[AccountId]
     token: StoredToken | None
+    now: datetime
+
+
+class BeforeSwaps(NamedTuple):
+    """What is known, and held, before answers to token calls are stored.
+
+    Attributes:
+        consents: by id, each locked.
+        versions: of their tokens, each locked.
+        now: database time.
+    """
+
+    consents: Mapping[ConsentId, StoredConsent]
+    versions: Mapping[ConsentId, int]
     now: datetime
 
 
@@ -75,6 +90,45 @@ async def before_call(unit: "UnitOfWork", consent_id: ConsentId) -> BeforeCall:
     place = {"tenant": unit.tenant, "consent_id": consent_id}
     consent, token, now = await run_all(unit, [(consents.GET, place), (tokens.READ, place), (NOW, {})])
     return BeforeCall(consents.read_consent(consent), unit.tokens.opened(token), now.rows[0][0])
+
+
+async def before_calls(unit: "UnitOfWork", consent_ids: Collection[ConsentId]) -> dict[ConsentId, BeforeCall]:
+    """`before_call` for many; those whose token does not open are left out: who asks for one alone hears why."""
+    shown, held, now = await _two_of_many(unit, consents.GET_MANY, tokens.READ_MANY, consent_ids)
+    opened = unit.tokens.opened_many(held)
+    known = consents.read_consents(shown)
+    return {
+        one: BeforeCall(known.get(one), token, now)
+        for one in consent_ids
+        if not isinstance(token := opened.get(one), SealError)
+    }
+
+
+async def before_swaps(unit: "UnitOfWork", consent_ids: Collection[ConsentId], *, wait: bool) -> BeforeSwaps:
+    """Consents, then the versions of their tokens, locked until the transaction ends.
+
+    In that order, as who files a status.
+
+    Args:
+        wait: for rows another transaction holds; otherwise they are left out.
+    """
+    locking = (
+        (consents.GET_MANY_LOCKED, tokens.VERSIONS_LOCKED) if wait else (consents.GET_MANY_FREE, tokens.VERSIONS_FREE)
+    )
+    shown, versions, now = await _two_of_many(unit, *locking, consent_ids)
+    return BeforeSwaps(consents.read_consents(shown), tokens.read_versions(versions), now)
+
+
+async def _two_of_many(
+    unit: "UnitOfWork", first: Many, second: Many, consent_ids: Collection[ConsentId]
+) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]], datetime]:
+    """The rows of two statements about the same consents, asked one after the other in one trip, and database time."""
+    rows = [{"of_consent": one} for one in sorted(consent_ids)]
+    told = [statement.told(unit, rows, of_tenant=unit.tenant) for statement in (first, second)]
+    answers = await run_all(unit, [*told[0], *told[1], (NOW, {})])
+    split = len(told[0])
+    found = [[row for answer in some for row in answer.rows] for some in (answers[:split], answers[split:-1])]
+    return found[0], found[1], answers[-1].rows[0][0]
 
 
 async def before_write(

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from syncworker.standard.values import Slug
 from syncworker.store.dialect import Dialect, Instant
+from syncworker.store.many import Given, Many
 from syncworker.store.open_claims import OpenClaims
 from syncworker.store.statements import Statement, Told, named, run_all
 from syncworker.store.tables import connection, consent, opening, work, worker
@@ -135,15 +136,24 @@ def _holding(dialect: Dialect) -> sa.Select[Any]:
 HOLDS: Final = Statement(_holding)
 
 
-def _finishing(dialect: Dialect, *, good: bool) -> Any:
-    now, gen, due = dialect.now(), named(work.c.gen, "claim_gen"), named(work.c.due_at, "due")
+_END: Final = {
+    "claim_id": work.c.id,
+    "claim_gen": work.c.gen,
+    "due": work.c.due_at,
+    "as_outcome": work.c.last_outcome,
+    "as_error": work.c.last_error,
+}
+
+
+def _finishing(dialect: Dialect, given: Given, *, good: bool) -> Any:
+    now, gen, due = dialect.now(), given["claim_gen"], given["due"]
     asked_since = sa.and_(work.c.asked_at.is_not(None), work.c.asked_gen >= gen)
     scheduled_since = sa.and_(work.c.due_at > work.c.last_started_at, work.c.due_at < due)  # it was due when begun
     values: dict[str, Any] = {
         "lease_until": None,
         "last_ended_at": now,
-        "last_outcome": named(work.c.last_outcome, "as_outcome"),
-        "last_error": named(work.c.last_error, "as_error"),
+        "last_outcome": given["as_outcome"],
+        "last_error": given["as_error"],
         "crashes": 0,
         "due_at": sa.case((sa.or_(asked_since, scheduled_since), work.c.due_at), else_=due),
         "asked_at": sa.case((asked_since, work.c.asked_at), else_=None),
@@ -154,7 +164,7 @@ def _finishing(dialect: Dialect, *, good: bool) -> Any:
         sa.update(work)
         .where(
             work.c.tenant == named(work.c.tenant, "of_tenant"),
-            work.c.id == named(work.c.id, "claim_id"),
+            work.c.id == given["claim_id"],
             work.c.gen == gen,
             work.c.lease_until.is_not(None),
         )
@@ -162,8 +172,26 @@ def _finishing(dialect: Dialect, *, good: bool) -> Any:
     )
 
 
-_FINISH_WELL: Final = Statement(partial(_finishing, good=True))
-_FINISH_BADLY: Final = Statement(partial(_finishing, good=False))
+def _scheduling(dialect: Dialect, given: Given) -> Any:
+    fresh = dialect.insert(work)
+    names = ("tenant", "kind", "subject", "lfi", "due_at")
+    frame = (named(work.c.tenant, "of_tenant"), named(work.c.kind, "of_kind"))
+    rows = sa.select(*frame, given["of_subject"], given["of_lfi"], given["due"]).where(sa.true())
+    fresh = fresh.from_select(names, rows.order_by(given["of_subject"]))  # everybody locks in one order
+    still_asked = sa.and_(work.c.asked_at.is_not(None), work.c.asked_gen >= work.c.started_gen)
+    sooner = sa.case(
+        (sa.and_(still_asked, work.c.due_at < fresh.excluded.due_at), work.c.due_at), else_=fresh.excluded.due_at
+    )
+    return fresh.on_conflict_do_update(
+        index_elements=["tenant", "kind", "subject"], set_={"due_at": sooner, "lfi": fresh.excluded.lfi}
+    )
+
+
+_GIVEN: Final[Given] = {name: named(column, name) for name, column in _END.items()}
+_FINISH_WELL: Final = Statement(partial(_finishing, given=_GIVEN, good=True))
+_FINISH_BADLY: Final = Statement(partial(_finishing, given=_GIVEN, good=False))
+_FINISH_ALL_WELL: Final = Many(_END, partial(_finishing, good=True))
+_SCHEDULE: Final = Many({"of_subject": work.c.subject, "of_lfi": work.c.lfi, "due": work.c.due_at}, _scheduling)
 
 
 class Work:
@@ -180,19 +208,12 @@ class Work:
         A claim that is open stays open, a parked row stays parked, and a row asked for now stays due now until a
         worker begins it: what is scheduled during that run counts for the time after it (`finish`).
         """
-        fresh = self._unit.dialect.insert(work).values(
-            tenant=self._unit.tenant, kind=kind.value, subject=subject, lfi=lfi, due_at=due_at
-        )
-        still_asked = sa.and_(work.c.asked_at.is_not(None), work.c.asked_gen >= work.c.started_gen)
-        sooner = sa.case(
-            (sa.and_(still_asked, work.c.due_at < fresh.excluded.due_at), work.c.due_at),
-            else_=fresh.excluded.due_at,
-        )
-        await self._unit.connection.execute(
-            fresh.on_conflict_do_update(
-                index_elements=["tenant", "kind", "subject"], set_={"due_at": sooner, "lfi": fresh.excluded.lfi}
-            )
-        )
+        await run_all(self._unit, self.scheduling(kind, [(subject, lfi, due_at)]))
+
+    def scheduling(self, kind: WorkKind, those: Sequence[tuple[str, Slug, datetime]]) -> list[Told]:
+        """`schedule` for subjects (subject, LFI, instant), each once, to be sent with others."""
+        rows = [{"of_subject": subject, "of_lfi": lfi, "due": due_at} for subject, lfi, due_at in those]
+        return _SCHEDULE.told(self._unit, rows, of_tenant=self._unit.tenant, of_kind=kind.value)
 
     async def schedule_sooner(self, entries: Sequence[tuple[WorkKind, str, Slug, datetime]]) -> None:
         """Make subjects (kind, subject, LFI, instant) due then, or sooner where they are due sooner; in one statement.
@@ -555,14 +576,13 @@ class Work:
 
     def finishing(self, claim: Claim, *, due_at: datetime, outcome: str, error: str | None = None, good: bool) -> Told:
         """`finish`, to be sent with others."""
-        return _FINISH_WELL if good else _FINISH_BADLY, {
-            "of_tenant": self._unit.tenant,
-            "claim_id": claim.id,
-            "claim_gen": claim.gen,
-            "due": due_at,
-            "as_outcome": outcome,
-            "as_error": error,
-        }
+        end = _ended(claim, due_at, outcome, error)
+        return _FINISH_WELL if good else _FINISH_BADLY, {"of_tenant": self._unit.tenant, **end}
+
+    def finishing_well(self, those: Sequence[tuple[Claim, datetime, str]]) -> list[Told]:
+        """`finish`, of good ends (claim, due time, outcome), to be sent with others."""
+        rows = [_ended(claim, due_at, outcome, None) for claim, due_at, outcome in those]
+        return _FINISH_ALL_WELL.told(self._unit, rows, of_tenant=self._unit.tenant)
 
     async def give_back(self, claims: Sequence[Claim]) -> int:
         """Free claims a worker began and will not end (shutdown): due at once, nothing counted.
@@ -777,6 +797,16 @@ _CLAIM_DUE: Final = Statement(_claiming_due)
 
 _DUE_THEN_ID: Final = itemgetter(5, 0)
 """Of a row that `_claiming_due` returns."""
+
+
+def _ended(claim: Claim, due_at: datetime, outcome: str, error: str | None) -> dict[str, Any]:
+    return {
+        "claim_id": claim.id,
+        "claim_gen": claim.gen,
+        "due": due_at,
+        "as_outcome": outcome,
+        "as_error": error,
+    }
 
 
 def _group(suspects: Sequence[Any], free: Mapping[Slug, int]) -> list[int]:
