@@ -299,7 +299,7 @@ class Tokens:
         return True
 
     async def begin(self, consent_id: ConsentId, *, version: int, holder: str, lease: timedelta) -> StoredToken | None:
-        """Take the lease and write the intent, with the commit; the attempt is counted.
+        """Take the lease and write the intent; the attempt is counted.
 
         A lease of `holder` itself may be taken again: one holder runs one refresh of a consent at a time.
 
@@ -313,10 +313,11 @@ class Tokens:
         (before,) = await self.begin_many([Beginning(consent_id, version, lease)], holder=holder)
         if isinstance(before, SealError):
             raise before
+        await self._unit.send()
         return before
 
     async def begin_many(self, those: Sequence["Beginning"], *, holder: str) -> "list[StoredToken | SealError | None]":
-        """`begin` for many consents at once, each of them once; the answers in their order.
+        """`begin` for many consents, each of them once, written with the commit; the answers in their order.
 
         Nobody is waited for, and what does not open is a value: none of them keeps another from beginning.
         """

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from functools import partial
+from functools import cache, partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -502,21 +502,9 @@ class Work:
         """`take` for a batch of hints `(id, gen)` in one statement; stale ones are left out, order is kept."""
         if not hints:
             return []
-        current = sa.or_(*(sa.and_(work.c.id == work_id, work.c.gen == gen) for work_id, gen in sorted(set(hints))))
-        now = self._unit.dialect.now()
-        taken = await self._execute(
-            sa.update(work)
-            .where(
-                work.c.tenant == self._unit.tenant,
-                current,
-                work.c.started_gen < work.c.gen,
-                work.c.parked_at.is_(None),
-                work.c.lease_until > now,
-            )
-            .values(started_gen=work.c.gen, last_started_at=now, lease_until=self._unit.dialect.after(lease))
-            .returning(*_CLAIM)
-        )
-        by_id = {row.id: _claim(row) for row in taken}
+        rows = [{"claim_id": work_id, "claim_gen": gen} for work_id, gen in sorted(set(hints))]
+        taken = await _taking(lease).rows(self._unit, rows, of_tenant=self._unit.tenant)
+        by_id = {claim.id: claim for claim in map(_taken, taken)}
         return [by_id.pop(work_id) for work_id, _ in hints if work_id in by_id]
 
     async def extend(self, claim: Claim, *, lease: timedelta = LEASE) -> bool:
@@ -809,6 +797,27 @@ def _ended(claim: Claim, due_at: datetime, outcome: str, error: str | None) -> d
     }
 
 
+@cache
+def _taking(lease: timedelta) -> Many:
+    def build(dialect: Dialect, given: Given) -> Any:
+        now = dialect.now()
+        return (
+            sa.update(work)
+            .where(
+                work.c.tenant == named(work.c.tenant, "of_tenant"),
+                work.c.id == given["claim_id"],
+                work.c.gen == given["claim_gen"],
+                work.c.started_gen < work.c.gen,
+                work.c.parked_at.is_(None),
+                work.c.lease_until > now,
+            )
+            .values(started_gen=work.c.gen, last_started_at=now, lease_until=dialect.after(lease))
+            .returning(*_CLAIM)
+        )
+
+    return Many({"claim_id": work.c.id, "claim_gen": work.c.gen}, build)
+
+
 def _group(suspects: Sequence[Any], free: Mapping[Slug, int]) -> list[int]:
     """Ids of those to claim now, of rows `(id, lfi, crashes)` in the order of their crashes."""
     left = dict(free)
@@ -832,6 +841,11 @@ def _claim(row: sa.Row[Any]) -> Claim:
         attempts=row.attempts,
         asked=row.asked_at is not None,
     )
+
+
+def _taken(row: tuple[Any, ...]) -> Claim:
+    work_id, kind, subject, lfi, gen, attempts, asked_at = row
+    return Claim(work_id, WorkKind(kind), subject, Slug(lfi), gen, attempts, asked_at is not None)
 
 
 def _work_row(row: sa.Row[Any]) -> WorkRow:
