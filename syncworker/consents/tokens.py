@@ -7,7 +7,8 @@ The one door is `Vault`.  A refresh goes
     swap      compare the version, store, commit     rules 16, 19: the holder of an answer wins unless the version moved
 
 Refreshes that begin at the same time share a transaction, and so do answers that come while one is being committed
-(`store.grouped`); nobody waits for company, and whose rows another transaction holds goes alone.
+(`store.grouped`): the plain ones, after which nothing follows but the next refresh.  Nobody waits for company.  An
+answer with more to it, or whose rows another transaction holds, goes alone and holds up nobody.
 
 and comes out as an `Outcome`.  An access token is given out only after its commit.  `invalid_grant` is a question first
 (rule 21): did the version move?  did somebody else begin and vanish?  is a spare left?  does the Hub say that the
@@ -71,7 +72,7 @@ from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.consents import StoredConsent
 from syncworker.store.failures import StoreRefusedError
 from syncworker.store.grouped import Grouped
-from syncworker.store.situations import BeforeCall, before_call, before_calls, before_swaps
+from syncworker.store.situations import BeforeCall, BeforeSwaps, before_call, before_calls, before_swaps
 from syncworker.store.tokens import Beginning, NewToken, StoredToken
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim, WorkKind
@@ -204,16 +205,22 @@ class _Answered:
     """An answer that wants to be stored.
 
     Attributes:
-        harvest: file the consent that came with it too.
+        whole: with the consent that came with it and the end of the claim; `False`: the tokens and their next refresh.
     """
 
     holding: _Holding
     answer: TokenAnswer
-    harvest: bool = True
+    whole: bool = True
 
     @property
     def consent_id(self) -> ConsentId:
         return self.holding.consent_id
+
+    @property
+    def view(self) -> ConsentView | None:
+        """What came with it about its consent and is to be filed."""
+        view = self.answer.consent if self.whole else None
+        return view if view is not None and view.consent_id == self.consent_id else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,21 +231,22 @@ class _Stored:
         consent: as it is after what came with the answer.
     """
 
-    holding: _Holding
+    asked: _Answered
     new: NewToken
     consent: StoredConsent
 
     @property
     def consent_id(self) -> ConsentId:
-        return self.holding.consent_id
+        return self.consent.consent_id
+
+    @property
+    def claim(self) -> Claim | None:
+        return self.asked.holding.claim if self.asked.whole else None
 
     @property
     def ended(self) -> _Ended:
-        """What comes of it; an end of the consent that came with the answer has destroyed the tokens."""
-        if self.consent.terminal:
-            return _Ended(Outcome.STOPPED, error=_not_usable(self.consent_id, "ended"))
-        stored = self.holding.before.swapped(self.new)
-        return _Ended(_named(self.holding, self.new), stored, claim=self.holding.claim)
+        holding = self.asked.holding
+        return _Ended(_named(holding, self.new), holding.before.swapped(self.new), claim=self.claim)
 
 
 def no_checkpoint(_name: str) -> None:
@@ -307,7 +315,7 @@ class Vault:
         self._on_call = on_call
         self._allowed = allowed
         self._begins = Grouped(store, self._begin_all, most=GROUP_MAX)
-        self._swaps = Grouped(store, self._swap_free, most=GROUP_MAX)
+        self._swaps = Grouped(store, self._swap_plain, most=GROUP_MAX)
         self._running: dict[ConsentId, asyncio.Task[_Ended]] = {}
         self._closing = asyncio.Event()
         self.outcomes: Counter[Outcome] = Counter()
@@ -717,10 +725,12 @@ class Vault:
             try:
                 return await self._swap(asked)
             except StoreRefusedError:
-                if not asked.harvest:
+                if not asked.whole:
                     raise
-                asked = replace(asked, harvest=False)  # a consent the table will not take must not cost us the tokens
-                log.warning("consent of a token answer not stored", consent_id=holding.consent_id)
+                asked = replace(
+                    asked, whole=False
+                )  # what the table will not take must not cost us the tokens beside it
+                log.warning("token answer not stored as a whole", consent_id=holding.consent_id)
                 return await self._swap(asked)
 
         ended = await self._storing.until_done(step)
@@ -728,72 +738,68 @@ class Vault:
         return ended
 
     async def _swap(self, asked: _Answered) -> _Ended:
-        """Store one answer; harmless when it runs again after a commit whose confirmation was lost."""
+        """One small transaction; harmless when it runs again after a commit whose confirmation was lost."""
         ended = await self._swaps.add(asked)
-        if ended is None:  # somebody holds its rows, as a sync that writes: nobody but itself waits for them
-            (ended,) = await self._store.atomically(lambda unit: self._swap_all(unit, [asked], wait=True))
-        assert ended is not None  # only who does not wait is passed over
+        if ended is None:
+            ended = await self._store.atomically(lambda unit: self._swap_alone(unit, asked))
         return ended
 
-    async def _swap_free(self, unit: UnitOfWork, those: Sequence[_Answered]) -> Sequence[_Ended | None]:
-        return await self._swap_all(unit, those, wait=False)
+    async def _swap_plain(self, unit: UnitOfWork, those: Sequence[_Answered]) -> Sequence[_Ended | None]:
+        """Store the plain ones among answers, each of another consent; `None` for those that have to go alone.
 
-    async def _swap_all(self, unit: UnitOfWork, those: Sequence[_Answered], *, wait: bool) -> Sequence[_Ended | None]:
-        """Store answers with all that follows from them, each consent once.
-
-        Args:
-            wait: for rows another transaction holds; otherwise the answers to those are passed over: `None`.
+        Plain: nobody holds its rows, the version did not move, and neither consent nor answer says anything new.
         """
-        held = await before_swaps(unit, [one.consent_id for one in those], wait=wait)
-        ended: list[_Ended | None] = []
-        stored: list[_Stored] = []
-        for asked in those:
-            consent, version = held.consents.get(asked.consent_id), held.versions.get(asked.consent_id)
-            if not wait and (consent is None or version is None):
-                ended.append(None)
-                continue
-            new = self._new_token(asked.holding, asked.answer, held.now)
-            if version != asked.holding.before.version:
-                ended.append(await self._too_late(unit, asked.holding, new, held.now))
-                continue
-            assert consent is not None  # its token refers to it
-            consent = await self._harvested(unit, asked, consent, held.now)
-            stored.append(_Stored(asked.holding, new, consent))
-            ended.append(stored[-1].ended)
-        self._file(unit, stored, held.now)
-        return ended
+        held = await before_swaps(unit, [one.consent_id for one in those])
+        found = [self._plain(unit, one, held) for one in those]
+        plain = [one for one in found if one is not None]
+        swaps = [(one.consent_id, one.asked.holding.before.version, one.new) for one in plain]
+        unit.tokens.swap_locked(swaps, holder=self._holder)
+        self._follow(unit, plain, held.now)
+        return [None if one is None else one.ended for one in found]
 
-    async def _harvested(
-        self, unit: UnitOfWork, asked: _Answered, consent: StoredConsent, at: datetime
-    ) -> StoredConsent:
-        """File what an answer says besides; gives the consent as it is then."""
-        view = asked.answer.consent if asked.harvest else None
-        moved = consent.needs_consent is not None
-        if moved:
+    def _plain(self, unit: UnitOfWork, asked: _Answered, held: BeforeSwaps) -> _Stored | None:
+        consent, version = held.consents.get(asked.consent_id), held.versions.get(asked.consent_id)
+        if consent is None or version != asked.holding.before.version or consent.needs_consent is not None:
+            return None
+        if asked.view is not None and not unit.consents.seen_again(consent, asked.view, at=held.now):
+            return None
+        return _Stored(asked, self._new_token(asked.holding, asked.answer, held.now), consent)
+
+    async def _swap_alone(self, unit: UnitOfWork, asked: _Answered) -> _Ended:
+        """Store an answer with all that follows from it."""
+        holding, consent_id = asked.holding, asked.consent_id
+        consent = await unit.consents.get(consent_id, lock=True)
+        at = await unit.now()
+        new = self._new_token(holding, asked.answer, at)
+        if not await unit.tokens.swap(consent_id, version=holding.before.version, holder=self._holder, new=new):
+            return await self._too_late(unit, holding, new, at)
+        if consent is not None and consent.needs_consent is not None:
             await self._revive(unit, consent, at)
-        about_it = view is not None and view.consent_id == consent.consent_id
-        if view is not None and about_it and not unit.consents.seen_again(consent, view, at=at):
-            await noted(unit, view, at=at)
-            moved = True
-        return (await unit.consents.get(consent.consent_id) if moved else None) or consent
+        if asked.view is not None:
+            await noted(unit, asked.view, at=at)
+        consent = await unit.consents.get(consent_id)
+        if consent is None or not await unit.tokens.exists(consent_id):
+            return _Ended(Outcome.STOPPED, error=_not_usable(consent_id, "ended"))
+        stored = _Stored(asked, new, consent)
+        self._follow(unit, [stored], at)
+        return stored.ended
 
-    def _file(self, unit: UnitOfWork, those: Sequence[_Stored], at: datetime) -> None:
-        """The tokens, the next refreshes and the ends of claims, with the commit.
+    def _follow(self, unit: UnitOfWork, those: Sequence[_Stored], at: datetime) -> None:
+        """The next refreshes and the ends of claims, with the commit.
 
-        Nothing is due where the answer itself said that the consent is no longer one to call for.
+        None is due where the answer itself said that the consent is no longer one to call for.
         """
-        new, due, ends = [], [], []
+        dues: list[tuple[ConsentId, Slug, datetime]] = []
+        ends: list[tuple[Claim, datetime, str]] = []
         for one in those:
-            new.append((one.consent_id, one.holding.before.version, one.new))
             due_at = self._due_of(one.consent_id, one.new.issued_at, one.new.expires_at)
-            if due_at is not None and one.consent.callable_at(at):
-                due.append((one.consent_id, one.consent.lfi, due_at))
-            else:
+            if due_at is None or not one.consent.callable_at(at):
                 due_at = NEVER
-            if (ended := one.ended).claim is not None:
-                ends.append((ended.claim, due_at, ended.outcome.value))
-        unit.tokens.swap_locked(new, holder=self._holder)
-        unit.with_commit([*unit.work.scheduling(WorkKind.TOKEN, due), *unit.work.finishing_well(ends)])
+            else:
+                dues.append((one.consent_id, one.consent.lfi, due_at))
+            if one.claim is not None:
+                ends.append((one.claim, due_at, one.ended.outcome.value))
+        unit.with_commit([*unit.work.scheduling(WorkKind.TOKEN, dues), *unit.work.finishing_well(ends)])
 
     async def _too_late(self, unit: UnitOfWork, holding: _Holding, new: NewToken, at: datetime) -> _Ended:
         """The version moved: keep our refresh token as a spare and use what is there."""

@@ -9,7 +9,6 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -150,16 +149,13 @@ def _these(_: Dialect, given: Given) -> sa.Select[Any]:
     )
 
 
-def _these_locked(dialect: Dialect, given: Given, *, wait: bool) -> sa.Select[Any]:
-    those = _these(dialect, given).order_by(consent.c.consent_id)
-    return those.with_for_update(of=consent, skip_locked=not wait)
+def _these_free(dialect: Dialect, given: Given) -> sa.Select[Any]:
+    return _these(dialect, given).order_by(consent.c.consent_id).with_for_update(of=consent, skip_locked=True)
 
 
-_NAMED: Final = {"of_consent": consent.c.consent_id}
-GET_MANY: Final = Many(_NAMED, _these)
-GET_MANY_LOCKED: Final = Many(_NAMED, partial(_these_locked, wait=True))
-GET_MANY_FREE: Final = Many(_NAMED, partial(_these_locked, wait=False))
-"""The same without those another transaction holds."""
+GET_MANY: Final = Many({"of_consent": consent.c.consent_id}, _these)
+GET_FREE: Final = Many({"of_consent": consent.c.consent_id}, _these_free)
+"""Those no other transaction holds, locked."""
 
 _SEEN_AGAIN: Final = Statement(
     lambda _: (

@@ -27,6 +27,7 @@ class _Waiting(Generic[Asked, Answer]):
     asked: Asked
     answers: Sequence[Answer] = ()
     error: Exception | None = None
+    left: bool = False
 
     @property
     def ended(self) -> bool:
@@ -64,6 +65,7 @@ class Grouped(Generic[Asked, Answer]):
                 if not mine.ended:
                     await self._lead(mine)
         except asyncio.CancelledError:
+            mine.left = True
             with contextlib.suppress(ValueError):  # it may be in a group already
                 self._waiting.remove(mine)
             raise
@@ -76,7 +78,8 @@ class Grouped(Generic[Asked, Answer]):
         try:
             await self._end(group)
         except asyncio.CancelledError:  # mine alone was called off; what is done twice is the step's to bear
-            self._waiting.extendleft(reversed([one for one in group if one is not mine and not one.ended]))
+            mine.left = True
+            self._waiting.extendleft(reversed([one for one in group if not one.left and not one.ended]))
             raise
 
     async def _end(self, group: Sequence[_Waiting[Asked, Answer]]) -> None:

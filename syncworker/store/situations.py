@@ -104,18 +104,12 @@ async def before_calls(unit: "UnitOfWork", consent_ids: Collection[ConsentId]) -
     }
 
 
-async def before_swaps(unit: "UnitOfWork", consent_ids: Collection[ConsentId], *, wait: bool) -> BeforeSwaps:
+async def before_swaps(unit: "UnitOfWork", consent_ids: Collection[ConsentId]) -> BeforeSwaps:
     """Consents, then the versions of their tokens, locked until the transaction ends.
 
-    In that order, as who files a status.
-
-    Args:
-        wait: for rows another transaction holds; otherwise they are left out.
+    In that order, as who files a status.  Nobody is waited for: what another transaction holds is left out.
     """
-    locking = (
-        (consents.GET_MANY_LOCKED, tokens.VERSIONS_LOCKED) if wait else (consents.GET_MANY_FREE, tokens.VERSIONS_FREE)
-    )
-    shown, versions, now = await _two_of_many(unit, *locking, consent_ids)
+    shown, versions, now = await _two_of_many(unit, consents.GET_FREE, tokens.VERSIONS_FREE, consent_ids)
     return BeforeSwaps(consents.read_consents(shown), tokens.read_versions(versions), now)
 
 

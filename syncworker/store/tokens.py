@@ -13,7 +13,6 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -146,9 +145,9 @@ def _held(_: Dialect, given: Given) -> Any:
     return sa.select(token).where(*_is_given(given))
 
 
-def _versions(_: Dialect, given: Given, *, wait: bool) -> Any:
+def _versions(_: Dialect, given: Given) -> Any:
     locked = sa.select(token.c.consent_id, token.c.version).where(*_is_given(given)).order_by(token.c.consent_id)
-    return locked.with_for_update(of=token, skip_locked=not wait)
+    return locked.with_for_update(of=token, skip_locked=True)
 
 
 def _free(dialect: Dialect, given: Given) -> Any:
@@ -199,6 +198,7 @@ def _swapped(_: Dialect, given: Given) -> Any:
             refreshed_count=token.c.refreshed_count + 1,
             **kept,
         )
+        .returning(token.c.version)
     )
 
 
@@ -206,9 +206,8 @@ _NAMED: Final = {"of_consent": token.c.consent_id}
 _NAMED_VERSION: Final = _NAMED | {"of_version": token.c.version}
 _NEW: Final = ("access_token", "refresh_token", "issued_at", "expires_at", "certificate")
 READ_MANY: Final = Many(_NAMED, _held)
-VERSIONS_LOCKED: Final = Many(_NAMED, partial(_versions, wait=True))
-VERSIONS_FREE: Final = Many(_NAMED, partial(_versions, wait=False))
-"""The same without those another transaction holds."""
+VERSIONS_FREE: Final = Many(_NAMED, _versions)
+"""Of those no other transaction holds, locked."""
 
 _FREE: Final = Many(_NAMED_VERSION, _free)
 _BEGIN: Final = Many(_NAMED_VERSION | {"at": token.c.intent_at, "until": token.c.lease_until}, _begun)
@@ -371,21 +370,12 @@ class Tokens:
         Compares nothing but the version.  A grant already given up for lost is alive again.  Spares go: the stored
         chain has just proved alive.  The lease is given back when it is ours.
         """
-        place = [{"of_consent": consent_id}]
-        held = read_versions(await VERSIONS_LOCKED.rows(self._unit, place, of_tenant=self._unit.tenant))
-        if held.get(consent_id) != version:
-            return False
-        self.swap_locked([(consent_id, version, new)], holder=holder)
-        await self._unit.send()
-        return True
+        row = self._swap_row(consent_id, version, new)
+        return bool(await _SWAP.rows(self._unit, [row], of_tenant=self._unit.tenant, me=holder))
 
     def swap_locked(self, those: Sequence[tuple[ConsentId, int, NewToken]], *, holder: str) -> None:
         """`swap` for many (consent, version, answer), with the commit; those very versions are locked already."""
-        rows = [
-            {"of_consent": consent_id, "of_version": version}
-            | {f"new_{name}": value for name, value in self._columns(consent_id, new).items()}
-            for consent_id, version, new in those
-        ]
+        rows = [self._swap_row(*one) for one in those]
         self._unit.with_commit(_SWAP.told(self._unit, rows, of_tenant=self._unit.tenant, me=holder))
 
     async def keep_spare(self, consent_id: ConsentId, refresh_token: SecretStr) -> bool:
@@ -435,6 +425,10 @@ class Tokens:
             plain = json.dumps([spare.get_secret_value() for spare in spares])
             sealed = self._seal("spares", consent_id, plain)
         await self._execute(sa.update(token).where(self._is(consent_id)).values(spares=sealed))
+
+    def _swap_row(self, consent_id: ConsentId, version: int, new: NewToken) -> dict[str, Any]:
+        columns = {f"new_{name}": value for name, value in self._columns(consent_id, new).items()}
+        return {"of_consent": consent_id, "of_version": version, **columns}
 
     def _columns(self, consent_id: ConsentId, new: NewToken) -> dict[str, Any]:
         refresh = None if new.refresh_token is None else new.refresh_token.get_secret_value()
@@ -486,7 +480,7 @@ class Tokens:
 
 
 def read_versions(rows: Sequence[tuple[Any, ...]]) -> dict[ConsentId, int]:
-    """What `VERSIONS_LOCKED` and `VERSIONS_FREE` gave."""
+    """What `VERSIONS_FREE` gave."""
     return {ConsentId(name): version for name, version in rows}
 
 
