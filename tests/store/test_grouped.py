@@ -110,3 +110,21 @@ async def test_one_that_is_called_off_holds_nobody_up(desk: Desk) -> None:
     await asyncio.wait([first, third])
     assert [one.cancelled() for one in (first, third)] == [True, True]
     assert "b" in await desk.kept()
+
+
+async def test_who_runs_a_group_and_is_called_off_takes_nobody_along(desk: Desk) -> None:
+    """The others are done by the next of them; who left before that is not done for nobody."""
+    first, leader, left, stays = await desk.come("a", "b", "c", "d")
+    desk.open.set()
+    await first
+    desk.open.clear()
+    while len(desk.groups) < 2:  # noqa: ASYNC110  a thread of the driver is on its way
+        await asyncio.sleep(0.001)
+    left.cancel()
+    await asyncio.wait([left])
+    leader.cancel()
+    await asyncio.wait([leader])
+    desk.open.set()
+
+    assert await stays == "D"
+    assert (desk.groups, await desk.kept()) == ([["a"], ["b", "c", "d"], ["d"]], ["a", "d"])
