@@ -6,13 +6,13 @@ The one door is `Vault`.  A refresh goes
     call      one HTTP attempt, fresh assertion      rule 20: no answer is not a refusal
     swap      compare the version, store, commit     rules 16, 19: the holder of an answer wins unless the version moved
 
-Refreshes that begin at the same time share a transaction, and so do answers that come while one is being committed
-(`store.grouped`): the plain ones, after which nothing follows but the next refresh.  Nobody waits for company.  An
-answer with more to it, or whose rows another transaction holds, goes alone and holds up nobody.
-
 and comes out as an `Outcome`.  An access token is given out only after its commit.  `invalid_grant` is a question first
 (rule 21): did the version move?  did somebody else begin and vanish?  is a spare left?  does the Hub say that the
 consent ended?  Only then is the grant lost, with a cause, once.
+
+Refreshes that begin at the same time share a transaction, and so do answers that come while one is being committed
+(`store.grouped`): the plain ones, after which nothing follows but the next refresh.  Nobody waits for company.  An
+answer with more to it, or whose rows another transaction holds, goes alone and holds up nobody.
 
 A refresh runs as a task of its own: whoever waits for it may give up or be cancelled without harm to it, and `drain`
 waits for all of them at shutdown.
@@ -727,9 +727,7 @@ class Vault:
             except StoreRefusedError:
                 if not asked.whole:
                     raise
-                asked = replace(
-                    asked, whole=False
-                )  # what the table will not take must not cost us the tokens beside it
+                asked = replace(asked, whole=False)  # what goes with the tokens must not cost us the tokens
                 log.warning("token answer not stored as a whole", consent_id=holding.consent_id)
                 return await self._swap(asked)
 
