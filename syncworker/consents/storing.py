@@ -70,12 +70,16 @@ class Storing:
             async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
                 return await step()
 
+        try:
+            return await once()  # nearly always the only one: what counts attempts is not built for it
+        except (StoreUnavailableError, TimeoutError) as error:
+            _say(1, error)
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type((StoreUnavailableError, TimeoutError)),
             stop=tenacity.stop_after_delay(self._patience),
             wait=tenacity.wait_random_exponential(multiplier=0.05, max=WAIT_MAX_S),
             sleep=self._sleep,
-            before_sleep=_say,
+            before_sleep=_said,
             reraise=True,
         )
         try:
@@ -84,8 +88,9 @@ class Storing:
             raise StoreUnavailableError("database unavailable (timeout)") from error
 
 
-def _say(state: tenacity.RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    log.warning(
-        "answer not stored yet", attempt=state.attempt_number, error=getattr(error, "code", type(error).__name__)
-    )
+def _said(state: tenacity.RetryCallState) -> None:
+    _say(state.attempt_number + 1, state.outcome.exception() if state.outcome else None)
+
+
+def _say(attempt: int, error: BaseException | None) -> None:
+    log.warning("answer not stored yet", attempt=attempt, error=getattr(error, "code", type(error).__name__))

@@ -10,6 +10,10 @@ and comes out as an `Outcome`.  An access token is given out only after its comm
 (rule 21): did the version move?  did somebody else begin and vanish?  is a spare left?  does the Hub say that the
 consent ended?  Only then is the grant lost, with a cause, once.
 
+Refreshes that begin at the same time share a transaction, and so do answers that come while one is being committed
+(`store.grouped`): the plain ones, after which nothing follows but the next refresh.  Nobody waits for company.  An
+answer with more to it, or whose rows another transaction holds, goes alone and holds up nobody.
+
 A refresh runs as a task of its own: whoever waits for it may give up or be cancelled without harm to it, and `drain`
 waits for all of them at shutdown.
 
@@ -23,8 +27,8 @@ import asyncio
 import random
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -53,6 +57,7 @@ from syncworker.errors import (
     LFIRateLimitedError,
     LFIUnavailableError,
     RefusedError,
+    SealError,
     SetupError,
     StandardViolationError,
     SyncWorkerError,
@@ -66,8 +71,9 @@ from syncworker.standard.operations import OperationClass
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.consents import StoredConsent
 from syncworker.store.failures import StoreRefusedError
-from syncworker.store.situations import BeforeCall, before_call
-from syncworker.store.tokens import NewToken, StoredToken
+from syncworker.store.grouped import Grouped
+from syncworker.store.situations import BeforeCall, BeforeSwaps, before_call, before_calls, before_swaps
+from syncworker.store.tokens import Beginning, NewToken, StoredToken
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim, End, WorkKind
 
@@ -84,6 +90,9 @@ ATTEMPTS_WAITED_FOR: Final = 2
 
 GATE_S: Final = 60.0
 """How long a 429 without `Retry-After` keeps every call from its LFI."""
+
+GROUP_MAX: Final = 100
+"""Refreshes that share a transaction at most."""
 
 SOURCE_TRUST_S: Final = 3.0
 """A `TokenSource` gives the same token again for this long without looking into the table.
@@ -151,12 +160,14 @@ class _Ended:
 
     Attributes:
         idle_until: nobody needs a token before then.
+        claim: ended in the transaction that stored the answer.
     """
 
     outcome: Outcome
     token: StoredToken | None = None
     error: SyncWorkerError | None = None
     idle_until: datetime | None = None
+    claim: Claim | None = None
 
 
 @dataclass(slots=True)
@@ -166,6 +177,7 @@ class _Holding:
     Attributes:
         before: the row as it was when we took the lease.
         since: our monotonic clock when the lease began, at the latest.
+        claim: the row of work it is done for; `None` when it is not scheduled.
         in_doubt: whether some call with this token may have been answered without our knowing.
     """
 
@@ -174,6 +186,7 @@ class _Holding:
     before: StoredToken
     since: float
     in_doubt: bool
+    claim: Claim | None = None
     calls: int = 0
     waited: bool = field(default=False)
 
@@ -185,6 +198,55 @@ class _Holding:
     def deadline(self) -> float:
         """Seconds one call may take at the very most; the client's own deadline is half of it."""
         return 2 * self.client.config.token_timeout
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """An answer that wants to be stored.
+
+    Attributes:
+        whole: with the consent that came with it and the end of the claim; `False`: the tokens and their next refresh.
+    """
+
+    holding: _Holding
+    answer: TokenAnswer
+    whole: bool = True
+
+    @property
+    def consent_id(self) -> ConsentId:
+        return self.holding.consent_id
+
+    @property
+    def view(self) -> ConsentView | None:
+        """What came with it about its consent and is to be filed."""
+        view = self.answer.consent if self.whole else None
+        return view if view is not None and view.consent_id == self.consent_id else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """An answer on its way into the table.
+
+    Attributes:
+        consent: as it is after what came with the answer.
+    """
+
+    asked: _Answered
+    new: NewToken
+    consent: StoredConsent
+
+    @property
+    def consent_id(self) -> ConsentId:
+        return self.consent.consent_id
+
+    @property
+    def claim(self) -> Claim | None:
+        return self.asked.holding.claim if self.asked.whole else None
+
+    @property
+    def ended(self) -> _Ended:
+        holding = self.asked.holding
+        return _Ended(_named(holding, self.new), holding.before.swapped(self.new), claim=self.claim)
 
 
 def no_checkpoint(_name: str) -> None:
@@ -252,6 +314,8 @@ class Vault:
         self._checkpoint = checkpoint
         self._on_call = on_call
         self._allowed = allowed
+        self._begins = Grouped(store, self._begin_all, most=GROUP_MAX)
+        self._swaps = Grouped(store, self._swap_plain, most=GROUP_MAX)
         self._running: dict[ConsentId, asyncio.Task[_Ended]] = {}
         self._closing = asyncio.Event()
         self.outcomes: Counter[Outcome] = Counter()
@@ -303,7 +367,10 @@ class Vault:
         """
         claims = await self._store.atomically(lambda unit: unit.work.take_many(hints))
         try:
-            ended = await asyncio.gather(*(self._claimed(claim) for claim in claims))
+            seen = await self._look_at_all(claims)
+            ended = await asyncio.gather(
+                *(self._claimed(claim, seen.get(ConsentId(claim.subject))) for claim in claims)
+            )
         except asyncio.CancelledError:
             await self._given_back(claims)
             raise
@@ -325,12 +392,12 @@ class Vault:
 
     # -- scheduled ----------------------------------------------------------------------------------------------------
 
-    async def _claimed(self, claim: Claim) -> Outcome | None:
+    async def _claimed(self, claim: Claim, seen: BeforeCall | None) -> Outcome | None:
         consent_id = ConsentId(claim.subject)
         ended: _Ended | None = None
         error: str | None = "internal"
         try:
-            ended = await self._scheduled(claim, consent_id)
+            ended = await self._scheduled(claim, consent_id, seen)
             error = None if ended.error is None else ended.error.code
         except SyncWorkerError as fault:
             error = fault.code
@@ -338,6 +405,8 @@ class Vault:
             log.warning("token refresh failed", lfi=claim.lfi, consent_id=consent_id, error=type(fault).__name__)
         if self._closing.is_set() and ended is not None and ended.outcome in CUT_SHORT:
             await self._given_back([claim])
+            return ended.outcome
+        if ended is not None and ended.claim == claim:
             return ended.outcome
         try:
             await self._store.atomically(lambda unit: self._finish(unit, claim, ended, error))
@@ -352,9 +421,9 @@ class Vault:
         except SyncWorkerError as fault:  # the leases bring them back
             log.warning("token claims not given back", claims=len(claims), error=fault.code)
 
-    async def _scheduled(self, claim: Claim, consent_id: ConsentId) -> _Ended:
+    async def _scheduled(self, claim: Claim, consent_id: ConsentId, seen: BeforeCall | None) -> _Ended:
         if not claim.asked:
-            consent, held, now = await self._look(consent_id)
+            consent, held, now = seen = seen or await self._look(consent_id)
             if held is not None and held.lost_cause is None:
                 if self._token_due is None:
                     return _Ended(Outcome.FRESH, held)  # scheduled before refreshes were put on demand
@@ -362,7 +431,8 @@ class Vault:
                     return _Ended(Outcome.FRESH, held)
                 if not self._keep_warm and consent is not None and (idle := await self._idle(consent, held, now)):
                     return _Ended(Outcome.FRESH, held, idle_until=idle)
-        return await self._join(consent_id, beyond=None, reason="asked" if claim.asked else "scheduled")
+        reason = "asked" if claim.asked else "scheduled"
+        return await self._join(consent_id, beyond=None, reason=reason, seen=seen, claim=claim)
 
     async def _idle(self, consent: StoredConsent, held: StoredToken, now: datetime) -> datetime | None:
         """Until when nobody needs a token: the next sync lies behind the life of one minted now; `None` otherwise."""
@@ -442,15 +512,37 @@ class Vault:
         async with self._store.looking() as unit:
             return await before_call(unit, consent_id)
 
+    async def _look_at_all(self, claims: Sequence[Claim]) -> Mapping[ConsentId, BeforeCall]:
+        """What is known of claimed consents, read in one trip; who is left out looks alone, and hears why."""
+        try:
+            async with self._store.looking() as unit:
+                return await before_calls(unit, [ConsentId(claim.subject) for claim in claims])
+        except SyncWorkerError:
+            return {}
+
     # -- one refresh per consent in this process ----------------------------------------------------------------------
 
-    async def _join(self, consent_id: ConsentId, *, beyond: int | None, reason: str) -> _Ended:
-        """Wait for the refresh of this consent, begin it if none is under way; its own task, so we may leave."""
+    async def _join(
+        self,
+        consent_id: ConsentId,
+        *,
+        beyond: int | None,
+        reason: str,
+        seen: BeforeCall | None = None,
+        claim: Claim | None = None,
+    ) -> _Ended:
+        """Wait for the refresh of this consent, begin it if none is under way; its own task, so we may leave.
+
+        Args:
+            beyond: a version above this one will do.
+            seen: what a look of just now brought.
+            claim: ends with the refresh, if it is this one that begins it.
+        """
         task = self._running.get(consent_id)
         if task is None:
             if self._closing.is_set():
                 return _Ended(Outcome.BUSY, error=TokenBusyError("token: this process is shutting down"))
-            task = asyncio.create_task(self._renewed(consent_id, beyond, reason))
+            task = asyncio.create_task(self._renewed(consent_id, beyond, reason, seen, claim))
             self._running[consent_id] = task
             task.add_done_callback(lambda _: self._running.pop(consent_id, None))
             task.add_done_callback(_seen)
@@ -459,8 +551,10 @@ class Vault:
             return _Ended(Outcome.BUSY, error=TokenBusyError("token: the refresh is taking longer than our patience"))
         return task.result()
 
-    async def _renewed(self, consent_id: ConsentId, beyond: int | None, reason: str) -> _Ended:
-        ended, lfi = await self._renew(consent_id, beyond)
+    async def _renewed(
+        self, consent_id: ConsentId, beyond: int | None, reason: str, seen: BeforeCall | None, claim: Claim | None
+    ) -> _Ended:
+        ended, lfi = await self._renew(consent_id, beyond, seen, claim)
         self.outcomes[ended.outcome] += 1
         log.info(
             "token refresh ended",
@@ -472,10 +566,12 @@ class Vault:
         )
         return ended
 
-    async def _renew(self, consent_id: ConsentId, beyond: int | None) -> tuple[_Ended, Slug | None]:
+    async def _renew(
+        self, consent_id: ConsentId, beyond: int | None, seen: BeforeCall | None, claim: Claim | None
+    ) -> tuple[_Ended, Slug | None]:
         began = self._elapsed()
         while True:
-            consent, held, now = await self._look(consent_id)
+            (consent, held, now), seen = seen or await self._look(consent_id), None
             fault = _why_not(consent_id, consent, held, now)
             if fault is not None or consent is None or held is None:
                 slug = None if consent is None else consent.lfi
@@ -489,7 +585,7 @@ class Vault:
                     return client, consent.lfi
                 if self._closing.is_set():
                     return _Ended(Outcome.BUSY, error=TokenBusyError("token: this process stops")), consent.lfi
-                holding = await self._begin(consent, held, client)
+                holding = await self._begin(consent, held, client, claim)
                 ended = None if holding is None else await self._refresh(holding)
                 if ended is not None:
                     return ended, consent.lfi
@@ -533,21 +629,28 @@ class Vault:
             waiting.cancel()
             closing.cancel()
 
-    async def _begin(self, consent: StoredConsent, held: StoredToken, client: LFIClient) -> _Holding | None:
+    async def _begin(
+        self, consent: StoredConsent, held: StoredToken, client: LFIClient, claim: Claim | None
+    ) -> _Holding | None:
         """Take the lease and commit the intent; `None` when somebody else was faster.
 
         If it cannot be written, the error goes up and nothing is sent (rule 17).
         """
-        lease = lease_of(client.config.token_timeout)
         since = self._elapsed()
-        before = await self._store.atomically(
-            lambda unit: unit.tokens.begin(consent.consent_id, version=held.version, holder=self._holder, lease=lease)
-        )
+        lease = lease_of(client.config.token_timeout)
+        before = await self._begins.add(Beginning(consent.consent_id, held.version, lease))
+        if isinstance(before, SealError):
+            raise before
         if before is None:
             return None
-        holding = _Holding(consent, client, before, since, in_doubt=before.in_doubt)
+        holding = _Holding(consent, client, before, since, in_doubt=before.in_doubt, claim=claim)
         await self._reach("intent-committed")
         return holding
+
+    async def _begin_all(
+        self, unit: UnitOfWork, those: Sequence[Beginning]
+    ) -> Sequence[StoredToken | SealError | None]:
+        return await unit.tokens.begin_many(those, holder=self._holder)
 
     async def _refresh(self, holding: _Holding) -> _Ended | None:
         """From intent to end; `None` when the lease was lost before anything was sent."""
@@ -616,52 +719,89 @@ class Vault:
     async def _answered(self, holding: _Holding, answer: TokenAnswer) -> _Ended:
         """Store an answer before anything else happens with it."""
         await self._reach("answer-received")
-        harvest = True
+        asked = _Answered(holding, answer)
 
         async def step() -> _Ended:
-            nonlocal harvest
+            nonlocal asked
             try:
-                return await self._swap(holding, answer, harvest=harvest)
+                return await self._swap(asked)
             except StoreRefusedError:
-                if not harvest:
+                if not asked.whole:
                     raise
-                harvest = False  # a consent the table will not take must not cost us the tokens beside it
-                log.warning("consent of a token answer not stored", consent_id=holding.consent_id)
-                return await self._swap(holding, answer, harvest=harvest)
+                asked = replace(asked, whole=False)  # what goes with the tokens must not cost us the tokens
+                log.warning("token answer not stored as a whole", consent_id=holding.consent_id)
+                return await self._swap(asked)
 
         ended = await self._storing.until_done(step)
         await self._reach("answer-stored")
         return ended
 
-    async def _swap(self, holding: _Holding, answer: TokenAnswer, *, harvest: bool) -> _Ended:
+    async def _swap(self, asked: _Answered) -> _Ended:
         """One small transaction; harmless when it runs again after a commit whose confirmation was lost."""
-        consent_id = holding.consent_id
-        async with self._store.writing() as unit:
-            consent = await unit.consents.get(consent_id, lock=True)
-            at = await unit.now()
-            new = self._new_token(holding, answer, at)
-            swapped = await unit.tokens.swap(consent_id, version=holding.before.version, holder=self._holder, new=new)
-            if not swapped:
-                ended = await self._too_late(unit, holding, new, at)
-                await unit.commit()
-                return ended
-            if consent is not None and consent.needs_consent is not None:
-                await self._revive(unit, consent, at)
-            if harvest and answer.consent is not None and answer.consent.consent_id == consent_id:
-                await noted(unit, answer.consent, at=at)
-            stored = await unit.tokens.read(consent_id)
-            await self._schedule(unit, consent_id, new, at)
-            await unit.commit()
-        if stored is None:
-            return _Ended(Outcome.STOPPED, error=_not_usable(consent_id, "ended"))
-        return _Ended(_named(holding, new), stored)
+        ended = await self._swaps.add(asked)
+        if ended is None:
+            ended = await self._store.atomically(lambda unit: self._swap_alone(unit, asked))
+        return ended
 
-    async def _schedule(self, unit: UnitOfWork, consent_id: ConsentId, new: NewToken, at: datetime) -> None:
-        """The next refresh, unless the answer itself said that the consent is no longer one to call for."""
+    async def _swap_plain(self, unit: UnitOfWork, those: Sequence[_Answered]) -> Sequence[_Ended | None]:
+        """Store the plain ones among answers, each of another consent; `None` for those that have to go alone.
+
+        Plain: nobody holds its rows, the version did not move, and neither consent nor answer says anything new.
+        """
+        held = await before_swaps(unit, [one.consent_id for one in those])
+        found = [self._plain(unit, one, held) for one in those]
+        plain = [one for one in found if one is not None]
+        swaps = [(one.consent_id, one.asked.holding.before.version, one.new) for one in plain]
+        unit.tokens.swap_locked(swaps, holder=self._holder)
+        self._follow(unit, plain, held.now)
+        return [None if one is None else one.ended for one in found]
+
+    def _plain(self, unit: UnitOfWork, asked: _Answered, held: BeforeSwaps) -> _Stored | None:
+        consent, version = held.consents.get(asked.consent_id), held.versions.get(asked.consent_id)
+        if consent is None or version != asked.holding.before.version or consent.needs_consent is not None:
+            return None
+        if asked.view is not None and not unit.consents.seen_again(consent, asked.view, at=held.now):
+            return None
+        return _Stored(asked, self._new_token(asked.holding, asked.answer, held.now), consent)
+
+    async def _swap_alone(self, unit: UnitOfWork, asked: _Answered) -> _Ended:
+        """Store an answer with all that follows from it."""
+        holding, consent_id = asked.holding, asked.consent_id
+        consent = await unit.consents.get(consent_id, lock=True)
+        at = await unit.now()
+        new = self._new_token(holding, asked.answer, at)
+        if not await unit.tokens.swap(consent_id, version=holding.before.version, holder=self._holder, new=new):
+            return await self._too_late(unit, holding, new, at)
+        if consent is not None and consent.needs_consent is not None:
+            await self._revive(unit, consent, at)
+        if asked.view is not None:
+            await noted(unit, asked.view, at=at)
         consent = await unit.consents.get(consent_id)
-        due = self._due_of(consent_id, new.issued_at, new.expires_at)
-        if due is not None and consent is not None and consent.callable_at(at):
-            await unit.work.schedule(WorkKind.TOKEN, consent_id, lfi=consent.lfi, due_at=due)
+        if consent is None or not await unit.tokens.exists(consent_id):
+            return _Ended(Outcome.STOPPED, error=_not_usable(consent_id, "ended"))
+        stored = _Stored(asked, new, consent)
+        self._follow(unit, [stored], at)
+        return stored.ended
+
+    def _follow(self, unit: UnitOfWork, those: Sequence[_Stored], at: datetime) -> None:
+        """The next refreshes and the ends of claims, with the commit.
+
+        None is due where the answer itself said that the consent is no longer one to call for.
+        """
+        dues: list[tuple[ConsentId, Slug, datetime]] = []
+        ends: list[End] = []
+        for one in those:
+            due_at = self._due_of(one.consent_id, one.new.issued_at, one.new.expires_at)
+            if due_at is None or not one.consent.callable_at(at):
+                due_at = NEVER
+            else:
+                dues.append((one.consent_id, one.consent.lfi, due_at))
+            if one.claim is not None:
+                ends.append(End(claim=one.claim, due_at=due_at, outcome=one.ended.outcome.value, good=True))
+        if dues:
+            unit.with_commit([unit.work.scheduling(WorkKind.TOKEN, dues)])
+        if ends:
+            unit.with_commit([unit.work.finishing(ends)])
 
     async def _too_late(self, unit: UnitOfWork, holding: _Holding, new: NewToken, at: datetime) -> _Ended:
         """The version moved: keep our refresh token as a spare and use what is there."""

@@ -160,6 +160,35 @@ _ONE: Final = _WITH_USER.where(
 )
 GET: Final = Statement(lambda _: _ONE)
 GET_LOCKED: Final = Statement(lambda _: _ONE.with_for_update(of=consent))
+
+
+def _these(dialect: Dialect) -> sa.Select[Any]:
+    return _WITH_USER.where(
+        consent.c.tenant == named(consent.c.tenant), dialect.among(consent.c.consent_id, "consent_ids")
+    )
+
+
+GET_MANY: Final = Statement(_these)
+GET_FREE: Final = Statement(
+    lambda dialect: _these(dialect).order_by(consent.c.consent_id).with_for_update(of=consent, skip_locked=True)
+)
+"""Those no other transaction holds, locked."""
+
+_SEEN_AGAIN: Final = Statement(
+    lambda _: (
+        sa.update(consent)
+        .where(
+            consent.c.tenant == named(consent.c.tenant, "of_tenant"),
+            consent.c.consent_id == named(consent.c.consent_id, "of_consent"),
+        )
+        .values(
+            status_updated_at=named(consent.c.status_updated_at, "as_updated_at"),
+            status_seen_at=named(consent.c.status_seen_at, "at"),
+            raw=named(consent.c.raw, "as_raw"),
+        )
+    )
+)
+
 _STOPPED: Final = sa.or_(consent.c.revoke_asked_at.is_not(None), consent.c.needs_consent.is_not(None))
 _LIVE_FIRST: Final = (
     sa.case((consent.c.status != Status.Authorized.value, 2), (_STOPPED, 1), else_=0),
@@ -414,6 +443,22 @@ class Consents:
             )
         return moved
 
+    def seen_again(self, held: StoredConsent, view: ConsentView, *, at: datetime) -> bool:
+        """File a view that shows nothing but what is held, with the commit; `False`: there is more to it (`observe`).
+
+        Args:
+            held: the consent as this transaction has locked it.
+        """
+        shown = (view.status, sorted(view.permissions or held.permissions), view.expires_at or held.expires_at)
+        if shown != (held.status, sorted(held.permissions), held.expires_at) or held.terminal:
+            return False
+        if _older(view, held) or view.revoked_by or view.webhook_active not in (None, held.webhook_active):
+            return False
+        values = {"as_updated_at": _moved_at(view, held), "at": at, "as_raw": _storable(view.raw)}
+        place = {"of_tenant": self._unit.tenant, "of_consent": held.consent_id}
+        self._unit.with_commit([(_SEEN_AGAIN, place | values)])
+        return True
+
     async def set_needs_consent(self, consent_id: ConsentId, cause: str | None) -> None:
         """Say why the user has to consent again; `None` when the grant proved alive after all."""
         await self._update(consent_id, {"needs_consent": cause})
@@ -626,7 +671,7 @@ def read_consent(answer: Answer) -> StoredConsent | None:
 
 
 def read_consents(answer: Answer) -> list[StoredConsent]:
-    """What `LIVE` gave."""
+    """What `LIVE`, `GET_MANY` or `GET_FREE` gave."""
     return [_stored(dict(zip(_WHOLE, row, strict=True))) for row in answer.rows]
 
 

@@ -6,9 +6,9 @@ statements that belong together, and for a consent that turns out unchanged they
 they are asked for many at once where many are at hand.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from syncworker.errors import SealError, SettingsError
 from syncworker.standard.values import AccountId, ConsentId
@@ -16,7 +16,7 @@ from syncworker.store import consents, cursors, records, tokens, work
 from syncworker.store.consents import Standing, StoredConsent
 from syncworker.store.cursors import Covered, Cursor, Listing
 from syncworker.store.records import Holdings, Wanted, WantedKeys
-from syncworker.store.statements import NOW, run_all
+from syncworker.store.statements import NOW, Answer, run_all
 from syncworker.store.tokens import StoredToken
 from syncworker.store.work import Claim
 
@@ -38,6 +38,20 @@ class BeforeSync(NamedTuple):
     cursors: Mapping[Listing, Cursor]
     granted: frozenset[AccountId]
     token: StoredToken | None
+    now: datetime
+
+
+class BeforeSwaps(NamedTuple):
+    """What is known, and held, before answers to token calls are stored.
+
+    Attributes:
+        consents: by id, each locked.
+        versions: of their tokens, each locked.
+        now: database time.
+    """
+
+    consents: Mapping[ConsentId, StoredConsent]
+    versions: Mapping[ConsentId, int]
     now: datetime
 
 
@@ -78,7 +92,7 @@ async def before_syncs(unit: "UnitOfWork", connection_ids: Sequence[ConsentId]) 
     grants: dict[str, list[AccountId]] = {}
     for consent_id, account_id in granted.rows:
         grants.setdefault(consent_id, []).append(AccountId(account_id))
-    opened = {one.consent_id: one for row in sealed.rows if (one := _opened(unit, row)) is not None}
+    opened = _opened(unit, sealed)
     found: dict[ConsentId, BeforeSync] = {}
     for connection_id in connection_ids:
         consent = by_connection.get(connection_id)
@@ -101,6 +115,33 @@ async def before_call(unit: "UnitOfWork", consent_id: ConsentId) -> BeforeCall:
     place = {"tenant": unit.tenant, "consent_id": consent_id}
     consent, token, now = await run_all(unit, [(consents.GET, place), (tokens.READ, place), (NOW, {})])
     return BeforeCall(consents.read_consent(consent), unit.tokens.opened(token), now.rows[0][0])
+
+
+async def before_calls(unit: "UnitOfWork", consent_ids: Collection[ConsentId]) -> dict[ConsentId, BeforeCall]:
+    """`before_call` for many; those whose token does not open are left out: who asks for one alone hears why."""
+    place = {"tenant": unit.tenant, "consent_ids": sorted(consent_ids)}
+    shown, held, now = await run_all(unit, [(consents.GET_MANY, place), (tokens.READ_MANY, place), (NOW, {})])
+    opened = unit.tokens.opened_many(held)
+    known = {one.consent_id: one for one in consents.read_consents(shown)}
+    return {
+        one: BeforeCall(known.get(one), token, now.rows[0][0])
+        for one in consent_ids
+        if not isinstance(token := opened.get(one), SealError)
+    }
+
+
+async def before_swaps(unit: "UnitOfWork", consent_ids: Collection[ConsentId]) -> BeforeSwaps:
+    """Consents, then the versions of their tokens, locked until the transaction ends.
+
+    In that order, as who files a status.  Nobody is waited for: what another transaction holds is left out.
+    """
+    place = {"tenant": unit.tenant, "consent_ids": sorted(consent_ids)}
+    shown, held, now = await run_all(unit, [(consents.GET_FREE, place), (tokens.VERSIONS_FREE, place), (NOW, {})])
+    return BeforeSwaps(
+        consents={one.consent_id: one for one in consents.read_consents(shown)},
+        versions=tokens.read_versions(held),
+        now=now.rows[0][0],
+    )
 
 
 async def before_writes(
@@ -142,8 +183,10 @@ async def before_apply(
     )
 
 
-def _opened(unit: "UnitOfWork", row: Sequence[Any]) -> StoredToken | None:
+def _opened(unit: "UnitOfWork", answer: Answer) -> Mapping[ConsentId, StoredToken]:
+    """The tokens that open."""
     try:
-        return unit.tokens.opened_row(row)
-    except (SealError, SettingsError):
-        return None
+        opened = unit.tokens.opened_many(answer)
+    except SettingsError:  # this process has no key ring
+        return {}
+    return {consent_id: token for consent_id, token in opened.items() if not isinstance(token, SealError)}

@@ -13,16 +13,17 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from syncworker.errors import SealError
 from syncworker.standard.values import ConsentId
 from syncworker.store.consents import live_ids
 from syncworker.store.dialect import Dialect
-from syncworker.store.statements import Answer, Statement, named, run_all
+from syncworker.store.many import Given, Many
+from syncworker.store.statements import Answer, Statement, named
 from syncworker.store.tables import token
 
 if TYPE_CHECKING:
@@ -63,6 +64,19 @@ class StoredToken:
         """Whether a refresh of this very version was begun and nobody knows how it ended."""
         return self.intent_at is not None and self.intent_version == self.version
 
+    def swapped(self, new: "NewToken") -> "StoredToken":
+        """The row after the swap of `new`, by whom holds it."""
+        return StoredToken(
+            consent_id=self.consent_id,
+            version=self.version + 1,
+            access_token=new.access_token,
+            refresh_token=new.refresh_token or self.refresh_token,
+            issued_at=new.issued_at,
+            expires_at=new.expires_at,
+            certificate=new.certificate,
+            refreshed_count=self.refreshed_count + 1,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewToken:
@@ -77,6 +91,20 @@ class NewToken:
     issued_at: datetime
     expires_at: datetime
     certificate: str
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """A refresh that wants to begin.
+
+    Attributes:
+        version: of the token it was decided by.
+        lease: how long nobody else may begin one.
+    """
+
+    consent_id: ConsentId
+    version: int
+    lease: timedelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,36 +137,61 @@ OF_LIVE: Final = Statement(
 """The tokens of the consents that `consents.LIVE` finds."""
 
 
-@cache
-def _beginning(lease: timedelta) -> Statement:
+def _is_given(given: Given) -> tuple[sa.ColumnElement[bool], ...]:
+    return token.c.tenant == named(token.c.tenant, "of_tenant"), token.c.consent_id == given["of_consent"]
+
+
+def _these(dialect: Dialect, *columns: sa.Column[Any]) -> sa.Select[Any]:
+    return sa.select(*(columns or (token,))).where(
+        token.c.tenant == named(token.c.tenant), dialect.among(token.c.consent_id, "consent_ids")
+    )
+
+
+def _versions(dialect: Dialect) -> sa.Select[Any]:
+    locked = _these(dialect, token.c.consent_id, token.c.version).order_by(token.c.consent_id)
+    return locked.with_for_update(of=token, skip_locked=True)
+
+
+def _free(dialect: Dialect, given: Given) -> Any:
+    """Rows, locked, each with whether a refresh may begin, and database time."""
+    now = dialect.now()
+    nobodys = sa.or_(
+        token.c.lease_until.is_(None), token.c.lease_until <= now, token.c.holder == named(token.c.holder, "me")
+    )
+    free = sa.and_(token.c.version == given["of_version"], token.c.lost_cause.is_(None), nobodys)
+    locked = sa.select(token, free, now).where(*_is_given(given)).order_by(token.c.consent_id)
+    return locked.with_for_update(of=token, skip_locked=True)
+
+
+def _begun(_: Dialect, given: Given) -> Any:
     """Lease and intent."""
-
-    def build(dialect: Dialect) -> Any:
-        now, holder = dialect.now(), named(token.c.holder, "me")
-        version = named(token.c.version, "of_version")
-        free = sa.or_(token.c.lease_until.is_(None), token.c.lease_until <= now, token.c.holder == holder)
-        begun = sa.update(token).where(*_the_version(version), token.c.lost_cause.is_(None), free)
-        return begun.values(
-            holder=holder,
-            lease_until=dialect.after(lease),
-            intent_at=now,
-            intent_version=version,
+    return (
+        sa.update(token)
+        .where(*_is_given(given), token.c.version == given["of_version"])
+        .values(
+            holder=named(token.c.holder, "me"),
+            lease_until=given["until"],
+            intent_at=given["at"],
+            intent_version=given["of_version"],
             attempts=token.c.attempts + 1,
-        ).returning(token.c.version)
+        )
+    )
 
-    return Statement(build)
 
-
-@cache
-def _swapping(names: tuple[str, ...]) -> Statement:
-    """An answer, whose columns these are, in the place of the version it was asked with."""
-
-    def build(_: Dialect) -> Any:
-        mine = token.c.holder == named(token.c.holder, "me")
-        kept = {name: sa.case((mine, None), else_=token.c[name]) for name in ("holder", "lease_until")}
-        swapped = sa.update(token).where(*_the_version(named(token.c.version, "of_version")))
-        return swapped.values(
+def _swapped(_: Dialect, given: Given) -> Any:
+    """An answer in the place of the version it was asked with."""
+    mine = token.c.holder == named(token.c.holder, "me")
+    kept = {name: sa.case((mine, None), else_=token.c[name]) for name in ("holder", "lease_until")}
+    return (
+        sa.update(token)
+        .where(*_is_given(given), token.c.version == given["of_version"])
+        .values(
             version=token.c.version + 1,
+            access_token=given["new_access_token"],
+            refresh_token=sa.func.coalesce(given["new_refresh_token"], token.c.refresh_token),
+            issued_at=given["new_issued_at"],
+            expires_at=given["new_expires_at"],
+            certificate=given["new_certificate"],
             spares=None,
             attempts=0,
             lost_cause=None,
@@ -146,18 +199,20 @@ def _swapping(names: tuple[str, ...]) -> Statement:
             intent_version=None,
             refreshed_count=token.c.refreshed_count + 1,
             **kept,
-            **{name: named(token.c[name], f"new_{name}") for name in names},
-        ).returning(token.c.version)
-
-    return Statement(build)
-
-
-def _the_version(version: sa.ColumnElement[int]) -> tuple[sa.ColumnElement[bool], ...]:
-    return (
-        token.c.tenant == named(token.c.tenant, "of_tenant"),
-        token.c.consent_id == named(token.c.consent_id, "of_consent"),
-        token.c.version == version,
+        )
+        .returning(token.c.version)
     )
+
+
+_NAMED_VERSION: Final = {"of_consent": token.c.consent_id, "of_version": token.c.version}
+_NEW: Final = ("access_token", "refresh_token", "issued_at", "expires_at", "certificate")
+READ_MANY: Final = Statement(_these)
+VERSIONS_FREE: Final = Statement(_versions)
+"""Of those no other transaction holds, locked."""
+
+_FREE: Final = Many(_NAMED_VERSION, _free)
+_BEGIN: Final = Many(_NAMED_VERSION | {"at": token.c.intent_at, "until": token.c.lease_until}, _begun)
+_SWAP: Final = Many(_NAMED_VERSION | {f"new_{name}": token.c[name] for name in _NEW}, _swapped)
 
 
 class Tokens:
@@ -181,15 +236,11 @@ class Tokens:
         Raises:
             SealError: a sealed column does not open.
         """
-        return self.opened_row(answer.rows[0]) if answer.rows else None
+        return self._stored(_row(answer.rows[0])) if answer.rows else None
 
-    def opened_row(self, row: Sequence[Any]) -> StoredToken:
-        """One row of `OF_LIVE`.
-
-        Raises:
-            SealError: a sealed column does not open.
-        """
-        return self._stored(dict(zip(_WHOLE, row, strict=True)))
+    def opened_many(self, answer: Answer) -> "dict[ConsentId, StoredToken | SealError]":
+        """What `READ_MANY` or `OF_LIVE` gave; for those that do not open, why."""
+        return {ConsentId(row["consent_id"]): self._stored_or_why(row) for row in map(_row, answer.rows)}
 
     async def exists(self, consent_id: ConsentId) -> bool:
         """Whether the consent has tokens; opens nothing."""
@@ -248,18 +299,43 @@ class Tokens:
         return True
 
     async def begin(self, consent_id: ConsentId, *, version: int, holder: str, lease: timedelta) -> StoredToken | None:
-        """Take the lease and write the intent in one statement; the attempt is counted.
+        """Take the lease and write the intent; the attempt is counted.
 
         A lease of `holder` itself may be taken again: one holder runs one refresh of a consent at a time.
 
         Returns:
             The row as it was before, so that the caller sees in whose footsteps it treads; `None` when the version
-            moved, somebody's lease lives, the grant is lost, or there is no row.
+            moved, somebody's lease lives, the grant is lost, there is no row, or another transaction holds it.
+
+        Raises:
+            SealError: a sealed column does not open.
         """
-        place = {"tenant": self._unit.tenant, "consent_id": consent_id}
-        begin = (_beginning(lease), self._version(consent_id, version) | {"me": holder})
-        before, begun = await run_all(self._unit, [(READ_LOCKED, place), begin])
-        return self.opened(before) if begun.rows else None
+        (before,) = await self.begin_many([Beginning(consent_id, version, lease)], holder=holder)
+        if isinstance(before, SealError):
+            raise before
+        await self._unit.send()
+        return before
+
+    async def begin_many(self, those: Sequence["Beginning"], *, holder: str) -> "list[StoredToken | SealError | None]":
+        """`begin` for many consents, each of them once, written with the commit; the answers in their order.
+
+        Nobody is waited for, and what does not open is a value: none of them keeps another from beginning.
+        """
+        rows = [{"of_consent": one.consent_id, "of_version": one.version} for one in those]
+        found = await _FREE.rows(self._unit, rows, of_tenant=self._unit.tenant, me=holder)
+        free = {row["consent_id"]: (row, now) for *columns, is_free, now in found if is_free for row in [_row(columns)]}
+        answers: list[StoredToken | SealError | None] = []
+        begun: list[dict[str, Any]] = []
+        for one, place in zip(those, rows, strict=True):
+            if one.consent_id not in free:
+                answers.append(None)
+                continue
+            row, now = free[one.consent_id]
+            answers.append(self._stored_or_why(row))
+            if not isinstance(answers[-1], SealError):
+                begun.append(place | {"at": now, "until": now + one.lease})
+        self._unit.with_commit(_BEGIN.told(self._unit, begun, of_tenant=self._unit.tenant, me=holder))
+        return answers
 
     async def extend(self, consent_id: ConsentId, *, version: int, holder: str, lease: timedelta) -> bool:
         """Move the lease's end to now + `lease`; `False` when it is not ours, has run out, or the version moved."""
@@ -295,11 +371,13 @@ class Tokens:
         Compares nothing but the version.  A grant already given up for lost is alive again.  Spares go: the stored
         chain has just proved alive.  The lease is given back when it is ours.
         """
-        columns = self._columns(consent_id, new)
-        values = self._version(consent_id, version) | {"me": holder}
-        values |= {f"new_{name}": value for name, value in columns.items()}
-        swapped = await _swapping(tuple(columns)).run(self._unit, **values)
-        return bool(swapped.rows)
+        row = self._swap_row(consent_id, version, new)
+        return bool(await _SWAP.rows(self._unit, [row], of_tenant=self._unit.tenant, me=holder))
+
+    def swap_locked(self, those: Sequence[tuple[ConsentId, int, NewToken]], *, holder: str) -> None:
+        """`swap` for many (consent, version, answer), with the commit; those very versions are locked already."""
+        rows = [self._swap_row(*one) for one in those]
+        self._unit.with_commit(_SWAP.told(self._unit, rows, of_tenant=self._unit.tenant, me=holder))
 
     async def keep_spare(self, consent_id: ConsentId, refresh_token: SecretStr) -> bool:
         """Keep the refresh token of an answer that lost its swap, newest first; `False` when it is held already."""
@@ -335,9 +413,6 @@ class Tokens:
         query = sa.select(*names).where(token.c.tenant == self._unit.tenant).order_by(token.c.consent_id)
         return [_bare(row) for row in (await self._unit.connection.execute(query)).mappings()]
 
-    def _version(self, consent_id: ConsentId, version: int) -> dict[str, Any]:
-        return {"of_tenant": self._unit.tenant, "of_consent": consent_id, "of_version": version}
-
     def _is(self, consent_id: ConsentId) -> sa.ColumnElement[bool]:
         return sa.and_(token.c.tenant == self._unit.tenant, token.c.consent_id == consent_id)
 
@@ -352,16 +427,19 @@ class Tokens:
             sealed = self._seal("spares", consent_id, plain)
         await self._execute(sa.update(token).where(self._is(consent_id)).values(spares=sealed))
 
+    def _swap_row(self, consent_id: ConsentId, version: int, new: NewToken) -> dict[str, Any]:
+        columns = {f"new_{name}": value for name, value in self._columns(consent_id, new).items()}
+        return {"of_consent": consent_id, "of_version": version, **columns}
+
     def _columns(self, consent_id: ConsentId, new: NewToken) -> dict[str, Any]:
-        columns: dict[str, Any] = {
+        refresh = None if new.refresh_token is None else new.refresh_token.get_secret_value()
+        return {
             "access_token": self._seal("access_token", consent_id, new.access_token.get_secret_value()),
+            "refresh_token": None if refresh is None else self._seal("refresh_token", consent_id, refresh),
             "issued_at": new.issued_at,
             "expires_at": new.expires_at,
             "certificate": new.certificate,
         }
-        if new.refresh_token is not None:
-            columns["refresh_token"] = self._seal("refresh_token", consent_id, new.refresh_token.get_secret_value())
-        return columns
 
     def _imported(self, row: ImportedToken) -> dict[str, Any]:
         access = None if row.access_token is None else row.access_token.get_secret_value()
@@ -387,6 +465,12 @@ class Tokens:
             }
         )
 
+    def _stored_or_why(self, row: Mapping[str, Any]) -> StoredToken | SealError:
+        try:
+            return self._stored(row)
+        except SealError as error:
+            return error
+
     def _seal(self, column: str, consent_id: ConsentId, plain: str) -> bytes:
         return self._unit.keyring.seal(plain.encode(), table=token.name, column=column, row=consent_id)
 
@@ -394,6 +478,15 @@ class Tokens:
         if sealed is None:
             return None
         return SecretStr(self._unit.keyring.open(sealed, table=token.name, column=column, row=consent_id).decode())
+
+
+def read_versions(answer: Answer) -> dict[ConsentId, int]:
+    """What `VERSIONS_FREE` gave."""
+    return {ConsentId(name): version for name, version in answer.rows}
+
+
+def _row(columns: Sequence[Any]) -> dict[str, Any]:
+    return dict(zip(_WHOLE, columns, strict=True))
 
 
 def _bare(row: Mapping[Any, Any]) -> StoredToken:

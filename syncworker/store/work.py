@@ -240,6 +240,24 @@ class End:
     good: bool
 
 
+def _scheduling(dialect: Dialect) -> Any:
+    those = dialect.given("scheduled", {name: work.c[name].type for name in ("subject", "lfi", "due_at")})
+    frame = (named(work.c.tenant, "of_tenant"), named(work.c.kind, "of_kind"))
+    rows = sa.select(*frame, those.c.subject, those.c.lfi, those.c.due_at).where(sa.true())
+    names = ("tenant", "kind", "subject", "lfi", "due_at")
+    fresh = dialect.insert(work).from_select(names, rows.order_by(those.c.subject))  # everybody locks in one order
+    still_asked = sa.and_(work.c.asked_at.is_not(None), work.c.asked_gen >= work.c.started_gen)
+    sooner = sa.case(
+        (sa.and_(still_asked, work.c.due_at < fresh.excluded.due_at), work.c.due_at), else_=fresh.excluded.due_at
+    )
+    return fresh.on_conflict_do_update(
+        index_elements=["tenant", "kind", "subject"], set_={"due_at": sooner, "lfi": fresh.excluded.lfi}
+    )
+
+
+_SCHEDULE: Final = Statement(_scheduling)
+
+
 class Work:
     """The rows of `work` of one tenant, and the `worker` rows of the installation."""
 
@@ -254,19 +272,13 @@ class Work:
         A claim that is open stays open, a parked row stays parked, and a row asked for now stays due now until a
         worker begins it: what is scheduled during that run counts for the time after it (`finish`).
         """
-        fresh = self._unit.dialect.insert(work).values(
-            tenant=self._unit.tenant, kind=kind.value, subject=subject, lfi=lfi, due_at=due_at
-        )
-        still_asked = sa.and_(work.c.asked_at.is_not(None), work.c.asked_gen >= work.c.started_gen)
-        sooner = sa.case(
-            (sa.and_(still_asked, work.c.due_at < fresh.excluded.due_at), work.c.due_at),
-            else_=fresh.excluded.due_at,
-        )
-        await self._unit.connection.execute(
-            fresh.on_conflict_do_update(
-                index_elements=["tenant", "kind", "subject"], set_={"due_at": sooner, "lfi": fresh.excluded.lfi}
-            )
-        )
+        await run_all(self._unit, [self.scheduling(kind, [(subject, lfi, due_at)])])
+
+    def scheduling(self, kind: WorkKind, those: Sequence[tuple[str, Slug, datetime]]) -> Told:
+        """`schedule` for subjects (subject, LFI, instant), each once, to be sent with others."""
+        rows = [{"subject": subject, "lfi": lfi, "due_at": due_at} for subject, lfi, due_at in those]
+        frame = {"of_tenant": self._unit.tenant, "of_kind": kind.value}
+        return _SCHEDULE, {**frame, "scheduled": self._unit.dialect.rows(rows)}
 
     async def schedule_sooner(self, entries: Sequence[tuple[WorkKind, str, Slug, datetime]]) -> None:
         """Make subjects (kind, subject, LFI, instant) due then, or sooner where they are due sooner; in one statement.

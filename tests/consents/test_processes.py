@@ -149,6 +149,28 @@ async def test_a_process_killed_after_the_commit_leaves_a_living_token(
     assert await real_house.stored_is_current(consent_id)
 
 
+async def test_a_process_killed_between_a_groups_intents_and_its_calls_costs_nothing(
+    real_house: House, vault_process: Starter
+) -> None:
+    """Each of those who began together is in doubt by itself, and refreshed once its lease has run out."""
+    mine = [(await real_house.consented(user=user)).consent_id for user in range(3)]
+    child = await vault_process(real_house.bank, mine[0], beside=mine[1:], stop_at="intent-committed")
+    assert await said(child) == {"ready": True}
+    await go(child)
+    assert [await said(child) for _ in mine] == [{"reached": "intent-committed"}] * 3
+    child.kill()
+    await child.wait()
+    left = [await real_house.token(one) for one in mine]
+    real_house.clock.set(SystemClock().now() + timedelta(seconds=LEASE_S))
+    vault = await surviving(real_house)
+
+    ended = [await vault.refresh(one, reason="test") for one in mine]
+
+    assert [(one.in_doubt, one.attempts, one.version) for one in left] == [(True, 1, 1)] * 3
+    assert (ended, real_house.refreshes()) == ([Outcome.GRACE] * 3, ["issued"] * 3)
+    assert [await real_house.stored_is_current(one) for one in mine] == [True] * 3
+
+
 async def killed(house: House, vault_process: Starter, consent_id: str, *, at: str) -> None:
     """A child that begins a refresh and is killed, by SIGKILL, at a checkpoint."""
     child = await vault_process(house.bank, consent_id, stop_at=at)

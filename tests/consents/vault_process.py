@@ -2,7 +2,7 @@
 
 Reads one line of orders from stdin, says `ready`, waits for a second line, does what it was told, and prints one line
 of JSON: hashes of tokens and outcomes, never a token.  With `stop_at` it says `reached` at that checkpoint and sleeps
-for ever.
+for ever; with `beside` it refreshes those consents at the same time.
 """
 
 import asyncio
@@ -51,7 +51,8 @@ async def main() -> None:
     wants: list[Awaitable[Any]] = [
         vault.access_token(consent_id, rejected=held.access_token) for _ in range(orders.get("wants", 1))
     ]
-    tokens = await asyncio.gather(*wants)
+    beside = [vault.refresh(ConsentId(other), reason="test") for other in orders.get("beside", ())]
+    tokens, _ = await asyncio.gather(asyncio.gather(*wants), asyncio.gather(*beside))
     say(tokens=[sha256(token) for token in tokens], outcomes={str(key): n for key, n in vault.outcomes.items()})
     await vault.drain()
     await client.close()
