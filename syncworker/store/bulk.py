@@ -1,21 +1,24 @@
-"""Write many rows at once: COPY on PostgreSQL, `executemany` on SQLite.
+"""Write many rows at once: COPY or one JSON parameter on PostgreSQL, `executemany` on SQLite.
 
 Rows are plain tuples in the order of `columns`, as Python values; the column types turn them into the database's
 (`Instant`, `Money`, JSON), once per (dialect, table, columns).  Rows arrive sorted by key and each key once: unsorted
 upserts deadlock, and a repeated key is an error on PostgreSQL and silently the last one on SQLite (`reliability.md`
 rule 26).  That is asserted, not repaired: who sorts late has sorted wrongly.
 
-PostgreSQL, from `COPY_FROM` rows on: a binary COPY into a temporary table that a connection makes once and that
-forgets its rows with each commit, then one `INSERT … SELECT … ON CONFLICT`.  The temporary table is read in the order
-it was written, so the locks are taken in key order.  Rows that only append (`insert_many` without a key) go by COPY
-into the table itself.
+PostgreSQL, up to `COPY_FROM` rows: one `INSERT … SELECT` from one JSON parameter, which may go with the commit.  An
+array for each column, as `unnest` takes them, costs more: the driver writes arrays in Python, value by value.
 
-Measured, transaction rows of 25 columns with their commit (two cores, best of several; µs a row):
+From `COPY_FROM` rows on: a binary COPY into a temporary table that a connection makes once and that forgets its rows
+with each commit, then one `INSERT … SELECT … ON CONFLICT`.  The temporary table is read in the order it was written, so
+the locks are taken in key order.  Rows that only append (`insert_many` without a key) go by COPY into the table itself.
 
-    rows                     1    10    30    50   100   440  5,000
-    PostgreSQL, COPY     1,887   207    98    64    49    26     22
-    PostgreSQL, many       677   142    88    64    76    41     49
-    SQLite, many         1,440   181    88    55    32    27     22
+Measured, transaction rows of 27 columns with their commit (two busy cores, best of 14; µs a row by the clock, and of
+this process's processor time):
+
+    rows                            1          10         30         50        100        200       440
+    PostgreSQL, JSON      2,128/1,434    454/182    224/ 68    164/ 43    122/ 28    109/ 20    89/ 12
+    PostgreSQL, COPY      2,774/1,904    407/257    308/117    236/ 66    132/ 36    100/ 23    67/ 15
+    the same, appended    1,787/1,453    277/206    155/ 80    125/ 44     49/ 29     68/ 22    48/ 13
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
 
 COPY_FROM: Final = 50
-"""Rows from which a COPY is cheaper than as many statements in one pipeline."""
+"""Rows from which a COPY is used: appended it is cheaper for the database, upserted it costs little more."""
 
 Row = tuple[Any, ...]
 

@@ -209,7 +209,12 @@ async def apply(
     known = await before_apply(unit, scope.connection_id, scope.consent_id, wanted, keys)
     held = {one.listing: known.held[one.resource.name, one.listing.account_id] for one in showings}
     asked = _Asked(
-        narrowed=frozenset(one.resource for one in wanted if one.since is not None or one.until is not None),
+        narrowed=frozenset(
+            Listing(account_id, one.resource)
+            for one in wanted
+            if one.since is not None or one.until is not None
+            for account_id in one.account_ids
+        ),
         keys={Listing(one.account_id, one.resource): one.keys for one in keys},
     )
     decided = await _decided(unit, scope, showings, held, asked)
@@ -241,14 +246,16 @@ Decided = tuple[Showing, Changes, Mapping[str, Held]]
 def _wanted(showings: Sequence[Showing], cursors: Mapping[Listing, Cursor]) -> tuple[list[Wanted], list[WantedKeys]]:
     """What must be known of the rows: those the walks' windows can touch, and those of every key that was decoded.
 
-    Where many items were known by their bytes, their rows count by their keys.
+    Where many items were known by their bytes, their rows count by their keys.  A listing never read to its end has
+    few rows, if any: all of them are asked for, and nothing is left to ask by key.
     """
     wanted: list[Wanted] = []
     keys: list[WantedKeys] = []
-    for resource in dict.fromkeys(one.resource.name for one in showings):
-        those = [one for one in showings if one.resource.name is resource]
+    alike: dict[tuple[ResourceName, bool], list[Showing]] = {}
+    for one in showings:
+        alike.setdefault((one.resource.name, _read_before(cursors.get(one.listing))), []).append(one)
+    for (resource, read_before), those in alike.items():
         typed = TYPED[resource]
-        read_before = all(_read_before(cursors.get(one.listing)) for one in those)  # else there are few rows, if any
         many_known = any(len(one.seen) - len(one.records) >= KNOWN_MANY for one in those)
         wanted.append(
             Wanted(
@@ -283,9 +290,9 @@ def _read_before(cursor: Cursor | None) -> bool:
 
 
 class _Asked(NamedTuple):
-    """How the rows were asked for: of which resources not all, and which by their keys."""
+    """How the rows were asked for: of which listings not all, and which by their keys."""
 
-    narrowed: frozenset[ResourceName]
+    narrowed: frozenset[Listing]
     keys: Mapping[Listing, Collection[str]]
 
 
@@ -315,7 +322,7 @@ async def _complete(
         rows = held[one.listing]
         resting = {key for key, row in rows.items() if row is AT_REST}
         missing = resting - one.seen.keys() | resting & one.records.keys()
-        if one.resource.name in asked.narrowed:
+        if one.listing in asked.narrowed:
             missing |= one.seen.keys() - rows.keys() - set(asked.keys.get(one.listing, ()))
         if missing:
             wanted.append(_wanted_keys(one, missing))
