@@ -352,13 +352,14 @@ class Vault:
         ended = await self._join(consent_id, beyond=None, reason=reason)
         return ended.outcome
 
-    def source(self, consent_id: ConsentId, seen: BeforeCall | None = None) -> "VaultSource":
+    def source(self, consent_id: ConsentId, seen: BeforeCall | None = None, age: float = 0.0) -> "VaultSource":
         """A `TokenSource` for one run of one consent.
 
         Args:
-            seen: consent and token as they were read just now, so that the first call needs no look of its own.
+            seen: consent and token as they were read lately, so that the first call needs no look of its own.
+            age: how many seconds ago that was.
         """
-        return VaultSource(self._live, consent_id, self._elapsed, seen)
+        return VaultSource(self._live, consent_id, self._elapsed, seen, age)
 
     async def token_batch(self, hints: Sequence[tuple[int, int]]) -> TokenBatchReport:
         """Refresh the tokens of claimed work rows `(id, gen)`, all at once; one consent's failure is a value.
@@ -978,11 +979,12 @@ class VaultSource:
         consent_id: ConsentId,
         elapsed: Callable[[], float],
         seen: BeforeCall | None = None,
+        age: float = 0.0,
     ) -> None:
         self._live = live
         self._consent_id = consent_id
         self._elapsed = elapsed
-        self._seen, self._seen_at = seen, elapsed()
+        self._seen, self._seen_at = seen, elapsed() - age
         self._token: SecretStr | None = None
         self._until = 0.0
         self._asking: asyncio.Task[SecretStr] | None = None

@@ -65,7 +65,7 @@ class Parts:
 
     Attributes:
         clients: gives the client of an LFI.
-        tokens: gives the token source of a consent, told what was just read of consent and token.
+        tokens: gives the token source of a consent, told what was read of consent and token so many seconds ago.
         ask: asks the Hub for a consent and files what it says.
         clock: dates a report when the database is away; otherwise only database time counts.
         stopping: set when the process is to end: no consent, listing or page is begun any more.
@@ -73,7 +73,7 @@ class Parts:
 
     store: Store
     clients: Clients
-    tokens: Callable[[ConsentId, BeforeCall | None], TokenSource]
+    tokens: Callable[[ConsentId, BeforeCall | None, float], TokenSource]
     ask: Callable[[ConsentId], Awaitable[StoredConsent]]
     clock: Clock = field(default_factory=SystemClock)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -128,8 +128,11 @@ class Engine:
         await self._give_back([claim for claim, report in zip(claims, runs, strict=True) if report is None])
         return BatchReport(stale=len(hints) - len(claims), runs=begun, given_back=len(runs) - len(begun))
 
-    async def _begun(self, claim: Claim, known: BeforeSync) -> ConsentRun | RunReport:
+    async def _begun(self, claim: Claim, known: BeforeSync, age: float) -> ConsentRun | RunReport:
         """Read what a connection's live consent opens, of a claim that was taken; write it, unless nothing is new.
+
+        Args:
+            age: of what is known, in seconds.
 
         Returns:
             A run that only has to end, or the report of one that did.
@@ -157,7 +160,7 @@ class Engine:
             consent,
             known,
             reader=client,
-            token=self._parts.tokens(consent.consent_id, seen),
+            token=self._parts.tokens(consent.consent_id, seen, age),
             resources=resources,
             ask=self._parts.ask,
             gates=self._gates,
@@ -174,7 +177,7 @@ class Engine:
                 return None
             self._under_way += 1
             try:
-                begun = await self._begun(claim, await ahead.of(ConsentId(claim.subject)))
+                begun = await self._begun(claim, *await ahead.of(ConsentId(claim.subject)))
             finally:
                 self._under_way -= 1
         # holds no pages any more, so it needs no place
@@ -310,26 +313,26 @@ class _Ahead:
         self._store = store
         self._next = dict.fromkeys(connection_ids)
         self._known: dict[ConsentId, BeforeSync] = {}
-        self._until = 0.0
+        self._read_at = 0.0
         self._reading = asyncio.Lock()
 
-    async def of(self, connection_id: ConsentId) -> BeforeSync:
-        """Of one connection, at most `AHEAD_S` old.
+    async def of(self, connection_id: ConsentId) -> tuple[BeforeSync, float]:
+        """Of one connection, with how many seconds old it is, at most `AHEAD_S`.
 
         Raises:
             StoreUnavailableError: the database is away.
         """
         async with self._reading:
-            loop = asyncio.get_running_loop()
-            if connection_id not in self._known or loop.time() > self._until:
+            timer = asyncio.get_running_loop().time
+            if connection_id not in self._known or timer() > self._read_at + AHEAD_S:
                 self._next.pop(connection_id, None)
                 those = [connection_id, *self._known, *islice(self._next, AHEAD)][:AHEAD]
-                self._until = loop.time() + AHEAD_S
+                self._read_at = timer()
                 async with self._store.looking() as unit:
                     self._known = await before_syncs(unit, list(dict.fromkeys(those)))
                 for one in those:
                     self._next.pop(one, None)
-            return self._known.pop(connection_id)
+            return self._known.pop(connection_id), timer() - self._read_at
 
 
 def _told(report: RunReport) -> RunReport:

@@ -199,7 +199,6 @@ class ConsentRun:
         ask: asks the Hub for the consent and files what it says.
         resources: what the consent opens at this LFI, in reading order.
         stopping: once set, no listing, slice or page is begun; what came is written, and the claim is given back.
-        full: look at every item again, as if no page were known.
     """
 
     def __init__(
@@ -216,7 +215,6 @@ class ConsentRun:
         gates: Gates,
         settings: SyncSettings,
         stopping: asyncio.Event | None = None,
-        full: bool = False,
     ) -> None:
         self._store = store
         self._claim = claim
@@ -229,7 +227,6 @@ class ConsentRun:
         self._ask = ask
         self._gates = gates
         self._settings = settings
-        self._full = full
         self.scope = Scope(
             connection_id=consent.connection_id,
             consent_id=consent.consent_id,
@@ -325,7 +322,7 @@ class ConsentRun:
             self._known.cursors,
             limits=self._limits,
             now=self._known.now,
-            everything=self._claim.asked or self._full,
+            everything=self._claim.asked,
             needed=needed,
             settings=self._settings.plan,
         )
@@ -353,7 +350,7 @@ class ConsentRun:
     async def _keep(self, walk: Walk) -> None:
         """Sort a walk: known as a whole, decoded, broken off; or several of these."""
         cursor = self._known.cursors.get(walk.step.listing)
-        packed = cursor.pages if cursor and not self._full else None
+        packed = cursor.pages if cursor else None
         known = footprint.NOTHING
         known_walk = walk.error is None and not walk.step.deep  # a deep walk has to leave its mark on the cursor
         if known_walk and footprint.same(packed, [footprint.page_digest(data) for data in walk.pages]):

@@ -33,8 +33,8 @@ class Desk:
             raise TokenBusyError("token: busy")
         return SecretStr(f"token-{len(self.looks)}"), 600.0
 
-    def source(self, seen: BeforeCall | None = None) -> VaultSource:
-        return VaultSource(self.live, ConsentId("consent"), lambda: self.at, seen)
+    def source(self, seen: BeforeCall | None = None, age: float = 0.0) -> VaultSource:
+        return VaultSource(self.live, ConsentId("consent"), lambda: self.at, seen, age)
 
 
 async def test_listings_side_by_side_share_a_look() -> None:
@@ -59,6 +59,18 @@ async def test_what_was_just_seen_is_used_once_and_not_for_long() -> None:
     await waited()
 
     assert ([seen for _, seen in fresh.looks], [seen for _, seen in late.looks]) == ([SEEN, None], [None])
+
+
+async def test_what_was_seen_ahead_counts_from_then() -> None:
+    """Read for a whole batch, two seconds before this run began: good for one second more."""
+    desk = Desk()
+    source = desk.source(SEEN, age=SOURCE_TRUST_S - 1)
+
+    await source()
+    desk.at = 1.0
+    await source()
+
+    assert [seen for _, seen in desk.looks] == [SEEN, None]
 
 
 async def test_who_complains_gets_another_token_than_the_refused_one() -> None:
