@@ -244,7 +244,7 @@ class Year:
             return list(await unit.consents.find())
 
 
-def _named(consent_id: ConsentId, _seen: object = None) -> Any:
+def _named(consent_id: ConsentId, _seen: object = None, _age: float = 0.0) -> Any:
     """A token that says whose it is."""
 
     async def source(*, rejected: SecretStr | None = None) -> SecretStr:

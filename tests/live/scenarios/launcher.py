@@ -42,10 +42,10 @@ async def poisoned() -> "Application":
     engine, poison = application.engine, os.environ["SCENARIO_POISON"]
     tokens = engine._parts.tokens
 
-    def deadly(consent_id: ConsentId, seen: BeforeCall | None = None) -> TokenSource:
+    def deadly(consent_id: ConsentId, seen: BeforeCall | None, age: float) -> TokenSource:
         if consent_id == poison:
             os.kill(os.getpid(), signal.SIGKILL)
-        return tokens(consent_id, seen)
+        return tokens(consent_id, seen, age)
 
     engine._parts = replace(engine._parts, tokens=deadly)
     return application
