@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from syncworker.errors import StandardViolationError
@@ -241,7 +241,11 @@ def odd_items(resource: ResourceName) -> st.SearchStrategy[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("resource", N)
-@settings(max_examples=25)  # of each resource
+@settings(
+    max_examples=25,  # of each resource
+    deadline=None,  # the first draw of a process makes tables of all characters, which takes a busy machine seconds
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_no_item_stops_the_others(resource: ResourceName, data: st.DataObject) -> None:
     """Whatever its members are, it is a record or a counted violation, and the next item is read."""
