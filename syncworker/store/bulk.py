@@ -28,13 +28,12 @@ from itertools import pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 import sqlalchemy as sa
 import xxhash
 from sqlalchemy.engine import Dialect as SQLAlchemyDialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from syncworker.store.dialect import Dialect, Instant, Money
+from syncworker.store.dialect import Dialect, Instant, Money, json_text
 from syncworker.store.statements import Ready, driver
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ class _Plan:
     def together(self, rows: Sequence[Row]) -> Ready:
         """All rows in one statement, which looks the same however many they are."""
         named = [dict(zip(self.names, row, strict=True)) for row in self.converted(rows, but=self.nested)]
-        return Ready(self.few.encode(), [msgspec.json.encode(named).decode()])
+        return Ready(self.few.encode(), [json_text(named)])
 
 
 async def upsert_many(

@@ -191,7 +191,7 @@ class Dialect:
                 {name: _instant_text(value) if isinstance(value, datetime) else value for name, value in row.items()}
                 for row in rows
             ]
-        return msgspec.json.encode(rows).decode()
+        return json_text(rows)
 
     def gathered(self, column: sa.Column[str]) -> sa.ColumnElement[Any]:
         """All values of a group as one list, in no order."""
@@ -225,6 +225,18 @@ class Dialect:
     def skip_locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
         """Lock the chosen rows and pass over those another transaction holds; SQLite has one writer anyway."""
         return query.with_for_update(skip_locked=True) if self.is_postgresql else query
+
+
+def json_text(value: Any) -> str:
+    """Rows as one text of JSON; instants as aware ones are written."""
+    return msgspec.json.encode(value, enc_hook=_instant_of_another_kind).decode()
+
+
+def _instant_of_another_kind(value: Any) -> str:
+    """An instant of a subclass, which the encoder does not take for one."""
+    if isinstance(value, datetime):
+        return _instant_text(value)
+    raise NotImplementedError(f"rows: {type(value).__name__} is nothing JSON can say")
 
 
 def _instant_text(moment: datetime) -> str:
