@@ -1,7 +1,7 @@
 """Values for Celery, with their reasons: queues, acknowledgement, the beat table.
 
 The database holds what is due, the broker carries hints that may be lost.  The broker's URL, the tick's length and
-the number of threads come from the settings when a worker or beat starts (`syncworker.tasks.configure`).
+the number of threads come from the settings when a worker or beat starts (`syncworker.broker.configure`).
 """
 
 # Delivery -------------------------------------------------------------------------------------------------------------
@@ -66,8 +66,8 @@ task_routes = {
 # Beat: one tick; what is due, and when, is in the table `work` --------------------------------------------------------
 timezone = "UTC"
 enable_utc = True
-beat_scheduler = "celery.beat:Scheduler"  # keeps nothing on disk: a file a killed beat leaves behind may not open again
+beat_scheduler = "syncworker.beat:Scheduler"  # counts by the monotonic clock, and keeps nothing on disk
 beat_max_loop_interval = 1
 beat_schedule = {
-    "tick": {"task": "tick", "schedule": 5.0, "options": {"expires": 600.0}},  # ticks nobody took do not pile up
+    "tick": {"task": "tick", "schedule": 5.0, "options": {"expires": 7200.0}},  # ticks nobody took do not pile up
 }

@@ -379,6 +379,10 @@ class Settings(BaseSettings):
 
     database_url: str = "sqlite:///syncworker.db"
     broker_url: str = EMBEDDED
+    broker_ca: Path | None = None
+    broker_certificate: Path | None = None
+    broker_key: Path | None = None
+    broker_verify: bool = True
     limits_url: str | None = None
     keyring: Path | None = None
     data_dir: Path = Path(".syncworker")

@@ -12,25 +12,24 @@ or beat starts; the parts are built on the process's loop at first use, by `wiri
 import asyncio
 import contextlib
 import gc
-import importlib.util
 import logging
 import os
-import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final, NoReturn, Protocol
 
-from celery import Celery, signals
+from celery import signals
 from celery.exceptions import Reject
-from kombu import Connection, Queue
-from kombu.exceptions import KombuError, OperationalError
+from kombu.exceptions import OperationalError
 
+from syncworker.broker import TICK_EXPIRES_S, Broker, own_queue
+from syncworker.broker import app as app
+from syncworker.broker import configure as set_up
 from syncworker.clock import monotonic
-from syncworker.errors import SettingsError, SetupError, SyncWorkerError
+from syncworker.errors import SyncWorkerError
 from syncworker.runtime import EXIT_HUNG, HARD_LIMIT_S, Runtime, RuntimeStoppedError
 from syncworker.schedule.claims import Batch
 from syncworker.settings import load
@@ -43,7 +42,6 @@ Hints = Sequence[tuple[int, int]]
 """Claims as a message carries them: `(id, gen)`."""
 
 BATCH_DEADLINE_S: Final = 900.0
-BROKER_CONNECT_S: Final = 5.0
 SHORT_DEADLINE_S: Final = 30.0
 """For what only touches the database: a tick, a heartbeat, giving claims back."""
 
@@ -60,22 +58,12 @@ times together.
 EXIT_MARGIN_S: Final = 2.0
 """After both, how long Celery may take to end; then the process ends itself.  A loop that stands still never would."""
 
-TICK_EXPIRES_S: Final = 600.0
-"""A tick nobody took for so long is dropped, so that they do not pile up while no worker runs.
-
-Beat writes the instant by its own clock and the worker compares it with its own: an expiry shorter than clocks may
-differ, or than a busy worker may take to come to it, drops every tick there is, and nothing is claimed any more.
-"""
-
 THREADS: Final = 8
 RESERVED_THREADS: Final = 2
 """Threads no sync may keep: a tick and a token refresh always find one."""
 
 PULSE_S: Final = 5.0
 """How often a worker sees for itself whether its loop turns, when nobody says how long a tick is."""
-
-CANARY_QUEUE_EXPIRES_S: Final = 600
-"""RabbitMQ removes a dead worker's own queue after so long; on Redis a queue is nothing but its messages."""
 
 HOLD_S: Final = 5.0
 """How long a batch keeps its thread: longer than most batches, so that a worker takes no more than it gets done."""
@@ -202,8 +190,6 @@ class _Process:
         self.hold = HOLD_S
         self.threads = THREADS
         self.pulse_every = PULSE_S
-        self.is_beat = False
-        self.beat_file: Path | None = None
         self.sync_threads = SyncThreads(THREADS - RESERVED_THREADS)
 
 
@@ -226,27 +212,12 @@ async def _close(application: Application) -> None:
     await application.close()
 
 
-def _celeryconfig() -> ModuleType:
-    """`celeryconfig.py`: beside the package in a checkout, inside it in a wheel."""
-    here = Path(__file__).resolve().parent
-    for file in (here / "celeryconfig.py", here.parent / "celeryconfig.py"):
-        spec = importlib.util.spec_from_file_location("syncworker_celeryconfig", file)
-        if file.is_file() and spec is not None and spec.loader is not None:
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            return module
-    raise SetupError("celeryconfig.py: not found beside or inside the package; install syncworker anew")
-
-
 _process: Final = _Process()
 runtime: Final[Runtime[Application]] = Runtime(_build, _close, warn=lambda application: application.stop())
-app: Final = Celery("syncworker", set_as_current=False)
-_CELERYCONFIG: Final = _celeryconfig()
-app.config_from_object(_CELERYCONFIG)
 
 
 def configure(
-    broker_url: str,
+    broker: Broker,
     tick_seconds: float,
     data_dir: Path,
     *,
@@ -260,7 +231,7 @@ def configure(
     """Give the app the settings' values; before a worker or beat starts, and before anything is published.
 
     Args:
-        broker_url: of Redis, Valkey or RabbitMQ; `embedded` is resolved by the caller.
+        broker: Redis, Valkey or RabbitMQ.
         tick_seconds: between two ticks.
         data_dir: for what beat or a worker may have to keep; made when missing.
         threads: of a worker process, batches at once; two of them never take a sync.
@@ -270,25 +241,14 @@ def configure(
         worker: name of this worker process, for a queue of its own that brings its canaries; `None` when it is none.
         build: builds the application on the process's loop; without it, `wiring` builds it from the settings.
     """
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    entry = dict(app.conf.beat_schedule["tick"], schedule=tick_seconds, options={"expires": TICK_EXPIRES_S})
-    app.conf.update(
-        broker_url=broker_url,
-        broker_transport_options=_transport_options(broker_url),
-        worker_concurrency=max(threads, RESERVED_THREADS + 1),
-        beat_schedule={"tick": entry},
-        beat_schedule_filename=str(data_dir / "beat"),
-        beat_max_loop_interval=min(1.0, tick_seconds),
-    )
+    set_up(broker, tick_seconds, data_dir, threads=max(threads, RESERVED_THREADS + 1))
     _process.batch_deadline = batch_deadline
     _process.patience = patience
-    _process.threads = max(threads, RESERVED_THREADS + 1)
-    _process.sync_threads = SyncThreads(max(threads - RESERVED_THREADS, 1))
+    use_threads(threads)
     _process.pulse_every = tick_seconds
-    _process.beat_file = beat_file(data_dir, os.getpid())
     runtime.hard_limit = hard_limit
     if worker is not None:
-        app.amqp.queues.select_add(_own_queue(worker))
+        app.amqp.queues.select_add(own_queue(worker))
     if build is not None:
         _process.build = build
     for name in ("celery.worker.consumer.consumer", "celery.worker.strategy"):
@@ -297,41 +257,10 @@ def configure(
             logger.addFilter(_WithoutBodies())
 
 
-def _transport_options(broker_url: str) -> dict[str, Any]:
-    """Options of the broker's own kind: those of Redis mean nothing to AMQP, which would wait without a deadline."""
-    options: dict[str, Any] = (
-        _CELERYCONFIG.amqp_transport_options
-        if broker_url.partition("://")[0] in {"amqp", "amqps", "pyamqp"}
-        else _CELERYCONFIG.broker_transport_options
-    )
-    return dict(options)
-
-
-def _own_queue(worker: str) -> Queue:
-    """The queue only this worker takes from; no exchange, so that it leaves no binding behind."""
-    name = f"worker.{worker}"
-    return Queue(name, exchange="", routing_key=name, auto_delete=True, expires=CANARY_QUEUE_EXPIRES_S)
-
-
-def check_broker(broker_url: str) -> None:
-    """See whether the broker answers, before a process that needs it starts.
-
-    Raises:
-        SetupError: it does not; names the setting and the fix.
-    """
-    scheme = broker_url.partition("://")[0]
-    try:
-        with Connection(broker_url, connect_timeout=BROKER_CONNECT_S) as connection:
-            connection.ensure_connection(max_retries=1, timeout=BROKER_CONNECT_S)
-    except (OSError, KombuError) as error:
-        fix = (
-            "start one with `syncworker up`, or set broker_url to a Redis or Valkey of yours"
-            if scheme == "redis+socket"
-            else "start it, or correct broker_url"
-        )
-        raise SetupError(f"broker_url: no broker answers ({scheme}, {type(error).__name__}); {fix}") from None
-    except (KeyError, ValueError):
-        raise SettingsError("broker_url: not a broker's URL; write redis://host:6379/0 or embedded") from None
+def use_threads(threads: int) -> None:
+    """Share out so many threads of this worker process; two of them never take a sync."""
+    _process.threads = max(threads, RESERVED_THREADS + 1)
+    _process.sync_threads = SyncThreads(max(threads - RESERVED_THREADS, 1))
 
 
 def worker_arguments(*, queues: Sequence[str] = (), worker: str | None = None, loglevel: str = "INFO") -> list[str]:
@@ -341,20 +270,10 @@ def worker_arguments(*, queues: Sequence[str] = (), worker: str | None = None, l
         queues: to consume; none means all of them.
         worker: as given to `configure`; its own queue is consumed beside those.
     """
-    queues = [*queues, _own_queue(worker).name] if queues and worker is not None else queues
+    queues = [*queues, own_queue(worker).name] if queues and worker is not None else queues
     arguments = ["worker", f"--loglevel={loglevel}", f"--hostname=syncworker-{os.getpid()}@%h"]
     arguments += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     return arguments + ([f"--queues={','.join(queues)}"] if queues else [])
-
-
-def beat_arguments(*, loglevel: str = "INFO") -> list[str]:
-    """Arguments for `app.start`."""
-    return ["beat", f"--loglevel={loglevel}", "--pidfile="]
-
-
-def beat_file(data_dir: Path, pid: int) -> Path:
-    """The file a beat touches whenever one of its ticks went out."""
-    return data_dir / f"beat-{pid}"
 
 
 def _task(name: str) -> Callable[[Callable[..., None]], Any]:
@@ -495,7 +414,7 @@ def publish_canary(worker: str) -> bool:
         Whether the broker took it.
     """
     try:
-        canary.apply_async(queue=_own_queue(worker))
+        canary.apply_async(queue=own_queue(worker))
     except OperationalError:
         return False
     return True
@@ -640,32 +559,12 @@ def _end_at_once() -> NoReturn:
     os._exit(EXIT_HUNG)
 
 
-def _on_beat(**_: Any) -> None:
-    """Beat keeps nothing, so SIGTERM may end it anywhere.
-
-    Celery's own handler raises `SystemExit`, which is lost when it strikes while a message is being published: beat
-    would go on until it is killed.
-    """
-    _process.is_beat = True
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    for left in _process.beat_file.parent.glob("beat-*") if _process.beat_file else ():
-        left.unlink(missing_ok=True)  # of processes that ended; one that lives writes its own anew
-
-
-def _on_published(sender: str | None = None, **_: Any) -> None:
-    """A tick went out.  Beat has no database: what proves that it gets on is a file of its own."""
-    if sender == tick.name and _process.beat_file is not None and _process.is_beat:
-        _process.beat_file.touch(mode=0o600)
-
-
 for _signal, _receiver in (
     (signals.worker_ready, _on_ready),  # threads: one process, one loop
     (signals.worker_process_init, _on_ready),  # prefork: one loop per child
     (signals.worker_shutting_down, _on_shutting_down),
     (signals.worker_shutdown, _on_shutdown),
     (signals.worker_process_shutdown, _on_shutdown),
-    (signals.beat_init, _on_beat),
-    (signals.after_task_publish, _on_published),
 ):
     _signal.connect(_receiver, weak=False)
 

@@ -14,6 +14,7 @@ from typing import Final
 
 import structlog
 
+from syncworker.broker import limits_of
 from syncworker.clock import Clock, SystemClock, monotonic
 from syncworker.consents.allowed import Allowed
 from syncworker.consents.authorize import Authorizer
@@ -38,7 +39,7 @@ from syncworker.lfi.senders import KeyFetcher, Sender, SenderKeys
 from syncworker.lfi.transport import Call
 from syncworker.opening import declared_lfis, open_store
 from syncworker.openings import OpeningCadence, Openings
-from syncworker.processes import EmbeddedBroker, host_name, process_name
+from syncworker.processes import host_name, process_name
 from syncworker.schedule import due
 from syncworker.schedule.claims import Batch, Dispatcher
 from syncworker.schedule.clocks import ClockWatch
@@ -46,7 +47,7 @@ from syncworker.schedule.handlers import Ended, HandledReport, Handler, Handlers
 from syncworker.schedule.limits import admission, keeps_counts
 from syncworker.schedule.stopping import Door, LastCalls
 from syncworker.schedule.traffic import TrafficControl
-from syncworker.settings import EMBEDDED, LFISettings, RefreshMode, Settings
+from syncworker.settings import LFISettings, RefreshMode, Settings
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
 from syncworker.store.erasure import DataClass
@@ -282,15 +283,9 @@ def follower(settings: Settings, store: Store) -> Follower:
     )
 
 
-def broker_url(settings: Settings) -> str:
-    """The broker as Celery spells it; the embedded one listens in the data folder."""
-    return EmbeddedBroker(settings.data_folder).url if settings.broker_url == EMBEDDED else settings.broker_url
-
-
 def limits_kept_in(settings: Settings) -> str:
     """Where all workers' counts of calls are kept."""
-    url = settings.limits_url or broker_url(settings)
-    return LIMITS_IN_REDIS if keeps_counts(url) else LIMITS_IN_DATABASE
+    return LIMITS_IN_REDIS if keeps_counts(limits_of(settings).url) else LIMITS_IN_DATABASE
 
 
 class Clients:
@@ -463,10 +458,12 @@ class Application:
         self._door = Door()
         self.clocks = ClockWatch(host_name())
         self._comparing: asyncio.Task[None] | None = None
-        limits = settings.limits_url or broker_url(settings)
+        limits = limits_of(settings)
         self._rates: dict[Slug, float] = {Slug(slug): one.calls_per_second for slug, one in settings.lfis.items()}
         self.traffic = TrafficControl(
-            store, admission(limits, self._rates, store, tenant=settings.tenant), heard=self._heard
+            store,
+            admission(limits.url, self._rates, store, tenant=settings.tenant, tls=limits.redis_options()),
+            heard=self._heard,
         )
         self._journal = Journal(store)
         self.clients = Clients(settings, store, self.traffic, self._door, self._journal)

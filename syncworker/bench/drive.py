@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from syncworker import settings as settings_module
-from syncworker import tasks, wiring
+from syncworker import tasks
+from syncworker.broker import broker_of, check
 from syncworker.clock import monotonic
 from syncworker.errors import SetupError, SyncWorkerError
 from syncworker.opening import open_store
@@ -89,15 +90,17 @@ class Fleet:
         Raises:
             SetupError: settings, schema or broker; or a worker that did not come up.
         """
-        url = wiring.broker_url(self._settings)
+        found = broker_of(self._settings)
         if self._settings.broker_url == EMBEDDED:
             broker = EmbeddedBroker(self._settings.data_folder)
             if not broker.answers():
                 broker.start()
                 self._broker = broker
-        tasks.check_broker(url)
-        tasks.configure(url, self._settings.tick_seconds, self._settings.data_folder)
-        self._line = tasks.app.connection_for_write(url)  # Celery's own pool would keep to the first broker it met
+        check(found)
+        tasks.configure(found, self._settings.tick_seconds, self._settings.data_folder)
+        self._line = tasks.app.connection_for_write(
+            found.url
+        )  # Celery's own pool would keep to the first broker it met
         self._store = self._runner.run(open_store(self._settings))
         argv = [sys.executable, "-m", "syncworker", "worker", "--log-level=ERROR"]
         environment = self._environment
@@ -222,7 +225,7 @@ def sync_all(settings: Settings | None = None, *, workers: int | None = None) ->
         SyncAllError: a consent was not synced well.
     """
     chosen = settings or settings_module.load()
-    place = (chosen.database_url, chosen.tenant, wiring.broker_url(chosen))
+    place = (chosen.database_url, chosen.tenant, broker_of(chosen).url)
     fleet = _fleets.get(place)
     if fleet is None:
         fleet = _fleets[place] = Fleet(chosen, workers=workers).start()

@@ -301,9 +301,10 @@ def sync(
 
 def _hurry(config: Settings) -> None:
     """Ask for a tick now; where the broker is away, beat's next one serves."""
-    from syncworker import tasks, wiring
+    from syncworker import tasks
+    from syncworker.broker import broker_of
 
-    tasks.configure(wiring.broker_url(config), config.tick_seconds, config.data_folder)
+    tasks.configure(broker_of(config), config.tick_seconds, config.data_folder)
     tasks.publish_tick()
 
 

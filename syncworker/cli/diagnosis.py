@@ -180,7 +180,7 @@ def troubles(
     if work and not workers:
         found.append(Trouble("no worker lives", "run `syncworker up` or `syncworker worker`"))
     if work and not beats:
-        found.append(Trouble("no tick came lately", "run `syncworker beat`"))
+        found.append(Trouble("no beat lives", "run `syncworker up` or `syncworker beat`"))
     found += [_of_hold(hold, now=now) for hold in held if _is_told(hold)]
     for row in work:
         if row.late > LATE:

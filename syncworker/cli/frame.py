@@ -6,12 +6,16 @@ What calls LFIs (`wiring`) takes a second to import; it is imported by the comma
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from syncworker import opening
 from syncworker import settings as settings_module
+from syncworker.cli.show import DONE as DONE
+from syncworker.cli.show import FAILED as FAILED
+from syncworker.cli.show import PARTLY as PARTLY
+from syncworker.cli.show import USED_WRONGLY as USED_WRONGLY
 from syncworker.settings import Settings
 from syncworker.store.unit_of_work import Store
 
@@ -22,11 +26,6 @@ T = TypeVar("T")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
-
-DONE: Final = 0
-FAILED: Final = 1
-USED_WRONGLY: Final = 2
-PARTLY: Final = 3
 
 
 def settings(**overrides: Any) -> Settings:

@@ -1,13 +1,13 @@
 """`syncworker status` and `syncworker doctor`: what is wrong, from one screen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import typer
 
-from syncworker import opening, tasks, wiring
+from syncworker import broker, opening, wiring
 from syncworker import settings as settings_module
 from syncworker.cli import frame, show
 from syncworker.cli.diagnosis import (
@@ -21,7 +21,7 @@ from syncworker.cli.diagnosis import (
     troubles,
     why_late,
 )
-from syncworker.clock import SystemClock
+from syncworker.clock import SystemClock, in_time
 from syncworker.declarations import facts_of
 from syncworker.errors import SyncWorkerError
 from syncworker.schedule.breaker import RETRY_SHARE
@@ -34,6 +34,9 @@ from syncworker.store.unit_of_work import Store
 
 CERTIFICATE_DAYS_WARNED: Final = 30
 EXPIRY_DAYS_SHOWN: Final = 30
+CHECK_S: Final = 20.0
+"""Most seconds of one check of `doctor`."""
+
 TRAFFIC_OVER: Final = timedelta(minutes=10)
 CLOCKS_OVER: Final = timedelta(hours=3)
 """Comparisons come hourly; what is older speaks of hosts that are gone."""
@@ -212,7 +215,7 @@ def doctor(as_json: frame.AsJson = False) -> None:
     findings = [
         _check("database schema", lambda: migrate.check(config.database_url), "newest"),
         _check("key ring", lambda: opening.load_keyring(config), "readable"),
-        _check("broker", lambda: tasks.check_broker(wiring.broker_url(config)), "answers"),
+        _check("broker", lambda: broker.check(broker.broker_of(config)), "answers"),
     ]
     if all(finding.good for finding in findings[:2]):
         findings += frame.run(_check_lfis(config))
@@ -234,11 +237,14 @@ def doctor(as_json: frame.AsJson = False) -> None:
         raise typer.Exit(frame.FAILED)
 
 
-def _check(what: str, check: Any, good: str) -> _Finding:
+def _check(what: str, check: Callable[[], object], good: str) -> _Finding:
+    """One check with a deadline of its own: what hangs says so, and the others still run."""
     try:
-        check()
+        in_time(check, within=CHECK_S)
     except SyncWorkerError as error:
         return _Finding(what, False, str(error))
+    except TimeoutError:
+        return _Finding(what, False, f"no answer within {CHECK_S:.0f} s")
     return _Finding(what, True, good)
 
 

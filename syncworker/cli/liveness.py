@@ -8,15 +8,15 @@ import signal
 import ssl
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from syncworker import tasks, wiring
+from syncworker import beat as beats_of
+from syncworker import broker, tasks
 from syncworker.cli import frame, show
-from syncworker.clock import SystemClock, monotonic
+from syncworker.clock import monotonic
 from syncworker.errors import RequestError, SyncWorkerError
 from syncworker.processes import Child, host_name
 from syncworker.schedule.health import Finding, Verdict, judge, process_runs, quiet_max, workers_of
@@ -96,7 +96,7 @@ async def _judge_workers(config: Settings, worker: str | None) -> Sequence[Findi
 
 async def judge_all(config: Settings, store: Store, names: Sequence[str]) -> Sequence[Finding]:
     """Judge workers side by side; asks those that are quiet."""
-    tasks.configure(wiring.broker_url(config), config.tick_seconds, config.data_folder)
+    tasks.configure(broker.broker_of(config), config.tick_seconds, config.data_folder)
 
     async def ask(name: str) -> bool:
         return await asyncio.to_thread(tasks.publish_canary, name)
@@ -106,7 +106,7 @@ async def judge_all(config: Settings, store: Store, names: Sequence[str]) -> Seq
 
 
 def _judge_beat(config: Settings) -> Finding:
-    """Beat has no database: it leaves a file whenever a tick went out."""
+    """By the file that a beat writes whenever a tick went out."""
     files = [
         file
         for file in config.data_folder.glob(f"{BEAT_NAME}-*")
@@ -120,17 +120,16 @@ def _judge_beat(config: Settings) -> Finding:
 def judge_beat(config: Settings, file: Path) -> Finding:
     """Whether the beat that writes this file sends its ticks."""
     name = f"{host_name()}/{file.name.rpartition('-')[2]}"
-    try:
-        age = timedelta(seconds=SystemClock().now().timestamp() - file.stat().st_mtime)
-    except FileNotFoundError:
+    age = beats_of.ticked_ago(file)
+    if age is None:
         return Finding(name, Verdict.ABSENT, "no tick was sent yet")
-    if age <= quiet_max(config.tick_seconds):
-        return Finding(name, Verdict.ALIVE, f"sent a tick {age.total_seconds():.0f} s ago")
+    if age <= quiet_max(config.tick_seconds).total_seconds():
+        return Finding(name, Verdict.ALIVE, f"sent a tick {age:.0f} s ago")
     try:
-        tasks.check_broker(wiring.broker_url(config))
+        broker.check(broker.broker_of(config))
     except SyncWorkerError:
         return Finding(name, Verdict.UNKNOWN, "the broker is away")
-    return Finding(name, Verdict.HANGS, f"sent no tick for {age.total_seconds():.0f} s, and the broker answers")
+    return Finding(name, Verdict.HANGS, f"sent no tick for {age:.0f} s, and the broker answers")
 
 
 def web_file(config: Settings, pid: int) -> Path:
@@ -233,7 +232,7 @@ class Watch:
             judged = await judge_all(self._config, store, list(workers))
         found = {workers[one.name]: one for one in judged}
         for child in beats.values():
-            file = tasks.beat_file(self._config.data_folder, child.pid)
+            file = beats_of.file_of(self._config.data_folder, child.pid)
             found[child.pid] = await asyncio.to_thread(judge_beat, self._config, file)
         for child in webs.values():
             found[child.pid] = await asyncio.to_thread(judge_web, self._config, child.pid)

@@ -6,9 +6,23 @@ httpx prints whole URLs, at DEBUG aiosqlite prints every row it writes (`reliabi
 
 import logging
 import sys
-from typing import Any, Final
+from enum import StrEnum
+from typing import Annotated, Any, Final
 
 import structlog
+import typer
+
+
+class LogLevel(StrEnum):
+    """How much a process says."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+Level = Annotated[LogLevel, typer.Option(case_sensitive=False)]
 
 OUTSPOKEN: Final = frozenset({"syncworker", "celery", "kombu"})
 """Packages that may speak below WARNING."""

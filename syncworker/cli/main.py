@@ -14,7 +14,8 @@ from typer.core import TyperGroup
 
 from syncworker import __version__
 from syncworker.cli import show
-from syncworker.cli.frame import FAILED, USED_WRONGLY
+from syncworker.cli.show import FAILED, USED_WRONGLY
+from syncworker.environment import forget_foreign
 from syncworker.errors import RequestError, SyncWorkerError
 
 GROUPS: Final = {
@@ -37,7 +38,7 @@ COMMANDS: Final = {
     "sandbox": "processes",
     "up": "processes",
     "worker": "processes",
-    "beat": "processes",
+    "beat": "beat",
     "web": "web",
     "doctor": "health",
     "status": "health",
@@ -111,6 +112,7 @@ def _check_arguments(arguments: Sequence[str]) -> None:
 
 def main() -> None:
     """Run one command.  A failure is one line on stderr and an exit code, never a traceback."""
+    forget_foreign()
     try:
         _check_arguments(sys.argv[1:])
         app()

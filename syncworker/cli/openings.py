@@ -248,7 +248,8 @@ async def _asked(opening: StoredOpening, ask: Callable[[StoredOpening], Awaitabl
 
 async def _hurry(store: Store, config: Settings, opening_id: str) -> None:
     """Have a worker ask the LFI now, if there is anything to ask."""
-    from syncworker import tasks, wiring
+    from syncworker import tasks
+    from syncworker.broker import broker_of
 
     opening = await _held(store, opening_id)
     if opening.state in ENDS:
@@ -261,7 +262,7 @@ async def _hurry(store: Store, config: Settings, opening_id: str) -> None:
     if not alive:
         show.say("no worker lives, so nobody asks the LFI; start one (`syncworker up`), or watch with --here")
         return
-    tasks.configure(wiring.broker_url(config), config.tick_seconds, config.data_folder)
+    tasks.configure(broker_of(config), config.tick_seconds, config.data_folder)
     tasks.publish_tick()
 
 

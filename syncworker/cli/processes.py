@@ -1,4 +1,4 @@
-"""`worker`, `beat`, `up` and `sandbox`: the processes that run until they are told to end."""
+"""`worker`, `up` and `sandbox`: processes that run until they are told to end."""
 
 import signal
 import sys
@@ -9,21 +9,13 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from syncworker import opening, tasks, wiring
+from syncworker import broker, opening, tasks
 from syncworker.cli import bank_settings, frame, liveness, logs, show
+from syncworker.cli.logs import Level, LogLevel
 from syncworker.processes import EmbeddedBroker, Program, Supervisor, process_name
 from syncworker.settings import CONFIG_VARIABLE, EMBEDDED, Settings
 from syncworker.standard.versions import Version
 from syncworker.store import migrate
-
-
-class LogLevel(StrEnum):
-    """How much a process says."""
-
-    DEBUG = "DEBUG"
-    INFO = "INFO"
-    WARNING = "WARNING"
-    ERROR = "ERROR"
 
 
 class Queue(StrEnum):
@@ -34,7 +26,6 @@ class Queue(StrEnum):
     TICK = "tick"
 
 
-Level = Annotated[LogLevel, typer.Option(case_sensitive=False)]
 RUN: Final = (sys.executable, "-m", "syncworker")
 
 
@@ -44,15 +35,8 @@ def worker(
 ) -> None:
     """Run one worker process: claims, token refreshes and syncs, on one event loop."""
     name = process_name()
-    config = _ready(log_level, worker=name)
-    opening.load_keyring(config)
-    tasks.app.worker_main(tasks.worker_arguments(queues=queues or (), worker=name, loglevel=log_level))
-
-
-def beat(log_level: Level = LogLevel.INFO) -> None:
-    """Run beat: one tick every `tick_seconds`.  Two of them do no harm."""
-    _ready(log_level)
-    tasks.app.start(tasks.beat_arguments(loglevel=log_level))
+    ready_worker(frame.settings(), log_level, name=name)
+    raise typer.Exit(broker.start(tasks.worker_arguments(queues=queues or (), worker=name, loglevel=log_level)))
 
 
 def up(
@@ -72,9 +56,9 @@ def up(
     if config.database_url.startswith("sqlite"):
         migrate.upgrade(config.database_url)
     migrate.check(config.database_url)
-    broker = EmbeddedBroker(config.data_folder) if config.broker_url == EMBEDDED else None
-    if broker is None:
-        tasks.check_broker(wiring.broker_url(config))
+    embedded = EmbeddedBroker(config.data_folder) if config.broker_url == EMBEDDED else None
+    if embedded is None:
+        broker.check(broker.broker_of(config))
     level = f"--log-level={log_level}"
     programs = [Program(name=name, argv=(*RUN, "worker", level)) for name in _worker_names(config)]
     programs.append(Program(name=liveness.BEAT_NAME, argv=(*RUN, "beat", level)))
@@ -83,9 +67,9 @@ def up(
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    with liveness.watching(config) as watch, Supervisor(programs, broker=broker, hung=watch.hung) as supervisor:
+    with liveness.watching(config) as watch, Supervisor(programs, broker=embedded, hung=watch.hung) as supervisor:
         running = ", ".join(f"{name} {pid}" for name, pid in supervisor.children().items())
-        show.say(f"up: {running}{', embedded broker' if broker else ''}; Ctrl-C ends it")
+        show.say(f"up: {running}{', embedded broker' if embedded else ''}; Ctrl-C ends it")
         supervisor.run(ended)
         show.say("stopping …")
 
@@ -131,23 +115,25 @@ def _worker_names(config: Settings) -> list[str]:
     return ["worker"] if config.workers == 1 else [f"worker-{number}" for number in range(1, config.workers + 1)]
 
 
-def _ready(log_level: LogLevel, *, worker: str | None = None) -> Settings:
-    """Settings read, logs on, schema and broker checked, the Celery app configured.
+def ready_worker(config: Settings, log_level: str, *, name: str, threads: int | None = None) -> None:
+    """Logs on; schema, key ring and broker checked; the Celery app configured for a worker of this name.
 
     Args:
-        worker: name of the worker this process is to be.
+        threads: in the place of those of the settings.
+
+    Raises:
+        SyncWorkerError: something that a worker needs is not there; says what, and the fix.
     """
-    config = frame.settings()
     logs.configure(log_level)
     migrate.check(config.database_url)
-    broker = wiring.broker_url(config)
-    tasks.check_broker(broker)
+    opening.load_keyring(config)
+    found = broker.broker_of(config)
+    broker.check(found)
     tasks.configure(
-        broker,
+        found,
         config.tick_seconds,
         config.data_folder,
-        threads=config.threads,
+        threads=threads or config.threads,
         batch_deadline=config.batch_deadline,
-        worker=worker,
+        worker=name,
     )
-    return config

@@ -12,6 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+DONE: Final = 0
+FAILED: Final = 1
+USED_WRONGLY: Final = 2
+PARTLY: Final = 3
+"""Exit codes of every command."""
+
 WIDTH_WITHOUT_TERMINAL: Final = 200
 
 OUT: Final = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)

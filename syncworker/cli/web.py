@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from syncworker import opening
 from syncworker.cli import frame, liveness, logs, show
-from syncworker.cli.processes import Level, LogLevel
+from syncworker.cli.logs import Level, LogLevel
 from syncworker.errors import SettingsError, SetupError
 from syncworker.settings import Settings
 from syncworker.store import migrate

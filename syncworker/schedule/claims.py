@@ -116,7 +116,7 @@ class Dispatcher:
         An LFI in trouble has fewer slots, or none: see `breaker.standing`.  What is not claimed keeps waiting in the
         table, where it has an age and an order.
 
-        A tick that arrives proves that beat lives, and that this worker does: both are noted.
+        A tick that arrives proves that this worker gets on: that is noted.
 
         Args:
             slots: most consents in work at once, per kind, of each LFI we can call.
@@ -125,7 +125,7 @@ class Dispatcher:
         Raises:
             StoreUnavailableError: the database is away; nothing was claimed.
         """
-        await self._store.atomically(self._note_tick)
+        await self._store.atomically(self._note_progress)
         return await self._batches(KINDS, slots, rates or {})
 
     async def refill(
@@ -183,9 +183,6 @@ class Dispatcher:
 
     async def _note_progress(self, unit: UnitOfWork) -> None:
         unit.with_commit([unit.work.beating(self._name, "worker")])
-
-    async def _note_tick(self, unit: UnitOfWork) -> None:
-        unit.with_commit([unit.work.beating(self._name, "worker"), unit.work.beating("beat", "beat")])
 
     async def _claim(
         self, kind: WorkKind, slots: Mapping[Slug, int], rates: Mapping[Slug, float], least: int, unit: UnitOfWork

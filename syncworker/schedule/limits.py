@@ -13,7 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import redis.asyncio as redis
 from redis.exceptions import RedisError
@@ -174,13 +174,14 @@ class RedisLedger:
 
     trip_s = 0.02
 
-    def __init__(self, url: str, *, tenant: str = "default") -> None:
+    def __init__(self, url: str, *, tenant: str = "default", tls: Mapping[str, Any] | None = None) -> None:
         """Opens nothing yet.
 
         Args:
             url: `redis://`, `rediss://` or `unix://`; Celery's `redis+socket://` is understood.
+            tls: how the server of a `rediss://` is verified, in redis-py's words; by default certificate and host are.
         """
-        self._redis = redis.Redis.from_url(redis_url(url), socket_timeout=2, socket_connect_timeout=2)
+        self._redis = redis.Redis.from_url(redis_url(url), socket_timeout=2, socket_connect_timeout=2, **(tls or {}))
         self._reserve = self._redis.register_script(_RESERVE)
         self._tenant = tenant
 
@@ -315,10 +316,22 @@ class SharedAdmission:
         return True
 
 
-def admission(url: str | None, rates: Mapping[Slug, float], store: Store, *, tenant: str = "default") -> Admission:
-    """All workers' count: in Redis or Valkey when `url` is one, else in the database."""
-    ledger = RedisLedger(url, tenant=tenant) if url is not None and keeps_counts(url) else DatabaseLedger(store)
-    return SharedAdmission(ledger, rates)
+def admission(
+    url: str | None,
+    rates: Mapping[Slug, float],
+    store: Store,
+    *,
+    tenant: str = "default",
+    tls: Mapping[str, Any] | None = None,
+) -> Admission:
+    """All workers' count: in Redis or Valkey when `url` is one, else in the database.
+
+    Args:
+        tls: how redis-py verifies the server, where the URL is `rediss://`.
+    """
+    if url is not None and keeps_counts(url):
+        return SharedAdmission(RedisLedger(url, tenant=tenant, tls=tls), rates)
+    return SharedAdmission(DatabaseLedger(store), rates)
 
 
 def keeps_counts(url: str) -> bool:

@@ -34,7 +34,7 @@ class WorkerRow:
     Attributes:
         name: host and process id, joined by `/`.
         kind: `worker` or `beat`.
-        progress_at: when something last came to its begin or end in it; of beat: when its last tick came round.
+        progress_at: when something last came to its begin or end in it; of beat: when its schedule last went round.
         canary_asked_at, canary_at: when a canary was last sent to it, and when one last came.
     """
 

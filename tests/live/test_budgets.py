@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from syncworker import processes, runtime, tasks
+from syncworker import broker, processes, runtime, tasks
 from syncworker.consents.storing import ATTEMPT_TIMEOUT_S
 from syncworker.consents.tokens import CALLS_MAX, RETRY_WAITS_S, lease_of
 from syncworker.lfi.transport import SLOT_SHARE
@@ -99,5 +99,5 @@ def test_a_container_s_check_has_the_time_it_needs() -> None:
     """The check itself waits for a canary; a container gets as long to begin as `up` gives a worker."""
     check = compose()["services"]["worker"]["healthcheck"]
 
-    assert seconds(check["timeout"]) > CANARY_WAIT_S + tasks.BROKER_CONNECT_S
+    assert seconds(check["timeout"]) > CANARY_WAIT_S + broker.CONNECT_S
     assert seconds(check["start_period"]) >= 30

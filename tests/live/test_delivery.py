@@ -282,10 +282,12 @@ IN_PROCESS = """
 import os
 from pathlib import Path
 from syncworker import tasks
+from syncworker.broker import Broker
 from syncworker.schedule.claims import Batch
 from syncworker.store.work import WorkKind
 from tests.live import tiny
-tasks.configure(os.environ["TINY_BROKER_URL"], 5, Path(os.environ["TINY_NOTES"]).parent / "data", build=tiny.build)
+data = Path(os.environ["TINY_NOTES"]).parent / "data"
+tasks.configure(Broker(url=os.environ["TINY_BROKER_URL"]), 5, data, build=tiny.build)
 """
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from syncworker import tasks
+from syncworker.broker import Broker
 from syncworker.store.work import WorkKind
 
 pytestmark = pytest.mark.unit
@@ -58,7 +59,7 @@ def test_rabbitmq_gets_options_of_its_own(scheme: str, tmp_path: Path) -> None:
     """Those of Redis mean nothing to an AMQP connection, which would wait for ever without a timeout."""
     before = {name: tasks.app.conf[name] for name in ("broker_url", "broker_transport_options", "beat_schedule")}
     try:
-        tasks.configure(f"{scheme}://127.0.0.1:9//", 5, tmp_path / "data")
+        tasks.configure(Broker(url=f"{scheme}://127.0.0.1:9//"), 5, tmp_path / "data")
         options = tasks.app.conf.broker_transport_options
     finally:
         tasks.app.conf.update(before)
@@ -88,7 +89,7 @@ def test_settings_reach_the_app(tmp_path: Path) -> None:
     """Broker, tick and threads; a tick outlives a clock that is minutes off."""
     before = {name: tasks.app.conf[name] for name in ("broker_url", "worker_concurrency", "beat_schedule")}
     try:
-        tasks.configure("redis+socket:///run/broker.sock", 2.5, tmp_path / "data", threads=12)
+        tasks.configure(Broker(url="redis+socket:///run/broker.sock"), 2.5, tmp_path / "data", threads=12)
         conf = tasks.app.conf
         found = (conf.broker_url, conf.worker_concurrency, conf.beat_schedule)
     finally:
@@ -97,6 +98,6 @@ def test_settings_reach_the_app(tmp_path: Path) -> None:
     assert found == (
         "redis+socket:///run/broker.sock",
         12,
-        {"tick": {"task": "tick", "schedule": 2.5, "options": {"expires": 600.0}}},
+        {"tick": {"task": "tick", "schedule": 2.5, "options": {"expires": 7200.0}}},
     )
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from syncworker import tasks
+from syncworker import beat, broker, tasks
+from syncworker.broker import Broker
 from syncworker.processes import process_name
 from syncworker.schedule.claims import Batch, Dispatcher
 from syncworker.standard.values import Slug
@@ -109,7 +110,7 @@ async def due(database_url: str, kind: WorkKind, *subjects: str, lfi: str = "noo
 
 def main(role: str) -> None:
     tasks.configure(
-        os.environ["TINY_BROKER_URL"],
+        Broker(url=os.environ["TINY_BROKER_URL"]),
         TICK_S,
         Path(os.environ["TINY_NOTES"]).parent / "data",
         threads=int(os.environ.get("TINY_THREADS", "4")),
@@ -120,9 +121,10 @@ def main(role: str) -> None:
         build=build,
     )
     if role == "beat":
-        tasks.app.start(tasks.beat_arguments())
+        beat.leave_signs(Path(os.environ["TINY_NOTES"]).parent / "data", os.environ["TINY_DATABASE_URL"])
+        sys.exit(broker.start(["beat", "--loglevel=INFO", "--pidfile="]))
     else:
-        tasks.app.worker_main(tasks.worker_arguments(worker=process_name()))
+        sys.exit(broker.start(tasks.worker_arguments(worker=process_name())))
 
 
 if __name__ == "__main__":
