@@ -50,10 +50,13 @@ def issue(
     signer: rsa.RSAPrivateKey,
     ca: bool = False,
     days: tuple[float, float] = (-1, 30),
+    host: str | None = None,
 ) -> Path:
-    """Write a certificate for 127.0.0.1 and localhost, valid from and to so many days from now."""
+    """Write a certificate for `host`, else 127.0.0.1 and localhost, valid from and to so many days from now."""
     now = dt.datetime.now(dt.UTC)
     alternatives = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    if host is not None:
+        alternatives = [x509.DNSName(host)]
     issuer_id = x509.SubjectKeyIdentifier.from_public_key(signer.public_key())
     builder = (
         x509.CertificateBuilder()
