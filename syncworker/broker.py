@@ -215,7 +215,7 @@ def configure(broker: Broker, tick_seconds: float, data_dir: Path, *, threads: i
     """
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     if broker.is_tls and not broker.verify:
-        log.warning("broker_verify is false: whoever answers at the broker's address is believed")
+        log.warning("broker_verify is false: any server that answers at the broker's address is trusted")
     entry = dict(app.conf.beat_schedule["tick"], schedule=tick_seconds, options={"expires": TICK_EXPIRES_S})
     app.conf.update(
         broker_url=broker.url,

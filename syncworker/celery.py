@@ -101,6 +101,7 @@ def _on_beat(**_: Any) -> None:
     broker.check(broker.broker_of(config))
 
 
+show.take_any_encoding()
 app.on_after_configure.connect(_on_configure, weak=False)
 signals.setup_logging.connect(_on_logging, weak=False)
 signals.celeryd_init.connect(_on_worker_init, weak=False)

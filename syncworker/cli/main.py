@@ -113,6 +113,7 @@ def _check_arguments(arguments: Sequence[str]) -> None:
 def main() -> None:
     """Run one command.  A failure is one line on stderr and an exit code, never a traceback."""
     forget_foreign()
+    show.take_any_encoding()
     try:
         _check_arguments(sys.argv[1:])
         app()

@@ -1,12 +1,14 @@
 """What a command prints: a table when a person looks, JSON when a program does."""
 
+import codecs
 import dataclasses
+import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -22,6 +24,36 @@ WIDTH_WITHOUT_TERMINAL: Final = 200
 
 OUT: Final = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
 TALK: Final = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+PLAIN: Final = {"✓": "+", "✗": "x", "→": "->", "…": "...", "–": "-", "—": "-", "·": "-", "×": "x", "≥": ">=", "≤": "<="}
+"""Our own signs, where the terminal's encoding has none of them."""
+
+_PLAINLY: Final = "syncworker-plainly"
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(PLAIN.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(_PLAINLY, _plainly)
+
+
+def take_any_encoding() -> None:
+    """Never fail for what a stream's encoding cannot say: our signs become ASCII, other text a question mark.
+
+    JSON loses nothing: it escapes what the encoding has not.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not _speaks_utf8(stream):
+            stream.reconfigure(errors=_PLAINLY)
+
+
+def _speaks_utf8(stream: TextIO) -> bool:
+    encoding = getattr(stream, "encoding", None)  # a test's stream may have none
+    return encoding is None or codecs.lookup(encoding).name == "utf-8"
 
 
 def rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str, empty: str) -> None:
@@ -57,7 +89,7 @@ def facts(content: Mapping[str, Any], *, as_json: bool) -> None:
 
 def value(content: Any) -> None:
     """Print JSON: instants as ISO 8601 UTC, amounts as text."""
-    json.dump(content, sys.stdout, default=_plain, ensure_ascii=False)
+    json.dump(content, sys.stdout, default=_plain, ensure_ascii=not _speaks_utf8(sys.stdout))
     sys.stdout.write("\n")
 
 

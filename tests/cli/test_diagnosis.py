@@ -92,7 +92,7 @@ def test_nothing_wrong_says_nothing() -> None:
             {"workers": 0, "beats": 0},
             [
                 ("no worker lives", "run `syncworker up` or `syncworker worker`"),
-                ("no tick came lately", "run `syncworker beat`"),
+                ("no beat lives", "run `syncworker up` or `syncworker beat`"),
             ],
             id="nobody works",
         ),
