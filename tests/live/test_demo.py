@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from syncworker.cli import demo as demo_module
+from syncworker.errors import SetupError
 from tests.ground.postgres import PostgresServer
 from tests.ground.processes import Nursery, Spawned
 from tests.ground.valkey import ValkeyServer
@@ -71,6 +73,36 @@ def test_without_a_terminal_the_demo_proves_its_claims_and_ends_by_itself(
     assert demo.output().count("\n0 differences") == 3, demo.output()
     assert ended(demo) == ["bank-three", "bank-two"], demo.output()
     assert left_behind(worker_process, within=5) == []
+
+
+def test_a_second_demo_on_the_same_folder_is_refused(worker_process: Nursery, tmp_path: Path) -> None:
+    """It would delete the first one's files; a lock that ends with the process keeps it out."""
+    folder = tmp_path / "demo"
+    with demo_module._held(folder):
+        (folder / "demo.db").write_text("the first one's")
+
+        second = worker_process.syncworker("demo", "--folder", str(folder))
+
+        assert second.wait() == 1
+        assert f"another demo runs in {folder}" in second.output()
+        assert (folder / "demo.db").read_text() == "the first one's"
+
+
+def test_a_folder_of_another_demo_that_ended_is_emptied(tmp_path: Path) -> None:
+    """Files, folders and links go; what a link points to stays; a folder with other files is refused."""
+    folder, elsewhere = tmp_path / "demo", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").touch()
+    with demo_module._held(folder):
+        (folder / "data").mkdir()
+        (folder / "demo.db").touch()
+        (folder / "link").symlink_to(elsewhere)
+
+    with demo_module._held(folder):
+        assert [entry.name for entry in folder.iterdir()] == [".syncworker-demo"]
+    assert (elsewhere / "kept").exists()
+    with pytest.raises(SetupError, match="holds files that are not the demo's"), demo_module._held(elsewhere):
+        pass
 
 
 @pytest.mark.long
