@@ -47,6 +47,7 @@ from syncworker.errors import (
     TruncatedError,
 )
 from syncworker.lfi.bounds import Inflater, check_headers
+from syncworker.lfi.connector import Connector
 from syncworker.lfi.directory import LFIConfig
 from syncworker.lfi.keys import TransportCertificate
 
@@ -360,14 +361,13 @@ class AiohttpTransport:
         except aiohttp.ClientConnectorCertificateError as error:
             raise UntrustedServerError(_UNTRUSTED) from error
         except aiohttp.ClientSSLError as error:
-            raise NoAnswerError("TLS failed", reason="tls") from error
+            raise NoAnswerError("TLS failed", reason=_reason(error)) from error
         except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
             raise UnfitAnswerError("the answer is not HTTP as we read it", status=status) from error
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(error.__cause__, HttpProcessingError) and status is None:
                 raise UnfitAnswerError("the answer is not HTTP as we read it") from error
-            reason = "tls" if _find(error, ssl.SSLError) else "lost"
-            raise NoAnswerError("the connection was lost", reason=reason, status=status) from error
+            raise NoAnswerError("the connection was lost", reason=_reason(error), status=status) from error
         finally:
             self._slots.give_back()
 
@@ -380,9 +380,7 @@ class AiohttpTransport:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    ssl=self._context, limit=self._connections, keepalive_timeout=KEEPALIVE_S
-                ),
+                connector=Connector(ssl=self._context, limit=self._connections, keepalive_timeout=KEEPALIVE_S),
                 headers=_HEADERS,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
@@ -451,8 +449,7 @@ class ControlTransport:
         except httpx.HTTPError as error:
             if _is_untrusted(error):
                 raise UntrustedServerError(_UNTRUSTED) from error
-            reason = "tls" if _find(error, ssl.SSLError) else "lost"
-            raise NoAnswerError("the connection was lost", reason=reason, status=status) from error
+            raise NoAnswerError("the connection was lost", reason=_reason(error), status=status) from error
         except httpx.InvalidURL as error:
             raise UnfitAnswerError("the address is not a URL") from error
         finally:
@@ -705,6 +702,25 @@ def _find(error: BaseException, kind: type[BaseException]) -> BaseException | No
             return seen
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+def _reason(error: BaseException) -> str:
+    """`tls` when TLS itself failed, else `lost`.
+
+    A connection that ends or is reset in the midst of TLS is lost, though OpenSSL speaks of it too, and though its
+    `SSLWantReadError`, which only says that more bytes are needed, stands in the chain.
+    """
+    seen: BaseException | None = error
+    for _ in range(10):
+        if seen is None:
+            break
+        if isinstance(seen, ssl.SSLError) and not isinstance(seen, _NO_TLS_FAULT):
+            return "tls"
+        seen = seen.__cause__ or seen.__context__
+    return "lost"
+
+
+_NO_TLS_FAULT: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 def _is_untrusted(error: BaseException) -> bool:
