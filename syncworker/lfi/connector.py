@@ -1,4 +1,6 @@
-"""Open aiohttp's connections so that each socket has one owner.
+"""Open connections so that each socket has one owner, who closes it once.
+
+`Connector` is for aiohttp, `Opening` for httpx.
 
 aiohttp connects a Python socket and hands it to the event loop for TLS.  A socket that is reset between its connect
 and the first byte of TLS leaves two owners with uvloop (0.23): libuv closes the descriptor when the connection is lost,
@@ -7,12 +9,15 @@ closes the descriptor a second time.  By then the number belongs to another conn
 of the broker.  That connection is dead without knowing it, and the next socket with the number fails with
 `RuntimeError: File descriptor N is used by transport …`.
 
-In: the addresses aiohttp resolved.  Out: a connected transport, or aiohttp's errors.
+httpcore, under httpx, closes a connection whose TLS handshake fails, but not one whose handshake is cancelled, as a
+deadline around the request cancels it.  Its socket stays open until the garbage is collected.
 """
 
 import asyncio
 import socket
-from typing import Any
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import aiohappyeyeballs
 import aiohttp
@@ -67,3 +72,41 @@ def hand_over(sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
     """
     if not isinstance(loop, asyncio.BaseEventLoop):
         sock.detach()
+
+
+class _Stream(Protocol):
+    """A connection of httpcore, as its trace hands it out."""
+
+    async def aclose(self) -> None: ...
+
+
+class Opening:
+    """Closes the connection an httpx request opened, when the request ended before its TLS handshake did.
+
+        async with Opening() as opening, asyncio.timeout(…), client.stream(…, extensions=opening.extensions): …
+
+    It goes outside the deadline, so that the deadline does not cut the closing.
+
+    Attributes:
+        extensions: for the request; they let httpcore tell how far it is (its `trace` extension).
+    """
+
+    def __init__(self) -> None:
+        self.extensions: Mapping[str, Any] = {"trace": self._hear}
+        self._stream: _Stream | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.aclose()  # a second time does nothing
+
+    async def _hear(self, event: str, told: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            self._stream = told["return_value"]
+        elif event == "connection.start_tls.complete" or event.startswith("http11."):
+            self._stream = None  # from here on the pool closes it

@@ -47,7 +47,7 @@ from syncworker.errors import (
     TruncatedError,
 )
 from syncworker.lfi.bounds import Inflater, check_headers
-from syncworker.lfi.connector import Connector
+from syncworker.lfi.connector import Connector, Opening
 from syncworker.lfi.directory import LFIConfig
 from syncworker.lfi.keys import TransportCertificate
 
@@ -431,8 +431,11 @@ class ControlTransport:
         status: int | None = None
         try:
             async with (
+                Opening() as opening,
                 asyncio.timeout(deadline),
-                self._client.stream(method, url, headers=dict(headers), data=form, content=body) as response,
+                self._client.stream(
+                    method, url, headers=dict(headers), data=form, content=body, extensions=opening.extensions
+                ) as response,
             ):
                 status = response.status_code
                 received = dict(response.headers.items())

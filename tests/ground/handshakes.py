@@ -34,11 +34,13 @@ class FailingHandshakes:
     Attributes:
         port: where it listens.
         connections: how many were accepted so far.
+        heard: on how many the client's first bytes came.
     """
 
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
         self.connections = 0
+        self.heard = 0
         self._held: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self._listener.setblocking(False)
@@ -88,6 +90,7 @@ class FailingHandshakes:
             return
         except ConnectionError:
             data = b""
+        self.heard += bool(data)
         if not data or self.fault is Fault.IN_HANDSHAKE:
             self._end(connection)
 

@@ -4,15 +4,18 @@ import asyncio
 import gc
 import os
 import socket
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from syncworker.lfi.transport import AiohttpTransport, NoAnswerError, mtls_context
+from syncworker.lfi.senders import KeyFetcher
+from syncworker.lfi.transport import AiohttpTransport, ControlTransport, NoAnswerError, mtls_context
 from tests.ground.handshakes import FailingHandshakes, Fault
 from tests.lfi.raw_bank import Identities, RawBank
-from tests.lfi.storm import LEFT, LOOPS, Told, config_of, often_closed, storm
+from tests.lfi.storm import LEFT, LOOPS, Now, Told, config_of, often_closed, storm
 
 pytestmark = pytest.mark.live
 
@@ -48,6 +51,56 @@ def test_a_connection_reset_before_tls_is_closed_once(runner: asyncio.Runner, id
 
     with runner:
         assert runner.run(told()) == [True] * 20
+
+
+Caller = Callable[[AsyncExitStack, str, Identities], Coroutine[None, None, object]]
+"""Calls a bank at an origin; what it opened is closed with the stack."""
+
+
+async def _through_lane(
+    kind: type[AiohttpTransport | ControlTransport], stack: AsyncExitStack, origin: str, identities: Identities
+) -> object:
+    transport = kind(mtls_context(config_of(origin, origin, identities)), connections=1, connect_timeout=20)
+    stack.push_async_callback(transport.close)
+    return await transport.send("GET", f"{origin}/x", {}, 20)
+
+
+async def _keys(stack: AsyncExitStack, origin: str, _identities: Identities) -> object:
+    fetch = await stack.enter_async_context(KeyFetcher(clock=Now()))
+    return await fetch(f"{origin}/jwks")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(partial(_through_lane, AiohttpTransport), id="data and token lanes"),
+        pytest.param(partial(_through_lane, ControlTransport), id="control lane"),
+        pytest.param(_keys, id="keys of a sender of events"),
+    ],
+)
+def test_a_handshake_that_is_cancelled_closes_its_connection(
+    runner: asyncio.Runner, call: Caller, identities: Identities
+) -> None:
+    """At once, not when the garbage is collected: a deadline around a call is such a cancellation too."""
+
+    async def told() -> None:
+        async with FailingHandshakes(Fault.STALL) as bank, AsyncExitStack() as stack, asyncio.timeout(30):
+            calling = asyncio.create_task(call(stack, bank.origin, identities))
+            while not bank.heard:  # noqa: ASYNC110  the bank tells nobody
+                await asyncio.sleep(0.01)
+            calling.cancel()
+            with pytest.raises(asyncio.CancelledError) as kept:  # the error, and what it refers to, live on
+                await calling
+            while bank.held:  # noqa: ASYNC110  the same
+                await asyncio.sleep(0.01)
+            del kept
+
+    gc.disable()
+    try:
+        with runner:
+            runner.run(told())
+    finally:
+        gc.enable()
 
 
 def test_failing_handshakes_fail_alone(runner: asyncio.Runner, identities: Identities) -> None:
