@@ -1,4 +1,4 @@
-"""Open connections so that each socket has one owner, who closes it once.
+"""Open connections so that each socket has one owner, which closes it once.
 
 `Connector` is for aiohttp, `Opening` for httpx.
 

@@ -240,7 +240,7 @@ class Transport(Protocol):
         ...
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection.  What is sent from then on ends with `NoAnswerError`, unsent."""
         ...
 
 
@@ -318,6 +318,7 @@ class AiohttpTransport:
         self._connect_timeout = connect_timeout
         self._slots = _Slots(connections, share=slot_share)
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
 
     async def send(
         self,
@@ -335,6 +336,8 @@ class AiohttpTransport:
         await self._slots.take(deadline)
         status: int | None = None
         try:
+            if self._closed:
+                raise NoAnswerError(_CLOSED, reason="lost")
             response = await self._open().request(
                 method,
                 URL(url, encoded=True),
@@ -372,10 +375,11 @@ class AiohttpTransport:
             self._slots.give_back()
 
     async def close(self) -> None:
-        """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        """Close every connection; calls under way, and calls that wait for a connection, end with `NoAnswerError`."""
+        self._closed = True
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -403,6 +407,7 @@ class ControlTransport:
         for name in ("httpx", "httpcore"):  # at INFO they print full URLs (rule 37)
             logging.getLogger(name).setLevel(logging.WARNING)
         self._slots = _Slots(connections, share=SLOT_SHARE)
+        self._closed = False
         self._client = httpx.AsyncClient(
             verify=context,
             http2=False,
@@ -430,6 +435,8 @@ class ControlTransport:
         await self._slots.take(deadline)
         status: int | None = None
         try:
+            if self._closed:
+                raise NoAnswerError(_CLOSED, reason="lost")
             async with (
                 Opening() as opening,
                 asyncio.timeout(deadline),
@@ -459,7 +466,8 @@ class ControlTransport:
             self._slots.give_back()
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; a call that waits for one ends with `NoAnswerError`."""
+        self._closed = True
         await self._client.aclose()
 
 
@@ -673,6 +681,7 @@ def _interaction_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
+_CLOSED: Final = "the connections to the LFI were closed; nothing was sent"
 _UNTRUSTED: Final = "ca_bundle: the LFI's certificate does not verify; check its host name and the roots in ca_bundle"
 
 

@@ -86,7 +86,7 @@ def test_a_handshake_that_is_cancelled_closes_its_connection(
     async def told() -> None:
         async with FailingHandshakes(Fault.STALL) as bank, AsyncExitStack() as stack, asyncio.timeout(30):
             calling = asyncio.create_task(call(stack, bank.origin, identities))
-            while not bank.heard:  # noqa: ASYNC110  the bank tells nobody
+            while not bank.heard:  # noqa: ASYNC110  the bank gives no signal
                 await asyncio.sleep(0.01)
             calling.cancel()
             with pytest.raises(asyncio.CancelledError) as kept:  # the error, and what it refers to, live on
