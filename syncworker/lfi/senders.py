@@ -27,6 +27,7 @@ from syncworker.clock import Clock
 from syncworker.errors import LFIUnavailableError, SettingsError, StandardViolationError, SyncWorkerError
 from syncworker.lfi import jose
 from syncworker.lfi.bounds import Inflater, fault_of_url, is_private_host
+from syncworker.lfi.connector import Opening
 from syncworker.lfi.directory import JWKS_AGE_MAX, fresh_for
 from syncworker.lfi.oauth import retry_after
 from syncworker.standard.values import Slug
@@ -195,7 +196,11 @@ class KeyFetcher:
             StandardViolationError: too large, or not a JWKS.
         """
         try:
-            async with asyncio.timeout(FETCH_DEADLINE_S), self._client.stream("GET", url) as response:
+            async with (
+                Opening() as opening,
+                asyncio.timeout(FETCH_DEADLINE_S),
+                self._client.stream("GET", url, extensions=opening.extensions) as response,
+            ):
                 inflater = Inflater(response.headers.get("content-encoding", ""), limit=DOCUMENT_BYTES_MAX)
                 async for chunk in response.aiter_raw():
                     inflater.feed(chunk)

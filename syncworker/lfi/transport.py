@@ -47,6 +47,7 @@ from syncworker.errors import (
     TruncatedError,
 )
 from syncworker.lfi.bounds import Inflater, check_headers
+from syncworker.lfi.connector import Connector, Opening
 from syncworker.lfi.directory import LFIConfig
 from syncworker.lfi.keys import TransportCertificate
 
@@ -239,7 +240,7 @@ class Transport(Protocol):
         ...
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection.  What is sent from then on ends with `NoAnswerError`, unsent."""
         ...
 
 
@@ -317,6 +318,7 @@ class AiohttpTransport:
         self._connect_timeout = connect_timeout
         self._slots = _Slots(connections, share=slot_share)
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
 
     async def send(
         self,
@@ -334,6 +336,8 @@ class AiohttpTransport:
         await self._slots.take(deadline)
         status: int | None = None
         try:
+            if self._closed:
+                raise NoAnswerError(_CLOSED, reason="lost")
             response = await self._open().request(
                 method,
                 URL(url, encoded=True),
@@ -360,29 +364,27 @@ class AiohttpTransport:
         except aiohttp.ClientConnectorCertificateError as error:
             raise UntrustedServerError(_UNTRUSTED) from error
         except aiohttp.ClientSSLError as error:
-            raise NoAnswerError("TLS failed", reason="tls") from error
+            raise NoAnswerError("TLS failed", reason=_reason(error)) from error
         except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
             raise UnfitAnswerError("the answer is not HTTP as we read it", status=status) from error
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(error.__cause__, HttpProcessingError) and status is None:
                 raise UnfitAnswerError("the answer is not HTTP as we read it") from error
-            reason = "tls" if _find(error, ssl.SSLError) else "lost"
-            raise NoAnswerError("the connection was lost", reason=reason, status=status) from error
+            raise NoAnswerError("the connection was lost", reason=_reason(error), status=status) from error
         finally:
             self._slots.give_back()
 
     async def close(self) -> None:
-        """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        """Close every connection; calls under way, and calls that wait for a connection, end with `NoAnswerError`."""
+        self._closed = True
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    ssl=self._context, limit=self._connections, keepalive_timeout=KEEPALIVE_S
-                ),
+                connector=Connector(ssl=self._context, limit=self._connections, keepalive_timeout=KEEPALIVE_S),
                 headers=_HEADERS,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
@@ -405,6 +407,7 @@ class ControlTransport:
         for name in ("httpx", "httpcore"):  # at INFO they print full URLs (rule 37)
             logging.getLogger(name).setLevel(logging.WARNING)
         self._slots = _Slots(connections, share=SLOT_SHARE)
+        self._closed = False
         self._client = httpx.AsyncClient(
             verify=context,
             http2=False,
@@ -432,9 +435,14 @@ class ControlTransport:
         await self._slots.take(deadline)
         status: int | None = None
         try:
+            if self._closed:
+                raise NoAnswerError(_CLOSED, reason="lost")
             async with (
+                Opening() as opening,
                 asyncio.timeout(deadline),
-                self._client.stream(method, url, headers=dict(headers), data=form, content=body) as response,
+                self._client.stream(
+                    method, url, headers=dict(headers), data=form, content=body, extensions=opening.extensions
+                ) as response,
             ):
                 status = response.status_code
                 received = dict(response.headers.items())
@@ -451,15 +459,15 @@ class ControlTransport:
         except httpx.HTTPError as error:
             if _is_untrusted(error):
                 raise UntrustedServerError(_UNTRUSTED) from error
-            reason = "tls" if _find(error, ssl.SSLError) else "lost"
-            raise NoAnswerError("the connection was lost", reason=reason, status=status) from error
+            raise NoAnswerError("the connection was lost", reason=_reason(error), status=status) from error
         except httpx.InvalidURL as error:
             raise UnfitAnswerError("the address is not a URL") from error
         finally:
             self._slots.give_back()
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; a call that waits for one ends with `NoAnswerError`."""
+        self._closed = True
         await self._client.aclose()
 
 
@@ -673,6 +681,7 @@ def _interaction_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
+_CLOSED: Final = "the connections to the LFI were closed; nothing was sent"
 _UNTRUSTED: Final = "ca_bundle: the LFI's certificate does not verify; check its host name and the roots in ca_bundle"
 
 
@@ -705,6 +714,25 @@ def _find(error: BaseException, kind: type[BaseException]) -> BaseException | No
             return seen
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+def _reason(error: BaseException) -> str:
+    """`tls` when TLS itself failed, else `lost`.
+
+    A connection that ends or is reset in the midst of TLS is lost, though OpenSSL speaks of it too, and though its
+    `SSLWantReadError`, which only says that more bytes are needed, stands in the chain.
+    """
+    seen: BaseException | None = error
+    for _ in range(10):
+        if seen is None:
+            break
+        if isinstance(seen, ssl.SSLError) and not isinstance(seen, _NO_TLS_FAULT):
+            return "tls"
+        seen = seen.__cause__ or seen.__context__
+    return "lost"
+
+
+_NO_TLS_FAULT: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 def _is_untrusted(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ from syncworker.lfi.transport import (
     AiohttpTransport,
     Answer,
     Call,
+    ControlTransport,
     Lane,
     NoAnswerError,
     OversizedAnswerError,
@@ -119,6 +120,28 @@ async def test_a_token_call_does_not_stand_behind_data(
     await asyncio.gather(*reading, return_exceptions=True)
 
     assert (answer.access_token, len(bank.heard(f"{BASE_PATH}/accounts"))) == (SecretStr("at-1"), 1)
+
+
+@pytest.mark.parametrize("kind", [AiohttpTransport, ControlTransport])
+async def test_nothing_is_sent_once_the_connections_are_closed(
+    kind: type[AiohttpTransport | ControlTransport], bank: RawBank, config: LFIConfig
+) -> None:
+    """A call that waits while its transport is closed opens no connection: nothing would close it."""
+    bank.replies["/hangs"], bank.replies["/x"] = hangs, says(OK)
+    transport = kind(mtls_context(config), connections=1, connect_timeout=5)
+    under_way = asyncio.create_task(transport.send("GET", f"{bank.origin}/hangs", {}, 20))
+    while not bank.heard("/hangs"):  # noqa: ASYNC110  the bank gives no signal
+        await asyncio.sleep(0.01)
+    waiting = asyncio.create_task(transport.send("GET", f"{bank.origin}/x", {}, 20))
+    await asyncio.sleep(0)
+
+    await transport.close()
+    ends = await asyncio.gather(under_way, waiting, return_exceptions=True)
+    with pytest.raises(NoAnswerError, match="closed"):
+        await transport.send("GET", f"{bank.origin}/x", {}, 20)
+
+    assert [(type(end), getattr(end, "reason", None)) for end in ends] == [(NoAnswerError, "lost")] * 2
+    assert (bank.heard("/x"), bank.connections) == ([], 1)
 
 
 def test_what_is_made_for_each_call_shows_no_secret() -> None:
