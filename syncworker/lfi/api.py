@@ -37,6 +37,7 @@ from tenacity.wait import wait_random_exponential
 
 from syncworker.clock import Clock, monotonic
 from syncworker.errors import (
+    EndlessListingError,
     LFIBreakerOpenError,
     LFIRateLimitedError,
     LFIUnavailableError,
@@ -797,9 +798,13 @@ class LFIClient:
         seen: set[str] = set()
         while url is not None:
             if len(seen) == pages_max:
-                raise TruncatedError(f"{resource.operation}: more than {pages_max} pages")
+                raise EndlessListingError(
+                    f"{resource.operation}: more than {pages_max} pages", note=EndlessListingError.NEVER_ENDS
+                )
             if url in seen:
-                raise TruncatedError(f"{resource.operation}: Links.Next leads round in a circle")
+                raise EndlessListingError(
+                    f"{resource.operation}: Links.Next leads round in a circle", note=EndlessListingError.REPEATS_ITSELF
+                )
             seen.add(url)
             request = Request(
                 operation=resource.operation,

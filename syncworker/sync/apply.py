@@ -11,7 +11,13 @@ from datetime import UTC, date, datetime, time
 from typing import Final, NamedTuple
 
 from syncworker.consents.renewal import accounts_compared
-from syncworker.errors import ConsentNotUsableError, LeaseLostError, StandardViolationError, SyncWorkerError
+from syncworker.errors import (
+    ConsentNotUsableError,
+    EndlessListingError,
+    LeaseLostError,
+    StandardViolationError,
+    SyncWorkerError,
+)
 from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.values import AccountId, ConsentId, local_date
 from syncworker.store.changes import Op, RowChanges
@@ -117,6 +123,8 @@ def show(walk: Walk, known: Footprint) -> Showing:
     shown.items = None if shown_twice else pages
     if walk.short:
         shown.notes["listing.ends_early"] = 1
+    if isinstance(walk.error, EndlessListingError):
+        shown.notes[walk.error.note] = 1
     return shown
 
 

@@ -27,6 +27,7 @@ from syncworker.consents.tokens import GATE_S
 from syncworker.errors import (
     ConsentError,
     ConsentNotUsableError,
+    EndlessListingError,
     GateClosedError,
     LeaseLostError,
     LFIBreakerOpenError,
@@ -425,6 +426,8 @@ class ConsentRun:
     def _attempt(self, walk: Walk, error: SyncWorkerError, meaning: Refusal) -> tuple[StepReport, Attempt]:
         now = self._known.now
         due_at = now + (meaning.remember or self._wait(error))
+        if isinstance(error, EndlessListingError):  # the same walk would cost as many calls in a minute, and end there
+            due_at = self._due(walk.step)
         code = _code(error)
         outcome = StepOutcome(meaning.outcome)
         report = replace(_report(walk.step, outcome), error=code, pages=len(walk.pages), due_at=due_at)
@@ -467,10 +470,11 @@ class ConsentRun:
             if resource.window is not None and resource.window.sliced
             for account_id in self._accounts
         ]
-        ahead = {shown.listing: foreseen(shown, now=self._known.now) for shown in self._showings}
+        known = self._known.cursors
+        unread = [one for one in self._showings if one.listing not in known or known[one.listing].checked_at is None]
+        ahead = {one.listing: foreseen(one, now=self._known.now) for one in unread if one.walk.error is None}
         cursors: Mapping[Listing, Cursor] = {
-            **{listing: cursor for listing, cursor in ahead.items() if cursor is not None},
-            **self._known.cursors,
+            listing: cursor for listing, cursor in {**known, **ahead}.items() if cursor is not None
         }
         if all(one in cursors and not self._slice(resource, cursors[one]) for resource, one in listings):
             return
