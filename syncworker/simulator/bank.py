@@ -691,6 +691,14 @@ class Bank:
         if silent:
             self._behave(resource, Habit.SILENT)
 
+    def newest_instead(self, resource: str = "transactions") -> None:
+        """Answer a window that begins long before the history with the newest rows, until cleared.
+
+        Where the history begins and ends is not said.
+        """
+        self._behave(resource, Habit.NEWEST_INSTEAD)
+        self._behave(resource, Habit.SILENT)
+
     def _behave(self, resource: str, habit: Habit) -> None:
         if self._resources is not None:
             self._resources.habits.setdefault(_resource(resource), set()).add(habit)
@@ -770,7 +778,8 @@ VERBS: Final[dict[str, Callable[..., Any]]] = {
         "drop_item", "withhold", "hide_account", "show_account", "storm", "drift", "suspend", "lift", "revoke",
         "expire", "end_grant", "configure", "paginate", "is_current", "advance", "forget_peaks", "latency", "answers",
         "drop_response", "hang", "html", "truncated", "foreign_link", "loop_link", "other_host",
-        "relative_link", "next_for_ever", "ignores_filter", "gzip_members", "gzip_bomb", "deep", "giant_amount",
+        "relative_link", "next_for_ever", "ignores_filter", "newest_instead", "gzip_members", "gzip_bomb", "deep",
+        "giant_amount",
         "wrong_length", "duplicate", "wrong_type", "forged", "drip", "clear_faults",
         "renew_certificate", "opening_moves", "configure_openings", "agree", "reject", "configure_events", "send_event",
         "forge_event", "repeat_event", "release_events",

@@ -69,6 +69,8 @@ class Habit(StrEnum):
     """Every page is the first one, and has a `Links.Next`."""
     IGNORES_FILTER = "ignores_filter"
     """Whatever window is asked for, everything is shown."""
+    NEWEST_INSTEAD = "newest_instead"
+    """A window that begins long before the history is answered with the newest rows."""
     SILENT = "silent"
     """`Meta` does not say where the history begins and ends."""
 

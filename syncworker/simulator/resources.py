@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -46,6 +46,10 @@ AUTH_DATE: Final = re.compile(
     r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d{2} (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) \d{4}"
     r" \d{2}:\d{2}:\d{2} (GMT|UTC)"
 )
+LONG_BEFORE: Final = timedelta(days=40)
+NEWEST: Final = 5
+"""What `newest_instead` shows, and for windows that begin how much before the history."""
+
 KEPT_MAX: Final = 256
 """Rendered answers kept for one account."""
 
@@ -324,13 +328,24 @@ class Resources(Echoing):
             if len(shelf.bodies) >= KEPT_MAX:
                 shelf.bodies.clear()
             rows, written = shelf.listed(resource.name, account, version=version, rates=rates)
-            shown = _within(resource, rows, window.open() if Habit.IGNORES_FILTER in habits else window, consent)
+            shown = self._shown(resource, rows, window, consent)
             head: dict[str, Any] = {"AccountId": account.account_id}
             if resource.name is N.STATEMENTS:
                 head["AccountSubType"] = account.sub_type
             meta = {} if Habit.SILENT in habits else _available(resource, rows)
             shelf.bodies[key] = self._page(resource, head, [written[one] for one in shown], window, request, **meta)
         return shelf.bodies[key]
+
+    def _shown(self, resource: Resource, rows: Sequence[Any], window: "_Window", consent: Consent) -> Sequence[int]:
+        """Numbers of the rows a window shows, as the bank's habits have it."""
+        habits = self.habits.get(resource.name, set())
+        if Habit.IGNORES_FILTER in habits:
+            window = window.open()
+        if Habit.NEWEST_INSTEAD in habits and rows and window.since is not None:
+            begins = _compared(resource, rows[-1]) - LONG_BEFORE.total_seconds()
+            if _stamp(window.since) < begins:
+                return range(min(NEWEST, len(rows)))
+        return _within(resource, rows, window, consent)
 
     def _page(
         self,
