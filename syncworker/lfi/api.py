@@ -793,8 +793,8 @@ class LFIClient:
         """
         base_url = self.config.base_url(version)
         headers = {**self._accept, **attendance.headers()} if attendance else self._accept
-        url: str | None = first_url(base_url, resource, account_id, params)
         listing_url = first_url(base_url, resource, account_id, {})
+        url: str | None = first_url(base_url, resource, account_id, params) if params else listing_url
         seen: set[str] = set()
         while url is not None:
             if len(seen) == pages_max:
