@@ -167,6 +167,7 @@ async def test_a_history_shown_whole_proves_absences_in_its_window(open_product:
     report = await product.sync(connection)
     assert {key for _, _, resource, key in await product.buried() if resource == "transactions"} == {dropped}
     assert (report.total("removed"), report.total("added")) == (1, 0)
+    assert (noted(report), await remembered(product)) == ({True}, {N.TRANSACTIONS})
     assert await product.differences() == ()
 
 
