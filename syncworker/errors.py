@@ -17,6 +17,7 @@ SyncWorkerError
 ├── RefusedError                   the LFI refuses this request of this consent; other requests may pass
 ├── StandardViolationError         the LFI must act: keep the payload, raise an alert
 │   └── TruncatedError                 a guard cut a listing off: what came is good, the rest was never seen
+│       └── EndlessListingError            its links lead on, and nothing new is behind them
 └── SetupError                     our operator must act: key, certificate, registration, settings
     ├── SettingsError                  a value in the settings: names the field and the fix
     ├── NotAllowedError                outside the allow-lists of live proving: nothing was sent
@@ -169,6 +170,21 @@ class TruncatedError(StandardViolationError):
     """A listing was cut off by a guard of ours: too many pages, a loop, a link that leads away, a page too large."""
 
     code = "truncated"
+
+
+class EndlessListingError(TruncatedError):
+    """The links of a listing lead on behind all it has, or round in a circle, or further than we follow.
+
+    Attributes:
+        note: `NEVER_ENDS` or `REPEATS_ITSELF`, as the notes of a report have it.
+    """
+
+    NEVER_ENDS: ClassVar[str] = "listing.never_ends"
+    REPEATS_ITSELF: ClassVar[str] = "listing.repeats_itself"
+
+    def __init__(self, message: str, *, note: str) -> None:
+        super().__init__(message)
+        self.note = note
 
 
 class SetupError(SyncWorkerError):

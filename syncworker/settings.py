@@ -30,6 +30,7 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as UnreadableVariable
 
 from syncworker.errors import RequestError, SettingsError
+from syncworker.lfi.bounds import climbs
 from syncworker.standard.openings import OpeningVersion
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import Slug
@@ -75,6 +76,8 @@ def _return_url(url: str) -> str:
     parts = _secure(url)
     if parts.query or parts.fragment:
         raise ValueError("must have neither query nor fragment: it is the beginning of the URLs that are allowed")
+    if climbs(parts.path):
+        raise ValueError("must not climb its path: no dot segments, empty segments or encoded separators")
     return url
 
 

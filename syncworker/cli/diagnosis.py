@@ -67,7 +67,7 @@ ADVICE: Final[Mapping[str, str]] = {
     "store_": "look after the database; the work comes back by itself",
     "stopping": "nothing: the worker ended, and the row is due again at once",
     "token_busy": "time mends it",
-    "truncated": "the listing is larger than we take, or leads astray: report it with the interaction ids",
+    "truncated": "the listing is larger than we take, leads astray or never ends: report it with the interaction ids",
     "unexpected": "a bug of ours: report it with the worker's log",
 }
 """What to do about a run that ended with a code, by the code's first part."""

@@ -37,6 +37,7 @@ from tenacity.wait import wait_random_exponential
 
 from syncworker.clock import Clock, monotonic
 from syncworker.errors import (
+    EndlessListingError,
     LFIBreakerOpenError,
     LFIRateLimitedError,
     LFIUnavailableError,
@@ -773,8 +774,9 @@ class LFIClient:
     ) -> AsyncIterator[Page]:
         """Yield the pages of one listing, first to last, as the LFI sent them.
 
-        Follows `Links.Next` verbatim until it is absent, and only within the LFI's own base URL.  The token is asked
-        for before each page, since a long walk outlives one; a 401 asks once for a newer one.
+        Follows `Links.Next` until it is absent: its query verbatim, at the listing's own address whatever host the link
+        names (`bounds.home_link`).  The token is asked for before each page, since a long walk outlives one; a 401
+        asks once for a newer one.
 
         Args:
             account_id: for resources below an account, otherwise `None`.
@@ -784,20 +786,25 @@ class LFIClient:
         Raises:
             LFIUnavailableError, LFIRateLimitedError: worth another try later; pages already yielded stay valid.
             RefusedError: 400, 403, 404 and other 4xx; 401 twice.
-            StandardViolationError: a page nobody can read, a link to another host, a loop, more than `pages_max`.
+            StandardViolationError: a page nobody can read, a link to another path, a loop, more than `pages_max`.
             ConsentError, TransientError: from the token source.
 
         Source: Account Information API v2.1-errata2, `Links`, `Meta`; `domain.md` §5.1.
         """
         base_url = self.config.base_url(version)
         headers = {**self._accept, **attendance.headers()} if attendance else self._accept
-        url: str | None = first_url(base_url, resource, account_id, params)
+        listing_url = first_url(base_url, resource, account_id, {})
+        url: str | None = first_url(base_url, resource, account_id, params) if params else listing_url
         seen: set[str] = set()
         while url is not None:
             if len(seen) == pages_max:
-                raise TruncatedError(f"{resource.operation}: more than {pages_max} pages")
+                raise EndlessListingError(
+                    f"{resource.operation}: more than {pages_max} pages", note=EndlessListingError.NEVER_ENDS
+                )
             if url in seen:
-                raise TruncatedError(f"{resource.operation}: Links.Next leads round in a circle")
+                raise EndlessListingError(
+                    f"{resource.operation}: Links.Next leads round in a circle", note=EndlessListingError.REPEATS_ITSELF
+                )
             seen.add(url)
             request = Request(
                 operation=resource.operation,
@@ -812,7 +819,7 @@ class LFIClient:
             )
             answer = await self._authorised(request, token=token)
             try:
-                page = read_page(answer, number=len(seen), base_url=base_url)
+                page = read_page(answer, number=len(seen), listing_url=listing_url)
             except StandardViolationError as error:
                 kind = TruncatedError if isinstance(error, TruncatedError) else StandardViolationError
                 raise kind(f"{resource.operation}, page {len(seen)}: {error}") from error
@@ -949,8 +956,11 @@ def first_url(base_url: str, resource: Resource, account_id: AccountId | None, p
     return f"{base_url}{path}" + (f"?{urlencode(params, quote_via=quote)}" if params else "")
 
 
-def read_page(answer: Answer, *, number: int, base_url: str) -> Page:
+def read_page(answer: Answer, *, number: int, listing_url: str) -> Page:
     """Take the envelope off a page of the data API and leave `Data` as it is.
+
+    Args:
+        listing_url: where the first page was asked for, without its query: `Links.Next` leads there or is refused.
 
     Unknown members are ignored, and a `Meta` nobody can read counts as none: only `Data` and `Links.Next` matter.
 
@@ -970,7 +980,7 @@ def read_page(answer: Answer, *, number: int, base_url: str) -> Page:
     return Page(
         number=number,
         data=data,
-        next_url=home_link(link, base_url=base_url) if link else None,
+        next_url=home_link(link, listing_url=listing_url) if link else None,
         total_pages=meta.TotalPages,
         first_available=_instant(meta.FirstAvailableDateTime),
         last_available=_instant(meta.LastAvailableDateTime),

@@ -161,8 +161,7 @@ class Door:
         if fault is None:
             return self._signed(request, await self._host.answer(request)), None
         if fault.late:
-            sent = self._signed(request, _bent(fault, await self._host.answer(request), request))
-            return replace(sent, body=bent.forged(sent.body)) if fault.kind is Kind.FORGED else sent, fault
+            return _as_sent(fault, self._signed(request, _bent(fault, await self._host.answer(request)))), fault
         if fault.kind is Kind.HTML:
             return Answer(200, _PAGE, content_type="text/html; charset=utf-8"), fault
         if fault.kind is Kind.ANSWERS:
@@ -263,15 +262,29 @@ async def _cut(scope: Scope, receive: Receive) -> None:
         pass
 
 
-def _bent(fault: Fault, answer: Answer, request: Request) -> Answer:
+def _as_sent(fault: Fault, answer: Answer) -> Answer:
+    """A good answer, signed or not, as the fault wants its bytes."""
+    if fault.kind is Kind.FORGED:
+        return replace(answer, body=bent.forged(answer.body))
+    if fault.kind is Kind.GZIP_MEMBERS and answer.body:
+        packed = bent.gzip_members(answer.body, fault.size)
+        return replace(answer, body=packed, headers=answer.headers | {"content-encoding": "gzip"})
+    return answer
+
+
+def _bent(fault: Fault, answer: Answer) -> Answer:
     """A good answer as the fault wants it; refusals stay as they are."""
     if answer.status != 200:
         return answer
     match fault.kind:
         case Kind.FOREIGN_LINK:
-            body = bent.foreign_link(answer.body, request.path)
+            body = bent.foreign_link(answer.body)
         case Kind.LOOP_LINK:
-            body = bent.loop_link(answer.body, request.path)
+            body = bent.loop_link(answer.body)
+        case Kind.OTHER_HOST:
+            body = bent.other_host(answer.body)
+        case Kind.RELATIVE_LINK:
+            body = bent.relative_link(answer.body)
         case Kind.GZIP_BOMB:
             return replace(answer, body=bent.bomb(fault.size), headers=answer.headers | {"content-encoding": "gzip"})
         case Kind.DEEP:

@@ -24,7 +24,7 @@ from syncworker.simulator.dice import Dice
 from syncworker.simulator.drift import Drift
 from syncworker.simulator.editions import RATES
 from syncworker.simulator.events import Events
-from syncworker.simulator.faults import Fault, Faults, Kind
+from syncworker.simulator.faults import Fault, Faults, Habit, Kind
 from syncworker.simulator.grants import Grants, Reuse, Rotation
 from syncworker.simulator.identity import Identity, thumbprint_of
 from syncworker.simulator.ledger import Account, Balance, Ledger, PartyRole, Person, Transaction
@@ -659,12 +659,53 @@ class Bank:
         return self.faults.order(Fault(kind=Kind.TRUNCATED, operation=operation, times=times))
 
     def foreign_link(self, operation: str = "transactions", *, times: int | None = 1) -> Fault:
-        """Let `Links.Next` lead to another host."""
+        """Let `Links.Next` lead to another host and path."""
         return self.faults.order(Fault(kind=Kind.FOREIGN_LINK, operation=operation, times=times))
+
+    def other_host(self, operation: str = "transactions", *, times: int | None = None) -> Fault:
+        """Let `Links.Next` name another host and be right otherwise."""
+        return self.faults.order(Fault(kind=Kind.OTHER_HOST, operation=operation, times=times))
+
+    def relative_link(self, operation: str = "transactions", *, times: int | None = None) -> Fault:
+        """Let `Links.Next` name no host."""
+        return self.faults.order(Fault(kind=Kind.RELATIVE_LINK, operation=operation, times=times))
 
     def loop_link(self, operation: str = "transactions", *, times: int | None = None) -> Fault:
         """Let `Links.Next` lead to the page itself."""
         return self.faults.order(Fault(kind=Kind.LOOP_LINK, operation=operation, times=times))
+
+    def next_for_ever(self, resource: str = "transactions", *, repeats: bool = False) -> None:
+        """Give every page of a listing that comes in pages a `Links.Next`, until cleared.
+
+        Behind the last page come empty ones; `repeats`: every page is the first one.
+        """
+        self._behave(resource, Habit.REPEATS if repeats else Habit.NEVER_ENDS)
+
+    def ignores_filter(self, resource: str = "transactions", *, silent: bool = False) -> None:
+        """Show all of a listing whatever window is asked for, until cleared.
+
+        Args:
+            silent: do not say where the history begins and ends, either.
+        """
+        self._behave(resource, Habit.IGNORES_FILTER)
+        if silent:
+            self._behave(resource, Habit.SILENT)
+
+    def newest_instead(self, resource: str = "transactions") -> None:
+        """Answer a window that begins long before the history with the newest rows, until cleared.
+
+        Where the history begins and ends is not said.
+        """
+        self._behave(resource, Habit.NEWEST_INSTEAD)
+        self._behave(resource, Habit.SILENT)
+
+    def _behave(self, resource: str, habit: Habit) -> None:
+        if self._resources is not None:
+            self._resources.habits.setdefault(_resource(resource), set()).add(habit)
+
+    def gzip_members(self, operation: str = "*", *, members: int = bent.MEMBERS, times: int | None = None) -> Fault:
+        """Answer with a series of so many gzip members."""
+        return self.faults.order(Fault(kind=Kind.GZIP_MEMBERS, operation=operation, times=times, size=members))
 
     def gzip_bomb(
         self, operation: str = "transactions", *, megabytes: int = bent.BOMB_MEGABYTES, times: int | None = 1
@@ -714,9 +755,11 @@ class Bank:
         return self.faults.facts() | {"drifts": [one.facts() for one in self.drifts]}
 
     def clear_faults(self) -> None:
-        """Take all faults, latencies and drifts back."""
+        """Take all faults, latencies, habits of listings and drifts back."""
         self.faults.clear()
         self.drifts.clear()
+        if self._resources is not None:
+            self._resources.habits.clear()
 
     def account_of(self, user: str, number: int = 0) -> Account:
         """The n-th account of a customer, for tests in this process."""
@@ -734,7 +777,9 @@ VERBS: Final[dict[str, Callable[..., Any]]] = {
         "change_balance", "add_party", "remove_party", "rename_account", "change_person", "insert_item", "change_item",
         "drop_item", "withhold", "hide_account", "show_account", "storm", "drift", "suspend", "lift", "revoke",
         "expire", "end_grant", "configure", "paginate", "is_current", "advance", "forget_peaks", "latency", "answers",
-        "drop_response", "hang", "html", "truncated", "foreign_link", "loop_link", "gzip_bomb", "deep", "giant_amount",
+        "drop_response", "hang", "html", "truncated", "foreign_link", "loop_link", "other_host",
+        "relative_link", "next_for_ever", "ignores_filter", "newest_instead", "gzip_members", "gzip_bomb", "deep",
+        "giant_amount",
         "wrong_length", "duplicate", "wrong_type", "forged", "drip", "clear_faults",
         "renew_certificate", "opening_moves", "configure_openings", "agree", "reject", "configure_events", "send_event",
         "forge_event", "repeat_event", "release_events",

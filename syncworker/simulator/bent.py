@@ -6,6 +6,7 @@ surgery is done on bytes, since no decent encoder would write such things.
 Source: `reliability.md` §6 and scenario 18 of §9.
 """
 
+import gzip
 import re
 import zlib
 from collections.abc import Callable
@@ -19,18 +20,35 @@ from syncworker.simulator.render import ENCODER
 DEPTH: Final = 200_000
 DIGITS: Final = 5_000
 BOMB_MEGABYTES: Final = 256
+MEMBERS: Final = 3
 _MEGABYTE: Final = b" " * 2**20
 _AMOUNT: Final = re.compile(rb'("Amount":)"[\d.]+"')
 
 
-def foreign_link(body: bytes, path: str) -> bytes:
-    """`Links.Next` leads to another host."""
-    return _linked(body, lambda _: f"https://elsewhere.example{path}?continuation=1")
+def foreign_link(body: bytes) -> bytes:
+    """`Links.Next` leads to another host and path."""
+    return _linked(body, lambda _: "https://elsewhere.example/listing?continuation=1")
 
 
-def loop_link(body: bytes, _path: str) -> bytes:
+def loop_link(body: bytes) -> bytes:
     """`Links.Next` leads to the page itself."""
     return _linked(body, lambda links: links["Self"])
+
+
+def other_host(body: bytes) -> bytes:
+    """`Links.Next`, where there is one, names another host."""
+    return _linked(body, lambda links: _moved(links, "https://elsewhere.example"))
+
+
+def relative_link(body: bytes) -> bytes:
+    """`Links.Next`, where there is one, names no host."""
+    return _linked(body, lambda links: _moved(links, ""))
+
+
+def gzip_members(body: bytes, members: int = MEMBERS) -> bytes:
+    """The body cut into so many parts, each compressed by itself (RFC 1952 §2.2)."""
+    size = max(1, -(-len(body) // members))
+    return b"".join(gzip.compress(body[at : at + size]) for at in range(0, len(body), size))
 
 
 def deep(body: bytes, depth: int = DEPTH) -> bytes:
@@ -88,12 +106,19 @@ def bomb(megabytes: int = BOMB_MEGABYTES) -> bytes:
     return b"\x1f\x8b\x08" + bytes(6) + b"\xff" + start + block * megabytes + end + trailer
 
 
+def _moved(links: dict[str, str], origin: str) -> str:
+    """`Next` at another origin; empty where there is none."""
+    return f"{origin}/{links['Next'].split('/', 3)[3]}" if "Next" in links else ""
+
+
 def _linked(body: bytes, leads: Callable[[dict[str, str]], str]) -> bytes:
+    """The body with another `Links.Next`; with none where it leads to nothing."""
     envelope = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     if "Links" not in envelope:
         return body
     links: dict[str, str] = msgspec.json.decode(envelope["Links"])
-    links["Next"] = leads(links)
+    if following := leads(links):
+        links["Next"] = following
     envelope["Links"] = msgspec.Raw(ENCODER.encode(links))
     return ENCODER.encode(envelope)
 

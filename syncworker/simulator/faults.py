@@ -29,11 +29,17 @@ class Kind(StrEnum):
     TRUNCATED = "truncated"
     """Half of the body, then the connection is cut."""
     FOREIGN_LINK = "foreign_link"
-    """`Links.Next` leads to another host."""
+    """`Links.Next` leads to another host and path."""
+    OTHER_HOST = "other_host"
+    """`Links.Next`, where there is one, names another host and is right otherwise."""
+    RELATIVE_LINK = "relative_link"
+    """`Links.Next`, where there is one, names no host."""
     LOOP_LINK = "loop_link"
     """`Links.Next` leads to the page itself."""
     GZIP_BOMB = "gzip_bomb"
     """A small gzip stream that unpacks to `size` megabytes, whether or not gzip was asked for."""
+    GZIP_MEMBERS = "gzip_members"
+    """The body as a series of `size` gzip members, whether or not gzip was asked for."""
     DEEP = "deep"
     """An item with `size` nested arrays."""
     GIANT_AMOUNT = "giant_amount"
@@ -52,6 +58,21 @@ class Kind(StrEnum):
     """A signed answer whose signature does not hold; it strikes where answers are signed."""
     DRIP = "drip"
     """A byte every `seconds` until the fault is cleared."""
+
+
+class Habit(StrEnum):
+    """How a bank lists a resource, as long as it stands: not one strike, but every page."""
+
+    NEVER_ENDS = "never_ends"
+    """Every page has a `Links.Next`; behind the last one come empty pages."""
+    REPEATS = "repeats"
+    """Every page is the first one, and has a `Links.Next`."""
+    IGNORES_FILTER = "ignores_filter"
+    """Whatever window is asked for, everything is shown."""
+    NEWEST_INSTEAD = "newest_instead"
+    """A window that begins long before the history is answered with the newest rows."""
+    SILENT = "silent"
+    """`Meta` does not say where the history begins and ends."""
 
 
 BEFORE = frozenset({Kind.ANSWERS, Kind.HANG, Kind.HTML})

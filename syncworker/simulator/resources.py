@@ -16,8 +16,8 @@ import uuid
 from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import date, datetime, time
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, time, timedelta
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -28,7 +28,7 @@ from syncworker.simulator.clock import BankClock
 from syncworker.simulator.consents import TPP_REVOKERS, Consent, Consents, MoveError
 from syncworker.simulator.details import is_uuid, is_webhook
 from syncworker.simulator.editions import RATES
-from syncworker.simulator.faults import Fault
+from syncworker.simulator.faults import Fault, Habit
 from syncworker.simulator.grants import AccessToken, Grants
 from syncworker.simulator.identity import thumbprint
 from syncworker.simulator.ledger import Account, Ledger
@@ -46,6 +46,10 @@ AUTH_DATE: Final = re.compile(
     r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d{2} (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) \d{4}"
     r" \d{2}:\d{2}:\d{2} (GMT|UTC)"
 )
+LONG_BEFORE: Final = timedelta(days=40)
+NEWEST: Final = 5
+"""What `newest_instead` shows, and for windows that begin how much before the history."""
+
 KEPT_MAX: Final = 256
 """Rendered answers kept for one account."""
 
@@ -164,6 +168,7 @@ class Resources(Echoing):
 
     Attributes:
         sizes: items on a page by resource; `None` or absent: the listing comes whole, without links to pages.
+        habits: how a listing behaves otherwise than the standard has it.
         on_page: is told the trace of each page, when it has been written and before it is sent.
     """
 
@@ -181,6 +186,7 @@ class Resources(Echoing):
         clock: BankClock,
     ) -> None:
         self.sizes: dict[ResourceName, int | None] = {N.TRANSACTIONS: page_size, N.STATEMENTS: page_size}
+        self.habits: dict[ResourceName, set[Habit]] = {}
         self.on_page: Callable[[Trace], None] = lambda _: None
         self._base_url = base_url
         self._versions = frozenset(versions)
@@ -316,18 +322,30 @@ class Resources(Echoing):
         shelf, size = self._shelf(account), self.size_of(resource.name)
         version = consent.version
         rates = RATES[version] in consent.permissions
-        key = (resource.name, version, request.query_string, size, consent.from_date, consent.to_date, rates)
+        habits = frozenset(self.habits.get(resource.name, ()))
+        key = (resource.name, version, request.query_string, size, consent.from_date, consent.to_date, rates, habits)
         if key not in shelf.bodies:
             if len(shelf.bodies) >= KEPT_MAX:
                 shelf.bodies.clear()
             rows, written = shelf.listed(resource.name, account, version=version, rates=rates)
-            shown = _within(resource, rows, window, consent)
+            shown = self._shown(resource, rows, window, consent)
             head: dict[str, Any] = {"AccountId": account.account_id}
             if resource.name is N.STATEMENTS:
                 head["AccountSubType"] = account.sub_type
-            meta = _available(resource, rows)
+            meta = {} if Habit.SILENT in habits else _available(resource, rows)
             shelf.bodies[key] = self._page(resource, head, [written[one] for one in shown], window, request, **meta)
         return shelf.bodies[key]
+
+    def _shown(self, resource: Resource, rows: Sequence[Any], window: "_Window", consent: Consent) -> Sequence[int]:
+        """Numbers of the rows a window shows, as the bank's habits have it."""
+        habits = self.habits.get(resource.name, set())
+        if Habit.IGNORES_FILTER in habits:
+            window = window.open()
+        if Habit.NEWEST_INSTEAD in habits and rows and window.since is not None:
+            begins = _compared(resource, rows[-1]) - LONG_BEFORE.total_seconds()
+            if _stamp(window.since) < begins:
+                return range(min(NEWEST, len(rows)))
+        return _within(resource, rows, window, consent)
 
     def _page(
         self,
@@ -345,7 +363,11 @@ class Resources(Echoing):
         if size is not None:
             pages = max(1, -(-len(items) // size))
             links |= self._links(request.path, window, size, len(items), pages)
-            items = items[window.start : window.start + size]
+            habits = self.habits.get(resource.name, set())
+            if habits & {Habit.NEVER_ENDS, Habit.REPEATS}:
+                links["Next"] = self._link(request.path, window, window.start + size)
+            start = 0 if Habit.REPEATS in habits else window.start
+            items = items[start : start + size]
         else:
             items = items[window.start :]
         listed = b",".join(items) if resource.shape is Shape.ONE else b"[" + b",".join(items) + b"]"
@@ -438,6 +460,10 @@ class _Window:
             return cls(None, None, None, int(start))
         since, until = (_written(query.get(name), name, window) for name in (window.from_param, window.to_param))
         return cls(window, since, until, int(start))
+
+    def open(self) -> "_Window":
+        """The same page without a window."""
+        return replace(self, since=None, until=None)
 
     def query(self, start: int) -> str:
         """The query of another page of the same window: opaque to the client."""

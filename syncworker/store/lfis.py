@@ -1,4 +1,4 @@
-"""The LFIs added by command, what the participants directory says about them, and every LFI's gate.
+"""The LFIs added by command, what the participants directory says about them, every LFI's gate and ignored filters.
 
 A declaration in the settings has no row here until its gate closes; a gate belongs to the whole LFI and to all workers
 (`reliability.md` rule 32), so it is kept in the database.
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
+from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import Slug
-from syncworker.store.statements import Statement, named
-from syncworker.store.tables import call_budget, lfi, lfi_change
+from syncworker.store.statements import Answer, Statement, named, run_all
+from syncworker.store.tables import call_budget, ignored_filter, lfi, lfi_change
 
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
@@ -82,6 +83,11 @@ _CLOSED_GATES: Final = Statement(
 _GATES: Final = Statement(
     lambda _: sa.select(lfi.c.slug, lfi.c.gate_closed_at, lfi.c.not_before).where(
         lfi.c.tenant == named(lfi.c.tenant), lfi.c.not_before.is_not(None)
+    )
+)
+_IGNORED: Final = Statement(
+    lambda _: sa.select(ignored_filter.c.lfi, ignored_filter.c.resource, ignored_filter.c.seen_at).where(
+        ignored_filter.c.tenant == named(ignored_filter.c.tenant)
     )
 )
 
@@ -205,6 +211,32 @@ class LFIs:
         answer = await _GATES.run(self._unit, tenant=self._unit.tenant)
         return {Slug(slug): Gate(closed_at, until) for slug, closed_at, until in answer.rows}
 
+    async def habits(self) -> tuple[Mapping[Slug, datetime], Mapping[tuple[Slug, ResourceName], datetime]]:
+        """`gates` and `filters_ignored` together."""
+        tenant = {"tenant": self._unit.tenant}
+        gates, ignored = await run_all(self._unit, [(_CLOSED_GATES, tenant), (_IGNORED, tenant)])
+        return {Slug(slug): until for slug, until in gates.rows}, _read_ignored(ignored)
+
+    async def filters_ignored(self) -> Mapping[tuple[Slug, ResourceName], datetime]:
+        """The (LFI, resource) whose windows were seen to be ignored, and when last."""
+        return _read_ignored(await _IGNORED.run(self._unit, tenant=self._unit.tenant))
+
+    async def ignores_filter(self, slug: Slug, resource: ResourceName, *, at: datetime) -> None:
+        """Remember that an LFI shows everything of a resource whatever window is asked for."""
+        row = {"tenant": self._unit.tenant, "lfi": slug, "resource": resource.value, "seen_at": at}
+        statement = self._unit.dialect.upsert(ignored_filter, ("tenant", "lfi", "resource"), ("seen_at",))
+        await self._unit.connection.execute(statement, row)
+
+    async def honours_filter(self, slug: Slug, resource: ResourceName) -> None:
+        """Forget that it did."""
+        await self._unit.connection.execute(
+            sa.delete(ignored_filter).where(
+                ignored_filter.c.tenant == self._unit.tenant,
+                ignored_filter.c.lfi == slug,
+                ignored_filter.c.resource == resource.value,
+            )
+        )
+
     async def reserve(
         self, slug: Slug, *, interval: timedelta, burst: timedelta, patience: timedelta, calls: int
     ) -> float | None:
@@ -251,3 +283,7 @@ class LFIs:
             for row in await self._unit.connection.execute(query)
             if row.declared != _UNDECLARED
         ]
+
+
+def _read_ignored(answer: Answer) -> Mapping[tuple[Slug, ResourceName], datetime]:
+    return {(Slug(slug), ResourceName(resource)): seen_at for slug, resource, seen_at in answer.rows}

@@ -76,6 +76,20 @@ call_budget = sa.Table(
     sa.Column("next_free", Instant, nullable=False, comment="when the next call may start; all workers move it on"),
 )
 
+ignored_filter = sa.Table(
+    "ignored_filter",
+    metadata,
+    _tenant(),
+    sa.Column("lfi", sa.String(64), primary_key=True),
+    sa.Column("resource", sa.String(40), primary_key=True),
+    sa.Column(
+        "seen_at",
+        Instant,
+        nullable=False,
+        comment="when a walk last proved it; forgotten after 30 days, or once an answer is narrower",
+    ),
+)
+
 lfi_change = sa.Table(
     "lfi_change",
     metadata,

@@ -11,7 +11,13 @@ from datetime import UTC, date, datetime, time
 from typing import Final, NamedTuple
 
 from syncworker.consents.renewal import accounts_compared
-from syncworker.errors import ConsentNotUsableError, LeaseLostError, StandardViolationError, SyncWorkerError
+from syncworker.errors import (
+    ConsentNotUsableError,
+    EndlessListingError,
+    LeaseLostError,
+    StandardViolationError,
+    SyncWorkerError,
+)
 from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.values import AccountId, ConsentId, local_date
 from syncworker.store.changes import Op, RowChanges
@@ -26,7 +32,8 @@ from syncworker.store.work import Claim
 from syncworker.sync.decode import PENDING, TYPED, Decoded, Items, decode
 from syncworker.sync.diff import Changes, Proof, diff, open_since, unproved
 from syncworker.sync.fetch import Walk
-from syncworker.sync.pages import NOTHING, Footprint, pack, page_digest
+from syncworker.sync.filters import FILTER_IGNORED, misses
+from syncworker.sync.pages import NOTHING, Footprint, items_in, pack, page_digest
 from syncworker.sync.plan import Window, backfilled_to
 from syncworker.sync.reports import StepOutcome, StepReport
 
@@ -57,6 +64,9 @@ class Showing:
         digests: of each page.
         items: of each page; `None` when a key was shown twice.
         notes, violations: as in `decode.Decoded`, over all pages.
+        unfiltered: the LFI is taken to ignore the window.
+        filtered: set by `apply` where that is so: whether the walk shows that it honours it after all; `None`: it does
+            not say.
     """
 
     walk: Walk
@@ -67,6 +77,8 @@ class Showing:
     notes: dict[str, int] = field(default_factory=dict)
     violations: int = 0
     pages_unchanged: int = 0
+    unfiltered: bool = False
+    filtered: bool | None = None
 
     @property
     def listing(self) -> Listing:
@@ -117,6 +129,8 @@ def show(walk: Walk, known: Footprint) -> Showing:
     shown.items = None if shown_twice else pages
     if walk.short:
         shown.notes["listing.ends_early"] = 1
+    if isinstance(walk.error, EndlessListingError):
+        shown.notes[walk.error.note] = 1
     return shown
 
 
@@ -145,7 +159,7 @@ def proof_of(shown: Showing) -> Proof:
         horizon = min(walk.first_available, NEWEST - window.wider) + window.wider
         since = horizon if since is None else max(since, horizon)
     return Proof(
-        walk_complete=shown.complete,
+        walk_complete=shown.complete and not walk.step.whole,
         single_page=len(walk.pages) == 1,
         since=since,
         until=None if window is None else window.until,
@@ -218,6 +232,11 @@ async def apply(
         keys={Listing(one.account_id, one.resource): one.keys for one in keys},
     )
     decided = await _decided(unit, scope, showings, held, asked)
+    for shown, changes, rows in decided:
+        if shown.unfiltered:
+            shown.filtered = _is_filtered(shown, changes, rows, cursors.get(shown.listing))
+            if shown.filtered is not True:
+                shown.notes[FILTER_IGNORED] = 1
     by_resource = {
         resource: [pair for pair in decided if pair[0].resource.name is resource]
         for resource in dict.fromkeys(one.resource.name for one in showings)
@@ -235,9 +254,34 @@ async def apply(
     await unit.cursors.advance(scope.connection_id, advanced)
     broken_off = [shown.listing for shown, changes, _ in decided if shown.walk.error is not None and changes]
     await unit.cursors.forget_pages(scope.connection_id, broken_off, gen=scope.claim.gen)
-    walked = [shown for shown, _, _ in complete if not shown.walk.short]
+    walked = [shown for shown, _, _ in complete if not shown.walk.short and not _is_refuted(shown)]
     await _cover(unit, scope, walked, known.coverage, now=now)
     return tuple(_report(shown, changes, due.get(shown.listing)) for shown, changes, _ in decided)
+
+
+def _is_filtered(shown: Showing, changes: Changes, held: Mapping[str, Held], before: Cursor | None) -> bool | None:
+    """Whether an LFI that is taken to ignore the window honours it; `None`: this walk does not say.
+
+    A walk of everything shows every row that is held, or something narrowed it.  Another walk was narrowed when it
+    brought fewer items than the one before, more than were missed in the window, and none from before it.
+    """
+    window = shown.walk.step.window
+    if not shown.complete or window is None or window.since is None:
+        return None
+    if shown.walk.step.whole:
+        return any(not row.gone and key not in shown.seen for key, row in held.items())
+    marks = _marks(shown, TYPED[shown.resource.name].instant, None)
+    for key in shown.seen:
+        at = marks[key][0] if key in marks else held[key].instant if key in held else None
+        if at is not None and at < window.since - window.wider:
+            return False
+    lacking = items_in(before.pages if before else None) - len(shown.seen)
+    return True if lacking > len(changes.missed) + len(changes.gone) else None
+
+
+def _is_refuted(shown: Showing) -> bool:
+    """Whether a walk of everything lacked a row that is held: another window was answered, nobody knows which."""
+    return shown.walk.step.whole and shown.filtered is True
 
 
 Decided = tuple[Showing, Changes, Mapping[str, Held]]
@@ -496,12 +540,13 @@ def _backfill_state(shown: Showing, start: Cursor) -> Cursor:
     """How far the history reaches after a walk: the newest part, or a slice behind it."""
     step = shown.walk.step
     window = step.window
-    if window is None:
+    if window is None or _is_refuted(shown):
         return start
     first_available = shown.walk.first_available or start.first_available
     empty = start.empty_slices
     if step.backfill or start.checked_at is None:
-        empty = 0 if shown.seen else empty + 1
+        nothing = not shown.seen or misses(window, shown.resource.name, shown.records)
+        empty = empty + 1 if nothing else 0
     ends = backfilled_to(window, floor=step.floor, first_available=first_available, empty_slices=empty)
     known = [day for day in (ends, start.backfilled_to) if day is not None]
     return replace(start, first_available=first_available, empty_slices=empty, backfilled_to=min(known, default=None))

@@ -12,13 +12,14 @@ Money is `Decimal` from the first byte, instants are UTC; one without an offset 
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from functools import lru_cache
 from operator import methodcaller
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypedDict
 
 import msgspec
 import sqlalchemy as sa
@@ -512,6 +513,45 @@ def canonical(raw: bytes) -> bytes:
         return _CANONICAL.encode(_EXACT.decode(raw))
     except _UNREADABLE:
         raise StandardViolationError("item: not readable JSON") from None
+
+
+def names_of(resource: Resource, data: bytes) -> frozenset[str | int]:
+    """What tells the items of a page apart, read without the rest of them: their keys, or digests where they have none.
+
+    Empty for a page without items, or one that cannot be read.
+    """
+    try:
+        items = _MEMBERS.decode(data)[resource.items]
+        if bytes(memoryview(items)[:1]) == b"{":
+            items = msgspec.Raw(b"[" + bytes(items) + b"]")
+        if not resource.key:
+            return frozenset(map(item_digest, _LIST.decode(items)))
+        key_of = _key_reader(resource.key)
+        return frozenset(key for item in _key_members(resource.key, items) if (key := key_of(item)) is not None)
+    except (KeyError, *_UNREADABLE):
+        return frozenset()
+
+
+def _key_members(members: tuple[str, ...], items: msgspec.Raw) -> Iterable[Any]:
+    """Of each item the members that its key is made of; items that cannot be read are left out."""
+    every, one = _key_decoders(members)
+    try:
+        return every.decode(items)
+    except _UNREADABLE:
+        readable = []
+        for item in _LIST.decode(items):
+            with suppress(*_UNREADABLE):
+                readable.append(one.decode(item))
+        return readable
+
+
+@lru_cache(maxsize=64)
+def _key_decoders(
+    members: tuple[str, ...],
+) -> tuple[msgspec.json.Decoder[list[dict[str, Any]]], msgspec.json.Decoder[dict[str, Any]]]:
+    """Read those members of all items, or of one, and pass over the others."""
+    item: Any = TypedDict("Key", {member.partition(".")[0]: Any for member in members}, total=False)  # type: ignore[misc]
+    return msgspec.json.Decoder(list[item]), msgspec.json.Decoder(item)
 
 
 def _items(resource: Resource, account_id: str, data: bytes) -> Sequence[bytes | msgspec.Raw]:

@@ -26,6 +26,7 @@ from syncworker.store.grouped import Grouped
 from syncworker.store.situations import BeforeCall, BeforeSync, before_syncs
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim
+from syncworker.sync.filters import Filters
 from syncworker.sync.reports import BatchReport, RunOutcome, RunReport
 from syncworker.sync.run import ConsentRun, Ends, Gates, SyncSettings, end_all, resting_until
 
@@ -86,6 +87,7 @@ class Engine:
         self._parts = parts
         self._settings = settings
         self._gates = Gates()
+        self._filters = Filters()
         self._places: dict[tuple[Slug, int], asyncio.Semaphore] = {}
         self._under_way = 0
         self._ends: Ends = Grouped(
@@ -102,8 +104,10 @@ class Engine:
 
         async def take(unit: UnitOfWork) -> list[Claim]:
             now = await unit.now()
-            for slug, until in (await unit.lfis.gates()).items():
+            gates, ignored = await unit.lfis.habits()
+            for slug, until in gates.items():
                 self._gates.close(slug, (until - now).total_seconds())
+            self._filters.read(ignored)
             return await unit.work.take_many(hints, lease=self._lease)
 
         claims = await self._parts.store.atomically(take)
@@ -164,6 +168,7 @@ class Engine:
             resources=resources,
             ask=self._parts.ask,
             gates=self._gates,
+            filters=self._filters,
             stopping=self._parts.stopping,
             settings=self._settings,
         )

@@ -15,6 +15,7 @@ from syncworker.lfi.api import CallLog, Page, TokenSource
 from syncworker.standard.resources import Resource
 from syncworker.standard.values import AccountId
 from syncworker.standard.versions import Version
+from syncworker.sync.endless import Progress
 from syncworker.sync.plan import Step
 
 
@@ -65,8 +66,12 @@ class Walk:
 async def fetch(
     step: Step, reader: Reader, *, version: Version, token: TokenSource, calls: CallLog, pages_max: int
 ) -> Walk:
-    """Walk a listing to its end, or until something goes wrong; errors of ours are values, cancellation is not."""
+    """Walk a listing to its end, until nothing new comes (`sync.endless`), or until something goes wrong.
+
+    Errors of ours are values, cancellation is not.
+    """
     pages: list[bytes] = []
+    progress = Progress(step.resource)
     first_available: datetime | None = None
     pages_said: int | None = None
     account_id = AccountId(step.account_id) if step.account_id else None
@@ -80,6 +85,8 @@ async def fetch(
                 pages.append(page.data)
                 first_available = page.first_available or first_available
                 pages_said = page.total_pages
+                if (endless := progress.fault_of(page)) is not None:
+                    raise endless
     except SyncWorkerError as error:
         return Walk(step=step, pages=tuple(pages), first_available=first_available, error=error)
     return Walk(step=step, pages=tuple(pages), first_available=first_available, pages_said=pages_said)

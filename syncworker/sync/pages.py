@@ -73,6 +73,14 @@ def same(packed: bytes | None, digests: Sequence[bytes]) -> bool:
     return version == _VERSION and pages == len(digests) and packed.startswith(b"".join(digests), _HEAD.size)
 
 
+def items_in(packed: bytes | None) -> int:
+    """How many items were packed; 0 when nobody can say."""
+    if packed is None or len(packed) < _HEAD.size:
+        return 0
+    version, _, items = _HEAD.unpack_from(packed)
+    return int(items) if version == _VERSION else 0
+
+
 def unpack(packed: bytes | None) -> Footprint:
     """What `pack` was given; `NOTHING` when there is nothing to recognise pages by, or nothing we can read."""
     if not packed or packed[0] != _VERSION:

@@ -10,7 +10,8 @@ How a long listing (`Window.sliced`) is read, so that what is new comes first an
     first        the newest `first_sync`
     then         slices of `backfill_slice`, backwards, until the consent's FromDate, the LFI's first available, or
                  `backfill_max`; of an LFI that does not say where its history begins, until `EMPTY_SLICES` in a row
-                 held nothing
+                 held nothing.  Of an LFI that ignores the window: one walk, `whole`, from where history is wanted
+                 (`sync.filters`), in place of slices, or, where that is known before, of all of these
     later        from `overlap` before the newest booked record, or from the oldest undecided one
     now and then from `rewalk` back, once every `rewalk_every`: rows that the LFI files late, dated weeks ago, lie
                  before any overlap.  What comes later still is found by no walk but a full one.
@@ -78,6 +79,7 @@ class Step:
         floor: nothing older is ever asked for.
         deep: reaches back for rows filed late.
         backfill: a slice of the history behind what was read, not the newest part.
+        whole: all of the listing at once, since the LFI ignores the window; proves no absence (`sync.filters`).
     """
 
     resource: Resource
@@ -87,6 +89,7 @@ class Step:
     floor: date = BEGINNING
     deep: bool = False
     backfill: bool = False
+    whole: bool = False
 
     @property
     def listing(self) -> Listing:
@@ -137,6 +140,7 @@ def plan(
     everything: bool,
     settings: PlanSettings,
     needed: frozenset[ResourceName] = frozenset(),
+    unfiltered: frozenset[ResourceName] = frozenset(),
 ) -> tuple[Step, ...]:
     """The steps that are due, in the order of the catalogue within each account.
 
@@ -145,9 +149,18 @@ def plan(
         accounts: account ids; `("",)` plans the listings of the connection instead.
         everything: someone asked now: all of them, not only those due.
         needed: resources to read even when they are not due.
+        unfiltered: resources whose window the LFI ignores.
     """
     return tuple(
-        _step(resource, account_id, cursors.get(Listing(account_id, resource.name)), limits, now, settings)
+        _step(
+            resource,
+            account_id,
+            cursors.get(Listing(account_id, resource.name)),
+            limits,
+            now,
+            settings,
+            unfiltered=resource.name in unfiltered,
+        )
         for account_id in accounts
         for resource in resources
         if resource.per_account == bool(account_id)
@@ -176,13 +189,32 @@ def _step(
     limits: ConsentLimits,
     now: datetime,
     settings: PlanSettings,
+    *,
+    unfiltered: bool = False,
 ) -> Step:
     if resource.window is None:
         return Step(resource, account_id)
+    floor = floor_of(limits, now=now, settings=settings)
+    if unfiltered and resource.window.sliced and (cursor is None or cursor.checked_at is None):
+        return _whole(resource, resource.window, account_id, limits=limits, floor=floor)
     deep = cursor is None or cursor.deep_at is None or now - cursor.deep_at >= settings.rewalk_every
     window = window_of(cursor, of=resource.window, limits=limits, now=now, settings=settings, deep=deep)
-    floor = floor_of(limits, now=now, settings=settings)
     return Step(resource, account_id, window.params(resource.window), window, floor=floor, deep=deep)
+
+
+def _whole(
+    resource: Resource,
+    of: WindowParams,
+    account_id: str,
+    *,
+    limits: ConsentLimits,
+    floor: date,
+    backfill: bool = False,
+) -> Step:
+    """Everything that is wanted of a listing, in one walk: right whether or not the LFI honours the window."""
+    until = None if limits.to_date is None else limits.to_date + of.wider
+    window = Window(_earlier(floor, of.wider), until, of.wider)
+    return Step(resource, account_id, window.params(of), window, floor=floor, deep=True, backfill=backfill, whole=True)
 
 
 def window_of(
@@ -262,10 +294,14 @@ def next_slice(
     limits: ConsentLimits,
     now: datetime,
     settings: PlanSettings,
+    unfiltered: bool = False,
 ) -> Step | None:
     """The next slice of a listing's history, behind what is covered; `None` when there is none to read.
 
     A listing that was never read, or is refused, has none yet.  `Cursor.backfill_due_at` is the caller's to mind.
+
+    Args:
+        unfiltered: the LFI ignores the window: what is left is read whole.
     """
     if resource.window is None or not resource.window.sliced:
         return None
@@ -276,6 +312,8 @@ def next_slice(
     floor = floor_of(limits, now=now, settings=settings)
     if is_backfilled(cursor, floor=floor):
         return None
+    if unfiltered:
+        return _whole(resource, resource.window, cursor.listing.account_id, limits=limits, floor=floor, backfill=True)
     wider = resource.window.wider
     end = _earlier(cursor.covered_from, DAY)
     begin = max(floor, _earlier(cursor.covered_from, settings.backfill_slice))
@@ -287,7 +325,7 @@ def backfilled_to(window: Window, *, floor: date, first_available: datetime | No
     """Where the history ends, once a complete walk of `window` reached it; `None`: there may be more.
 
     Args:
-        empty_slices: slices in a row that held nothing, this one included.
+        empty_slices: slices in a row that held nothing of their windows, this one included.
     """
     begins = window.covers_from
     if begins <= floor:

@@ -27,6 +27,7 @@ from syncworker.consents.tokens import GATE_S
 from syncworker.errors import (
     ConsentError,
     ConsentNotUsableError,
+    EndlessListingError,
     GateClosedError,
     LeaseLostError,
     LFIBreakerOpenError,
@@ -55,7 +56,8 @@ from syncworker.store.work import Claim, End
 from syncworker.sync import pages as footprint
 from syncworker.sync.apply import Scope, Showing, apply, foreseen, guard, guards, keep_grants, show
 from syncworker.sync.fetch import Reader, Walk, fetch
-from syncworker.sync.plan import ConsentLimits, PlanSettings, Step, next_slice, plan
+from syncworker.sync.filters import Evidence, Filters
+from syncworker.sync.plan import ConsentLimits, PlanSettings, Step, Window, next_slice, plan
 from syncworker.sync.refusals import ABSENT, TRANSIENT, TRUNCATED, Refusal, refusal
 from syncworker.sync.reports import RunOutcome, RunReport, StepOutcome, StepReport, run_outcome
 
@@ -198,6 +200,7 @@ class ConsentRun:
     Args:
         ask: asks the Hub for the consent and files what it says.
         resources: what the consent opens at this LFI, in reading order.
+        filters: which windows LFIs are known to ignore.
         stopping: once set, no listing, slice or page is begun; what came is written, and the claim is given back.
     """
 
@@ -213,6 +216,7 @@ class ConsentRun:
         resources: tuple[Resource, ...],
         ask: Callable[[ConsentId], Awaitable[StoredConsent]],
         gates: Gates,
+        filters: Filters,
         settings: SyncSettings,
         stopping: asyncio.Event | None = None,
     ) -> None:
@@ -226,6 +230,7 @@ class ConsentRun:
         self._resources = resources
         self._ask = ask
         self._gates = gates
+        self._filters = filters
         self._settings = settings
         self.scope = Scope(
             connection_id=consent.connection_id,
@@ -249,6 +254,7 @@ class ConsentRun:
         self._slices = 0
         self._broken_slices: dict[Listing, StepReport] = {}
         self._backfill_due: dict[Listing, datetime] = {}
+        self._evidence: dict[Listing, Evidence] = {}
 
     async def read(self) -> None:
         """Walk what is due; much of what came may be written on the way."""
@@ -324,6 +330,7 @@ class ConsentRun:
             now=self._known.now,
             everything=self._claim.asked,
             needed=needed,
+            unfiltered=frozenset(one.name for one in self._resources if self._is_unfiltered(one)),
             settings=self._settings.plan,
         )
 
@@ -352,7 +359,9 @@ class ConsentRun:
         cursor = self._known.cursors.get(walk.step.listing)
         packed = cursor.pages if cursor else None
         known = footprint.NOTHING
-        known_walk = walk.error is None and not walk.step.deep  # a deep walk has to leave its mark on the cursor
+        unfiltered = self._is_unfiltered(walk.step.resource)
+        known_walk = walk.error is None and not unfiltered  # what the LFI ignores is noted, as long as it does
+        known_walk = known_walk and not walk.step.deep  # a deep walk has to leave its mark on the cursor
         if known_walk and footprint.same(packed, [footprint.page_digest(data) for data in walk.pages]):
             if walk.step.resource.name is ResourceName.ACCOUNTS:
                 self._accounts_seen = frozenset(show(walk, footprint.unpack(packed)).seen)
@@ -367,6 +376,11 @@ class ConsentRun:
         except StandardViolationError as error:
             walk = replace(walk, error=error)
         else:
+            shown.unfiltered = unfiltered
+            window = walk.step.resource.window
+            if cursor is None and window is not None and window.sliced and walk.error is None:
+                asked = walk.step.window or Window()
+                self._evidence_of(walk.step.listing).newest(asked, walk.step.resource.name, shown.records)
             if walk.pages:
                 self._showings.append(shown)
             if walk.pages and walk.step.resource.name is ResourceName.ACCOUNTS:
@@ -425,6 +439,8 @@ class ConsentRun:
     def _attempt(self, walk: Walk, error: SyncWorkerError, meaning: Refusal) -> tuple[StepReport, Attempt]:
         now = self._known.now
         due_at = now + (meaning.remember or self._wait(error))
+        if isinstance(error, EndlessListingError):  # the same walk would cost as many calls in a minute, and end there
+            due_at = self._due(walk.step)
         code = _code(error)
         outcome = StepOutcome(meaning.outcome)
         report = replace(_report(walk.step, outcome), error=code, pages=len(walk.pages), due_at=due_at)
@@ -467,10 +483,11 @@ class ConsentRun:
             if resource.window is not None and resource.window.sliced
             for account_id in self._accounts
         ]
-        ahead = {shown.listing: foreseen(shown, now=self._known.now) for shown in self._showings}
+        known = self._known.cursors
+        unread = [one for one in self._showings if one.listing not in known or known[one.listing].checked_at is None]
+        ahead = {one.listing: foreseen(one, now=self._known.now) for one in unread if one.walk.error is None}
         cursors: Mapping[Listing, Cursor] = {
-            **{listing: cursor for listing, cursor in ahead.items() if cursor is not None},
-            **self._known.cursors,
+            listing: cursor for listing, cursor in {**known, **ahead}.items() if cursor is not None
         }
         if all(one in cursors and not self._slice(resource, cursors[one]) for resource, one in listings):
             return
@@ -501,7 +518,41 @@ class ConsentRun:
                 return
 
     def _slice(self, resource: Resource, cursor: Cursor | None) -> Step | None:
-        return next_slice(resource, cursor, limits=self._limits, now=self._known.now, settings=self._settings.plan)
+        evidence = None if cursor is None else self._evidence.get(cursor.listing)
+        return next_slice(
+            resource,
+            cursor,
+            limits=self._limits,
+            now=self._known.now,
+            settings=self._settings.plan,
+            unfiltered=self._is_unfiltered(resource) or (evidence is not None and evidence.enough),
+        )
+
+    def _is_unfiltered(self, resource: Resource) -> bool:
+        """Whether the LFI is known to ignore the window of a resource that is read in slices."""
+        if resource.window is None or not resource.window.sliced:
+            return False
+        return self._filters.ignored(self._consent.lfi, resource.name, now=self._known.now)
+
+    def _evidence_of(self, listing: Listing) -> Evidence:
+        return self._evidence.setdefault(listing, Evidence())
+
+    async def _remember(self, unit: UnitOfWork, showings: Sequence[Showing], *, now: datetime) -> None:
+        """Keep what walks, just written, say about the filter of their operation."""
+        for shown in showings:
+            step, lfi, name = shown.walk.step, self._consent.lfi, shown.resource.name
+            too_long = step.whole and isinstance(shown.walk.error, EndlessListingError)  # then slices, if anything
+            if step.whole and shown.filtered:
+                self._evidence_of(shown.listing).refute()
+            if shown.filtered or too_long:
+                if self._filters.ignored(lfi, name, now=self._known.now):
+                    log.info("date filter honoured again", lfi=lfi, resource=name.value)
+                self._filters.forget(lfi, name)
+                await unit.lfis.honours_filter(lfi, name)
+            elif step.backfill and shown.filtered is False and self._evidence_of(shown.listing).older:
+                log.warning("date filter ignored", lfi=lfi, resource=name.value)
+                self._filters.learn(lfi, name, now)
+                await unit.lfis.ignores_filter(lfi, name, at=now)
 
     async def _one_slice(self, step: Step, cursors: Mapping[Listing, Cursor]) -> Mapping[Listing, Cursor]:
         """Walk one slice and write it with its cursor and coverage; gives back the cursors as they are then."""
@@ -530,6 +581,12 @@ class ConsentRun:
             report, attempt = self._attempt(walk, walk.error, meaning)
             self._broken_slices[step.listing] = report
             wait = attempt.due_at
+        elif walk.short:  # the same pages again would cost the same
+            wait = self._due(step)
+        elif shown is not None and step.window is not None and not step.whole:
+            self._evidence_of(step.listing).slice(step.window, step.resource.name, shown.records)
+        if shown is not None:
+            shown.unfiltered = step.whole
 
         async def write(unit: UnitOfWork) -> tuple[tuple[StepReport, ...], Mapping[Listing, Cursor]]:
             now = await guard(unit, self.scope)
@@ -538,6 +595,7 @@ class ConsentRun:
             reports: tuple[StepReport, ...] = ()
             if shown is not None and (walk.error is None or walk.pages):
                 reports = await apply(unit, self.scope, [shown], held, due=due, now=now)
+                await self._remember(unit, [shown], now=now)
                 await unit.send()
             if wait is not None:
                 await unit.cursors.delay_backfill(
@@ -629,7 +687,9 @@ class ConsentRun:
 
     async def _apply(self, unit: UnitOfWork, showings: list[Showing], *, now: datetime) -> tuple[StepReport, ...]:
         due = {shown.listing: self._due(shown.walk.step) for shown in showings}
-        return await apply(unit, self.scope, showings, self._known.cursors, due=due, now=now)
+        reports = await apply(unit, self.scope, showings, self._known.cursors, due=due, now=now)
+        await self._remember(unit, showings, now=now)
+        return reports
 
     def _report(self, reports: Sequence[StepReport], *, now: datetime, lost: bool = False) -> RunReport:
         """What the run says at its end.

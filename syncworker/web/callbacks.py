@@ -27,6 +27,7 @@ from fastapi import APIRouter, Request, Response
 
 from syncworker.consents.authorize import AGE_MAX, Authorizer, Ending
 from syncworker.errors import AuthorizationFailedError, SealError, SyncWorkerError, TransientError
+from syncworker.lfi.bounds import climbs
 from syncworker.lfi.oauth import read_redirect
 from syncworker.settings import LOOPBACK_HOSTS
 from syncworker.standard.consents import Status
@@ -70,8 +71,8 @@ class ReturnURLs:
             return "is no URL"
         if parts.fragment or parts.username is not None:
             return "must have neither user name nor fragment"
-        if any(segment in {".", "..", "%2e", "%2e%2e", ".%2e", "%2e."} for segment in parts.path.lower().split("/")):
-            return "must not climb its path by dots"
+        if climbs(parts.path):
+            return "must not climb its path: no dot segments, empty segments or encoded separators"
         for one in self._allowed:
             same = (parts.scheme, parts.hostname, port) == (one.scheme, one.hostname, one.port)
             below = parts.path == one.path or parts.path.startswith(one.path.rstrip("/") + "/")

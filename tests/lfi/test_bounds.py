@@ -5,21 +5,26 @@ import json
 import time
 import tracemalloc
 import zlib
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from syncworker.errors import StandardViolationError
+from syncworker.lfi.api import first_url
 from syncworker.lfi.bounds import (
     Inflater,
     check_headers,
     check_json,
+    climbs,
     has_endless_number,
     home_link,
     is_private_host,
     nests_too_deep,
 )
+from syncworker.standard.resources import BY_NAME, ResourceName
+from syncworker.standard.values import AccountId
 
 pytestmark = pytest.mark.unit
 
@@ -51,6 +56,13 @@ def test_gzip_and_identity_are_read(encoding: str) -> None:
         pytest.param("gzip", [gzip.compress(b"hello")[:-4]], "gzip ends early", id="cut gzip"),
         pytest.param("", [b"x" * 600, b"x" * 600], "larger than 1000 bytes", id="large"),
         pytest.param("gzip", [gzip.compress(b"x" * 1001)], "larger than 1000 bytes when decoded", id="large decoded"),
+        pytest.param(
+            "gzip", [gzip.compress(b"x" * 400)] * 3, "larger than 1000 bytes when decoded", id="members large"
+        ),
+        pytest.param("gzip", [gzip.compress(b"hello"), b"\x1f"], "gzip ends early", id="a member that only begins"),
+        pytest.param("gzip", [gzip.compress(b"hello") * 2 + b"more"], "from member 3 on", id="bytes behind the last"),
+        pytest.param("gzip", [gzip.compress(b"hello"), b"\x00\x00more"], "from member 2 on", id="bytes behind padding"),
+        pytest.param("gzip", [b"\x00" + gzip.compress(b"hello")], "not the gzip it claims", id="padding in front"),
     ],
 )
 def test_other_bodies_are_refused(encoding: str, chunks: list[bytes], says: str) -> None:
@@ -59,14 +71,34 @@ def test_other_bodies_are_refused(encoding: str, chunks: list[bytes], says: str)
         _inflate(encoding, *chunks)
 
 
-def test_a_bomb_is_stopped_while_it_inflates() -> None:
-    """300 MB in 300 KB: memory stays near the limit, not near the content."""
+@given(
+    parts=st.lists(st.binary(max_size=60), min_size=1, max_size=5), size=st.integers(1, 80), zeros=st.integers(0, 40)
+)
+def test_gzip_of_several_members_is_read_whole(parts: list[bytes], size: int, zeros: int) -> None:
+    """RFC 1952 §2.2, whichever way the members are cut into chunks, empty ones and padding of zeros included."""
+    sent = b"".join(map(gzip.compress, parts)) + bytes(zeros)
+
+    assert _inflate("gzip", *(sent[at : at + size] for at in range(0, len(sent), size))) == b"".join(parts)
+
+
+def test_members_are_counted() -> None:
+    """Empty ones cost no bytes of the limit, but each an inflater."""
+    empty = gzip.compress(b"")
+
+    assert _inflate("gzip", empty * 40) == b""
+    with pytest.raises(StandardViolationError, match="more than 10000 gzip members"):
+        Inflater("gzip").feed(empty * 10_001)
+
+
+@pytest.mark.parametrize("members_before", [0, 2])
+def test_a_bomb_is_stopped_while_it_inflates(members_before: int) -> None:
+    """300 MB in 300 KB, in the first member or the third: memory stays near the limit, not near the content."""
     squeeze = zlib.compressobj(9, zlib.DEFLATED, 31)
     bomb = b"".join(squeeze.compress(bytes(1_000_000)) for _ in range(300)) + squeeze.flush()
     tracemalloc.start()
     try:
         with pytest.raises(StandardViolationError, match="when decoded"):
-            Inflater("gzip").feed(bomb)
+            Inflater("gzip").feed(gzip.compress(b'{"Data":') * members_before + bomb)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -174,49 +206,147 @@ def test_the_checks_of_a_normal_page_are_cheap() -> None:
     assert best < 0.002
 
 
+LISTING = f"{HOME}/accounts/a-1/transactions"
+PATH = LISTING.removeprefix("https://rs1.bank.example")
+
+
 @pytest.mark.parametrize(
     "link",
     [
-        f"{HOME}/accounts/1/transactions?page=2&after=a%2Fb%3D%3D",
-        f"{HOME}?cursor=1",
-        "https://RS1.bank.example:443/open-finance/account-information/v2.1/accounts",
+        pytest.param(f"{LISTING}?page=2&after=a%2Fb%3D%3D", id="verbatim"),
+        pytest.param(f"https://RS1.bank.example:443{PATH}?page=2&after=a%2Fb%3D%3D", id="the host otherwise written"),
+        pytest.param(f"https://core.bank.internal:8443{PATH}?page=2&after=a%2Fb%3D%3D", id="another host"),
+        pytest.param(f"http://rs1.bank.example{PATH}?page=2&after=a%2Fb%3D%3D", id="the scheme behind a proxy"),
+        pytest.param(f"//rs1.bank.example{PATH}?page=2&after=a%2Fb%3D%3D", id="without scheme"),
+        pytest.param(f"{PATH}?page=2&after=a%2Fb%3D%3D", id="without host"),
+        pytest.param("transactions?page=2&after=a%2Fb%3D%3D", id="the last segment alone"),
+        pytest.param("?page=2&after=a%2Fb%3D%3D", id="the query alone"),
+        pytest.param(f"https://[::1]{PATH.replace('a-1', 'a%2D1')}?page=2&after=a%2Fb%3D%3D", id="encoded otherwise"),
     ],
 )
-def test_a_link_home_is_followed_verbatim(link: str) -> None:
-    """The continuation is the LFI's own, character by character."""
-    assert home_link(link, base_url=HOME) == link
+def test_a_link_to_the_listing_leads_home_with_its_query_verbatim(link: str) -> None:
+    """Whatever host it names, or none: the continuation is the LFI's own, character by character."""
+    assert home_link(link, listing_url=LISTING) == f"{LISTING}?page=2&after=a%2Fb%3D%3D"
+
+
+@pytest.mark.parametrize("query", ["?next=/a/../b", "?at=%2e%2e%2F%252e", "?token=a+b%2B==&u=https://x.example/..", ""])
+def test_the_query_of_a_link_is_the_lfis_own(query: str) -> None:
+    """Dots, slashes and addresses in it lead nowhere: they are its page token."""
+    assert home_link(LISTING + query, listing_url=LISTING) == LISTING + query
+    assert home_link(f"https://elsewhere.example{PATH}{query}", listing_url=LISTING) == LISTING + query
 
 
 @pytest.mark.parametrize(
     ("link", "says"),
     [
-        pytest.param("https://evil.example/open-finance/account-information/v2.1/x", "another host", id="host"),
-        pytest.param(HOME.replace("bank.example", "bank.example.evil.example") + "/x", "another host", id="suffix"),
-        pytest.param(HOME.replace("bank.example", "bank.example:8443") + "/x", "another host", id="port"),
-        pytest.param(HOME.replace("https", "http") + "/x", "not a plain", id="scheme"),
-        pytest.param(HOME.replace("https://", "https://user:word@") + "/x", "not a plain", id="user info"),
-        pytest.param(HOME.replace("https://", "https://rs1.bank.example@") + "/x", "not a plain", id="host as user"),
-        pytest.param("https://rs1.bank.example\\@evil.example/x", "not a plain", id="backslash"),
-        pytest.param(HOME + "/../../../admin", "not a plain", id="dots"),
-        pytest.param(HOME + "/%2e%2E/%2e./admin", "not a plain", id="encoded dots"),
-        pytest.param(HOME + "x/accounts", "out of the LFI's base path", id="sibling path"),
-        pytest.param("https://rs1.bank.example/other", "out of the LFI's base path", id="other path"),
-        pytest.param("/open-finance/account-information/v2.1/x", "not a plain", id="relative"),
-        pytest.param("//rs1.bank.example/x", "not a plain", id="without scheme"),
-        pytest.param(HOME + "/x#part", "not a plain", id="fragment"),
-        pytest.param(HOME + "/x\r\nHost: evil", "not a plain", id="line break"),
-        pytest.param(HOME + "/x\n", "not a plain", id="line end"),
-        pytest.param(HOME + "/é", "not a plain", id="not ASCII"),
-        pytest.param("https://[::1/x", "not a plain", id="broken address"),
-        pytest.param("https://rs1.bank.example:99999/open-finance", "not a plain", id="impossible port"),
+        pytest.param(
+            "https://evil.example/open-finance/account-information/v2.1/x", "another path", id="host and path"
+        ),
+        pytest.param(f"{HOME}/accounts/a-1/balances", "another path", id="another listing"),
+        pytest.param(f"{HOME}/accounts/a-2/transactions", "another path", id="another account"),
+        pytest.param(f"{HOME}?cursor=1", "another path", id="the base path alone"),
+        pytest.param(f"{LISTING}/2", "another path", id="below the listing"),
+        pytest.param(f"{LISTING}x?p=2", "another path", id="a longer name"),
+        pytest.param(HOME + "x/accounts/a-1/transactions", "another path", id="sibling path"),
+        pytest.param("https://rs1.bank.example?p=2", "another path", id="host alone"),
+        pytest.param("/accounts/a-1/transactions?p=2", "another path", id="without the base path"),
+        pytest.param("accounts/a-1/transactions?p=2", "another path", id="relative to something else"),
+        pytest.param(f"{PATH}/", "another path", id="a slash behind it"),
+        pytest.param(HOME.replace("https://", "https://user:word@") + "/x", "another path", id="user info"),
+        pytest.param("https://rs1.bank.example@evil.example" + PATH, "another path", id="host as user"),
+        pytest.param("https://rs1.bank.example\\@evil.example" + PATH, "not a plain", id="backslash"),
+        pytest.param("ftp://rs1.bank.example" + PATH, "another path|climbs", id="another scheme"),
+        pytest.param("javascript:alert(1)", "another path", id="no address"),
+        pytest.param(f"{HOME}/accounts/a-1/../a-1/transactions", "climbs", id="dots that come back"),
+        pytest.param(f"{HOME}/accounts/./a-1/transactions", "climbs", id="one dot"),
+        pytest.param("./transactions?p=2", "climbs", id="one dot in front"),
+        pytest.param(f"{HOME}/accounts//a-1/transactions", "climbs", id="an empty segment"),
+        pytest.param(f"{HOME}/accounts/a-1/%2e%2E/transactions", "climbs", id="encoded dots"),
+        pytest.param(f"{HOME}/accounts/a-1/%252e%252e/transactions", "climbs", id="dots encoded twice"),
+        pytest.param(f"{HOME}/accounts%2fa-1/transactions", "climbs", id="an encoded slash"),
+        pytest.param(f"{HOME}/accounts%252fa-1/transactions", "climbs", id="a slash encoded twice"),
+        pytest.param(f"{HOME}/accounts/a-1%5c..%5ctransactions", "climbs", id="an encoded backslash"),
+        pytest.param(LISTING + "#part", "not a plain", id="fragment"),
+        pytest.param(LISTING + "?p=2#part", "not a plain", id="fragment behind the query"),
+        pytest.param(LISTING + "?p=2\r\nHost: evil", "not a plain", id="line break"),
+        pytest.param(LISTING + "?p=2\n", "not a plain", id="line end"),
+        pytest.param(LISTING + "?p=\u00e9", "not a plain", id="not ASCII"),
+        pytest.param("https://[::1/x", "another path", id="broken address"),
     ],
 )
 def test_a_link_that_leads_elsewhere_is_refused(link: str, says: str) -> None:
-    """Trap 29: the token stays at home, and the message does not repeat the link."""
+    """It is not followed at all, and the message does not repeat the link, which may hold a token."""
     with pytest.raises(StandardViolationError, match=says) as caught:
-        home_link(link, base_url=HOME)
+        home_link(link, listing_url=LISTING)
 
     assert link not in str(caught.value)
+
+
+ACCOUNT_IDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40).filter(
+    lambda text: text not in (".", "..")
+)
+QUERIES = st.text("abz019-._~!$&'()*+,;=:@/?%", max_size=40)
+HOSTS = st.sampled_from(["evil.example", "core.bank.internal:8443", "rs1.bank.example.evil.example", "[::1]:1"])
+MESSY = st.text("./%25eEfFcC\\a1-;", max_size=12)
+
+
+@given(account_id=ACCOUNT_IDS, query=QUERIES, host=HOSTS)
+def test_every_way_to_write_a_listings_own_link_leads_to_it(account_id: str, query: str, host: str) -> None:
+    """Ids with spaces, slashes, percent signs, any characters: verbatim, elsewhere, without host, without scheme."""
+    listing_url = first_url(HOME, BY_NAME[ResourceName.TRANSACTIONS], AccountId(account_id), {})
+    path = urlsplit(listing_url).path
+    forms = (listing_url, f"https://{host}{path}", f"http://{host}{path}", f"//{host}{path}", path, "transactions", "")
+
+    assert {home_link(f"{form}?{query}", listing_url=listing_url) for form in forms} == {f"{listing_url}?{query}"}
+
+
+@given(account_id=ACCOUNT_IDS, messy=MESSY, at=st.integers(0, 200), cut=st.integers(0, 3), host=HOSTS)
+def test_no_other_path_is_followed(account_id: str, messy: str, at: int, cut: int, host: str) -> None:
+    """A listing's own path with something put in, or taken out, leads home only if each segment means the same."""
+    listing_url = first_url(HOME, BY_NAME[ResourceName.TRANSACTIONS], AccountId(account_id), {})
+    path = urlsplit(listing_url).path
+    at = 1 + at % len(path)
+    other = path[:at] + messy + path[at + cut :]
+    same = [unquote_to_bytes(one) for one in other.split("/")] == [unquote_to_bytes(one) for one in path.split("/")]
+    for link in (f"https://rs1.bank.example{other}", f"https://{host}{other}", other):
+        try:
+            assert home_link(link, listing_url=listing_url) == listing_url
+            assert same
+        except StandardViolationError:
+            assert not same or "\\" in other
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/banks/done", False),
+        ("/banks/done/", False),
+        ("/", False),
+        ("", False),
+        ("/a.b/..c/...", False),
+        ("/100%25/a%20b/%C3%BC/a+b", False),
+        ("/a/../b", True),
+        ("/a/.", True),
+        ("/a//b", True),
+        ("//a", True),
+        ("/a/%2e%2E/b", True),
+        ("/a/.%2e", True),
+        ("/a/%252e%252e/b", True),
+        ("/a/%25252e%25252e/b", True),
+        ("/a%2fb", True),
+        ("/a%252Fb", True),
+        ("/a\\..\\b", True),
+        ("/a/..%5cb", True),
+        ("/a/..;x=1/b", True),
+        ("/a/%2e%2e%3bx/b", True),
+        ("/a/%c0%ae%c0%ae/b", True),
+        ("/a%c0%afb", True),
+        ("/a/%252525252525252e", True),
+    ],
+)
+def test_a_path_that_climbs_is_known_in_any_encoding(path: str, expected: bool) -> None:
+    """Plain, encoded, encoded again, in forms that are no UTF-8, and with the parameters some servers cut off."""
+    assert climbs(path) is expected
 
 
 @pytest.mark.parametrize(

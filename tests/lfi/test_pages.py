@@ -9,6 +9,7 @@ import uuid
 import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from urllib.parse import quote
 
 import pytest
 from pydantic import SecretStr
@@ -22,6 +23,7 @@ from syncworker.errors import (
     SetupError,
     StandardViolationError,
     SyncWorkerError,
+    TruncatedError,
 )
 from syncworker.lfi.api import Attendance, LFIClient, Page
 from syncworker.lfi.directory import LFIConfig
@@ -280,7 +282,7 @@ VIOLATIONS = [
     pytest.param(lambda: http(body=b'{"Data":null}'), "Data: not an object", id="null Data"),
     pytest.param(lambda: http(body=b'{"Data":[1]}'), "Data: not an object", id="list Data"),
     pytest.param(lambda: http(body=b'{"Data":{},"Links":{"Next":7}}'), "no JSON object with Data", id="number as link"),
-    pytest.param(lambda: _page({}, next_url="https://evil.example/x"), "another host", id="foreign link"),
+    pytest.param(lambda: _page({}, next_url="https://evil.example/x"), "another path", id="foreign link"),
 ]
 
 
@@ -303,20 +305,55 @@ async def test_an_unfit_page_is_a_violation_at_once_and_in_little_memory(
     assert len(await _read(client, tokens, calls)) == 1
 
 
-async def test_the_token_never_leaves_for_a_foreign_host(
+async def test_a_link_to_another_host_is_followed_at_home(
     bank: RawBank, identities: Identities, client: LFIClient, tokens: Tokens, calls: list[Call]
 ) -> None:
-    """Trap 29: the page stays good, the other host hears nothing, and the link is not repeated in the message."""
+    """LFIs write the host they know themselves by.  The other host hears nothing: the token never leaves."""
     other = RawBank(identities)
     await other.start()
-    bank.says_pages(PATH, _page({}, next_url=f"{other.base_url}{PATH}?secret-cursor"))
+    bank.says_pages(PATH, _page({"n": 1}, next_url=f"{other.base_url}{PATH}?after=a%2Fb%3D"), _page({"n": 2}))
     try:
-        with pytest.raises(StandardViolationError) as caught:
+        pages = await _read(client, tokens, calls)
+    finally:
+        await other.stop()
+
+    assert [json.loads(page.data)["n"] for page in pages] == [1, 2]
+    assert [request.target for request in bank.requests if BASE_PATH in request.path] == [
+        f"{BASE_PATH}{PATH}",
+        f"{BASE_PATH}{PATH}?after=a%2Fb%3D",
+    ]
+    assert (other.requests, other.connections) == ([], 0)
+
+
+async def test_a_link_to_another_path_is_refused(
+    bank: RawBank, identities: Identities, client: LFIClient, tokens: Tokens, calls: list[Call]
+) -> None:
+    """The page stays good, no host hears more of us, and the link is not repeated in the message."""
+    other = RawBank(identities)
+    await other.start()
+    bank.says_pages(PATH, _page({}, next_url=f"{other.base_url}/accounts?secret-cursor"))
+    try:
+        with pytest.raises(TruncatedError) as caught:
             await _read(client, tokens, calls)
     finally:
         await other.stop()
 
-    assert (other.requests, other.connections, "secret-cursor" in str(caught.value)) == ([], 0, False)
+    assert (other.requests, other.connections, len(bank.requests)) == ([], 0, 1)
+    assert "secret-cursor" not in str(caught.value)
+
+
+@pytest.mark.parametrize("account", ["a b", "a/b", "100%", "%2e%2e", "\u0644-\U0001f600", "a+b", "a?b#c", ";x"])
+async def test_an_id_of_any_characters_is_walked_to_its_last_page(
+    account: str, bank: RawBank, client: LFIClient, tokens: Tokens, calls: list[Call]
+) -> None:
+    """Our own encoding of it stays valid in the link, whole or relative."""
+    path = f"/accounts/{quote(account, safe='')}/transactions"
+    bank.says_pages(
+        path, _page({}, next_url=f"{bank.base_url}{path}?p=2"), _page({}, next_url=f"{BASE_PATH}{path}?p=3"), _page({})
+    )
+
+    assert len(await _read(client, tokens, calls, account=account)) == 3
+    assert [request.target for request in bank.requests] == [f"{BASE_PATH}{path}{q}" for q in ("", "?p=2", "?p=3")]
 
 
 async def test_a_circle_of_links_ends(bank: RawBank, client: LFIClient, tokens: Tokens, calls: list[Call]) -> None:
@@ -415,6 +452,36 @@ async def test_a_gzipped_page_is_read_and_counted_as_it_travelled(
     (page,) = await _read(client, tokens, calls)
 
     assert (len(json.loads(page.data)["Transaction"]), calls[0].bytes_in) == (1000, len(packed))
+
+
+def _in_members(document: bytes, size: int = 40) -> bytes:
+    """As a server that compresses chunk by chunk sends it (RFC 1952 \u00a72.2)."""
+    return b"".join(gzip.compress(document[at : at + size]) for at in range(0, len(document), size))
+
+
+async def test_gzip_of_several_members_is_read_on_both_transports(
+    bank: RawBank, client: LFIClient, tokens: Tokens, calls: list[Call]
+) -> None:
+    """The discovery document over the one for control calls, the page over the one for data."""
+    discovery = "/.well-known/openid-configuration"
+    bank.replies[discovery] = says(http(body=_in_members(json_of(bank.discovery())), content_encoding="gzip"))
+    bank.says_pages(PATH, http(body=_in_members(json_of({"Data": {"n": "x" * 500}})), content_encoding="gzip"))
+
+    await client.discovery()
+    (page,) = await _read(client, tokens, calls)
+
+    assert json.loads(page.data) == {"n": "x" * 500}
+
+
+async def test_a_bomb_in_a_later_member_is_stopped(
+    bank: RawBank, client: LFIClient, tokens: Tokens, calls: list[Call]
+) -> None:
+    """The bound is on all members together."""
+    members = [gzip.compress(b'{"Data":'), gzip.compress(b" "), gzip.compress(b" " * 64_000_000)]
+    bank.says_pages(PATH, http(body=b"".join(members), content_encoding="gzip"))
+
+    with pytest.raises(TruncatedError, match="when decoded"):
+        await _read(client, tokens, calls)
 
 
 async def test_a_meta_nobody_can_read_counts_as_none(

@@ -236,13 +236,13 @@ async def test_a_refresh_whose_answer_is_lost_is_in_doubt(
 async def test_the_faults_of_the_sandbox_are_told_apart(
     client: LFIClient, sandbox: Sandbox, held: Held, calls: list[Call]
 ) -> None:
-    """HTML with 200, a link to another host: violations; a truncated body: tried again and healed."""
+    """HTML with 200, a link to another path: violations; a truncated body: tried again and healed."""
     account = max([(await _transactions(client, held, a, calls), a) for a in await _accounts(client, held, calls)])[1]
     sandbox.bank.html("transactions", times=1)
     with pytest.raises(StandardViolationError, match="Content-Type is not JSON"):
         await _transactions(client, held, account, calls)
     sandbox.bank.foreign_link("transactions", times=1)
-    with pytest.raises(StandardViolationError, match="another host"):
+    with pytest.raises(StandardViolationError, match="another path"):
         await _transactions(client, held, account, calls)
     sandbox.bank.truncated("transactions", times=1)
 

@@ -1,6 +1,7 @@
 """Signed answers (`application/jwt`): what is believed, what is not, and what is inside."""
 
 import base64
+import gzip
 import hmac
 import json
 from collections.abc import Callable
@@ -79,6 +80,19 @@ async def test_a_signed_page_is_the_same_page(
     assert [(call.operation, call.price_class) for call in calls if call.price_class == "data"] == [
         ("GetAccountsAccountIdTransactions", "data")
     ]
+
+
+async def test_a_signed_page_may_come_in_several_gzip_members(
+    bank: RawBank, identities: Identities, client: LFIClient, calls: list[Call]
+) -> None:
+    """The signature is looked at once all members are read."""
+    token = identities.signed_answer(_claims(), MESSAGE)
+    members = b"".join(gzip.compress(token[at : at + 100]) for at in range(0, len(token), 100))
+    bank.says_pages(PATH, http(body=members, content_type="application/jwt", content_encoding="gzip"))
+
+    (page,) = await _read(client, calls)
+
+    assert page.data == DATA
 
 
 async def test_an_envelope_that_changes_changes_no_data(

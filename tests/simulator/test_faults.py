@@ -129,12 +129,72 @@ async def test_links_astray(tpp: TPP, sandbox: Sandbox, tokens: Tokens) -> None:
     assert plain["Data"] == foreign["Data"] == loop["Data"]
 
 
-# -- a hostile bank ---------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def transactions(sandbox: Sandbox) -> str:
     return f"/accounts/{sandbox.bank.account_of(sandbox.users[0]).account_id}/transactions"
+
+
+async def test_links_of_another_host_or_none_are_right_otherwise(
+    tpp: TPP, sandbox: Sandbox, tokens: Tokens, transactions: str
+) -> None:
+    """What is behind the host is the bank's own link; the last page has none."""
+    sandbox.bank.paginate("transactions", 5)
+    plain = await tpp.walk(transactions, tokens.access)
+    following = plain[0]["Links"]["Next"]
+    path = "/" + following.split("/", 3)[3]
+    sandbox.bank.other_host(times=1)
+    elsewhere = (await tpp.get(transactions, tokens.access)).json()
+    sandbox.bank.relative_link(times=1)
+    relative = (await tpp.get(transactions, tokens.access)).json()
+    sandbox.bank.other_host(times=1)
+    last = (await tpp.get(plain[-1]["Links"]["Self"], tokens.access)).json()
+    assert elsewhere["Links"]["Next"] == f"https://elsewhere.example{path}"
+    assert relative["Links"]["Next"] == path
+    assert "Next" not in last["Links"]
+
+
+async def test_a_listing_without_end(tpp: TPP, sandbox: Sandbox, tokens: Tokens, transactions: str) -> None:
+    """Behind the last page come empty ones, or the first one again, each with a link to the next."""
+    sandbox.bank.paginate("transactions", 10_000)
+    sandbox.bank.next_for_ever()
+    first = (await tpp.get(transactions, tokens.access)).json()
+    second = (await tpp.get(first["Links"]["Next"], tokens.access)).json()
+    third = (await tpp.get(second["Links"]["Next"], tokens.access)).json()
+    sandbox.bank.next_for_ever(repeats=True)
+    again = (await tpp.get(first["Links"]["Next"], tokens.access)).json()
+    sandbox.bank.clear_faults()
+    ended = (await tpp.get(transactions, tokens.access)).json()
+    assert (len(first["Data"]["Transaction"]) > 0, first["Meta"]["TotalPages"]) == (True, 1)
+    assert (second["Data"]["Transaction"], third["Data"]["Transaction"]) == ([], [])
+    assert "Next" in third["Links"]
+    assert (again["Data"], "Next" in ended["Links"]) == (first["Data"], False)
+
+
+async def test_a_filter_that_is_ignored(tpp: TPP, sandbox: Sandbox, tokens: Tokens, transactions: str) -> None:
+    """Everything is shown of a window that holds nothing; silent, also without a word on where the history begins."""
+    query = "?toBookingDateTime=1999-01-01T00:00:00Z"
+    nothing = (await tpp.get(transactions + query, tokens.access)).json()
+    everything = (await tpp.get(transactions, tokens.access)).json()
+    sandbox.bank.ignores_filter()
+    ignored = (await tpp.get(transactions + query, tokens.access)).json()
+    sandbox.bank.ignores_filter(silent=True)
+    silent = (await tpp.get(transactions + query, tokens.access)).json()
+    assert (nothing["Data"]["Transaction"], ignored["Data"]) == ([], everything["Data"])
+    assert ("FirstAvailableDateTime" in ignored["Meta"], silent["Meta"].keys()) == (True, {"TotalPages"})
+
+
+async def test_gzip_in_members(tpp: TPP, sandbox: Sandbox, tokens: Tokens) -> None:
+    """As many as ordered, each a stream by itself; together the body."""
+    plain = (await tpp.get("/accounts", tokens.access)).content
+    sandbox.bank.gzip_members("accounts", members=4, times=1)
+    headers = {"authorization": f"Bearer {tokens.access}", "accept": "application/json"}
+    async with tpp.http.stream("GET", f"{sandbox.resource_base_url}/accounts", headers=headers) as answer:
+        packed = b"".join([part async for part in answer.aiter_raw()])
+    assert (answer.headers["content-encoding"], packed.count(b"\x1f\x8b\x08")) == ("gzip", 4)
+    assert gzip.decompress(packed) == plain
+
+
+# -- a hostile bank ---------------------------------------------------------------------------------------------------
 
 
 async def test_a_gzip_bomb_is_small_until_it_is_opened(tpp: TPP, sandbox: Sandbox, tokens: Tokens) -> None:

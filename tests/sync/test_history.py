@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -16,7 +17,7 @@ from syncworker.standard.values import ConsentId
 from syncworker.store.cursors import BEGINNING, Covered, Listing
 from syncworker.sync.engine import Engine, Parts
 from syncworker.sync.plan import PlanSettings
-from syncworker.sync.reports import RunOutcome, StepOutcome
+from syncworker.sync.reports import RunOutcome, RunReport, StepOutcome
 from tests.sync.house import CADENCE, SETTINGS, Product
 
 pytestmark = pytest.mark.flow
@@ -109,6 +110,107 @@ async def test_a_row_filed_weeks_late_is_found_by_the_weekly_walk(product: Produ
     product.clock.advance(days=7)
     await product.sync(connection)
     assert (before, await product.differences()) == (1, ())
+
+
+# -- a bank that ignores the window -----------------------------------------------------------------------------------
+
+
+async def remembered(product: Product) -> set[ResourceName]:
+    """The operations whose filter the bank is known to ignore."""
+    async with product.store.reading() as unit:
+        return {resource for _, resource in await unit.lfis.filters_ignored()}
+
+
+async def walks(product: Product, connection: ConsentId, *, asked: bool = True) -> tuple[RunReport, Counter[int]]:
+    """A sync, and how many walks of transactions the accounts had: each is one page here."""
+    begin = product.mark()
+    report = await product.sync(connection, asked=asked)
+    counts = (count for (operation, _), count in product.gets(begin).items() if operation == "transactions")
+    return report, Counter(counts)
+
+
+def noted(report: RunReport) -> set[bool]:
+    """Whether the listings of transactions are noted."""
+    return {"listing.filter_ignored" in step.notes for step in report.steps if step.resource is N.TRANSACTIONS}
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_a_history_shown_whole_each_time_is_not_bought_for_each_slice(open_product: Opener, silent: bool) -> None:
+    """The newest part, two slices that say nothing, and all of it once; later syncs and consents need one walk."""
+    product = await open_product(customers=2, settings=replace(SETTINGS, plan=SHORT))
+    product.bank.bank.paginate("transactions", None)
+    product.bank.bank.ignores_filter(silent=silent)
+    first = await product.consented(0)
+    report, bought = await walks(product, first)
+    windows = [len(those) for those in (await coverage(product, first)).values()]
+    product.clock.advance(hours=13)
+    again, later = await walks(product, first, asked=False)
+    second = await product.consented(1)
+    new, at_once = await walks(product, second)
+    assert (max(bought), set(later), set(at_once), set(windows)) == (4, {1}, {1}, {1})
+    assert (True in noted(report), noted(again), noted(new)) == (True, {True}, {True})
+    assert (await remembered(product), await product.differences()) == ({N.TRANSACTIONS}, ())
+
+
+async def test_a_history_shown_whole_proves_absences_in_its_window(open_product: Opener) -> None:
+    """What is not shown any more is gone; what lies before the window and is shown is not touched."""
+    product = await open_product(customers=1, settings=replace(SETTINGS, plan=SHORT))
+    product.bank.bank.paginate("transactions", None)
+    product.bank.bank.ignores_filter(silent=True)
+    connection = await product.consented()
+    await product.sync(connection)
+    account = product.bank.bank.account_of(product.bank.users[0])
+    lately = [one for one in account.transactions if product.clock.now() - one.booked_at < timedelta(days=20)]
+    dropped = lately[0].transaction_id
+    product.bank.bank.drop_transaction(account.account_id, dropped)
+    product.clock.advance(days=8)
+    report = await product.sync(connection)
+    assert {key for _, _, resource, key in await product.buried() if resource == "transactions"} == {dropped}
+    assert (report.total("removed"), report.total("added")) == (1, 0)
+    assert (noted(report), await remembered(product)) == ({True}, {N.TRANSACTIONS})
+    assert await product.differences() == ()
+
+
+async def test_a_bank_that_honours_the_window_again_is_found_out(open_product: Opener) -> None:
+    """Once an answer to a window is narrower; nothing is buried by it, and the next consent is read in slices."""
+    product = await open_product(customers=2, settings=replace(SETTINGS, plan=SHORT))
+    product.bank.bank.paginate("transactions", None)
+    product.bank.bank.ignores_filter(silent=True)
+    first = await product.consented(0)
+    await product.sync(first)
+    product.bank.bank.clear_faults()
+    product.clock.advance(hours=13)
+    report, _ = await walks(product, first, asked=False)
+    known = await remembered(product)
+    _, bought = await walks(product, await product.consented(1))
+    assert (noted(report), known, max(bought) > 4) == ({False}, set(), True)
+    assert (await product.buried(), await product.differences()) == (set(), ())
+
+
+async def test_an_ignored_window_is_forgotten_after_a_month(open_product: Opener) -> None:
+    """Then a new consent finds out for itself."""
+    product = await open_product(customers=2, settings=replace(SETTINGS, plan=SHORT))
+    product.bank.bank.paginate("transactions", None)
+    product.bank.bank.ignores_filter(silent=True)
+    first = await product.consented(0)
+    await product.sync(first)
+    product.clock.advance(days=31)
+    _, bought = await walks(product, await product.consented(1))
+    assert (set(bought), await remembered(product)) == ({4}, {N.TRANSACTIONS})
+
+
+async def test_a_bank_that_answers_another_window_instead_buries_nothing(open_product: Opener) -> None:
+    """Its answers say nothing of old windows, but it does not show everything: no memory, and no slices for ever."""
+    product = await open_product(customers=1, settings=replace(SETTINGS, plan=SHORT))
+    product.bank.bank.paginate("transactions", None)
+    product.bank.bank.newest_instead()
+    connection = await product.consented()
+    report, bought = await walks(product, connection)
+    product.clock.advance(hours=13)
+    _, later = await walks(product, connection, asked=False)
+    assert (False in noted(report), await remembered(product), await product.buried()) == (True, set(), set())
+    assert (set(later), max(bought) < 30) == ({1}, True)
+    assert await product.differences() == ()
 
 
 @pytest.mark.live

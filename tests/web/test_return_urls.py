@@ -3,7 +3,9 @@
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from pydantic import ValidationError
 
+from syncworker.settings import WebSettings
 from syncworker.web.callbacks import ReturnURLs
 
 pytestmark = pytest.mark.unit
@@ -20,6 +22,13 @@ ALLOWED = ReturnURLs(("https://app.example/banks", "http://127.0.0.1:3000"))
         "https://app.example:444/banks/done",
         "https://app.example/banks/../admin",
         "https://app.example/banks/%2e%2E/admin",
+        "https://app.example/banks/%252e%252e/admin",
+        "https://app.example/banks/..%2fadmin",
+        "https://app.example/banks%2f..%2fadmin",
+        "https://app.example/banks/%2e%2e%5cadmin",
+        "https://app.example/banks/..;/admin",
+        "https://app.example/banks//admin",
+        "https://app.example/banks/./done",
         "https://user@app.example/banks/done",
         "https://app.example/banks/done#fragment",
         "https://app.example\\@evil.example/banks/done",
@@ -46,6 +55,7 @@ def test_what_leads_elsewhere_is_refused(url: str) -> None:
         "https://app.example/banks/",
         "https://app.example/banks/done?a=b",
         "https://app.example/banks?a=b",
+        "https://app.example/banks/100%25/%C3%BC/a%20b/v1.2..3?back=/a/../b&to=%2e%2e%2f",
         "http://127.0.0.1:3000/anything",
     ],
 )
@@ -70,3 +80,12 @@ def test_a_result_is_added_and_cannot_be_forged_by_the_query_that_was_there() ->
 def test_a_url_that_is_no_longer_allowed_leads_nowhere() -> None:
     """The settings changed between the wish and the return."""
     assert ALLOWED.with_result("https://gone.example/", {"result": "authorized"}) is None
+
+
+@pytest.mark.parametrize(
+    "url", ["https://app.example/banks/../x", "https://app.example/%2e%2e", "https://app.example//"]
+)
+def test_the_setting_itself_does_not_climb(url: str) -> None:
+    """A beginning that a server reads as another path would allow what it does not say."""
+    with pytest.raises(ValidationError, match="must not climb its path"):
+        WebSettings(return_urls=(url,))
