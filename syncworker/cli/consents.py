@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -12,6 +12,7 @@ from syncworker.clock import SystemClock, monotonic
 from syncworker.consents.lifecycle import NEVER
 from syncworker.errors import RequestError, meaning_of
 from syncworker.settings import Settings, read_slug
+from syncworker.standard.calendar import as_utc, fault_of_day, fault_of_instant, read_day, read_iso, shifted, span
 from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest, Purpose, UserType
 from syncworker.standard.permissions import Permission
 from syncworker.standard.values import ConsentId
@@ -380,18 +381,24 @@ def ending(days: int | None, expires_at: str | None, *, now: datetime) -> dateti
     if days is not None and expires_at is not None:
         raise RequestError("expires_at: give --days or --expires-at, not both")
     if expires_at is None:
-        return now + timedelta(days=days if days is not None else min(180, EXPIRY_MAX.days))
+        return shifted(now, span(days=days if days is not None else min(180, EXPIRY_MAX.days)))
     try:
-        end = datetime.fromisoformat(expires_at)
-        if end.tzinfo is None:
-            raise RequestError("expires_at: has no offset; write 2027-01-31T00:00:00Z")
-        return end.astimezone(UTC)
-    except (ValueError, OverflowError):
+        end = read_iso(expires_at)
+    except ValueError:
         raise RequestError(f"expires_at: {expires_at!r} is not an instant; write 2027-01-31T00:00:00Z") from None
+    if end.tzinfo is None:
+        raise RequestError("expires_at: has no offset; write 2027-01-31T00:00:00Z")
+    end = as_utc(end)
+    if fault := fault_of_instant(end):
+        raise RequestError(f"expires_at: {fault}")
+    return end
 
 
 def _date(name: str, text: str | None) -> date | None:
     try:
-        return date.fromisoformat(text) if text else None
+        day = read_day(text) if text else None
     except ValueError:
         raise RequestError(f"{name}: {text!r} is not a date; write 2026-01-31") from None
+    if day is not None and (fault := fault_of_day(day)):
+        raise RequestError(f"{name}: {fault}")
+    return day

@@ -4,7 +4,7 @@ import csv
 import io
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -14,6 +14,7 @@ from syncworker import __version__
 from syncworker.cli import frame, show
 from syncworker.errors import RequestError
 from syncworker.settings import Settings
+from syncworker.standard.calendar import as_utc, shifted, span
 from syncworker.standard.consents import EXPIRY_MAX, Status
 from syncworker.standard.values import ConsentId
 from syncworker.store.consents import StoredConsent
@@ -131,7 +132,7 @@ def renewal_due(*, within: int | None, as_json: bool) -> None:
     async def read(store: Store) -> list[dict[str, Any]]:
         async with store.reading() as unit:
             now = await unit.now()
-            held = await unit.renewals.due(before=now + timedelta(days=days))
+            held = await unit.renewals.due(before=shifted(now, span(days=days)))
             flags = await _flags(unit, held)
         return [
             {
@@ -236,7 +237,7 @@ def _why(one: StoredConsent, *, now: datetime) -> str:
 def _entry(
     one: StoredConsent, flags: Iterable[ExpiryFlag], thresholds: Iterable[int], *, now: datetime
 ) -> dict[str, Any]:
-    instants = [one.expires_at - timedelta(days=days) for days in thresholds]
+    instants = [shifted(one.expires_at, -timedelta(days=days)) for days in thresholds]
     return {
         "expires_at": one.expires_at,
         "ends_in": one.expires_at - now,
@@ -293,7 +294,7 @@ def _ics(entries: Sequence[dict[str, Any]], *, now: datetime) -> str:
 
 
 def _ics_instant(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+    return as_utc(moment).strftime("%4Y%m%dT%H%M%SZ")
 
 
 def _ics_text(text: str) -> str:

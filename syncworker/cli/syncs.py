@@ -1,7 +1,7 @@
 """`syncworker syncs`: what ran, how it ended, what it cost; and what to do about what did not end well."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
@@ -11,6 +11,7 @@ from syncworker.cli import frame, show
 from syncworker.cli.diagnosis import advice_of
 from syncworker.errors import RequestError, meaning_of
 from syncworker.settings import read_slug
+from syncworker.standard.calendar import DURATION_MAX, as_utc, read_iso
 from syncworker.standard.values import ConsentId
 from syncworker.store.runs import CallRow, FiledRun
 from syncworker.store.unit_of_work import Store
@@ -129,14 +130,14 @@ def read_since(text: str) -> timedelta | datetime:
     """
     span = _SPAN.fullmatch(text.strip())
     if span is not None:
-        return timedelta(**{_UNITS[span[2]]: int(span[1])})
+        return min(timedelta(**{_UNITS[span[2]]: int(span[1])}), DURATION_MAX)
     try:
-        instant = datetime.fromisoformat(text.strip())
+        instant = read_iso(text.strip())
     except ValueError:
         instant = None
     if instant is None or instant.tzinfo is None:
         raise RequestError("since: neither a span nor an instant; write 30min, 2h, 7d, or 2026-03-01T06:00:00+04:00")
-    return instant.astimezone(UTC)
+    return as_utc(instant)
 
 
 def _row(filed: FiledRun) -> dict[str, Any]:

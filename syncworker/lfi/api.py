@@ -14,7 +14,7 @@ import ipaddress
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from email.utils import format_datetime
 from functools import lru_cache
 from typing import Any, Final, Protocol, TypeVar, cast
@@ -73,6 +73,7 @@ from syncworker.lfi.transport import (
     UntrustedServerError,
     no_log,
 )
+from syncworker.standard.calendar import as_utc, shifted
 from syncworker.standard.consents import ConsentView, read_consent
 from syncworker.standard.operations import OperationClass, class_of
 from syncworker.standard.resources import Resource
@@ -151,7 +152,7 @@ class Attendance:
         """The three customer headers, the agent's only when known."""
         headers = {
             "x-fapi-customer-ip-address": self.ip,
-            "x-fapi-auth-date": format_datetime(self.auth_date.astimezone(UTC), usegmt=True),
+            "x-fapi-auth-date": format_datetime(as_utc(self.auth_date), usegmt=True),
         }
         return headers | {"x-customer-user-agent": self.user_agent} if self.user_agent else headers
 
@@ -747,7 +748,7 @@ class LFIClient:
         held, certificate = self._own_tokens.get(scope), self.certificate.thumbprint
         if held is not None and held.access_token != rejected and held.certificate == certificate:  # rule 23
             margin = min(MARGIN_MAX, timedelta(seconds=held.expires_in * MARGIN_SHARE))
-            if self._clock.now() < held.expires_at - margin:
+            if self._clock.now() < shifted(held.expires_at, -margin):
                 return held.access_token
 
         async def fetch() -> SecretStr:
@@ -1076,5 +1077,5 @@ def _holding(answer: Answer, message: bytes) -> Answer:
 def _instant(text: str | None) -> datetime | None:
     try:
         return read_instant(text)[0] if text else None
-    except (ValueError, OverflowError):
+    except ValueError:
         return None

@@ -9,9 +9,8 @@ Sources: RFC 6749 §5, 9126, 9207; `domain.md` §2.3 – §2.7; `reliability.md`
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from datetime import datetime
+from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
@@ -30,6 +29,7 @@ from syncworker.errors import (
 )
 from syncworker.lfi.bounds import check_json
 from syncworker.lfi.transport import Answer
+from syncworker.standard.calendar import http_date, shifted, span
 from syncworker.standard.consents import ConsentView, read_consent
 
 RETRY_AFTER_MAX_S: Final = 3600.0
@@ -90,18 +90,23 @@ class Redirect:
     error_description: str | None
 
 
+_ABSENT: Final = msgspec.Raw(b"null")
+
+
 class _PushedBody(msgspec.Struct):
     request_uri: str
-    expires_in: float = 0
+    expires_in: msgspec.Raw = _ABSENT
 
 
 class _TokenBody(msgspec.Struct):
+    """A token answer.  What lies beside the tokens is read apart: nothing odd about it may cost us the tokens."""
+
     access_token: str
     refresh_token: str | None = None
-    token_type: Any = None
+    token_type: msgspec.Raw = _ABSENT
     id_token: str | None = None
-    expires_in: Any = None
-    authorization_details: Any = None
+    expires_in: msgspec.Raw = _ABSENT
+    authorization_details: msgspec.Raw = _ABSENT
 
 
 class _OAuthErrorBody(msgspec.Struct):
@@ -179,10 +184,10 @@ def read_pushed(answer: Answer, *, received_at: datetime) -> PushedAuthorization
         body = msgspec.json.decode(text, type=_PushedBody, strict=False)
     except (msgspec.MsgspecError, RecursionError):
         raise StandardViolationError("pushed authorisation: the answer holds no request_uri") from None
-    seconds = _seconds(body.expires_in)
+    seconds = _seconds(_read(body.expires_in))
     if not body.request_uri:
         raise StandardViolationError("pushed authorisation: the answer holds no request_uri")
-    return PushedAuthorization(request_uri=body.request_uri, expires_at=received_at + timedelta(seconds=seconds))
+    return PushedAuthorization(request_uri=body.request_uri, expires_at=shifted(received_at, span(seconds=seconds)))
 
 
 def read_tokens(answer: Answer, *, received_at: datetime) -> TokenAnswer:
@@ -204,17 +209,17 @@ def read_tokens(answer: Answer, *, received_at: datetime) -> TokenAnswer:
         raise LFIUnavailableError("token call: the answer cannot be read; the token is in doubt") from None
     if not _HEADER_SAFE.fullmatch(body.access_token):
         raise LFIUnavailableError("token call: the answer holds no usable access token; the token is in doubt")
-    if str(body.token_type or BEARER).lower() != BEARER:
+    if str(_read(body.token_type) or BEARER).lower() != BEARER:
         # a refusal here would cost the grant, which may have been rotated; the data API will say what it thinks of it
         log.warning("token answer of another token type than Bearer")
-    seconds = _seconds(body.expires_in)
+    seconds = _seconds(_read(body.expires_in))
     return TokenAnswer(
         access_token=SecretStr(body.access_token),
         refresh_token=SecretStr(body.refresh_token) if body.refresh_token else None,
         expires_in=seconds,
-        expires_at=received_at + timedelta(seconds=seconds),
+        expires_at=shifted(received_at, span(seconds=seconds)),
         id_token=SecretStr(body.id_token) if body.id_token else None,
-        consent=_harvest(body.authorization_details),
+        consent=_harvest(_read(body.authorization_details)),
         received_at=received_at,
         certificate=answer.certificate,
     )
@@ -271,11 +276,9 @@ def retry_after(headers: Mapping[str, str], *, now: datetime) -> float | None:
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return min(float(text[:10]), RETRY_AFTER_MAX_S)
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
+    moment = http_date(text)
+    if moment is None:
         return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return min(max(0.0, (moment - now).total_seconds()), RETRY_AFTER_MAX_S)
 
 
@@ -286,6 +289,14 @@ def _text(answer: Answer) -> bytes:
 
 def _is_success(answer: Answer) -> bool:
     return 200 <= answer.status < 300
+
+
+def _read(member: msgspec.Raw) -> object:
+    """A member of an answer that is not needed for the rest of it; `None` when it cannot be read."""
+    try:
+        return msgspec.json.decode(member)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
 
 
 def _seconds(value: object) -> int:

@@ -11,7 +11,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
@@ -33,6 +33,7 @@ from syncworker.schedule.breaker import (
     verdict,
 )
 from syncworker.schedule.limits import FIRST_PATIENCE_S, PATIENCE_S, Admission
+from syncworker.standard.calendar import as_utc, span
 from syncworker.standard.operations import OperationClass, class_of
 from syncworker.standard.values import Slug
 from syncworker.store.breakers import Breaker
@@ -139,7 +140,7 @@ class TrafficControl:
         match verdict(call):
             case Verdict.RATE_LIMITED:
                 wait = retry_after(headers, now=self._clock.now())
-                self._close_gate(lfi, timedelta(seconds=GATE_S if wait is None else wait))
+                self._close_gate(lfi, span(seconds=GATE_S if wait is None else wait))
             case Verdict.REJECTED:
                 self._trip(key, reason_of(call))
             case Verdict.UNAVAILABLE:
@@ -166,7 +167,7 @@ class TrafficControl:
     def _now(self) -> datetime:
         """Database time, as far as we know it."""
         if self._view is None:
-            return self._clock.now().astimezone(UTC)
+            return as_utc(self._clock.now())
         return self._view.now + timedelta(seconds=self._timer() - self._view.at)
 
     def _standing(self, lfi: Slug, operations: OperationClass) -> Standing:

@@ -9,12 +9,13 @@ lives for minutes (trap 9); opened again, it is pushed again, so one intent may 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from syncworker.standard.calendar import read_day, read_iso
 from syncworker.standard.consents import ConsentRequest, Purpose, UserType
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
@@ -304,12 +305,12 @@ def _intent(row: Mapping[Any, Any]) -> StoredIntent:
         version=Version(row["version"]) if row["version"] else None,
         request=ConsentRequest(
             permissions=tuple(terms["permissions"]),
-            expires_at=datetime.fromisoformat(terms["expires_at"]),
+            expires_at=read_iso(terms["expires_at"]),
             user_type=UserType(terms["user_type"]),
             purpose=Purpose(terms["purpose"]),
             base_consent_id=ConsentId(base) if base else None,
-            from_date=date.fromisoformat(terms["from_date"]) if terms["from_date"] else None,
-            to_date=date.fromisoformat(terms["to_date"]) if terms["to_date"] else None,
+            from_date=read_day(terms["from_date"]) if terms["from_date"] else None,
+            to_date=read_day(terms["to_date"]) if terms["to_date"] else None,
         ),
         return_url=row["return_url"],
         created_at=row["created_at"],

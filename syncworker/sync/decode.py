@@ -25,6 +25,7 @@ import sqlalchemy as sa
 import xxhash
 
 from syncworker.errors import StandardViolationError
+from syncworker.standard.calendar import read_day
 from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.values import local_date, read_instant, read_money, signed
 from syncworker.store.records import Record
@@ -229,7 +230,7 @@ def day(path: str, column: sa.Column[Any]) -> Read:
             return None
         if isinstance(value, str) and len(value) == len("2026-01-31"):
             try:
-                return date.fromisoformat(value)
+                return read_day(value)
             except ValueError:
                 note(f"{name}.not_a_date")
                 return None
@@ -566,7 +567,7 @@ def _instant(value: str) -> tuple[datetime | None, bool]:
     """Read once: the instants of one item are often the same."""
     try:
         return read_instant(value)
-    except (ValueError, OverflowError):
+    except ValueError:
         return None, False
 
 
@@ -574,10 +575,7 @@ def _instant(value: str) -> tuple[datetime | None, bool]:
 def _uae_date(value: str) -> date | None:
     """The local date in the UAE of an instant as sent."""
     moment, _ = _instant(value)
-    try:
-        return None if moment is None else local_date(moment)
-    except OverflowError:  # the last hours of the year 9999, as some write "no date yet"
-        return None
+    return None if moment is None else local_date(moment)
 
 
 def _storable(value: str) -> str:

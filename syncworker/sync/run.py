@@ -16,7 +16,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -42,6 +42,7 @@ from syncworker.errors import (
 )
 from syncworker.lfi.api import TokenSource
 from syncworker.lfi.transport import Call
+from syncworker.standard.calendar import as_utc, shifted, span
 from syncworker.standard.consents import TERMINAL
 from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.values import ConsentId
@@ -424,7 +425,7 @@ class ConsentRun:
 
     def _attempt(self, walk: Walk, error: SyncWorkerError, meaning: Refusal) -> tuple[StepReport, Attempt]:
         now = self._known.now
-        due_at = now + (meaning.remember or self._wait(error))
+        due_at = shifted(now, meaning.remember or self._wait(error))
         code = _code(error)
         outcome = StepOutcome(meaning.outcome)
         report = replace(_report(walk.step, outcome), error=code, pages=len(walk.pages), due_at=due_at)
@@ -697,14 +698,14 @@ class ConsentRun:
         ladder = self._settings.retry_after(self._claim.attempts)
         if isinstance(error, LFIBreakerOpenError) and any((call.status or 599) >= 500 for call in self._calls):
             asked = max(asked or 0, ladder.total_seconds())  # whoever tripped it is not first in the row for the trial
-        return ladder if asked is None else max(timedelta(seconds=asked), timedelta(seconds=1))
+        return ladder if asked is None else max(span(seconds=asked), timedelta(seconds=1))
 
     def _next_due(self, reports: list[StepReport], *, now: datetime) -> datetime:
         """When the connection is due: with the first of its listings that still count."""
         if isinstance(self._stop, ConsentError):
             return resting_until(self._stop.cause, now=now)
         if self._stop is not None:
-            return now + self._wait(self._stop)
+            return shifted(now, self._wait(self._stop))
         soon = now + self._settings.retry_after(self._claim.attempts)
         due = {Listing(one.account_id, one.resource): one.due_at or soon for one in reports}
         listings = [
@@ -774,7 +775,7 @@ def _run_row(report: RunReport) -> RunRow:
         consent_id=report.consent_id,
         lfi=report.lfi,
         gen=report.gen,
-        started_at=report.started_at.astimezone(UTC),
+        started_at=as_utc(report.started_at),
         ended_at=report.ended_at,
         outcome=report.outcome.value,
         error=report.error,
