@@ -59,6 +59,7 @@ from syncworker.lfi.directory import (
 )
 from syncworker.lfi.keys import TransportCertificate
 from syncworker.lfi.oauth import PushedAuthorization, Redirect, TokenAnswer, read_redirect
+from syncworker.lfi.observing import Observing
 from syncworker.lfi.traffic import FreeTraffic, Traffic
 from syncworker.lfi.transport import (
     LOOK_EVERY,
@@ -216,6 +217,7 @@ class LFIClient:
             unasked: a wait there would eat the lease that protects the token; who refreshes asks before it (`admit`).
         sleep: waits between the attempts of a GET.
         look_every: how often the files of the transport certificate are looked at, at most.
+        observing: runs what is told of each attempt, and counts what fails of that.
 
     Attributes:
         config: the LFI as declared.  Its `transport` is what the client began with; `certificate` is what it uses now.
@@ -233,6 +235,7 @@ class LFIClient:
         traffic: Traffic | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         look_every: timedelta = LOOK_EVERY,
+        observing: Observing | None = None,
     ) -> None:
         self.config = config
         self._clock = clock
@@ -242,7 +245,7 @@ class LFIClient:
         self._lines = Lines(config, clock=clock, look_every=look_every)
         self._accept = {"Accept": JWT} if config.signed_answers is SignedAnswers.REQUIRE else {}
         self._foreign_issuer_told = False
-        self._attempts = Attempts(config.slug, self._lines, clock=clock, heard=self._traffic.note)
+        self._attempts = Attempts(config.slug, self._lines, clock=clock, heard=self._traffic.note, observing=observing)
         self._discovery: Discovery | None = None
         self._keys: _Keys | None = None
         self._own_tokens: dict[str, TokenAnswer] = {}

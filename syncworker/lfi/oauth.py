@@ -258,7 +258,7 @@ def oauth_error_code(answer: Answer) -> str:
     """The `error` member of an OAuth error body; empty when there is none to read."""
     try:
         return _code(msgspec.json.decode(_text(answer), type=_OAuthErrorBody).error)
-    except (msgspec.MsgspecError, RecursionError):
+    except (ValueError, RecursionError):
         return ""
 
 
@@ -266,7 +266,7 @@ def data_error_code(answer: Answer) -> str:
     """`Errors[0].Code` of a data API's error body; empty when there is none to read."""
     try:
         errors = msgspec.json.decode(_text(answer), type=_DataErrorsBody).Errors
-    except (msgspec.MsgspecError, RecursionError):
+    except (ValueError, RecursionError):
         return ""
     return _code(errors[0].Code) if errors else ""
 
@@ -295,7 +295,7 @@ def _read(member: msgspec.Raw) -> object:
     """A member of an answer that is not needed for the rest of it; `None` when it cannot be read."""
     try:
         return msgspec.json.decode(member)
-    except (msgspec.MsgspecError, RecursionError):
+    except (ValueError, RecursionError):
         return None
 
 

@@ -49,6 +49,7 @@ from syncworker.errors import (
 from syncworker.lfi.bounds import Inflater, check_headers
 from syncworker.lfi.directory import LFIConfig
 from syncworker.lfi.keys import TransportCertificate
+from syncworker.lfi.observing import Observer, Observing
 
 KEEPALIVE_S: Final = 60.0
 SLOT_SHARE: Final = 0.5
@@ -594,13 +595,23 @@ class Attempts:
 
     Args:
         heard: is told each attempt, whoever it was made for.
+        observing: runs what is told of an attempt.
     """
 
-    def __init__(self, slug: str, lines: Lines, *, clock: Clock, heard: Heard = unheard) -> None:
+    def __init__(
+        self,
+        slug: str,
+        lines: Lines,
+        *,
+        clock: Clock,
+        heard: Heard = unheard,
+        observing: Observing | None = None,
+    ) -> None:
         self._slug = slug
         self._lines = lines
         self._clock = clock
         self._heard = heard
+        self._observing = observing or Observing()
 
     async def make(self, request: Request, *, bearer: SecretStr | None = None, attempt: int = 1) -> Answer:
         """Send once, and whatever happens leave a `Call`.
@@ -623,7 +634,7 @@ class Attempts:
         try:
             answer = await self._lines.send(request, headers, now=started_at)
             status, bytes_in, received = answer.status, answer.bytes_in, answer.headers
-            error_code = "" if 200 <= status < 300 else request.code_of(answer) or f"http_{status}"
+            error_code = "" if 200 <= status < 300 else self._code_of(request, answer) or f"http_{status}"
         except NoAnswerError as error:
             status, error_code = error.status, error.reason
             raise
@@ -649,9 +660,12 @@ class Attempts:
                 price_class="data" if status == 200 and request.lane is Lane.DATA else "free",
                 attempt=attempt,
             )
-            self._tell(call)
-            self._heard(call, received)
-            request.calls(call)
+            self._observing.tell(Observer.LOG, self._tell, call)
+            self._observing.tell(Observer.TRAFFIC, self._heard, call, received)
+            self._observing.tell(Observer.CALLS, request.calls, call)
+
+    def _code_of(self, request: Request, answer: Answer) -> str | None:
+        return self._observing.tell(Observer.CODE, request.code_of, answer)
 
     def _tell(self, call: Call) -> None:
         if not call.error_code and not _OUR_LOG.isEnabledFor(logging.DEBUG):

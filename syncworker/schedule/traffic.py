@@ -20,6 +20,7 @@ from syncworker.clock import Clock, SystemClock, monotonic
 from syncworker.consents.tokens import GATE_S
 from syncworker.errors import GateClosedError, LFIBreakerOpenError, SyncWorkerError
 from syncworker.lfi.oauth import retry_after
+from syncworker.lfi.observing import Observer, Observing
 from syncworker.lfi.transport import Call
 from syncworker.schedule.breaker import (
     RetryBudget,
@@ -75,6 +76,7 @@ class TrafficControl:
 
     Args:
         heard: is told each attempt too, with the headers of its answer.
+        observing: runs it, so that its faults keep nothing from being learned here.
         clock: reads a `Retry-After` that is a date; durations come from `timer`.
         timer: monotonic seconds.
     """
@@ -85,12 +87,14 @@ class TrafficControl:
         admission: Admission,
         *,
         heard: Heard = unheard,
+        observing: Observing | None = None,
         clock: Clock | None = None,
         timer: Callable[[], float] = monotonic,
     ) -> None:
         self._store = store
         self._admission = admission
         self._heard = heard
+        self._observing = observing or Observing()
         self._clock = clock or SystemClock()
         self._timer = timer
         self._view: _View | None = None
@@ -134,7 +138,7 @@ class TrafficControl:
 
     def note(self, lfi: Slug, call: Call, headers: Mapping[str, str]) -> None:
         """As `lfi.traffic.Traffic.note`."""
-        self._heard(lfi, call, headers)
+        self._observing.tell(Observer.CLOCKS, self._heard, lfi, call, headers)
         key, at = (lfi, class_of(call.operation)), self._timer()
         self._budgets[lfi].count(at)
         match verdict(call):

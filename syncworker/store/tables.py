@@ -683,6 +683,13 @@ worker = sa.Table(
     sa.Column("progress_at", Instant, nullable=False, comment="liveness is progress, not a living process"),
     sa.Column("canary_asked_at", Instant, comment="when a canary was last sent to it"),
     sa.Column("canary_at", Instant, comment="when one last came round"),
+    sa.Column(
+        "observers_failed",
+        sa.Integer,
+        nullable=False,
+        server_default="0",
+        comment="how often an observer of calls failed in this process",
+    ),
 )
 
 clock_offset = sa.Table(
