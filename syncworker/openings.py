@@ -273,7 +273,9 @@ class Openings:
         except (RefusedError, LFIRateLimitedError) as error:
             status_given, code = refused_with(error)
             log.warning("account opening refused", opening_id=opening_id, lfi=opening.lfi, error=code)
-            file = partial(self._moved, opening_id, S.REFUSED, "answer", code, status_given)
+            file = partial(
+                self._moved, opening_id, S.REFUSED, "answer", code, status_given, information=error.lfi_reason
+            )
         else:
             file = partial(self._observed, opening_id, view, "answer", status)
         await self._reach("answered")
@@ -526,10 +528,14 @@ class Openings:
         error: str | None,
         http_status: int | None,
         unit: UnitOfWork,
+        *,
+        information: str = "",
     ) -> StoredOpening:
         """File a state of ours; harmless when the LFI has been heard meanwhile."""
         at = await unit.now()
-        if await unit.openings.move(opening_id, state, at=at, source=source, error=error, http_status=http_status):
+        if await unit.openings.move(
+            opening_id, state, at=at, source=source, error=error, http_status=http_status, information=information
+        ):
             facts = {"state": state, "source": source, "error": error}
             await unit.consents.note("opening_moved", subject=opening_id, facts=facts, at=at)
         held = await unit.openings.get(opening_id)

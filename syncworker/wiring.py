@@ -442,6 +442,7 @@ class Journal:
                 attended=call.attended,
                 price_millifils=0,
                 attempt=call.attempt,
+                reason=call.reason or None,
             )
         )
 

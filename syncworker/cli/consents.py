@@ -17,6 +17,7 @@ from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest, Purpose, Us
 from syncworker.standard.permissions import Permission
 from syncworker.standard.values import ConsentId
 from syncworker.store.consents import StoredConsent
+from syncworker.store.runs import CallRow
 from syncworker.store.unit_of_work import Store
 from syncworker.store.work import WorkKind
 
@@ -45,6 +46,9 @@ DEFAULT_PERMISSIONS: Final = (
 SPREAD_MINUTES: Final = 60
 WORKER_SEEN_WITHIN_TICKS: Final = 3
 LINE_BYTES_MAX: Final = 65_536
+SAID_MAX: Final = 5
+"""Refused calls of a consent whose words are shown."""
+
 WORKER_SEEN_WITHIN_MIN: Final = timedelta(seconds=15)
 
 
@@ -207,6 +211,8 @@ def show_(consent_id: str, as_json: frame.AsJson = False) -> None:
             cursors = await unit.cursors.of(one.connection_id)
             look = await unit.work.find(WorkKind.CONSENT, one.consent_id)
             renewal = await renewals.told_of_renewal(unit, one)
+            asked = await unit.authorizations.of(one.consent_id)
+            said = await unit.runs.said([one.consent_id], limit=SAID_MAX)
             now = await unit.now()
         show.facts(
             {
@@ -234,12 +240,17 @@ def show_(consent_id: str, as_json: frame.AsJson = False) -> None:
                 "from_date": one.from_date,
                 "to_date": one.to_date,
                 "last_data_at": connection.last_data_at if connection else None,
+                "authorization": None if asked is None else asked.outcome,
+                "authorization_reason": None if asked is None else asked.reason,
             }
             | renewal
-            | {f"rows_{name.value}": count for name, count in counts.items()},
+            | {f"rows_{name.value}": count for name, count in counts.items()}
+            | ({"lfi_said": [_said(call) for call in said]} if as_json else {}),
             as_json=as_json,
         )
         if not as_json:
+            if said:
+                show.rows([_said(call) for call in said], as_json=False, title="\nWhat the LFI said", empty="")
             show.rows(
                 [
                     {
@@ -258,6 +269,17 @@ def show_(consent_id: str, as_json: frame.AsJson = False) -> None:
             )
 
     frame.with_store(read)
+
+
+def _said(call: CallRow) -> dict[str, Any]:
+    """A refused call with the LFI's words about it."""
+    return {
+        "at": call.started_at,
+        "operation": call.operation,
+        "status": call.status,
+        "error": call.error,
+        "reason": call.reason,
+    }
 
 
 @app.command()

@@ -60,6 +60,7 @@ from syncworker.lfi.directory import (
 from syncworker.lfi.keys import TransportCertificate
 from syncworker.lfi.oauth import PushedAuthorization, Redirect, TokenAnswer, read_redirect
 from syncworker.lfi.observing import Observing
+from syncworker.lfi.reasons import reason_of
 from syncworker.lfi.traffic import FreeTraffic, Traffic
 from syncworker.lfi.transport import (
     LOOK_EVERY,
@@ -982,10 +983,14 @@ def read_page(answer: Answer, *, number: int, base_url: str) -> Page:
 
 
 def fault_of_get(answer: Answer, *, what: str, now: datetime) -> SyncWorkerError:
-    """The error that says who has to act after a GET whose answer is not 200.
+    """The error that says who has to act after a GET whose answer is not 200, with the LFI's words.
 
     Source: `domain.md` §6.2.
     """
+    return _fault_of_get(answer, what=what, now=now).saying(reason_of(answer.body))
+
+
+def _fault_of_get(answer: Answer, *, what: str, now: datetime) -> SyncWorkerError:
     status, code = answer.status, oauth.data_error_code(answer)
     wait = oauth.retry_after(answer.headers, now=now)
     if status == 429:

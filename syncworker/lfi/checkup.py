@@ -21,7 +21,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from syncworker.clock import Clock
-from syncworker.errors import ClientRejectedError, SyncWorkerError
+from syncworker.errors import ClientRejectedError, SyncWorkerError, told
 from syncworker.lfi.api import LFIClient
 from syncworker.lfi.bounds import is_private_host
 from syncworker.lfi.directory import Discovery, LFIConfig, read_discovery
@@ -284,7 +284,7 @@ async def _keys(client: LFIClient) -> Finding:
     try:
         kids = await client.published_kids()
     except SyncWorkerError as error:
-        return Finding("published keys", Verdict.BAD, str(error), "the LFI must publish its keys at jwks_uri")
+        return Finding("published keys", Verdict.BAD, told(error), "the LFI must publish its keys at jwks_uri")
     if not kids:
         fix = "the LFI must publish an RSA key of 2048 bits or more"
         return Finding("published keys", Verdict.BAD, "no signature key we can use", fix)
@@ -298,8 +298,8 @@ async def _token(client: LFIClient) -> Finding:
         fix = (
             "register with the LFI and wait until it has activated the registration; compare client_id and signing_kid"
         )
-        return Finding("client-credentials token", Verdict.BAD, str(error), fix)
+        return Finding("client-credentials token", Verdict.BAD, told(error), fix)
     except SyncWorkerError as error:
         fix = "look at the lines above first; then ask the LFI"
-        return Finding("client-credentials token", Verdict.BAD, str(error), fix)
+        return Finding("client-credentials token", Verdict.BAD, told(error), fix)
     return Finding("client-credentials token", Verdict.GOOD, f"given, good for {answer.expires_in} s: the LFI knows us")

@@ -28,16 +28,17 @@ from syncworker.errors import (
     SyncWorkerError,
 )
 from syncworker.lfi.bounds import check_json
+from syncworker.lfi.reasons import reason_of
 from syncworker.lfi.transport import Answer
 from syncworker.standard.calendar import http_date, shifted, span
 from syncworker.standard.consents import ConsentView, read_consent
+from syncworker.standard.reasons import cleaned
 
 RETRY_AFTER_MAX_S: Final = 3600.0
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 BEARER: Final = "bearer"
 _EXPIRES_IN_MAX_S: Final = 366 * 86_400
 _REDIRECT_CHARACTERS_MAX: Final = 8 * 1024
-_DESCRIPTION_CHARACTERS_MAX: Final = 500
 _CLIENT_FAULTS: Final = frozenset({"invalid_client", "unauthorized_client", "invalid_scope", "unsupported_grant_type"})
 _CODE: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}")  # as long as the columns that keep it
 _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]+")
@@ -81,7 +82,7 @@ class PushedAuthorization:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """What came back with the user: either `code`, or `error` with what the LFI said about it."""
+    """What came back with the user: either `code`, or `error` with what the LFI said about it, cleaned."""
 
     state: str
     code: SecretStr | None
@@ -157,7 +158,7 @@ def read_redirect(url_or_query: str) -> Redirect:
         code=SecretStr(code) if code else None,
         issuer=found.get("iss") or None,
         error=_code(error) if error else None,
-        error_description=_described(found.get("error_description")),
+        error_description=cleaned(found.get("error_description") or "") or None,
     )
 
 
@@ -177,7 +178,8 @@ def read_pushed(answer: Answer, *, received_at: datetime) -> PushedAuthorization
     if not _is_success(answer):
         fault = refusal(answer, what="pushed authorisation", now=received_at)
         if isinstance(fault, LFIUnavailableError) and 400 <= answer.status < 500:  # 405, 413: no token is in doubt here
-            fault = RefusedError(f"pushed authorisation: status {answer.status}", status=answer.status)
+            said = fault.lfi_reason
+            fault = RefusedError(f"pushed authorisation: status {answer.status}", status=answer.status).saying(said)
         raise fault
     try:
         text = check_json(answer.body, answer.headers.get("content-type", ""))
@@ -226,7 +228,11 @@ def read_tokens(answer: Answer, *, received_at: datetime) -> TokenAnswer:
 
 
 def refusal(answer: Answer, *, what: str, now: datetime) -> SyncWorkerError:
-    """The error that says who has to act after an answer of the token side that is no success."""
+    """The error that says who has to act after an answer of the token side that is no success, with the LFI's words."""
+    return _refusal(answer, what=what, now=now).saying(reason_of(answer.body))
+
+
+def _refusal(answer: Answer, *, what: str, now: datetime) -> SyncWorkerError:
     code = oauth_error_code(answer)
     if answer.status == 429:
         return LFIRateLimitedError(f"{what}: 429", retry_after=retry_after(answer.headers, now=now))
@@ -325,13 +331,6 @@ def _harvest(details: object) -> ConsentView | None:
 def _code(text: str) -> str:
     """An error code fit for logs and metrics; anything else becomes `unreadable`."""
     return text if _CODE.fullmatch(text) else "unreadable"
-
-
-def _described(text: str | None) -> str | None:
-    """The LFI's words for an operator: printable, and not too many of them."""
-    if not text:
-        return None
-    return "".join(character if character.isprintable() else " " for character in text)[:_DESCRIPTION_CHARACTERS_MAX]
 
 
 def _failed_redirect(why: str) -> AuthorizationFailedError:

@@ -2,9 +2,9 @@
 
 An observer is told of a call that has been made: the log, the clock comparison, the counters of limits and breaker, the
 journal.  A fault in one of them must not take the answer away: of a token call the answer is the grant.  So this is
-the one place beside the loops where any `Exception` is caught.  What was caught is counted, and told in the log once for
-each observer and type of exception, without the exception's text, which may repeat what was observed.  A cancellation
-and the end of the process are no `Exception` and pass.
+the one place beside the loops where any `Exception` is caught.  What was caught is counted, and told in the log once
+for each observer and type of exception, without the exception's text, which may repeat what was observed.  A
+cancellation and the end of the process are no `Exception` and pass.
 """
 
 from collections import Counter

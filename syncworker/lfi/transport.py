@@ -50,6 +50,7 @@ from syncworker.lfi.bounds import Inflater, check_headers
 from syncworker.lfi.directory import LFIConfig
 from syncworker.lfi.keys import TransportCertificate
 from syncworker.lfi.observing import Observer, Observing
+from syncworker.lfi.reasons import reason_of
 
 KEEPALIVE_S: Final = 60.0
 SLOT_SHARE: Final = 0.5
@@ -103,6 +104,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             when fine.
         price_class: `data` for an answered data GET (it is billed), else `free`.
         attempt: from 1; more for a short retry.
+        reason: what the LFI said about an answer that is no success, cleaned; empty when nothing.
     """
 
     operation: str
@@ -116,6 +118,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     error_code: str
     price_class: str
     attempt: int = 1
+    reason: str = ""
 
 
 CallLog = Callable[[Call], None]
@@ -629,12 +632,13 @@ class Attempts:
             headers["Authorization"] = f"Bearer {bearer.get_secret_value()}"
         started_at, started = self._clock.now(), monotonic()
         status: int | None = None
-        bytes_in, error_code = 0, "cancelled"
+        bytes_in, error_code, reason = 0, "cancelled", ""
         received: Mapping[str, str] = {}
         try:
             answer = await self._lines.send(request, headers, now=started_at)
             status, bytes_in, received = answer.status, answer.bytes_in, answer.headers
             error_code = "" if 200 <= status < 300 else self._code_of(request, answer) or f"http_{status}"
+            reason = self._observing.tell(Observer.CODE, reason_of, answer.body) or "" if error_code else ""
         except NoAnswerError as error:
             status, error_code = error.status, error.reason
             raise
@@ -659,6 +663,7 @@ class Attempts:
                 error_code=error_code,
                 price_class="data" if status == 200 and request.lane is Lane.DATA else "free",
                 attempt=attempt,
+                reason=reason,
             )
             self._observing.tell(Observer.LOG, self._tell, call)
             self._observing.tell(Observer.TRAFFIC, self._heard, call, received)
@@ -678,6 +683,7 @@ class Attempts:
             status=call.status,
             duration_ms=call.duration_ms,
             error_code=call.error_code,
+            **({"reason": call.reason} if call.reason else {}),
         )
 
 

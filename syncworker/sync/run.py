@@ -679,7 +679,7 @@ class ConsentRun:
         return Ending(
             claim=self._claim,
             report=report,
-            calls=[self._call_row(call) for call in self._calls],
+            calls=[self._call_row(call, words=noted) for call in self._calls],
             checked=checked if noted else [],
             received=noted and any(one.pages for one in report.steps),
             stop=self._stop,
@@ -718,7 +718,8 @@ class ConsentRun:
             due[listing] = min(at, due.get(listing) or known.get(listing) or at)
         return max(now, min((due.get(one) or known.get(one) or soon for one in listings), default=now + RESTING))
 
-    def _call_row(self, call: Call) -> CallRow:
+    def _call_row(self, call: Call, *, words: bool) -> CallRow:
+        """A call as it is filed; the LFI's words about it only where data may be written: they may name a person."""
         return CallRow(
             lfi=self._consent.lfi,
             consent_id=self._consent.consent_id,
@@ -732,6 +733,7 @@ class ConsentRun:
             attended=call.attended,
             price_millifils=self._settings.data_get_millifils if call.price_class == "data" else 0,
             attempt=call.attempt,
+            reason=call.reason or None if words else None,
         )
 
 
