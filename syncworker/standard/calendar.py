@@ -42,6 +42,15 @@ def as_utc(moment: datetime) -> datetime:
     return _in_zone(moment, UTC)
 
 
+def within(moment: datetime, zone: tzinfo = UTC) -> bool:
+    """Whether an aware instant lies within the calendar of a zone, so that nothing is clamped."""
+    try:
+        moment.astimezone(zone)
+    except OverflowError:
+        return False
+    return True
+
+
 def shifted(at: D, by: timedelta) -> D:
     """A date or an instant, later by a duration, or earlier by a negative one; clamped."""
     try:

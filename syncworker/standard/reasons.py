@@ -16,8 +16,8 @@ from typing import Final
 REASON_CHARACTERS_MAX: Final = 500
 MASK: Final = "[masked]"
 
-_READ_CHARACTERS_MAX: Final = 2_000
-_SECRET: Final = "token|secret|password|passwd|pwd|pin|otp|assertion|authorization|cookie|verifier|nonce|state"
+_READ_CHARACTERS_MAX: Final = 1_000
+_ANNOUNCES: Final = "token|secret|password|passwd|pwd|pin|otp|assertion|authorization|cookie|verifier|nonce|state"
 _PATTERNS: Final = tuple(
     re.compile(pattern)
     for pattern in (
@@ -25,12 +25,12 @@ _PATTERNS: Final = tuple(
         r"[^\s@\[\]]{1,254}\s?@\s?[^\s@\[\]]+",
         # the value after a word that announces a secret
         r"(?i)(?<=bearer )[^\s\[\]]+",
-        rf"(?i)\b[\w-]{{0,40}}(?:(?:{_SECRET})\s?[=:]|code\s?=)\s?[^\s\[\]]+",
+        rf"(?i)\b[\w-]{{0,40}}(?:(?:{_ANNOUNCES})\s?[=:]|code\s?=)\s?[^\s\[\]]+",
         # a JWT or JWE, whole or cut
         r"[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*){1,3}(?=$|[^\w.-])",
         r"\beyJ[\w.=/+~-]*",
         # another token: long, with a digit in it; or longer, of letters alone
-        r"(?=[\w/+=~-]{0,2000}\d)[\w/+=~-]{16,}",
+        r"(?=[\w/+=~-]{0,1000}\d)[\w/+=~-]{16,}",
         r"[\w+=~-]{32,}",
         # an IBAN, in groups or not
         r"(?i)(?<![a-z0-9])[a-z]{2}\d{2}(?:[\s-]?[a-z0-9]){10,30}(?![a-z0-9])",
@@ -50,7 +50,7 @@ def cleaned(text: str, *, limit: int = REASON_CHARACTERS_MAX) -> str:
 
 
 def _printable(character: str) -> str:
-    """The character; nothing for one that only formats (direction, joiner, mark), space for one that cannot be shown."""
+    """The character; nothing for one that only formats (direction, joiner, mark), space for one that has no shape."""
     kind = unicodedata.category(character)
     if kind in {"Cf", "Mn", "Me"}:
         return ""

@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Final, NewType
 
-from syncworker.standard.calendar import UAE, as_utc, local_date, read_iso
+from syncworker.standard.calendar import UAE, as_utc, local_date, read_iso, within
 
 __all__ = [
     "UAE",
@@ -54,18 +54,24 @@ def signed(amount: Decimal, indicator: str) -> Decimal:
     return -amount if indicator == "Debit" else amount
 
 
-def read_instant(text: str) -> tuple[datetime, bool]:
+def read_instant(text: str, *, exact: bool = False) -> tuple[datetime, bool]:
     """An instant in UTC, clamped to the calendar's ends, and whether the bank left out the offset.
 
     Reads `Z`, `+04:00`, `+0400` and fractions; without an offset it is UAE time, which the caller flags.
 
+    Args:
+        exact: clamp nothing, for a value that is kept as data.
+
     Raises:
-        ValueError: not an ISO 8601 date-time.
+        ValueError: not an ISO 8601 date-time; or, when `exact`, one whose instant lies beyond the calendar in UTC.
     """
     moment = read_iso(_INSTANT_WITHOUT_COLON.sub(r"\1:\2", text) if "T" in text else text)
-    if moment.tzinfo is None:
-        return as_utc(moment.replace(tzinfo=UAE)), True
-    return as_utc(moment), False
+    without_offset = moment.tzinfo is None
+    if without_offset:
+        moment = moment.replace(tzinfo=UAE)
+    if exact and not within(moment):
+        raise ValueError("instant: lies beyond the calendar")
+    return as_utc(moment), without_offset
 
 
 def write_instant(moment: datetime) -> str:

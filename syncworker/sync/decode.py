@@ -25,7 +25,7 @@ import sqlalchemy as sa
 import xxhash
 
 from syncworker.errors import StandardViolationError
-from syncworker.standard.calendar import read_day
+from syncworker.standard.calendar import UAE, read_day, within
 from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.values import local_date, read_instant, read_money, signed
 from syncworker.store.records import Record
@@ -566,7 +566,7 @@ def _amount(value: str) -> Decimal:
 def _instant(value: str) -> tuple[datetime | None, bool]:
     """Read once: the instants of one item are often the same."""
     try:
-        return read_instant(value)
+        return read_instant(value, exact=True)  # no column holds a value the LFI did not send
     except ValueError:
         return None, False
 
@@ -575,7 +575,7 @@ def _instant(value: str) -> tuple[datetime | None, bool]:
 def _uae_date(value: str) -> date | None:
     """The local date in the UAE of an instant as sent."""
     moment, _ = _instant(value)
-    return None if moment is None else local_date(moment)
+    return None if moment is None or not within(moment, UAE) else local_date(moment)
 
 
 def _storable(value: str) -> str:

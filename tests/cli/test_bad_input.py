@@ -324,7 +324,7 @@ TERMS: Final = {
     ),
     "end that is no instant": Fault((*AUTHORIZE, "--expires-at", "soon"), ("expires_at", "write 2027-01-31"), 2),
     "end of time": Fault(
-        (*AUTHORIZE, "--expires-at", "9999-12-31T23:59:59-14:00"), ("expires_at", "write 2027-01-31"), 2
+        (*AUTHORIZE, "--expires-at", "9999-12-31T23:59:59-14:00"), ("expires_at", "give the instant that is meant"), 2
     ),
     "unknown permission": Fault(
         (*AUTHORIZE, "--permission", "ReadMinds"), ("permissions", "'ReadMinds'", "not a permission of the standard"), 2
