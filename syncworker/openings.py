@@ -416,8 +416,8 @@ class Openings:
         if self._retention is None:
             return None
         at = await unit.now()
-        if at < since + self._retention:
-            return since + self._retention
+        if at < shifted(since, self._retention):
+            return shifted(since, self._retention)
         if await unit.openings.destroy_contents(opening_id):
             await unit.consents.note("opening_contents_destroyed", subject=opening_id, facts={}, at=at)
         return None

@@ -286,7 +286,7 @@ class LFIClient:
             LFIUnavailableError, RefusedError: it could not be read.
         """
         held = self._discovery
-        if held is not None and self._clock.now() < held.fetched_at + held.fresh_for:
+        if held is not None and self._clock.now() < shifted(held.fetched_at, held.fresh_for):
             return held
         return await self._shared("discovery", self._fetch_discovery)
 

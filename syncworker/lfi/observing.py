@@ -7,6 +7,7 @@ for each observer and type of exception, without the exception's text, which may
 cancellation and the end of the process are no `Exception` and pass.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
@@ -69,4 +70,5 @@ class Observing:
         kind = type(error).__name__
         if (observer, kind) not in self._told:
             self._told.add((observer, kind))
-            log.error("an observer of calls failed; told once", observer=observer.value, error=kind)
+            with contextlib.suppress(Exception):  # the log is an observer too
+                log.error("an observer of calls failed; told once", observer=observer.value, error=kind)

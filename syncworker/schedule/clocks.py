@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from syncworker.standard.calendar import http_date, shifted
+from syncworker.standard.calendar import http_date, shifted, span
 from syncworker.store.clocks import DATABASE, OFFSET_MAX, ClockOffset
 from syncworker.store.unit_of_work import Store
 
@@ -93,7 +93,7 @@ class ClockWatch:
         said = date_of(headers)
         if said is not None:
             self._quickest[peer] = took_s
-            self._best[peer] = compare(sent, sent + timedelta(seconds=took_s), said=said, step=DATE_STEP)
+            self._best[peer] = compare(sent, shifted(sent, span(seconds=took_s)), said=said, step=DATE_STEP)
 
     def unheard(self, peers: Iterable[str], *, now: datetime) -> list[str]:
         """Peers to ask now: neither compared lately, nor heard since, nor asked a moment ago."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
+from syncworker.standard.calendar import shifted
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.bulk import insert_many
 from syncworker.store.dialect import Dialect
@@ -251,7 +252,8 @@ class Runs:
 
     async def calls_of(self, filed: FiledRun) -> list[CallRow]:
         """The calls made for a run, in the order they were made."""
-        begun, ended = filed.run.started_at - CLOCKS_APART_MAX, filed.run.ended_at + CLOCKS_APART_MAX
+        begun = shifted(filed.run.started_at, -CLOCKS_APART_MAX)
+        ended = shifted(filed.run.ended_at, CLOCKS_APART_MAX)
         query = (
             sa.select(*(call.c[name] for name in _CALL))
             .where(
