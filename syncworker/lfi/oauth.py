@@ -8,7 +8,7 @@ Sources: RFC 6749 §5, 9126, 9207; `domain.md` §2.3 – §2.7; `reliability.md`
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -88,7 +88,7 @@ class Redirect:
     code: SecretStr | None
     issuer: str | None
     error: str | None
-    error_description: str | None
+    error_description: str | None = field(repr=False)
 
 
 _ABSENT: Final = msgspec.Raw(b"null")

@@ -120,6 +120,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     attempt: int = 1
     reason: str = ""
 
+    def __repr__(self) -> str:
+        """Without the LFI's words: they may name a person."""
+        return f"Call({self.operation} {self.status} {self.error_code} {self.interaction_id})"
+
 
 CallLog = Callable[[Call], None]
 
@@ -683,7 +687,6 @@ class Attempts:
             status=call.status,
             duration_ms=call.duration_ms,
             error_code=call.error_code,
-            **({"reason": call.reason} if call.reason else {}),
         )
 
 

@@ -1,7 +1,7 @@
 """What was done and what it cost: one row per sync run, one per HTTP call."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,7 +68,7 @@ class CallRow:
     attended: bool
     price_millifils: int
     attempt: int = 1
-    reason: str | None = None
+    reason: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
