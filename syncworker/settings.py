@@ -80,6 +80,9 @@ def _return_url(url: str) -> str:
 
 
 HttpsUrl = Annotated[str, AfterValidator(_https)]
+CALLS_PER_SECOND_MIN: Final = 0.001
+"""A call every quarter of an hour; what an LFI that takes fewer is asked for would never come round."""
+
 Seconds = Annotated[float, Field(gt=0, le=DURATION_MAX.total_seconds())]
 
 
@@ -138,7 +141,7 @@ class LFISettings(ClientSettings):
     discovery_url: HttpsUrl | None = None
     allow_private_hosts: bool = False
     connections: Annotated[int, Field(ge=1, le=512)] = 8
-    calls_per_second: Annotated[float, Field(gt=0)] = 10.0
+    calls_per_second: Annotated[float, Field(ge=CALLS_PER_SECOND_MIN)] = 10.0
     published: frozenset[str] | dict[Version, frozenset[str]] | None = None
     par_client_id: bool = False
     signed_answers: Literal["accept", "require", "refuse"] = "accept"

@@ -14,9 +14,9 @@ from syncworker import __version__
 from syncworker.cli import frame, show
 from syncworker.errors import RequestError
 from syncworker.settings import Settings
-from syncworker.standard.calendar import as_utc, shifted, span
+from syncworker.standard.calendar import shifted, span
 from syncworker.standard.consents import EXPIRY_MAX, Status
-from syncworker.standard.values import ConsentId
+from syncworker.standard.values import ConsentId, write_instant
 from syncworker.store.consents import StoredConsent
 from syncworker.store.renewals import ExpiryFlag
 from syncworker.store.unit_of_work import Store, UnitOfWork
@@ -30,6 +30,9 @@ FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 ICS_LINE: Final = 75
 """Most bytes of a line of an iCalendar stream (RFC 5545 §3.1)."""
+
+_ICS: Final = str.maketrans("", "", "-:")
+"""What an iCalendar instant leaves out of ours."""
 
 BRING_HOME: Final = "then bring the redirect home: syncworker consents callback 'https://…?code=…&state=…&iss=…'"
 
@@ -294,7 +297,7 @@ def _ics(entries: Sequence[dict[str, Any]], *, now: datetime) -> str:
 
 
 def _ics_instant(moment: datetime) -> str:
-    return as_utc(moment).strftime("%4Y%m%dT%H%M%SZ")
+    return write_instant(moment).translate(_ICS)
 
 
 def _ics_text(text: str) -> str:
