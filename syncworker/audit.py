@@ -12,6 +12,8 @@ from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any
 
+from syncworker.standard.calendar import read_day, read_iso
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class RowName:
@@ -132,9 +134,9 @@ def _typed(value: Any, *, like: Any) -> Any:
     try:
         match like:
             case dt.datetime():
-                return dt.datetime.fromisoformat(value)
+                return read_iso(value)
             case dt.date():
-                return dt.date.fromisoformat(value)
+                return read_day(value)
             case Decimal() | int():
                 return Decimal(value)
     except (ValueError, InvalidOperation):

@@ -20,6 +20,7 @@ import structlog
 from syncworker.errors import RequestError, SyncWorkerError
 from syncworker.lfi.bounds import is_private_host
 from syncworker.lfi.participants import Participant, Reading, Rules, read_participants
+from syncworker.standard.calendar import LATEST, read_day, shifted
 from syncworker.standard.values import Slug
 from syncworker.store.lfis import DeclaredLFI, LFIChange
 from syncworker.store.unit_of_work import Store, UnitOfWork
@@ -128,7 +129,7 @@ async def directory_facts(store: Store) -> dict[Slug, DirectoryFacts]:
 
 
 def _date(text: str | None) -> date | None:
-    return date.fromisoformat(text) if text else None
+    return read_day(text) if text else None
 
 
 def kept(participant: Participant) -> dict[str, Any]:
@@ -377,12 +378,12 @@ class Follower:
         if self._fetch is None:
             if row is not None:
                 await self._store.atomically(lambda unit: unit.work.forget(WorkKind.DIRECTORY, SUBJECT))
-            self._next_look = datetime.max.replace(tzinfo=self._now().tzinfo)
+            self._next_look = LATEST
             return None
         if row is not None:
             due_at = row.due_at
             if row.last_good_at is not None and row.last_error is None:  # a shorter `refresh` counts at once
-                due_at = min(due_at, row.last_good_at + self._every)
+                due_at = min(due_at, shifted(row.last_good_at, self._every))
             busy = row.parked_at is not None or (row.lease_until is not None and row.lease_until > now)
             if busy or due_at > now:
                 self._next_look = self._now() + min(max(due_at - now, timedelta(seconds=1)), timedelta(minutes=1))

@@ -29,13 +29,24 @@ codes and field names, never a token, a key, a payload or anything personal.
 """
 
 import re
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class SyncWorkerError(Exception):
-    """Anything syncworker raises on purpose."""
+    """Anything syncworker raises on purpose.
+
+    Attributes:
+        lfi_reason: what the LFI said about it, cleaned and bounded (`standard.reasons`); empty when it said nothing.
+            For an operator's eyes: never part of the message, and nothing decides by it.
+    """
 
     code: ClassVar[str] = "error"
+    lfi_reason: str = ""
+
+    def saying(self, lfi_reason: str) -> Self:
+        """The same error, with what the LFI said about it."""
+        self.lfi_reason = lfi_reason
+        return self
 
 
 def meaning_of(code: str) -> str:
@@ -51,6 +62,11 @@ def meaning_of(code: str) -> str:
         if error.code == code:
             return (error.__doc__ or "").partition("\n")[0]
     return ""
+
+
+def told(error: SyncWorkerError) -> str:
+    """An error as an operator is told it: its message, and what the LFI said about it."""
+    return f"{error}; the LFI says: {error.lfi_reason}" if error.lfi_reason else str(error)
 
 
 class TransientError(SyncWorkerError):

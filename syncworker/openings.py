@@ -28,6 +28,7 @@ from syncworker.consents.storing import Storing
 from syncworker.errors import LFIRateLimitedError, RefusedError, RequestError, SyncWorkerError
 from syncworker.lfi.openings import InDoubtError, OpeningCalls, Prepared, refused_with
 from syncworker.lfi.transport import Call
+from syncworker.standard.calendar import shifted, span
 from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest
 from syncworker.standard.opening_request import data_sharing_audit, faults
 from syncworker.standard.openings import ENDED, UNDER_WAY, OpeningState, OpeningVersion, OpeningView
@@ -110,7 +111,7 @@ class OpeningCadence:
         """How often this opening deserves a look now."""
         if is_overdue(opening, now=now, cadence=self):
             return self.overdue
-        if opening.state is S.USER_ACTION and now < opening.state_since + self.user_action_first_for:
+        if opening.state is S.USER_ACTION and now < shifted(opening.state_since, self.user_action_first_for):
             return self.user_action_first
         every: timedelta = getattr(self, opening.state.value)
         return every
@@ -121,15 +122,15 @@ def is_overdue(opening: StoredOpening, *, now: datetime, cadence: OpeningCadence
     if opening.state not in UNDER_WAY:
         return False
     patience: timedelta = getattr(cadence, f"{opening.state.value}_for")
-    return now >= opening.state_since + patience
+    return now >= shifted(opening.state_since, patience)
 
 
 def next_look(opening: StoredOpening, *, now: datetime, cadence: OpeningCadence) -> datetime | None:
     """When to ask about an opening again; `None` when there is nothing to ask, or nobody hopes any more."""
-    if opening.state not in UNDER_WAY or now >= opening.created_at + cadence.follow_for:
+    if opening.state not in UNDER_WAY or now >= shifted(opening.created_at, cadence.follow_for):
         return None
     early = SPREAD * (xxhash.xxh3_64_intdigest(opening.opening_id.encode()) / 2**64)
-    return (opening.heard_at or opening.created_at) + cadence.every(opening, now=now) * (1 - early)
+    return shifted(opening.heard_at or opening.created_at, cadence.every(opening, now=now) * (1 - early))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,7 +273,9 @@ class Openings:
         except (RefusedError, LFIRateLimitedError) as error:
             status_given, code = refused_with(error)
             log.warning("account opening refused", opening_id=opening_id, lfi=opening.lfi, error=code)
-            file = partial(self._moved, opening_id, S.REFUSED, "answer", code, status_given)
+            file = partial(
+                self._moved, opening_id, S.REFUSED, "answer", code, status_given, information=error.lfi_reason
+            )
         else:
             file = partial(self._observed, opening_id, view, "answer", status)
         await self._reach("answered")
@@ -340,7 +343,7 @@ class Openings:
 
     async def _given_up_sending(self, opening: StoredOpening, now: datetime) -> tuple[datetime | None, str]:
         """Whoever sent it may still wait for the answer; after that it is in doubt."""
-        until = opening.state_since + SENDING_MAX
+        until = shifted(opening.state_since, SENDING_MAX)
         if now < until:
             return until, "sending"
         await self._store.atomically(partial(self._moved, opening.opening_id, S.UNKNOWN, "ours", "interrupted", None))
@@ -367,7 +370,7 @@ class Openings:
             await self._note_once(ABANDONED, opening.opening_id, {"state": opening.state}, unit)
 
         await self._store.atomically(step)
-        since = opening.created_at + self._cadence.follow_for
+        since = shifted(opening.created_at, self._cadence.follow_for)
         return await self._store.atomically(partial(self._kept_no_longer, opening.opening_id, since))
 
     async def _ended(self, opening: StoredOpening) -> datetime | None:
@@ -413,8 +416,8 @@ class Openings:
         if self._retention is None:
             return None
         at = await unit.now()
-        if at < since + self._retention:
-            return since + self._retention
+        if at < shifted(since, self._retention):
+            return shifted(since, self._retention)
         if await unit.openings.destroy_contents(opening_id):
             await unit.consents.note("opening_contents_destroyed", subject=opening_id, facts={}, at=at)
         return None
@@ -525,10 +528,14 @@ class Openings:
         error: str | None,
         http_status: int | None,
         unit: UnitOfWork,
+        *,
+        information: str = "",
     ) -> StoredOpening:
         """File a state of ours; harmless when the LFI has been heard meanwhile."""
         at = await unit.now()
-        if await unit.openings.move(opening_id, state, at=at, source=source, error=error, http_status=http_status):
+        if await unit.openings.move(
+            opening_id, state, at=at, source=source, error=error, http_status=http_status, information=information
+        ):
             facts = {"state": state, "source": source, "error": error}
             await unit.consents.note("opening_moved", subject=opening_id, facts=facts, at=at)
         held = await unit.openings.get(opening_id)
@@ -572,7 +579,7 @@ def _check_refs(order: OpeningOrder) -> None:
 
 
 def _consent(wish: ShareWish, *, now: datetime) -> ConsentRequest:
-    return ConsentRequest(permissions=wish.permissions, expires_at=now + timedelta(days=wish.days))
+    return ConsentRequest(permissions=wish.permissions, expires_at=shifted(now, span(days=wish.days)))
 
 
 def _check_wish(wish: ShareWish) -> None:

@@ -31,6 +31,7 @@ from pydantic_settings import SettingsError as UnreadableVariable
 
 from syncworker.errors import RequestError, SettingsError
 from syncworker.lfi.bounds import climbs
+from syncworker.standard.calendar import DURATION_MAX
 from syncworker.standard.openings import OpeningVersion
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import Slug
@@ -82,7 +83,10 @@ def _return_url(url: str) -> str:
 
 
 HttpsUrl = Annotated[str, AfterValidator(_https)]
-Seconds = Annotated[float, Field(gt=0)]
+CALLS_PER_SECOND_MIN: Final = 0.001
+"""A call every quarter of an hour; what an LFI that takes fewer is asked for would never come round."""
+
+Seconds = Annotated[float, Field(gt=0, le=DURATION_MAX.total_seconds())]
 
 
 SLUG: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
@@ -140,7 +144,7 @@ class LFISettings(ClientSettings):
     discovery_url: HttpsUrl | None = None
     allow_private_hosts: bool = False
     connections: Annotated[int, Field(ge=1, le=512)] = 8
-    calls_per_second: Annotated[float, Field(gt=0)] = 10.0
+    calls_per_second: Annotated[float, Field(ge=CALLS_PER_SECOND_MIN)] = 10.0
     published: frozenset[str] | dict[Version, frozenset[str]] | None = None
     par_client_id: bool = False
     signed_answers: Literal["accept", "require", "refuse"] = "accept"
@@ -267,8 +271,8 @@ class RenewalSettings(_Group):
 class RetentionSettings(_Group):
     """How many days data stays after the last consent of its connection has ended; absent: until `consents erase`."""
 
-    data_days: Annotated[int, Field(ge=0)] | None = None
-    personal_days: Annotated[int, Field(ge=0)] | None = None
+    data_days: Annotated[int, Field(ge=0, le=DURATION_MAX.days)] | None = None
+    personal_days: Annotated[int, Field(ge=0, le=DURATION_MAX.days)] | None = None
 
 
 class SenderSettings(_Group):
@@ -309,7 +313,7 @@ class EventSettings(_Group):
     acknowledge: Literal[202, 204] = 202
     accept_unencrypted: bool = False
     per_second: Annotated[float, Field(gt=0)] = 50.0
-    retention_days: Annotated[int, Field(ge=1)] = 90
+    retention_days: Annotated[int, Field(ge=1, le=DURATION_MAX.days)] = 90
 
 
 class WebSettings(_Group):
@@ -413,7 +417,7 @@ class Settings(BaseSettings):
     batch_size: Annotated[int, Field(ge=1, le=500)] = 16
     threads: Annotated[int, Field(ge=1, le=256)] = 8
     workers: Annotated[int, Field(ge=1, le=64)] = 1
-    lease_seconds: Annotated[float, Field(ge=1)] = 120.0
+    lease_seconds: Annotated[float, Field(ge=1, le=DURATION_MAX.total_seconds())] = 120.0
     connect_timeout: Seconds = 5.0
     call_timeout: Seconds = 30.0
     token_timeout: Seconds = 15.0

@@ -43,6 +43,7 @@ from syncworker.lfi import jose
 from syncworker.lfi.jose import Fault
 from syncworker.lfi.keys import EncryptionKey, SigningKey
 from syncworker.lfi.senders import Sender, SenderKeys
+from syncworker.standard.calendar import shifted
 from syncworker.standard.consents import TERMINAL
 from syncworker.standard.events import Event, EventKind, read_event
 from syncworker.standard.values import ConsentId, Slug
@@ -485,7 +486,7 @@ class Acting:
         async with self._store.reading() as unit:
             held = await unit.consents.get(consent_id)
         if held is None:
-            return "callback_awaited" if now < event.received_at + CALLBACK_AWAITED else "unknown_subject"
+            return "callback_awaited" if now < shifted(event.received_at, CALLBACK_AWAITED) else "unknown_subject"
         if not asked and (nothing_new := says_nothing_new(event, held)):
             return nothing_new
         try:

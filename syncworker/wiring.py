@@ -34,6 +34,7 @@ from syncworker.errors import SettingsError, SyncWorkerError
 from syncworker.lfi.api import LFIClient
 from syncworker.lfi.directory import LFIConfig, SignedAnswers
 from syncworker.lfi.keys import EncryptionKey, SigningKey, TransportCertificate, certificate_end, days_announced
+from syncworker.lfi.observing import Observer, Observing
 from syncworker.lfi.participants import Rules, fetch
 from syncworker.lfi.senders import KeyFetcher, Sender, SenderKeys
 from syncworker.lfi.transport import Call
@@ -292,13 +293,20 @@ class Clients:
     """The one client of each LFI that this process keeps.  Built at first use, on the loop that uses it."""
 
     def __init__(
-        self, settings: Settings, store: Store, traffic: TrafficControl, door: Door, journal: "Journal"
+        self,
+        settings: Settings,
+        store: Store,
+        traffic: TrafficControl,
+        door: Door,
+        journal: "Journal",
+        observing: Observing,
     ) -> None:
         self._settings = settings
         self._store = store
         self._traffic = traffic
         self._door = door
         self._journal = journal
+        self._observing = observing
         self._allowed = allowed(settings)
         self._clients: dict[Slug, LFIClient] = {}
         self._declared: dict[Slug, LFISettings] = {}
@@ -337,6 +345,7 @@ class Clients:
             clock=SystemClock(),
             log=lambda call: self._journal.note(slug, ConsentId(""), call),
             traffic=LastCalls(self._traffic.of(slug), self._door),
+            observing=self._observing,
         )
 
     async def _follow(self) -> None:
@@ -407,8 +416,9 @@ class CertificateWatch:
 class Journal:
     """Calls that belong to no sync run (tokens, PAR, consents), kept until the next `flush` files them together."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, observing: Observing) -> None:
         self._store = store
+        self._observing = observing
         self._rows: list[CallRow] = []
 
     def note(self, lfi: Slug, consent_id: ConsentId, call: Call) -> None:
@@ -427,11 +437,18 @@ class Journal:
                 attended=call.attended,
                 price_millifils=0,
                 attempt=call.attempt,
+                reason=call.reason or None,
             )
         )
 
     async def flush(self) -> None:
-        """File what was noted.  While the database is away it is kept, up to a bound, and filed with the next."""
+        """File what was noted.  While the database is away it is kept, up to a bound, and filed with the next.
+
+        Never fails: what was done does not depend on what is noted about it.
+        """
+        await self._observing.wait(Observer.JOURNAL, self._flush())
+
+    async def _flush(self) -> None:
         rows, self._rows = self._rows, []
         if not rows:
             return
@@ -454,9 +471,11 @@ class Application:
         self.settings = settings
         self.store = store
         clock = self._clock = SystemClock()
-        name = process_name()
+        name = self._name = process_name()
         self._door = Door()
         self.clocks = ClockWatch(host_name())
+        self.observing = Observing()
+        self._observers_failed = 0
         self._comparing: asyncio.Task[None] | None = None
         limits = limits_of(settings)
         self._rates: dict[Slug, float] = {Slug(slug): one.calls_per_second for slug, one in settings.lfis.items()}
@@ -464,9 +483,10 @@ class Application:
             store,
             admission(limits.url, self._rates, store, tenant=settings.tenant, tls=limits.redis_options()),
             heard=self._heard,
+            observing=self.observing,
         )
-        self._journal = Journal(store)
-        self.clients = Clients(settings, store, self.traffic, self._door, self._journal)
+        self._journal = Journal(store, self.observing)
+        self.clients = Clients(settings, store, self.traffic, self._door, self._journal, self.observing)
         self.allowed = allowed(settings)
         self._follower = follower(settings, store)
         self._certificates = CertificateWatch(settings, store, clock)
@@ -661,7 +681,15 @@ class Application:
     async def progress(self) -> None:
         """Note that this worker gets on; now and then also look at when its certificates end."""
         await self.dispatcher.progress()
+        await self._tell_observers()
         await self._certificates.look()
+
+    async def _tell_observers(self) -> None:
+        """File how many observers failed in this process, when more did."""
+        failed = self.observing.caught.total()
+        if failed != self._observers_failed:
+            await self.store.atomically(lambda unit: unit.workers.observers_failed(self._name, failed))
+            self._observers_failed = failed
 
     async def canaries(self) -> Sequence[str]:
         """Names of the workers to send a canary to."""
@@ -687,7 +715,8 @@ class Application:
             sent = self._clock.now()
             async with self.store.reading() as unit:
                 database = await unit.now()
-            await self.clocks.file(self.store, now=self._clock.now(), sent=sent, database=database)
+            filing = self.clocks.file(self.store, now=self._clock.now(), sent=sent, database=database)
+            await self.observing.wait(Observer.CLOCKS, filing)
         except SyncWorkerError as error:
             log.debug("clocks not compared", error=error.code)
 

@@ -6,7 +6,6 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from datetime import UTC
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,7 +56,7 @@ def bench(
         consents=consents,
         accounts=accounts,
         transactions=transactions,
-        today=SystemClock().now().astimezone(UTC).date(),
+        today=SystemClock().now().date(),
     )
     processes = workers or os.cpu_count() or 1
     with Progress(console=show.TALK, transient=True, disable=not sys.stderr.isatty()) as progress:

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -12,10 +12,12 @@ from syncworker.clock import SystemClock, monotonic
 from syncworker.consents.lifecycle import NEVER
 from syncworker.errors import RequestError, meaning_of
 from syncworker.settings import Settings, read_slug
+from syncworker.standard.calendar import as_utc, fault_of_day, fault_of_instant, read_day, read_iso, shifted, span
 from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest, Purpose, UserType
 from syncworker.standard.permissions import Permission
 from syncworker.standard.values import ConsentId
 from syncworker.store.consents import StoredConsent
+from syncworker.store.runs import CallRow
 from syncworker.store.unit_of_work import Store
 from syncworker.store.work import WorkKind
 
@@ -44,6 +46,9 @@ DEFAULT_PERMISSIONS: Final = (
 SPREAD_MINUTES: Final = 60
 WORKER_SEEN_WITHIN_TICKS: Final = 3
 LINE_BYTES_MAX: Final = 65_536
+SAID_MAX: Final = 5
+"""Refused calls of a consent whose words are shown."""
+
 WORKER_SEEN_WITHIN_MIN: Final = timedelta(seconds=15)
 
 
@@ -206,6 +211,8 @@ def show_(consent_id: str, as_json: frame.AsJson = False) -> None:
             cursors = await unit.cursors.of(one.connection_id)
             look = await unit.work.find(WorkKind.CONSENT, one.consent_id)
             renewal = await renewals.told_of_renewal(unit, one)
+            asked = await unit.authorizations.of(one.consent_id)
+            said = await unit.runs.said([one.consent_id], limit=SAID_MAX)
             now = await unit.now()
         show.facts(
             {
@@ -233,12 +240,17 @@ def show_(consent_id: str, as_json: frame.AsJson = False) -> None:
                 "from_date": one.from_date,
                 "to_date": one.to_date,
                 "last_data_at": connection.last_data_at if connection else None,
+                "authorization": None if asked is None else asked.outcome,
+                "authorization_reason": None if asked is None else asked.reason,
             }
             | renewal
-            | {f"rows_{name.value}": count for name, count in counts.items()},
+            | {f"rows_{name.value}": count for name, count in counts.items()}
+            | ({"lfi_said": [_said(call) for call in said]} if as_json else {}),
             as_json=as_json,
         )
         if not as_json:
+            if said:
+                show.rows([_said(call) for call in said], as_json=False, title="\nWhat the LFI said", empty="")
             show.rows(
                 [
                     {
@@ -257,6 +269,17 @@ def show_(consent_id: str, as_json: frame.AsJson = False) -> None:
             )
 
     frame.with_store(read)
+
+
+def _said(call: CallRow) -> dict[str, Any]:
+    """A refused call with the LFI's words about it."""
+    return {
+        "at": call.started_at,
+        "operation": call.operation,
+        "status": call.status,
+        "error": call.error,
+        "reason": call.reason,
+    }
 
 
 @app.command()
@@ -381,18 +404,24 @@ def ending(days: int | None, expires_at: str | None, *, now: datetime) -> dateti
     if days is not None and expires_at is not None:
         raise RequestError("expires_at: give --days or --expires-at, not both")
     if expires_at is None:
-        return now + timedelta(days=days if days is not None else min(180, EXPIRY_MAX.days))
+        return shifted(now, span(days=days if days is not None else min(180, EXPIRY_MAX.days)))
     try:
-        end = datetime.fromisoformat(expires_at)
-        if end.tzinfo is None:
-            raise RequestError("expires_at: has no offset; write 2027-01-31T00:00:00Z")
-        return end.astimezone(UTC)
-    except (ValueError, OverflowError):
+        end = read_iso(expires_at)
+    except ValueError:
         raise RequestError(f"expires_at: {expires_at!r} is not an instant; write 2027-01-31T00:00:00Z") from None
+    if end.tzinfo is None:
+        raise RequestError("expires_at: has no offset; write 2027-01-31T00:00:00Z")
+    end = as_utc(end)
+    if fault := fault_of_instant(end):
+        raise RequestError(f"expires_at: {fault}")
+    return end
 
 
 def _date(name: str, text: str | None) -> date | None:
     try:
-        return date.fromisoformat(text) if text else None
+        day = read_day(text) if text else None
     except ValueError:
         raise RequestError(f"{name}: {text!r} is not a date; write 2026-01-31") from None
+    if day is not None and (fault := fault_of_day(day)):
+        raise RequestError(f"{name}: {fault}")
+    return day

@@ -167,6 +167,7 @@ def troubles(
     clocks: Sequence[ClockOffset],
     slots: int,
     declared: Collection[str],
+    observers: int = 0,
 ) -> list[Trouble]:
     """What a person should look at, worst first.
 
@@ -174,6 +175,7 @@ def troubles(
         lost: consents that need the user again.
         slots: `consents_at_once`.
         declared: slugs of the LFIs we can call.
+        observers: how often an observer of calls failed, in all processes.
     """
     found = []
     working = workers > 0 and beats > 0
@@ -204,6 +206,9 @@ def troubles(
         if clock.wrong:
             what = f"clock of {clock.host} is {span(abs(clock.offset))} from {clock.peer.rstrip(':')}"
             found.append(Trouble(what, "set the clock (NTP): assertions and leases depend on it"))
+    if observers:
+        what = f"observers of calls failed {observers} times; the calls themselves stand"
+        found.append(Trouble(what, "a bug: the log names observer and error once; report it"))
     return found
 
 

@@ -88,6 +88,7 @@ async def _look(config: Settings, store: Store) -> tuple[dict[str, Any], list[Tr
         clocks=clocks,
         slots=config.consents_at_once,
         declared=declared,
+        observers=sum(one.observers_failed for one in processes),
     )
     wrong += consent_troubles(consents, now=now) + opening_troubles(openings)
     working = workers > 0 and beats > 0
@@ -149,7 +150,13 @@ async def _look(config: Settings, store: Store) -> tuple[dict[str, Any], list[Tr
             for one in traffic
         ],
         "processes": [
-            {"name": one.name, "kind": one.kind, "progress": now - one.progress_at, "since": one.started_at}
+            {
+                "name": one.name,
+                "kind": one.kind,
+                "progress": now - one.progress_at,
+                "since": one.started_at,
+                "observers_failed": one.observers_failed,
+            }
             for one in processes
         ],
         "clocks": [{"host": one.host, "peer": one.peer, "offset": one.offset, "wrong": one.wrong} for one in clocks],

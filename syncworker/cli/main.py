@@ -16,7 +16,7 @@ from syncworker import __version__
 from syncworker.cli import show
 from syncworker.cli.show import FAILED, USED_WRONGLY
 from syncworker.environment import forget_foreign
-from syncworker.errors import RequestError, SyncWorkerError
+from syncworker.errors import RequestError, SyncWorkerError, told
 
 GROUPS: Final = {
     "db": "database",
@@ -121,7 +121,7 @@ def main() -> None:
         show.say(f"error [{error.code}]: {error}")
         sys.exit(USED_WRONGLY)
     except SyncWorkerError as error:
-        show.say(f"error [{error.code}]: {error}")
+        show.say(f"error [{error.code}]: {told(error)}")
         sys.exit(FAILED)
     except KeyboardInterrupt:
         sys.exit(130)

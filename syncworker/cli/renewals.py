@@ -4,7 +4,7 @@ import csv
 import io
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -14,8 +14,9 @@ from syncworker import __version__
 from syncworker.cli import frame, show
 from syncworker.errors import RequestError
 from syncworker.settings import Settings
+from syncworker.standard.calendar import shifted, span
 from syncworker.standard.consents import EXPIRY_MAX, Status
-from syncworker.standard.values import ConsentId
+from syncworker.standard.values import ConsentId, write_instant
 from syncworker.store.consents import StoredConsent
 from syncworker.store.renewals import ExpiryFlag
 from syncworker.store.unit_of_work import Store, UnitOfWork
@@ -29,6 +30,9 @@ FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 ICS_LINE: Final = 75
 """Most bytes of a line of an iCalendar stream (RFC 5545 §3.1)."""
+
+_ICS: Final = str.maketrans("", "", "-:")
+"""What an iCalendar instant leaves out of ours."""
 
 BRING_HOME: Final = "then bring the redirect home: syncworker consents callback 'https://…?code=…&state=…&iss=…'"
 
@@ -131,7 +135,7 @@ def renewal_due(*, within: int | None, as_json: bool) -> None:
     async def read(store: Store) -> list[dict[str, Any]]:
         async with store.reading() as unit:
             now = await unit.now()
-            held = await unit.renewals.due(before=now + timedelta(days=days))
+            held = await unit.renewals.due(before=shifted(now, span(days=days)))
             flags = await _flags(unit, held)
         return [
             {
@@ -236,7 +240,7 @@ def _why(one: StoredConsent, *, now: datetime) -> str:
 def _entry(
     one: StoredConsent, flags: Iterable[ExpiryFlag], thresholds: Iterable[int], *, now: datetime
 ) -> dict[str, Any]:
-    instants = [one.expires_at - timedelta(days=days) for days in thresholds]
+    instants = [shifted(one.expires_at, -timedelta(days=days)) for days in thresholds]
     return {
         "expires_at": one.expires_at,
         "ends_in": one.expires_at - now,
@@ -293,7 +297,7 @@ def _ics(entries: Sequence[dict[str, Any]], *, now: datetime) -> str:
 
 
 def _ics_instant(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+    return write_instant(moment).translate(_ICS)
 
 
 def _ics_text(text: str) -> str:

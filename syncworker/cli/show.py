@@ -106,7 +106,7 @@ def cell(content: Any) -> str:
         case bool():
             return "yes" if content else "no"
         case datetime():
-            return content.strftime("%Y-%m-%d %H:%M:%SZ")
+            return f"{content.replace(tzinfo=None).isoformat(' ', 'seconds')}Z"
         case timedelta():
             return span(content)
         case list() | tuple() | frozenset():

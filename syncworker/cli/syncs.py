@@ -1,7 +1,7 @@
 """`syncworker syncs`: what ran, how it ended, what it cost; and what to do about what did not end well."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
@@ -11,6 +11,7 @@ from syncworker.cli import frame, show
 from syncworker.cli.diagnosis import advice_of
 from syncworker.errors import RequestError, meaning_of
 from syncworker.settings import read_slug
+from syncworker.standard.calendar import DURATION_MAX, as_utc, read_iso
 from syncworker.standard.values import ConsentId
 from syncworker.store.runs import CallRow, FiledRun
 from syncworker.store.unit_of_work import Store
@@ -108,14 +109,19 @@ def failed(lfi: Lfi = None, limit: Limit = LIMIT, as_json: frame.AsJson = False)
     """Connections whose latest run did not end well, parked ones first, and what to do; exit 3 when there are any."""
     slug = None if lfi is None else read_slug(lfi)
 
-    async def read(store: Store) -> tuple[list[tuple[WorkRow, FiledRun | None]], datetime]:
+    async def read(store: Store) -> list[dict[str, Any]]:
         async with store.reading() as unit:
+            now = await unit.now()
             rows = await unit.work.troubled(WorkKind.SYNC, lfi=slug, limit=limit)
-            latest = [await unit.runs.find(connection_id=ConsentId(row.subject), limit=1) for row in rows]
-            return [(row, next(iter(runs), None)) for row, runs in zip(rows, latest, strict=True)], await unit.now()
+            found = []
+            for row in rows:
+                filed = next(iter(await unit.runs.find(connection_id=ConsentId(row.subject), limit=1)), None)
+                said = await unit.runs.said([filed.run.consent_id]) if filed is not None else []
+                fresh = (one for one in said if row.last_good_at is None or one.started_at >= row.last_good_at)
+                found.append(_trouble(row, filed, said=next(fresh, None), now=now))
+            return found
 
-    found, now = frame.with_store(read)
-    rows = [_trouble(row, filed, now=now) for row, filed in found]
+    rows = frame.with_store(read)
     show.rows(rows, as_json=as_json, title="Not well", empty="every connection's latest run ended well")
     if rows:
         raise typer.Exit(frame.PARTLY)
@@ -129,14 +135,14 @@ def read_since(text: str) -> timedelta | datetime:
     """
     span = _SPAN.fullmatch(text.strip())
     if span is not None:
-        return timedelta(**{_UNITS[span[2]]: int(span[1])})
+        return min(timedelta(**{_UNITS[span[2]]: int(span[1])}), DURATION_MAX)
     try:
-        instant = datetime.fromisoformat(text.strip())
+        instant = read_iso(text.strip())
     except ValueError:
         instant = None
     if instant is None or instant.tzinfo is None:
         raise RequestError("since: neither a span nor an instant; write 30min, 2h, 7d, or 2026-03-01T06:00:00+04:00")
-    return instant.astimezone(UTC)
+    return as_utc(instant)
 
 
 def _row(filed: FiledRun) -> dict[str, Any]:
@@ -180,16 +186,18 @@ def _call(one: CallRow) -> dict[str, Any]:
         "bytes": one.bytes_in,
         "fils": one.price_millifils / 1000,
         "interaction_id": one.interaction_id,
+        "reason": one.reason,
     }
 
 
-def _trouble(row: WorkRow, filed: FiledRun | None, *, now: datetime) -> dict[str, Any]:
+def _trouble(row: WorkRow, filed: FiledRun | None, *, said: CallRow | None, now: datetime) -> dict[str, Any]:
     return {
         "connection": row.subject,
         "lfi": row.lfi,
         "run": None if filed is None else filed.id,
         "outcome": row.last_outcome,
         "error": row.last_error,
+        "reason": None if said is None else said.reason,
         "attempts": row.attempts,
         "since_good": None if row.last_good_at is None else now - row.last_good_at,
         "next_try": None if row.parked_at is not None else row.due_at,

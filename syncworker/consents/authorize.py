@@ -398,11 +398,11 @@ class Authorizer:
                 keys=keys,
             )
         except GrantLostError as error:
-            raise await self._ended(row, Ending.CODE_REFUSED) from error
+            raise await self._ended(row, Ending.CODE_REFUSED, error.lfi_reason) from error
         except LFIUnavailableError as error:
-            raise await self._ended(row, Ending.CODE_UNANSWERED) from error
-        except SyncWorkerError:
-            await self._ended(row, Ending.FAILED)
+            raise await self._ended(row, Ending.CODE_UNANSWERED, error.lfi_reason) from error
+        except SyncWorkerError as error:
+            await self._ended(row, Ending.FAILED, error.lfi_reason)
             raise
         await self._reach("answer-received")
         completed = await self._kept(row, answer)
@@ -528,16 +528,17 @@ class Authorizer:
         async with self._store.reading() as unit:
             return await unit.authorizations.get(state)
 
-    async def _use(self, row: StoredAuthorization, ending: Ending, *, give_up: bool = False) -> None:
+    async def _use(self, row: StoredAuthorization, ending: Ending, *, give_up: bool = False, reason: str = "") -> None:
         """Use the authorisation up, once, whoever else tries at the same time, and file what it asked for.
 
         Args:
+            reason: the LFI's words about it, cleaned.
             give_up: the user agreed, and it ends here.
         """
 
         async def step(unit: UnitOfWork) -> bool:
             at = await unit.now()
-            if not await unit.authorizations.use(row.state, at=at, outcome=ending.value):
+            if not await unit.authorizations.use(row.state, at=at, outcome=ending.value, reason=reason):
                 return False
             await self._file(unit, row, None, at)
             await unit.work.schedule(WorkKind.CONSENT, row.consent_id, lfi=row.lfi, due_at=at + LOOK_AFTER)
@@ -548,22 +549,23 @@ class Authorizer:
         if not await self._store.atomically(step):
             raise _failed(row, Ending.USED, "redirect: was used before")
 
-    async def _ended(self, row: StoredAuthorization, ending: Ending) -> AuthorizationFailedError:
+    async def _ended(self, row: StoredAuthorization, ending: Ending, reason: str) -> AuthorizationFailedError:
         """No tokens came home; the consent the user agreed to is given up."""
 
         async def step(unit: UnitOfWork) -> None:
-            await unit.authorizations.settle(row.state, outcome=ending.value)
+            await unit.authorizations.settle(row.state, outcome=ending.value, reason=reason)
             await _give_up(unit, row, ending.value, at=await unit.now())
 
         await self._store.atomically(step)
-        return _failed(row, ending, f"authorisation: {ending.value}; begin again")
+        return _failed(row, ending, f"authorisation: {ending.value}; begin again").saying(reason)
 
     async def _declined(
         self, client: LFIClient, row: StoredAuthorization, redirect: Redirect
     ) -> AuthorizationFailedError:
         """File the refusal, and the consent with the status the Hub gives it."""
-        await self._use(row, Ending.DECLINED)
-        failed = _failed(row, Ending.DECLINED, f"authorisation: declined ({redirect.error})")
+        reason = redirect.error_description or ""
+        await self._use(row, Ending.DECLINED, reason=reason)
+        failed = _failed(row, Ending.DECLINED, f"authorisation: declined ({redirect.error})").saying(reason)
         try:
             view = await self._read(client, row)
         except SyncWorkerError as error:  # the refusal stands without it, and a look comes

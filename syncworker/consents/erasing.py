@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from syncworker.errors import RequestError
+from syncworker.standard.calendar import shifted
 from syncworker.standard.values import ConsentId
 from syncworker.store.consents import StoredConsent
 from syncworker.store.erasure import DataClass
@@ -65,8 +66,8 @@ async def keep_no_longer(unit: UnitOfWork, *, held: StoredConsent, retention: Re
     for kind, stays in retention.items():
         if stays is None:
             continue
-        if now < ended_at + stays:
-            later.append(ended_at + stays)
+        if now < shifted(ended_at, stays):
+            later.append(shifted(ended_at, stays))
         elif await unit.erasure.count(held.connection_id, of=kind):
             await erase(unit, held.connection_id, of=kind)
     return min(later, default=None)

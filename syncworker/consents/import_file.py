@@ -11,13 +11,14 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, BinaryIO, Final
 
 from pydantic import SecretStr
 
 from syncworker.errors import RequestError
+from syncworker.standard.calendar import EARLIEST, fault_of_day, fault_of_instant, read_day
 from syncworker.standard.consents import Purpose, Status, UserType, root_of
 from syncworker.standard.permissions import BY_CODE, Permission, faults_of
 from syncworker.standard.values import ConsentId, Slug, local_date, read_instant
@@ -257,10 +258,13 @@ class _Reader:
             return None
         try:
             moment, without_offset = read_instant(value)
-        except (ValueError, OverflowError, TypeError):
-            moment, without_offset = datetime.min.replace(tzinfo=UTC), True
+        except (ValueError, TypeError):
+            moment, without_offset = EARLIEST, True
         if without_offset:
             self._fault(name, "must be an instant with offset, as 2027-01-31T00:00:00Z")
+            return None
+        if fault := fault_of_instant(moment):
+            self._fault(name, fault)
             return None
         return moment
 
@@ -269,10 +273,14 @@ class _Reader:
         if value is None:
             return None
         try:
-            return date.fromisoformat(value)
+            day = read_day(value)
         except (ValueError, TypeError):
             self._fault(name, "must be a date, as 2027-01-31")
             return None
+        if fault := fault_of_day(day):
+            self._fault(name, fault)
+            return None
+        return day
 
     def _day(self, name: str) -> date | None:
         """The window as versions before v2.1 have it: of an instant the day in the UAE counts."""

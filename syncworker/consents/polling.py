@@ -26,6 +26,7 @@ from syncworker.consents.reconciling import Reconciling
 from syncworker.consents.revoking import Revoking
 from syncworker.consents.subscribing import Subscribing
 from syncworker.errors import RefusedError
+from syncworker.standard.calendar import shifted
 from syncworker.standard.consents import Status
 from syncworker.standard.values import UAE, ConsentId
 from syncworker.store.consents import StoredConsent
@@ -85,7 +86,7 @@ def next_look(consent: StoredConsent, *, now: datetime, cadence: Cadence) -> dat
     if consent.terminal or abandoned(consent, now=now, cadence=cadence):
         return None
     every = _every(consent, now=now, cadence=cadence)
-    look = consent.status_seen_at + every * (1 - SPREAD * _phase(consent.consent_id))
+    look = shifted(consent.status_seen_at, every * (1 - SPREAD * _phase(consent.consent_id)))
     return min(look, consent.expires_at) if consent.status in {Status.Authorized, Status.Suspended} else look
 
 
@@ -93,7 +94,7 @@ def next_comparison(consent: StoredConsent, *, cadence: Cadence) -> datetime:
     """When a consent is due for a comparison: the first place of its connection in the nights since the last one."""
     place = NIGHT_BEGINS + NIGHT * _phase(consent.connection_id)
     since = consent.compared_at or consent.created_at
-    return place + cadence.compared * ((since - place) // cadence.compared + 1)
+    return shifted(place, cadence.compared * ((since - place) // cadence.compared + 1))
 
 
 def _phase(subject: str) -> float:
@@ -103,7 +104,7 @@ def _phase(subject: str) -> float:
 
 def abandoned(consent: StoredConsent, *, now: datetime, cadence: Cadence) -> bool:
     """Whether nobody decided about it for so long that nobody will."""
-    return consent.status == Status.AwaitingAuthorization and now >= consent.created_at + cadence.awaiting_for
+    return consent.status == Status.AwaitingAuthorization and now >= shifted(consent.created_at, cadence.awaiting_for)
 
 
 def _every(consent: StoredConsent, *, now: datetime, cadence: Cadence) -> timedelta:
@@ -111,11 +112,11 @@ def _every(consent: StoredConsent, *, now: datetime, cadence: Cadence) -> timede
         case Status.Authorized:
             return cadence.authorized
         case Status.AwaitingAuthorization:
-            young = now < consent.created_at + cadence.awaiting_first_for
+            young = now < shifted(consent.created_at, cadence.awaiting_first_for)
             return cadence.awaiting_first if young else cadence.awaiting
         case _:
             since = consent.status_updated_at or consent.status_seen_at
-            return cadence.suspended_first if now < since + cadence.suspended_first_for else cadence.suspended
+            return cadence.suspended_first if now < shifted(since, cadence.suspended_first_for) else cadence.suspended
 
 
 class Polling:

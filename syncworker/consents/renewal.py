@@ -26,6 +26,7 @@ from syncworker.consents.authorize import INTENT_LIFE, Authorizer, Intended
 from syncworker.consents.lifecycle import Clients
 from syncworker.consents.revoking import ordered
 from syncworker.errors import RequestError
+from syncworker.standard.calendar import shifted
 from syncworker.standard.consents import EXPIRY_MAX, IN_USE, ConsentRequest, Purpose, Revoker, UserType
 from syncworker.standard.permissions import Permission, in_words_of
 from syncworker.standard.values import ConsentId, Slug, read_instant
@@ -91,7 +92,7 @@ def thresholds_due(
     held: StoredConsent, *, decided: Collection[int], thresholds: Iterable[int], succeeded: bool, now: datetime
 ) -> Due:
     """Which thresholds of a consent have come; of several at once the nearest is flagged, the others are skipped."""
-    instants = {days: held.expires_at - timedelta(days=days) for days in thresholds if days not in decided}
+    instants = {days: shifted(held.expires_at, -timedelta(days=days)) for days in thresholds if days not in decided}
     come = sorted(days for days, instant in instants.items() if instant <= now)
     begun = begun_at(held)
     told = [days for days in come if instants[days] > begun]
@@ -278,7 +279,7 @@ class Renewals:
         same = _askable(last.permissions, config.base_urls)
         request = ConsentRequest(
             permissions=same if permissions is None else tuple(permissions),
-            expires_at=now + _life(last) if expires_at is None else expires_at,
+            expires_at=shifted(now, _life(last)) if expires_at is None else expires_at,
             user_type=_known(UserType, last.user_type, UserType.Retail),
             purpose=_known(Purpose, last.purpose, Purpose.AccountAggregation),
             base_consent_id=last.connection_id,

@@ -66,6 +66,7 @@ from syncworker.errors import (
 )
 from syncworker.lfi.api import LFIClient
 from syncworker.lfi.oauth import TokenAnswer
+from syncworker.standard.calendar import shifted, span
 from syncworker.standard.consents import ConsentView
 from syncworker.standard.operations import OperationClass
 from syncworker.standard.values import ConsentId, Slug
@@ -260,7 +261,7 @@ def lease_of(token_timeout: float) -> timedelta:
 
 def good_until(issued_at: datetime, expires_at: datetime) -> datetime:
     """Until when an access token is given out: its end less min(60 s, 15 % of its life)."""
-    return expires_at - min(MARGIN_MAX, (expires_at - issued_at) * MARGIN_SHARE)
+    return shifted(expires_at, -min(MARGIN_MAX, (expires_at - issued_at) * MARGIN_SHARE))
 
 
 class Vault:
@@ -442,9 +443,9 @@ class Vault:
         async with self._store.reading() as unit:
             sync = await unit.work.find(WorkKind.SYNC, consent.connection_id)
         life = held.expires_at - held.issued_at
-        if sync is None or sync.parked_at is not None or sync.due_at <= now + life:
+        if sync is None or sync.parked_at is not None or sync.due_at <= shifted(now, life):
             return None
-        return sync.due_at - life / 2  # then one minted is good when the sync begins
+        return shifted(sync.due_at, -life / 2)  # then one minted is good when the sync begins
 
     async def _finish(self, unit: UnitOfWork, claim: Claim, ended: _Ended | None, error: str | None) -> None:
         outcome = "failed" if ended is None else ended.outcome.value
@@ -465,9 +466,9 @@ class Vault:
         asked = error.retry_after if isinstance(error, TransientError) else None
         if isinstance(error, LFIRateLimitedError | LFIBreakerOpenError):
             # the whole LFI waits: this consent's bad ends must not say how long
-            return await unit.now() + timedelta(seconds=GATE_S if asked is None else asked)
-        wait = max(self._retry_after(claim.attempts), timedelta(seconds=asked or 0))
-        return await unit.now() + wait
+            return shifted(await unit.now(), span(seconds=GATE_S if asked is None else asked))
+        wait = max(self._retry_after(claim.attempts), span(seconds=asked or 0))
+        return shifted(await unit.now(), wait)
 
     def _due(self, token: StoredToken) -> datetime | None:
         if token.issued_at is None or token.expires_at is None:
@@ -1087,7 +1088,7 @@ async def _note_now(unit: UnitOfWork, view: ConsentView) -> None:
 
 
 async def _close_gate(unit: UnitOfWork, lfi: Slug, seconds: float | None) -> None:
-    until = await unit.now() + timedelta(seconds=GATE_S if seconds is None else seconds)
+    until = shifted(await unit.now(), span(seconds=GATE_S if seconds is None else seconds))
     await unit.lfis.close_gate(lfi, until=until)
 
 

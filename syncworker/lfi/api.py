@@ -14,7 +14,7 @@ import ipaddress
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from email.utils import format_datetime
 from functools import lru_cache
 from typing import Any, Final, Protocol, TypeVar, cast
@@ -60,6 +60,8 @@ from syncworker.lfi.directory import (
 )
 from syncworker.lfi.keys import TransportCertificate
 from syncworker.lfi.oauth import PushedAuthorization, Redirect, TokenAnswer, read_redirect
+from syncworker.lfi.observing import Observing
+from syncworker.lfi.reasons import reason_of
 from syncworker.lfi.traffic import FreeTraffic, Traffic
 from syncworker.lfi.transport import (
     LOOK_EVERY,
@@ -74,6 +76,7 @@ from syncworker.lfi.transport import (
     UntrustedServerError,
     no_log,
 )
+from syncworker.standard.calendar import as_utc, shifted
 from syncworker.standard.consents import ConsentView, read_consent
 from syncworker.standard.operations import OperationClass, class_of
 from syncworker.standard.resources import Resource
@@ -152,7 +155,7 @@ class Attendance:
         """The three customer headers, the agent's only when known."""
         headers = {
             "x-fapi-customer-ip-address": self.ip,
-            "x-fapi-auth-date": format_datetime(self.auth_date.astimezone(UTC), usegmt=True),
+            "x-fapi-auth-date": format_datetime(as_utc(self.auth_date), usegmt=True),
         }
         return headers | {"x-customer-user-agent": self.user_agent} if self.user_agent else headers
 
@@ -216,6 +219,7 @@ class LFIClient:
             unasked: a wait there would eat the lease that protects the token; who refreshes asks before it (`admit`).
         sleep: waits between the attempts of a GET.
         look_every: how often the files of the transport certificate are looked at, at most.
+        observing: runs what is told of each attempt, and counts what fails of that.
 
     Attributes:
         config: the LFI as declared.  Its `transport` is what the client began with; `certificate` is what it uses now.
@@ -233,6 +237,7 @@ class LFIClient:
         traffic: Traffic | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         look_every: timedelta = LOOK_EVERY,
+        observing: Observing | None = None,
     ) -> None:
         self.config = config
         self._clock = clock
@@ -242,7 +247,7 @@ class LFIClient:
         self._lines = Lines(config, clock=clock, look_every=look_every)
         self._accept = {"Accept": JWT} if config.signed_answers is SignedAnswers.REQUIRE else {}
         self._foreign_issuer_told = False
-        self._attempts = Attempts(config.slug, self._lines, clock=clock, heard=self._traffic.note)
+        self._attempts = Attempts(config.slug, self._lines, clock=clock, heard=self._traffic.note, observing=observing)
         self._discovery: Discovery | None = None
         self._keys: _Keys | None = None
         self._own_tokens: dict[str, TokenAnswer] = {}
@@ -282,7 +287,7 @@ class LFIClient:
             LFIUnavailableError, RefusedError: it could not be read.
         """
         held = self._discovery
-        if held is not None and self._clock.now() < held.fetched_at + held.fresh_for:
+        if held is not None and self._clock.now() < shifted(held.fetched_at, held.fresh_for):
             return held
         return await self._shared("discovery", self._fetch_discovery)
 
@@ -748,7 +753,7 @@ class LFIClient:
         held, certificate = self._own_tokens.get(scope), self.certificate.thumbprint
         if held is not None and held.access_token != rejected and held.certificate == certificate:  # rule 23
             margin = min(MARGIN_MAX, timedelta(seconds=held.expires_in * MARGIN_SHARE))
-            if self._clock.now() < held.expires_at - margin:
+            if self._clock.now() < shifted(held.expires_at, -margin):
                 return held.access_token
 
         async def fetch() -> SecretStr:
@@ -988,10 +993,14 @@ def read_page(answer: Answer, *, number: int, listing_url: str) -> Page:
 
 
 def fault_of_get(answer: Answer, *, what: str, now: datetime) -> SyncWorkerError:
-    """The error that says who has to act after a GET whose answer is not 200.
+    """The error that says who has to act after a GET whose answer is not 200, with the LFI's words.
 
     Source: `domain.md` §6.2.
     """
+    return _fault_of_get(answer, what=what, now=now).saying(reason_of(answer.body))
+
+
+def _fault_of_get(answer: Answer, *, what: str, now: datetime) -> SyncWorkerError:
     status, code = answer.status, oauth.data_error_code(answer)
     wait = oauth.retry_after(answer.headers, now=now)
     if status == 429:
@@ -1086,5 +1095,5 @@ def _holding(answer: Answer, message: bytes) -> Answer:
 def _instant(text: str | None) -> datetime | None:
     try:
         return read_instant(text)[0] if text else None
-    except (ValueError, OverflowError):
+    except ValueError:
         return None

@@ -15,19 +15,19 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from syncworker.clock import Clock
-from syncworker.errors import ClientRejectedError, SyncWorkerError
+from syncworker.errors import ClientRejectedError, SyncWorkerError, told
 from syncworker.lfi.api import LFIClient
 from syncworker.lfi.bounds import is_private_host
 from syncworker.lfi.directory import Discovery, LFIConfig, read_discovery
 from syncworker.lfi.participants import document_of
 from syncworker.lfi.transport import Answer, ControlTransport, mtls_context
+from syncworker.standard.calendar import http_date, of_epoch
 from syncworker.standard.versions import highest, rar_type
 
 CLOCK_WARNED: Final = timedelta(seconds=5)
@@ -193,7 +193,7 @@ async def _handshake(host: str, port: int, context: ssl.SSLContext) -> tuple[str
         tls: ssl.SSLObject = writer.get_extra_info("ssl_object")
         certificate = tls.getpeercert() or {}
         ends = ssl.cert_time_to_seconds(str(certificate.get("notAfter", "Jan  1 00:00:00 1970 GMT")))
-        return tls.version() or "TLS", datetime.fromtimestamp(ends, UTC)
+        return tls.version() or "TLS", of_epoch(ends)
     finally:
         writer.close()
         with contextlib.suppress(OSError, TimeoutError):
@@ -264,11 +264,9 @@ def _version(config: LFIConfig, document: Mapping[str, Any]) -> Finding:
 
 
 def _clock(answer: Answer, now: datetime) -> Finding:
-    try:
-        moment = parsedate_to_datetime(answer.headers.get("date", ""))
-    except ValueError:
+    moment = http_date(answer.headers.get("date", ""))
+    if moment is None:
         return Finding("clock", Verdict.WARN, "the LFI sends no Date", "compare this machine's clock by other means")
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     ahead = (now - moment).total_seconds()
     ahead -= min(max(ahead, 0.0), 1.0)  # Date leaves out the fraction of its second
     said = (
@@ -286,7 +284,7 @@ async def _keys(client: LFIClient) -> Finding:
     try:
         kids = await client.published_kids()
     except SyncWorkerError as error:
-        return Finding("published keys", Verdict.BAD, str(error), "the LFI must publish its keys at jwks_uri")
+        return Finding("published keys", Verdict.BAD, told(error), "the LFI must publish its keys at jwks_uri")
     if not kids:
         fix = "the LFI must publish an RSA key of 2048 bits or more"
         return Finding("published keys", Verdict.BAD, "no signature key we can use", fix)
@@ -300,8 +298,8 @@ async def _token(client: LFIClient) -> Finding:
         fix = (
             "register with the LFI and wait until it has activated the registration; compare client_id and signing_kid"
         )
-        return Finding("client-credentials token", Verdict.BAD, str(error), fix)
+        return Finding("client-credentials token", Verdict.BAD, told(error), fix)
     except SyncWorkerError as error:
         fix = "look at the lines above first; then ask the LFI"
-        return Finding("client-credentials token", Verdict.BAD, str(error), fix)
+        return Finding("client-credentials token", Verdict.BAD, told(error), fix)
     return Finding("client-credentials token", Verdict.GOOD, f"given, good for {answer.expires_in} s: the LFI knows us")

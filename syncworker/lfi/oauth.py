@@ -8,10 +8,9 @@ Sources: RFC 6749 §5, 9126, 9207; `domain.md` §2.3 – §2.7; `reliability.md`
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
@@ -29,15 +28,17 @@ from syncworker.errors import (
     SyncWorkerError,
 )
 from syncworker.lfi.bounds import check_json
+from syncworker.lfi.reasons import reason_of
 from syncworker.lfi.transport import Answer
+from syncworker.standard.calendar import http_date, shifted, span
 from syncworker.standard.consents import ConsentView, read_consent
+from syncworker.standard.reasons import cleaned
 
 RETRY_AFTER_MAX_S: Final = 3600.0
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 BEARER: Final = "bearer"
 _EXPIRES_IN_MAX_S: Final = 366 * 86_400
 _REDIRECT_CHARACTERS_MAX: Final = 8 * 1024
-_DESCRIPTION_CHARACTERS_MAX: Final = 500
 _CLIENT_FAULTS: Final = frozenset({"invalid_client", "unauthorized_client", "invalid_scope", "unsupported_grant_type"})
 _CODE: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}")  # as long as the columns that keep it
 _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]+")
@@ -81,27 +82,32 @@ class PushedAuthorization:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """What came back with the user: either `code`, or `error` with what the LFI said about it."""
+    """What came back with the user: either `code`, or `error` with what the LFI said about it, cleaned."""
 
     state: str
     code: SecretStr | None
     issuer: str | None
     error: str | None
-    error_description: str | None
+    error_description: str | None = field(repr=False)
+
+
+_ABSENT: Final = msgspec.Raw(b"null")
 
 
 class _PushedBody(msgspec.Struct):
     request_uri: str
-    expires_in: float = 0
+    expires_in: msgspec.Raw = _ABSENT
 
 
 class _TokenBody(msgspec.Struct):
+    """A token answer.  What lies beside the tokens is read apart: nothing odd about it may cost us the tokens."""
+
     access_token: str
     refresh_token: str | None = None
-    token_type: Any = None
+    token_type: msgspec.Raw = _ABSENT
     id_token: str | None = None
-    expires_in: Any = None
-    authorization_details: Any = None
+    expires_in: msgspec.Raw = _ABSENT
+    authorization_details: msgspec.Raw = _ABSENT
 
 
 class _OAuthErrorBody(msgspec.Struct):
@@ -152,7 +158,7 @@ def read_redirect(url_or_query: str) -> Redirect:
         code=SecretStr(code) if code else None,
         issuer=found.get("iss") or None,
         error=_code(error) if error else None,
-        error_description=_described(found.get("error_description")),
+        error_description=cleaned(found.get("error_description") or "") or None,
     )
 
 
@@ -172,17 +178,18 @@ def read_pushed(answer: Answer, *, received_at: datetime) -> PushedAuthorization
     if not _is_success(answer):
         fault = refusal(answer, what="pushed authorisation", now=received_at)
         if isinstance(fault, LFIUnavailableError) and 400 <= answer.status < 500:  # 405, 413: no token is in doubt here
-            fault = RefusedError(f"pushed authorisation: status {answer.status}", status=answer.status)
+            said = fault.lfi_reason
+            fault = RefusedError(f"pushed authorisation: status {answer.status}", status=answer.status).saying(said)
         raise fault
     try:
         text = check_json(answer.body, answer.headers.get("content-type", ""))
         body = msgspec.json.decode(text, type=_PushedBody, strict=False)
     except (msgspec.MsgspecError, RecursionError):
         raise StandardViolationError("pushed authorisation: the answer holds no request_uri") from None
-    seconds = _seconds(body.expires_in)
+    seconds = _seconds(_read(body.expires_in))
     if not body.request_uri:
         raise StandardViolationError("pushed authorisation: the answer holds no request_uri")
-    return PushedAuthorization(request_uri=body.request_uri, expires_at=received_at + timedelta(seconds=seconds))
+    return PushedAuthorization(request_uri=body.request_uri, expires_at=shifted(received_at, span(seconds=seconds)))
 
 
 def read_tokens(answer: Answer, *, received_at: datetime) -> TokenAnswer:
@@ -204,24 +211,28 @@ def read_tokens(answer: Answer, *, received_at: datetime) -> TokenAnswer:
         raise LFIUnavailableError("token call: the answer cannot be read; the token is in doubt") from None
     if not _HEADER_SAFE.fullmatch(body.access_token):
         raise LFIUnavailableError("token call: the answer holds no usable access token; the token is in doubt")
-    if str(body.token_type or BEARER).lower() != BEARER:
+    if str(_read(body.token_type) or BEARER).lower() != BEARER:
         # a refusal here would cost the grant, which may have been rotated; the data API will say what it thinks of it
         log.warning("token answer of another token type than Bearer")
-    seconds = _seconds(body.expires_in)
+    seconds = _seconds(_read(body.expires_in))
     return TokenAnswer(
         access_token=SecretStr(body.access_token),
         refresh_token=SecretStr(body.refresh_token) if body.refresh_token else None,
         expires_in=seconds,
-        expires_at=received_at + timedelta(seconds=seconds),
+        expires_at=shifted(received_at, span(seconds=seconds)),
         id_token=SecretStr(body.id_token) if body.id_token else None,
-        consent=_harvest(body.authorization_details),
+        consent=_harvest(_read(body.authorization_details)),
         received_at=received_at,
         certificate=answer.certificate,
     )
 
 
 def refusal(answer: Answer, *, what: str, now: datetime) -> SyncWorkerError:
-    """The error that says who has to act after an answer of the token side that is no success."""
+    """The error that says who has to act after an answer of the token side that is no success, with the LFI's words."""
+    return _refusal(answer, what=what, now=now).saying(reason_of(answer.body))
+
+
+def _refusal(answer: Answer, *, what: str, now: datetime) -> SyncWorkerError:
     code = oauth_error_code(answer)
     if answer.status == 429:
         return LFIRateLimitedError(f"{what}: 429", retry_after=retry_after(answer.headers, now=now))
@@ -253,7 +264,7 @@ def oauth_error_code(answer: Answer) -> str:
     """The `error` member of an OAuth error body; empty when there is none to read."""
     try:
         return _code(msgspec.json.decode(_text(answer), type=_OAuthErrorBody).error)
-    except (msgspec.MsgspecError, RecursionError):
+    except (ValueError, RecursionError):
         return ""
 
 
@@ -261,7 +272,7 @@ def data_error_code(answer: Answer) -> str:
     """`Errors[0].Code` of a data API's error body; empty when there is none to read."""
     try:
         errors = msgspec.json.decode(_text(answer), type=_DataErrorsBody).Errors
-    except (msgspec.MsgspecError, RecursionError):
+    except (ValueError, RecursionError):
         return ""
     return _code(errors[0].Code) if errors else ""
 
@@ -271,11 +282,9 @@ def retry_after(headers: Mapping[str, str], *, now: datetime) -> float | None:
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return min(float(text[:10]), RETRY_AFTER_MAX_S)
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
+    moment = http_date(text)
+    if moment is None:
         return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return min(max(0.0, (moment - now).total_seconds()), RETRY_AFTER_MAX_S)
 
 
@@ -286,6 +295,14 @@ def _text(answer: Answer) -> bytes:
 
 def _is_success(answer: Answer) -> bool:
     return 200 <= answer.status < 300
+
+
+def _read(member: msgspec.Raw) -> object:
+    """A member of an answer that is not needed for the rest of it; `None` when it cannot be read."""
+    try:
+        return msgspec.json.decode(member)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _seconds(value: object) -> int:
@@ -314,13 +331,6 @@ def _harvest(details: object) -> ConsentView | None:
 def _code(text: str) -> str:
     """An error code fit for logs and metrics; anything else becomes `unreadable`."""
     return text if _CODE.fullmatch(text) else "unreadable"
-
-
-def _described(text: str | None) -> str | None:
-    """The LFI's words for an operator: printable, and not too many of them."""
-    if not text:
-        return None
-    return "".join(character if character.isprintable() else " " for character in text)[:_DESCRIPTION_CHARACTERS_MAX]
 
 
 def _failed_redirect(why: str) -> AuthorizationFailedError:

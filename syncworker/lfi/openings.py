@@ -226,7 +226,7 @@ class OpeningCalls:
         fault = fault_of_get(answer, what=CREATE, now=self._client.now())
         if isinstance(fault, RefusedError | LFIRateLimitedError):
             return fault
-        return RefusedError(f"{CREATE}: status {answer.status}", status=answer.status)
+        return RefusedError(f"{CREATE}: status {answer.status}", status=answer.status).saying(fault.lfi_reason)
 
 
 def _view(answer: Answer, *, what: str) -> OpeningView:

@@ -39,6 +39,7 @@ from syncworker.lfi.bounds import (
     nests_too_deep,
 )
 from syncworker.lfi.transport import Answer, ControlTransport
+from syncworker.standard.calendar import read_day
 from syncworker.standard.values import Slug, local_date
 from syncworker.standard.versions import Version
 
@@ -602,7 +603,7 @@ def _day(value: object, name: str, notes: list[str]) -> date | None:
         if day_first := _DAY_FIRST.fullmatch(text):
             day, month, year = (int(part) for part in day_first.groups())
             return date(year, month, day)
-        return date.fromisoformat(text[:10])
+        return read_day(text[:10])
     except ValueError:
         notes.append(f"{name} cannot be read")
         return None

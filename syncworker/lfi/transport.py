@@ -50,6 +50,8 @@ from syncworker.lfi.bounds import Inflater, check_headers
 from syncworker.lfi.connector import Connector, Opening
 from syncworker.lfi.directory import LFIConfig
 from syncworker.lfi.keys import TransportCertificate
+from syncworker.lfi.observing import Observer, Observing
+from syncworker.lfi.reasons import reason_of
 
 KEEPALIVE_S: Final = 60.0
 SLOT_SHARE: Final = 0.5
@@ -103,6 +105,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             when fine.
         price_class: `data` for an answered data GET (it is billed), else `free`.
         attempt: from 1; more for a short retry.
+        reason: what the LFI said about an answer that is no success, cleaned; empty when nothing.
     """
 
     operation: str
@@ -116,6 +119,11 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     error_code: str
     price_class: str
     attempt: int = 1
+    reason: str = ""
+
+    def __repr__(self) -> str:
+        """Without the LFI's words: they may name a person."""
+        return f"Call({self.operation} {self.status} {self.error_code} {self.interaction_id})"
 
 
 CallLog = Callable[[Call], None]
@@ -602,13 +610,23 @@ class Attempts:
 
     Args:
         heard: is told each attempt, whoever it was made for.
+        observing: runs what is told of an attempt.
     """
 
-    def __init__(self, slug: str, lines: Lines, *, clock: Clock, heard: Heard = unheard) -> None:
+    def __init__(
+        self,
+        slug: str,
+        lines: Lines,
+        *,
+        clock: Clock,
+        heard: Heard = unheard,
+        observing: Observing | None = None,
+    ) -> None:
         self._slug = slug
         self._lines = lines
         self._clock = clock
         self._heard = heard
+        self._observing = observing or Observing()
 
     async def make(self, request: Request, *, bearer: SecretStr | None = None, attempt: int = 1) -> Answer:
         """Send once, and whatever happens leave a `Call`.
@@ -626,12 +644,13 @@ class Attempts:
             headers["Authorization"] = f"Bearer {bearer.get_secret_value()}"
         started_at, started = self._clock.now(), monotonic()
         status: int | None = None
-        bytes_in, error_code = 0, "cancelled"
+        bytes_in, error_code, reason = 0, "cancelled", ""
         received: Mapping[str, str] = {}
         try:
             answer = await self._lines.send(request, headers, now=started_at)
             status, bytes_in, received = answer.status, answer.bytes_in, answer.headers
-            error_code = "" if 200 <= status < 300 else request.code_of(answer) or f"http_{status}"
+            error_code = "" if 200 <= status < 300 else self._code_of(request, answer) or f"http_{status}"
+            reason = self._observing.tell(Observer.CODE, reason_of, answer.body) or "" if error_code else ""
         except NoAnswerError as error:
             status, error_code = error.status, error.reason
             raise
@@ -656,10 +675,14 @@ class Attempts:
                 error_code=error_code,
                 price_class="data" if status == 200 and request.lane is Lane.DATA else "free",
                 attempt=attempt,
+                reason=reason,
             )
-            self._tell(call)
-            self._heard(call, received)
-            request.calls(call)
+            self._observing.tell(Observer.LOG, self._tell, call)
+            self._observing.tell(Observer.TRAFFIC, self._heard, call, received)
+            self._observing.tell(Observer.CALLS, request.calls, call)
+
+    def _code_of(self, request: Request, answer: Answer) -> str | None:
+        return self._observing.tell(Observer.CODE, request.code_of, answer)
 
     def _tell(self, call: Call) -> None:
         if not call.error_code and not _OUR_LOG.isEnabledFor(logging.DEBUG):

@@ -9,12 +9,12 @@ we get anyway; only an LFI that was not heard for an hour is asked for its disco
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
 
+from syncworker.standard.calendar import http_date, shifted, span
 from syncworker.store.clocks import DATABASE, OFFSET_MAX, ClockOffset
 from syncworker.store.unit_of_work import Store
 
@@ -51,7 +51,7 @@ def compare(sent: datetime, received: datetime, *, said: datetime, step: timedel
         sent, received: our instants around the exchange.
         said: the peer's instant, read somewhere in between, cut off to a multiple of `step`.
     """
-    return Comparison(low=said - received, high=said + step - sent)
+    return Comparison(low=said - received, high=shifted(said, step) - sent)
 
 
 def date_of(headers: Mapping[str, str]) -> datetime | None:
@@ -62,11 +62,7 @@ def date_of(headers: Mapping[str, str]) -> datetime | None:
     """
     if headers.get("age", "0").strip() not in {"", "0"}:
         return None
-    try:
-        said = parsedate_to_datetime(headers["date"])
-    except (KeyError, ValueError, TypeError):
-        return None
-    return said.replace(tzinfo=UTC) if said.tzinfo is None else said.astimezone(UTC)
+    return http_date(headers.get("date", ""))
 
 
 class ClockWatch:
@@ -97,7 +93,7 @@ class ClockWatch:
         said = date_of(headers)
         if said is not None:
             self._quickest[peer] = took_s
-            self._best[peer] = compare(sent, sent + timedelta(seconds=took_s), said=said, step=DATE_STEP)
+            self._best[peer] = compare(sent, shifted(sent, span(seconds=took_s)), said=said, step=DATE_STEP)
 
     def unheard(self, peers: Iterable[str], *, now: datetime) -> list[str]:
         """Peers to ask now: neither compared lately, nor heard since, nor asked a moment ago."""

@@ -11,6 +11,7 @@ from typing import Final
 import xxhash
 
 from syncworker.consents.tokens import MARGIN_MAX, MARGIN_SHARE
+from syncworker.standard.calendar import shifted, span
 
 RETRY_LADDER: Final = (
     timedelta(minutes=1),
@@ -37,12 +38,12 @@ def phase(subject: str) -> float:
 
 def next_run_at(*, last_run_at: datetime | None, every: timedelta, now: datetime) -> datetime:
     """When a step should run next: at once if it never ran, never in the past."""
-    return now if last_run_at is None else max(now, last_run_at + every)
+    return now if last_run_at is None else max(now, shifted(last_run_at, every))
 
 
 def spread(moment: datetime, subject: str, *, over: timedelta) -> datetime:
     """A subject's own instant within `over` from a common one on, never before it."""
-    return moment + over * ((phase(subject) + 1) / 2)
+    return shifted(moment, over * ((phase(subject) + 1) / 2))
 
 
 def token_margin(life: timedelta) -> timedelta:
@@ -61,8 +62,8 @@ def token_due_at(
         headroom: what passes between due and begun, as a tick; matters for lives of seconds only.
     """
     life = max(timedelta(), expires_at - issued_at)
-    due_at = issued_at + life * (TOKEN_DUE + TOKEN_SPREAD * phase(consent_id))
-    latest = expires_at - token_margin(life) - headroom
+    due_at = shifted(issued_at, life * (TOKEN_DUE + TOKEN_SPREAD * phase(consent_id)))
+    latest = shifted(expires_at, -token_margin(life) - headroom)
     return max(issued_at, min(due_at, latest))
 
 
@@ -82,5 +83,5 @@ def retry_at(attempts: int, *, subject: str, now: datetime, retry_after: float |
         retry_after: seconds, as the LFI said; `None` when it did not.
     """
     delay = retry_delay(attempts) * (1 + 0.1 * phase(subject))
-    asked = min(timedelta(seconds=max(0.0, retry_after or 0.0)), RETRY_AFTER_MAX)
-    return now + max(delay, asked)
+    asked = min(span(seconds=max(0.0, retry_after or 0.0)), RETRY_AFTER_MAX)
+    return shifted(now, max(delay, asked))

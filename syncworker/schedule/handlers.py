@@ -18,6 +18,7 @@ import structlog
 
 from syncworker.consents.lifecycle import NEVER
 from syncworker.errors import SyncWorkerError, TransientError
+from syncworker.standard.calendar import shifted, span
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import LEASE, Claim, WorkKind
 
@@ -121,7 +122,7 @@ class Handlers:
             async def step(unit: UnitOfWork) -> None:
                 due_at = NEVER if end.due_at is None else end.due_at
                 if wait is not None:
-                    due_at = await unit.now() + wait
+                    due_at = shifted(await unit.now(), wait)
                 await unit.work.finish(claim, due_at=due_at, outcome=end.outcome, error=end.error, good=end.good)
 
             try:
@@ -146,7 +147,7 @@ class Handlers:
             code = "unexpected"
             log.error("work broke", kind=kind.value, lfi=claim.lfi, error=type(error).__name__)  # noqa: TRY400
         log.warning("work failed", kind=kind.value, lfi=claim.lfi, error=code)
-        wait = max(await self._next_try(kind, claim), timedelta(seconds=asked))
+        wait = max(await self._next_try(kind, claim), span(seconds=asked))
         return Ended(None, "failed", code, good=False), wait
 
     async def _next_try(self, kind: WorkKind, claim: Claim) -> timedelta:

@@ -11,7 +11,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
@@ -20,6 +20,7 @@ from syncworker.clock import Clock, SystemClock, monotonic
 from syncworker.consents.tokens import GATE_S
 from syncworker.errors import GateClosedError, LFIBreakerOpenError, SyncWorkerError
 from syncworker.lfi.oauth import retry_after
+from syncworker.lfi.observing import Observer, Observing
 from syncworker.lfi.transport import Call
 from syncworker.schedule.breaker import (
     RetryBudget,
@@ -33,6 +34,7 @@ from syncworker.schedule.breaker import (
     verdict,
 )
 from syncworker.schedule.limits import FIRST_PATIENCE_S, PATIENCE_S, Admission
+from syncworker.standard.calendar import as_utc, span
 from syncworker.standard.operations import OperationClass, class_of
 from syncworker.standard.values import Slug
 from syncworker.store.breakers import Breaker
@@ -74,6 +76,7 @@ class TrafficControl:
 
     Args:
         heard: is told each attempt too, with the headers of its answer.
+        observing: runs it, so that its faults keep nothing from being learned here.
         clock: reads a `Retry-After` that is a date; durations come from `timer`.
         timer: monotonic seconds.
     """
@@ -84,12 +87,14 @@ class TrafficControl:
         admission: Admission,
         *,
         heard: Heard = unheard,
+        observing: Observing | None = None,
         clock: Clock | None = None,
         timer: Callable[[], float] = monotonic,
     ) -> None:
         self._store = store
         self._admission = admission
         self._heard = heard
+        self._observing = observing or Observing()
         self._clock = clock or SystemClock()
         self._timer = timer
         self._view: _View | None = None
@@ -133,13 +138,13 @@ class TrafficControl:
 
     def note(self, lfi: Slug, call: Call, headers: Mapping[str, str]) -> None:
         """As `lfi.traffic.Traffic.note`."""
-        self._heard(lfi, call, headers)
+        self._observing.tell(Observer.CLOCKS, self._heard, lfi, call, headers)
         key, at = (lfi, class_of(call.operation)), self._timer()
         self._budgets[lfi].count(at)
         match verdict(call):
             case Verdict.RATE_LIMITED:
                 wait = retry_after(headers, now=self._clock.now())
-                self._close_gate(lfi, timedelta(seconds=GATE_S if wait is None else wait))
+                self._close_gate(lfi, span(seconds=GATE_S if wait is None else wait))
             case Verdict.REJECTED:
                 self._trip(key, reason_of(call))
             case Verdict.UNAVAILABLE:
@@ -166,7 +171,7 @@ class TrafficControl:
     def _now(self) -> datetime:
         """Database time, as far as we know it."""
         if self._view is None:
-            return self._clock.now().astimezone(UTC)
+            return as_utc(self._clock.now())
         return self._view.now + timedelta(seconds=self._timer() - self._view.at)
 
     def _standing(self, lfi: Slug, operations: OperationClass) -> Standing:

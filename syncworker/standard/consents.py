@@ -14,6 +14,7 @@ from datetime import date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+from syncworker.standard.calendar import at_time, fault_of_day, read_day
 from syncworker.standard.permissions import faults_of
 from syncworker.standard.values import UAE, ConsentId, local_date, read_instant, write_instant
 from syncworker.standard.versions import Version, rar_type
@@ -110,6 +111,9 @@ class ConsentRequest:
             faults.append("expires_at: lies in the past; give an instant in the future")
         elif self.expires_at - now > EXPIRY_MAX:
             faults.append(f"expires_at: must be less than one year ahead; give at most {EXPIRY_MAX.days} days")
+        for name, day in (("from_date", self.from_date), ("to_date", self.to_date)):
+            if day is not None and (fault := fault_of_day(day)):
+                faults.append(f"{name}: {fault}")
         if self.from_date and self.to_date and self.from_date > self.to_date:
             faults.append("from_date: lies after to_date")
         return faults
@@ -138,11 +142,11 @@ class Member:
 
 
 def _first_instant(day: date | None) -> str | None:
-    return None if day is None else datetime.combine(day, time(), UAE).isoformat()
+    return None if day is None else at_time(day, zone=UAE).isoformat()
 
 
 def _last_instant(day: date | None) -> str | None:
-    return None if day is None else datetime.combine(day, time(23, 59, 59), UAE).isoformat()
+    return None if day is None else at_time(day, time(23, 59, 59), UAE).isoformat()
 
 
 _TO_2_0: Final = frozenset({Version.V1_2, Version.V2_0})
@@ -275,5 +279,5 @@ def _instant(text: str | None) -> datetime | None:
 
 def _date(text: str | None) -> date | None:
     if not text or "T" not in text:
-        return date.fromisoformat(text[:10]) if text else None
+        return read_day(text[:10]) if text else None
     return local_date(read_instant(text)[0])

@@ -177,5 +177,5 @@ def _instant(value: Any, nested: str = "") -> datetime | None:
         return None
     try:
         return read_instant(value)[0]
-    except (ValueError, OverflowError):
+    except ValueError:
         return None

@@ -14,12 +14,12 @@ import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from syncworker.standard.calendar import read_day, read_iso
 from syncworker.standard.openings import OpeningVersion
 
 AUDIT_ACTIONS: Final = ("Added", "Updated", "Removed")
@@ -331,7 +331,7 @@ def _fault_of_text(shape: Text, value: object) -> str:
 
 def _day(text: str) -> str:
     try:
-        good = date.fromisoformat(text).isoformat() == text
+        good = read_day(text).isoformat() == text
     except ValueError:
         good = False
     return "" if good else "must be a date, as 2026-01-31"
@@ -339,7 +339,7 @@ def _day(text: str) -> str:
 
 def _moment(text: str) -> str:
     try:
-        good = "T" in text and datetime.fromisoformat(text).tzinfo is not None
+        good = "T" in text and read_iso(text).tzinfo is not None
     except ValueError:
         good = False
     return "" if good else "must be a date-time with an offset, as 2026-01-31T00:00:00Z"

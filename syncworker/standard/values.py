@@ -4,16 +4,27 @@ Source: Account Information API v2.1-errata2, `AEActiveOrHistoricCurrencyAndAmou
 """
 
 import re
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Final, NewType
+
+from syncworker.standard.calendar import UAE, as_utc, local_date, read_iso, within
+
+__all__ = [
+    "UAE",
+    "AccountId",
+    "ConsentId",
+    "Slug",
+    "local_date",
+    "read_instant",
+    "read_money",
+    "signed",
+    "write_instant",
+]
 
 ConsentId = NewType("ConsentId", str)  # text 1..128; a UUID only in what we make ourselves (D-12)
 AccountId = NewType("AccountId", str)  # text 1..40
 Slug = NewType("Slug", str)  # our short name of an LFI
-
-UAE: Final = timezone(timedelta(hours=4))
-"""Gulf Standard Time: an instant without an offset is read as this, and a booking's local date is counted in it."""
 
 MONEY_PLACES: Final = 5
 _MONEY_LIMIT: Final = Decimal(10) ** 13
@@ -43,18 +54,24 @@ def signed(amount: Decimal, indicator: str) -> Decimal:
     return -amount if indicator == "Debit" else amount
 
 
-def read_instant(text: str) -> tuple[datetime, bool]:
-    """An instant in UTC, and whether the bank left out the offset.
+def read_instant(text: str, *, exact: bool = False) -> tuple[datetime, bool]:
+    """An instant in UTC, clamped to the calendar's ends, and whether the bank left out the offset.
 
     Reads `Z`, `+04:00`, `+0400` and fractions; without an offset it is UAE time, which the caller flags.
 
+    Args:
+        exact: clamp nothing, for a value that is kept as data.
+
     Raises:
-        ValueError: not an ISO 8601 date-time.
+        ValueError: not an ISO 8601 date-time; or, when `exact`, one whose instant lies beyond the calendar in UTC.
     """
-    moment = datetime.fromisoformat(_INSTANT_WITHOUT_COLON.sub(r"\1:\2", text) if "T" in text else text)
-    if moment.tzinfo is None:
-        return moment.replace(tzinfo=UAE).astimezone(UTC), True
-    return moment.astimezone(UTC), False
+    moment = read_iso(_INSTANT_WITHOUT_COLON.sub(r"\1:\2", text) if "T" in text else text)
+    without_offset = moment.tzinfo is None
+    if without_offset:
+        moment = moment.replace(tzinfo=UAE)
+    if exact and not within(moment):
+        raise ValueError("instant: lies beyond the calendar")
+    return as_utc(moment), without_offset
 
 
 def write_instant(moment: datetime) -> str:
@@ -65,9 +82,4 @@ def write_instant(moment: datetime) -> str:
     """
     if moment.tzinfo is None:
         raise ValueError("instant: has no time zone")
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def local_date(moment: datetime) -> date:
-    """The calendar date of an instant in the UAE."""
-    return moment.astimezone(UAE).date()
+    return as_utc(moment).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"

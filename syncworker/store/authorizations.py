@@ -9,12 +9,13 @@ lives for minutes (trap 9); opened again, it is pushed again, so one intent may 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from syncworker.standard.calendar import read_day, read_iso
 from syncworker.standard.consents import ConsentRequest, Purpose, UserType
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
@@ -35,6 +36,7 @@ class StoredAuthorization:
         request: `authorization_details` as sent.
         expires_at: end of the `request_uri`.
         outcome: what became of it; `None` while nothing did.
+        reason: the LFI's words about that, masked.
         intent_id: the intent whose opening pushed it, if one did.
     """
 
@@ -52,6 +54,7 @@ class StoredAuthorization:
     expires_at: datetime
     used_at: datetime | None = None
     outcome: str | None = None
+    reason: str | None = field(default=None, repr=False)
     intent_id: str | None = field(default=None, repr=False)
 
 
@@ -124,7 +127,7 @@ class Authorizations:
         """The request that asked for this consent."""
         return await self._one(authorization.c.consent_id == consent_id)
 
-    async def use(self, state: str, *, at: datetime, outcome: str) -> bool:
+    async def use(self, state: str, *, at: datetime, outcome: str, reason: str = "") -> bool:
         """Use a request up, once: `False` when somebody else did.  Its secrets are destroyed with it."""
         done = await self._unit.connection.execute(
             sa.update(authorization)
@@ -133,7 +136,7 @@ class Authorizations:
                 authorization.c.state == state,
                 authorization.c.used_at.is_(None),
             )
-            .values(used_at=at, outcome=outcome, **_NO_SECRETS)
+            .values(used_at=at, outcome=outcome, reason=reason or None, **_NO_SECRETS)
         )
         return bool(done.rowcount)
 
@@ -169,12 +172,12 @@ class Authorizations:
             )
         )
 
-    async def settle(self, state: str, *, outcome: str) -> None:
+    async def settle(self, state: str, *, outcome: str, reason: str = "") -> None:
         """Write down what became of a used request."""
         await self._unit.connection.execute(
             sa.update(authorization)
             .where(authorization.c.tenant == self._unit.tenant, authorization.c.state == state)
-            .values(outcome=outcome)
+            .values(outcome=outcome, reason=reason or None)
         )
 
     async def _one(self, condition: sa.ColumnElement[bool]) -> StoredAuthorization | None:
@@ -199,6 +202,7 @@ class Authorizations:
             expires_at=row["expires_at"],
             used_at=row["used_at"],
             outcome=row["outcome"],
+            reason=row["reason"],
             intent_id=row["intent_id"],
         )
 
@@ -304,12 +308,12 @@ def _intent(row: Mapping[Any, Any]) -> StoredIntent:
         version=Version(row["version"]) if row["version"] else None,
         request=ConsentRequest(
             permissions=tuple(terms["permissions"]),
-            expires_at=datetime.fromisoformat(terms["expires_at"]),
+            expires_at=read_iso(terms["expires_at"]),
             user_type=UserType(terms["user_type"]),
             purpose=Purpose(terms["purpose"]),
             base_consent_id=ConsentId(base) if base else None,
-            from_date=date.fromisoformat(terms["from_date"]) if terms["from_date"] else None,
-            to_date=date.fromisoformat(terms["to_date"]) if terms["to_date"] else None,
+            from_date=read_day(terms["from_date"]) if terms["from_date"] else None,
+            to_date=read_day(terms["to_date"]) if terms["to_date"] else None,
         ),
         return_url=row["return_url"],
         created_at=row["created_at"],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
+from syncworker.standard.calendar import shifted
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId
 from syncworker.store.bulk import upsert_later, upsert_many
@@ -344,7 +345,8 @@ def extended(held: Sequence[Covered], walked: Covered) -> Covered:
     day = timedelta(days=1)
     one = walked
     for window in sorted(held, key=lambda window: window.to_date, reverse=True):
-        if window.from_date > one.to_date + day or (one.from_date > BEGINNING and window.to_date < one.from_date - day):
+        behind = one.from_date > BEGINNING and window.to_date < shifted(one.from_date, -day)
+        if behind or window.from_date > shifted(one.to_date, day):
             continue
         newest = one if one.to_date >= window.to_date else window
         one = replace(newest, from_date=min(one.from_date, window.from_date))

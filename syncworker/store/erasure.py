@@ -1,7 +1,8 @@
 """What is destroyed when a connection's data must go, and what stays: the records that it was there and is gone.
 
 Payload goes: rows of every resource, what they said before, balances over time, cursors (they hold keys and digests),
-coverage and the changes that name keys.  Consents, runs, calls and `audit` stay: they hold ids, codes and counts, and
+coverage and the changes that name keys.  The LFI's words about refused calls go with the personal data: masked as they
+are, they may still name a person.  Consents, runs, calls and `audit` stay: they hold ids, codes and counts, and
 the law wants consent and destruction records for years (`reliability.md` rule 41).
 """
 
@@ -17,7 +18,9 @@ from syncworker.standard.values import ConsentId
 from syncworker.store.tables import (
     RECORD_TABLES,
     account_grant,
+    authorization,
     balance_history,
+    call,
     change,
     consent,
     coverage,
@@ -54,6 +57,9 @@ class Erasure:
         for table, which in self._payload(connection_id, of):
             rows = await self._unit.connection.scalar(sa.select(sa.func.count()).select_from(table).where(which))
             counts[table.name] = int(rows or 0)
+        for table, which in self._reasons(connection_id, of):
+            rows = await self._unit.connection.scalar(sa.select(sa.func.count()).select_from(table).where(which))
+            counts[f"{table.name}.reason"] = int(rows or 0)
         return {name: rows for name, rows in counts.items() if rows}
 
     async def erase(self, connection_id: ConsentId, *, of: DataClass | None = None) -> Mapping[str, int]:
@@ -65,6 +71,9 @@ class Erasure:
         counts: dict[str, int] = {}
         for table, which in self._payload(connection_id, of):
             counts[table.name] = (await self._unit.connection.execute(sa.delete(table).where(which))).rowcount
+        for table, which in self._reasons(connection_id, of):
+            blank = sa.update(table).where(which).values(reason=None)
+            counts[f"{table.name}.reason"] = (await self._unit.connection.execute(blank)).rowcount
         return {name: rows for name, rows in counts.items() if rows}
 
     async def overdue(self, *, of: DataClass, ended_before: datetime, limit: int) -> list[str]:
@@ -80,9 +89,27 @@ class Erasure:
             )
             .subquery()
         )
-        left = [sa.exists().where(which) for _, which in self._payload(ended.c.connection_id, of)]
+        mine = (*self._payload(ended.c.connection_id, of), *self._reasons(ended.c.connection_id, of))
+        left = [sa.exists().where(which) for _, which in mine]
         query = sa.select(ended.c.connection_id).where(sa.or_(*left)).limit(limit)
         return list(await self._unit.connection.scalars(query))
+
+    def _reasons(
+        self, connection_id: ConsentId | sa.ColumnElement[str], of: DataClass | None
+    ) -> list[tuple[sa.Table, sa.ColumnElement[bool]]]:
+        """Rows with the LFI's words about a call or an authorisation of the connection: the words go, the rows stay."""
+        if of is DataClass.DATA:
+            return []
+        consents = sa.select(consent.c.consent_id).where(
+            consent.c.tenant == self._unit.tenant, consent.c.connection_id == connection_id
+        )
+        return [
+            (
+                one,
+                sa.and_(one.c.tenant == self._unit.tenant, one.c.consent_id.in_(consents), one.c.reason.is_not(None)),
+            )
+            for one in (call, authorization)
+        ]
 
     def _payload(
         self, connection_id: ConsentId | sa.ColumnElement[str], of: DataClass | None

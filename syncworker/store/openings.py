@@ -248,15 +248,21 @@ class Openings:
         source: str,
         error: str | None = None,
         http_status: int | None = None,
+        information: str = "",
     ) -> bool:
-        """Put an opening the LFI has said nothing about into a state of ours; `False` when it is past that."""
+        """Put an opening the LFI has said nothing about into a state of ours; `False` when it is past that.
+
+        Args:
+            information: the LFI's words about a refusal, cleaned; sealed, and destroyed with the contents.
+        """
         held = await self.get(opening_id, lock=True)
         if held is None or held.state not in (OpeningState.SENDING, OpeningState.UNKNOWN):
             return False
         error = error and error[:ERROR_LENGTH]
-        await self._update(
-            opening_id, self._entered(state, at=at) | {"error": error, "http_status": http_status or held.http_status}
-        )
+        moved = self._entered(state, at=at) | {"error": error, "http_status": http_status or held.http_status}
+        if information:
+            moved["information"] = self._seal("information", opening_id, information.encode())
+        await self._update(opening_id, moved)
         await self._remember(opening_id, state, at=at, source=source, error=error)
         return True
 

@@ -12,7 +12,7 @@ Also here, since `/accounts` writes them: which consent shows which account (`ac
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime
 from enum import StrEnum
 from functools import cache, partial
 from operator import itemgetter
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from syncworker.standard.calendar import at_time, utc_date
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import AccountId, ConsentId
 from syncworker.store.bulk import COPY_FROM, insert_many, upsert_later, upsert_many
@@ -761,12 +762,12 @@ def _few(keys: Collection[str]) -> list[list[str]]:
 
 def _as_in(column: sa.Column[Any], moment: datetime) -> datetime | date:
     """An instant as a column compares it: a date's is its midnight in UTC."""
-    return moment.astimezone(UTC).date() if isinstance(column.type, sa.Date) else moment
+    return utc_date(moment) if isinstance(column.type, sa.Date) else moment
 
 
 def _held(digest: bytes, instant: datetime | date | None, status: str | None, missed: Any, gone: Any) -> Held:
     if instant is not None and not isinstance(instant, datetime):
-        instant = datetime.combine(instant, time(), UTC)
+        instant = at_time(instant)
     return Held(bytes(digest), instant, status == "Pending", bool(missed), bool(gone))
 
 

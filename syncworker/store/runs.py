@@ -1,12 +1,13 @@
 """What was done and what it cost: one row per sync run, one per HTTP call."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
+from syncworker.standard.calendar import shifted
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.bulk import insert_many
 from syncworker.store.dialect import Dialect
@@ -52,6 +53,7 @@ class CallRow:
         status: `None` when no answer came.
         price_millifils: 1 AED = 100,000 milli-fils.
         attempt: from 1; more for a short retry.
+        reason: the LFI's words about a call that is no success, masked.
     """
 
     lfi: Slug
@@ -66,6 +68,7 @@ class CallRow:
     attended: bool
     price_millifils: int
     attempt: int = 1
+    reason: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,7 +252,8 @@ class Runs:
 
     async def calls_of(self, filed: FiledRun) -> list[CallRow]:
         """The calls made for a run, in the order they were made."""
-        begun, ended = filed.run.started_at - CLOCKS_APART_MAX, filed.run.ended_at + CLOCKS_APART_MAX
+        begun = shifted(filed.run.started_at, -CLOCKS_APART_MAX)
+        ended = shifted(filed.run.ended_at, CLOCKS_APART_MAX)
         query = (
             sa.select(*(call.c[name] for name in _CALL))
             .where(
@@ -260,6 +264,26 @@ class Runs:
             )
             .order_by(call.c.id)
         )
+        return [CallRow(**dict(row)) for row in (await self._unit.connection.execute(query)).mappings()]
+
+    async def said(self, consent_ids: Collection[str], *, run_id: int | None = None, limit: int = 1) -> list[CallRow]:
+        """Calls made for these consents that the LFI explained its refusal of, newest first.
+
+        Args:
+            run_id: of this run only.
+        """
+        query = (
+            sa.select(*(call.c[name] for name in _CALL))
+            .where(
+                call.c.tenant == self._unit.tenant,
+                call.c.consent_id.in_(sorted(consent_ids)),
+                call.c.reason.is_not(None),
+            )
+            .order_by(call.c.id.desc())
+            .limit(limit)
+        )
+        if run_id is not None:
+            query = query.where(call.c.run_id == run_id)
         return [CallRow(**dict(row)) for row in (await self._unit.connection.execute(query)).mappings()]
 
     async def traffic(self, *, since: datetime) -> list[TrafficRow]:

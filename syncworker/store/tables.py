@@ -208,6 +208,7 @@ authorization = sa.Table(
     sa.Column("expires_at", Instant, nullable=False, comment="the request_uri's end"),
     sa.Column("used_at", Instant),
     sa.Column("outcome", sa.String(64), comment="authorized, declined, expired, failed …"),
+    sa.Column("reason", sa.String(500), comment="the LFI's words about it, masked; destroyed with the personal data"),
     sa.Column("intent_id", sa.String(64), comment="the intent whose opening pushed it; NULL: none"),
     sa.UniqueConstraint("tenant", "consent_id"),
 )
@@ -610,7 +611,16 @@ call = sa.Table(
     sa.Column("price_millifils", sa.Integer, nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False, server_default="1", comment="2 and up: a short retry"),
     sa.Column("run_id", sa.BigInteger, comment="the run it was made for; NULL: none"),
+    sa.Column("reason", sa.String(500), comment="the LFI's words about it, masked; destroyed with the personal data"),
     sa.Index(None, "tenant", "lfi", "started_at"),
+    sa.Index(
+        "ix_call_reason",
+        "tenant",
+        "consent_id",
+        "id",
+        sqlite_where=sa.text("reason IS NOT NULL"),
+        postgresql_where=sa.text("reason IS NOT NULL"),
+    ),
 )
 
 event = sa.Table(
@@ -697,6 +707,13 @@ worker = sa.Table(
     sa.Column("progress_at", Instant, nullable=False, comment="liveness is progress, not a living process"),
     sa.Column("canary_asked_at", Instant, comment="when a canary was last sent to it"),
     sa.Column("canary_at", Instant, comment="when one last came round"),
+    sa.Column(
+        "observers_failed",
+        sa.Integer,
+        nullable=False,
+        server_default="0",
+        comment="how often an observer of calls failed in this process",
+    ),
 )
 
 clock_offset = sa.Table(

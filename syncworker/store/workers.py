@@ -35,6 +35,7 @@ class WorkerRow:
         name: host and process id, joined by `/`.
         kind: `worker` or `beat`.
         progress_at: when something last came to its begin or end in it; of beat: when its schedule last went round.
+        observers_failed: how often an observer of calls failed in it: clock comparison, journal, log …
         canary_asked_at, canary_at: when a canary was last sent to it, and when one last came.
     """
 
@@ -44,6 +45,7 @@ class WorkerRow:
     progress_at: datetime
     canary_asked_at: datetime | None
     canary_at: datetime | None
+    observers_failed: int = 0
 
 
 class Workers:
@@ -56,7 +58,12 @@ class Workers:
         """A process begins: whatever its name stood for before is over (a container keeps host name and process id)."""
         now = self._unit.dialect.now()
         fresh = self._unit.dialect.insert(worker).values(name=name, kind=kind, started_at=now, progress_at=now)
-        begun: dict[str, Any] = {"kind": fresh.excluded.kind, "canary_asked_at": None, "canary_at": None}
+        begun: dict[str, Any] = {
+            "kind": fresh.excluded.kind,
+            "canary_asked_at": None,
+            "canary_at": None,
+            "observers_failed": 0,
+        }
         begun |= {column: fresh.excluded[column] for column in ("started_at", "progress_at")}
         await self._unit.connection.execute(fresh.on_conflict_do_update(index_elements=["name"], set_=begun))
 
@@ -92,6 +99,12 @@ class Workers:
         now = self._unit.dialect.now()
         await self._unit.connection.execute(
             sa.update(worker).where(worker.c.name == name).values(canary_at=now, progress_at=now)
+        )
+
+    async def observers_failed(self, name: str, times: int) -> None:
+        """Note how often an observer of calls failed in this process since it began."""
+        await self._unit.connection.execute(
+            sa.update(worker).where(worker.c.name == name).values(observers_failed=times)
         )
 
     async def get(self, name: str) -> WorkerRow | None:

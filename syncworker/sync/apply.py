@@ -7,7 +7,7 @@ runs this through `Store.atomically`, so that a conflict repeats the whole of it
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime
 from typing import Final, NamedTuple
 
 from syncworker.consents.renewal import accounts_compared
@@ -18,6 +18,7 @@ from syncworker.errors import (
     StandardViolationError,
     SyncWorkerError,
 )
+from syncworker.standard.calendar import at_time, shifted
 from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.values import AccountId, ConsentId, local_date
 from syncworker.store.changes import Op, RowChanges
@@ -40,8 +41,6 @@ from syncworker.sync.reports import StepOutcome, StepReport
 BOOKED: Final = "Booked"
 KNOWN_MANY: Final = 20
 """Known items from which it is cheaper to ask for their rows' keys alone: a statement more, and fewer values."""
-
-NEWEST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +155,7 @@ def proof_of(shown: Showing) -> Proof:
     walk, window = shown.walk, shown.walk.step.window
     since = None if window is None else window.since
     if window is not None and walk.first_available is not None:
-        horizon = min(walk.first_available, NEWEST - window.wider) + window.wider
+        horizon = shifted(walk.first_available, window.wider)
         since = horizon if since is None else max(since, horizon)
     return Proof(
         walk_complete=shown.complete and not walk.step.whole,
@@ -568,7 +567,7 @@ def _moment(place: datetime | date | None) -> datetime | None:
     """The place of a record in time; a date's is its midnight in UTC."""
     if place is None or isinstance(place, datetime):
         return place
-    return datetime.combine(place, time(), UTC)
+    return at_time(place)
 
 
 async def _cover(
@@ -591,7 +590,7 @@ async def _cover(
 def _covered(shown: Showing, *, now: datetime) -> Covered:
     window = shown.walk.step.window or Window()
     today = local_date(now)
-    until: date = today if window.to_date is None else min(today, window.to_date - window.wider)
+    until: date = today if window.to_date is None else min(today, shifted(window.to_date, -window.wider))
     since = window.covers_from
     return Covered(
         from_date=min(since, until), to_date=until, walked_at=now, pages=len(shown.walk.pages), items=len(shown.seen)

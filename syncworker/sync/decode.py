@@ -26,6 +26,7 @@ import sqlalchemy as sa
 import xxhash
 
 from syncworker.errors import StandardViolationError
+from syncworker.standard.calendar import UAE, read_day, within
 from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.values import local_date, read_instant, read_money, signed
 from syncworker.store.records import Record
@@ -230,7 +231,7 @@ def day(path: str, column: sa.Column[Any]) -> Read:
             return None
         if isinstance(value, str) and len(value) == len("2026-01-31"):
             try:
-                return date.fromisoformat(value)
+                return read_day(value)
             except ValueError:
                 note(f"{name}.not_a_date")
                 return None
@@ -605,8 +606,8 @@ def _amount(value: str) -> Decimal:
 def _instant(value: str) -> tuple[datetime | None, bool]:
     """Read once: the instants of one item are often the same."""
     try:
-        return read_instant(value)
-    except (ValueError, OverflowError):
+        return read_instant(value, exact=True)  # no column holds a value the LFI did not send
+    except ValueError:
         return None, False
 
 
@@ -614,10 +615,7 @@ def _instant(value: str) -> tuple[datetime | None, bool]:
 def _uae_date(value: str) -> date | None:
     """The local date in the UAE of an instant as sent."""
     moment, _ = _instant(value)
-    try:
-        return None if moment is None else local_date(moment)
-    except OverflowError:  # the last hours of the year 9999, as some write "no date yet"
-        return None
+    return None if moment is None or not within(moment, UAE) else local_date(moment)
 
 
 def _storable(value: str) -> str:

@@ -18,6 +18,7 @@ from syncworker.clock import Clock, SystemClock
 from syncworker.consents.lifecycle import Clients
 from syncworker.errors import ConsentNotUsableError, LeaseLostError, SyncWorkerError, TransientError
 from syncworker.lfi.api import TokenSource
+from syncworker.standard.calendar import span
 from syncworker.standard.consents import Status
 from syncworker.standard.resources import permitted
 from syncworker.standard.values import ConsentId, Slug
@@ -225,7 +226,7 @@ class Engine:
         """End a claim whose run broke; without a database its lease runs out by itself."""
         wait = self._settings.retry_after(claim.attempts)
         if isinstance(error, TransientError) and error.retry_after is not None:
-            wait = timedelta(seconds=max(error.retry_after, 1))
+            wait = span(seconds=max(error.retry_after, 1))
         now = self._parts.clock.now()
         report = RunReport(
             connection_id=ConsentId(claim.subject),

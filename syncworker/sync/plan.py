@@ -19,8 +19,9 @@ How a long listing (`Window.sliced`) is read, so that what is new comes first an
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 
+from syncworker.standard.calendar import FIRST_DAY, LAST_DAY, at_time, shifted, utc_date
 from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.resources import Window as WindowParams
 from syncworker.standard.values import local_date, write_instant
@@ -48,25 +49,25 @@ class Window:
         """As query parameters."""
         ends = ((names.from_param, self.from_date), (names.to_param, self.to_date))
         return {
-            name: day.isoformat() if names.as_dates else write_instant(_midnight(day))
+            name: day.isoformat() if names.as_dates else write_instant(at_time(day))
             for name, day in ends
-            if day is not None
+            if day is not None and FIRST_DAY < day < LAST_DAY  # an end of the calendar is no limit
         }
 
     @property
     def since(self) -> datetime | None:
         """From here on every record must be shown."""
-        return None if self.from_date is None else _midnight(self.from_date + self.wider)
+        return None if self.from_date is None else at_time(shifted(self.from_date, self.wider))
 
     @property
     def until(self) -> datetime | None:
         """Up to here, exclusive, every record must be shown."""
-        return None if self.to_date is None else _midnight(self.to_date - self.wider)
+        return None if self.to_date is None else at_time(shifted(self.to_date, -self.wider))
 
     @property
     def covers_from(self) -> date:
         """The first date that is covered once the walk is complete."""
-        return BEGINNING if self.from_date is None else self.from_date + self.wider
+        return BEGINNING if self.from_date is None else shifted(self.from_date, self.wider)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +213,8 @@ def _whole(
     backfill: bool = False,
 ) -> Step:
     """Everything that is wanted of a listing, in one walk: right whether or not the LFI honours the window."""
-    until = None if limits.to_date is None else limits.to_date + of.wider
-    window = Window(_earlier(floor, of.wider), until, of.wider)
+    until = None if limits.to_date is None else shifted(limits.to_date, of.wider)
+    window = Window(shifted(floor, -of.wider), until, of.wider)
     return Step(resource, account_id, window.params(of), window, floor=floor, deep=True, backfill=backfill, whole=True)
 
 
@@ -236,8 +237,8 @@ def window_of(
     if back_to is not None:
         begin = back_to if begin is None else max(begin, back_to)
     return Window(
-        None if begin is None else _earlier(begin, of.wider),
-        None if limits.to_date is None else limits.to_date + of.wider,
+        None if begin is None else shifted(begin, -of.wider),
+        None if limits.to_date is None else shifted(limits.to_date, of.wider),
         of.wider,
     )
 
@@ -255,7 +256,7 @@ def _back_to(
     if cursor is None or cursor.checked_at is None:
         today = local_date(now)
         newest = today if limits.to_date is None else min(today, limits.to_date)
-        return _earlier(newest, settings.first_sync) if of.sliced else None
+        return shifted(newest, -settings.first_sync) if of.sliced else None
     if not of.sliced and (
         cursor.high_water is None
         or cursor.covered_from is None
@@ -263,13 +264,13 @@ def _back_to(
     ):
         return None
     if cursor.high_water is None:  # never a booked record
-        return _earlier(local_date(cursor.checked_at), settings.first_sync)
-    back_to = min(cursor.high_water, now) - settings.overlap
+        return shifted(local_date(cursor.checked_at), -settings.first_sync)
+    back_to = shifted(min(cursor.high_water, now), -settings.overlap)
     if cursor.open_since is not None:
         back_to = min(back_to, max(cursor.open_since, now - settings.open_max))
     if deep:
         back_to = min(back_to, now - settings.rewalk)
-    return back_to.astimezone(UTC).date()
+    return utc_date(back_to)
 
 
 # -- the history behind ----------------------------------------------------------------------------------------------
@@ -277,7 +278,7 @@ def _back_to(
 
 def floor_of(limits: ConsentLimits, *, now: datetime, settings: PlanSettings) -> date:
     """The date behind which nothing is asked for."""
-    return max(limits.from_date or BEGINNING, _earlier(local_date(now), settings.backfill_max))
+    return max(limits.from_date or BEGINNING, shifted(local_date(now), -settings.backfill_max))
 
 
 def is_backfilled(cursor: Cursor, *, floor: date) -> bool:
@@ -315,9 +316,9 @@ def next_slice(
     if unfiltered:
         return _whole(resource, resource.window, cursor.listing.account_id, limits=limits, floor=floor, backfill=True)
     wider = resource.window.wider
-    end = _earlier(cursor.covered_from, DAY)
-    begin = max(floor, _earlier(cursor.covered_from, settings.backfill_slice))
-    window = Window(_earlier(begin, wider), end + wider, wider)
+    end = shifted(cursor.covered_from, -DAY)
+    begin = max(floor, shifted(cursor.covered_from, -settings.backfill_slice))
+    window = Window(shifted(begin, -wider), shifted(end, wider), wider)
     return Step(resource, cursor.listing.account_id, window.params(resource.window), window, floor=floor, backfill=True)
 
 
@@ -333,11 +334,3 @@ def backfilled_to(window: Window, *, floor: date, first_available: datetime | No
     if first_available is not None:
         return BEGINNING if begins <= local_date(first_available) else None
     return BEGINNING if empty_slices >= EMPTY_SLICES else None
-
-
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)
-
-
-def _earlier(day: date, by: timedelta) -> date:
-    return day - by if day - date.min >= by else date.min

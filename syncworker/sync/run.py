@@ -16,7 +16,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -43,6 +43,7 @@ from syncworker.errors import (
 )
 from syncworker.lfi.api import TokenSource
 from syncworker.lfi.transport import Call
+from syncworker.standard.calendar import as_utc, shifted, span
 from syncworker.standard.consents import TERMINAL
 from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.values import ConsentId
@@ -438,7 +439,7 @@ class ConsentRun:
 
     def _attempt(self, walk: Walk, error: SyncWorkerError, meaning: Refusal) -> tuple[StepReport, Attempt]:
         now = self._known.now
-        due_at = now + (meaning.remember or self._wait(error))
+        due_at = shifted(now, meaning.remember or self._wait(error))
         if isinstance(error, EndlessListingError):  # the same walk would cost as many calls in a minute, and end there
             due_at = self._due(walk.step)
         code = _code(error)
@@ -738,7 +739,7 @@ class ConsentRun:
         return Ending(
             claim=self._claim,
             report=report,
-            calls=[self._call_row(call) for call in self._calls],
+            calls=[self._call_row(call, words=noted) for call in self._calls],
             checked=checked if noted else [],
             received=noted and any(one.pages for one in report.steps),
             stop=self._stop,
@@ -757,14 +758,14 @@ class ConsentRun:
         ladder = self._settings.retry_after(self._claim.attempts)
         if isinstance(error, LFIBreakerOpenError) and any((call.status or 599) >= 500 for call in self._calls):
             asked = max(asked or 0, ladder.total_seconds())  # whoever tripped it is not first in the row for the trial
-        return ladder if asked is None else max(timedelta(seconds=asked), timedelta(seconds=1))
+        return ladder if asked is None else max(span(seconds=asked), timedelta(seconds=1))
 
     def _next_due(self, reports: list[StepReport], *, now: datetime) -> datetime:
         """When the connection is due: with the first of its listings that still count."""
         if isinstance(self._stop, ConsentError):
             return resting_until(self._stop.cause, now=now)
         if self._stop is not None:
-            return now + self._wait(self._stop)
+            return shifted(now, self._wait(self._stop))
         soon = now + self._settings.retry_after(self._claim.attempts)
         due = {Listing(one.account_id, one.resource): one.due_at or soon for one in reports}
         listings = [
@@ -777,7 +778,8 @@ class ConsentRun:
             due[listing] = min(at, due.get(listing) or known.get(listing) or at)
         return max(now, min((due.get(one) or known.get(one) or soon for one in listings), default=now + RESTING))
 
-    def _call_row(self, call: Call) -> CallRow:
+    def _call_row(self, call: Call, *, words: bool) -> CallRow:
+        """A call as it is filed; the LFI's words about it only where data may be written: they may name a person."""
         return CallRow(
             lfi=self._consent.lfi,
             consent_id=self._consent.consent_id,
@@ -791,6 +793,7 @@ class ConsentRun:
             attended=call.attended,
             price_millifils=self._settings.data_get_millifils if call.price_class == "data" else 0,
             attempt=call.attempt,
+            reason=call.reason or None if words else None,
         )
 
 
@@ -834,7 +837,7 @@ def _run_row(report: RunReport) -> RunRow:
         consent_id=report.consent_id,
         lfi=report.lfi,
         gen=report.gen,
-        started_at=report.started_at.astimezone(UTC),
+        started_at=as_utc(report.started_at),
         ended_at=report.ended_at,
         outcome=report.outcome.value,
         error=report.error,

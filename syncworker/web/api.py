@@ -31,6 +31,7 @@ from syncworker.consents.authorize import (
 from syncworker.consents.renewal import Renewals
 from syncworker.errors import RequestError
 from syncworker.settings import SLUG
+from syncworker.standard.calendar import as_utc, fault_of_instant, read_iso
 from syncworker.standard.consents import ConsentRequest, Purpose, Revoker, UserType
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
@@ -592,9 +593,9 @@ def _place(cursor: str) -> Place:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         at, connection_id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        created_at = datetime.fromisoformat(at)
-        ours = created_at.tzinfo is not None and _is_id(connection_id)
-    except (binascii.Error, ValueError, TypeError):
+        created_at = as_utc(read_iso(at))  # a naive one is none of ours
+        ours = _is_id(connection_id) and not fault_of_instant(created_at)
+    except (binascii.Error, ValueError, TypeError, RecursionError):
         ours = False
     if not ours:
         raise bad_request(Fault("cursor", "is none of ours; give next_cursor of the page before, or none to begin"))

@@ -323,8 +323,23 @@ TERMS: Final = {
         2,
     ),
     "end that is no instant": Fault((*AUTHORIZE, "--expires-at", "soon"), ("expires_at", "write 2027-01-31"), 2),
+    "window to the end of time": Fault(
+        (*AUTHORIZE, "--to-date", "9999-12-31"), ("to_date: lies outside", "leave it out for no limit"), 2
+    ),
+    "window from the beginning of time": Fault(
+        (*AUTHORIZE, "--from-date", "0001-01-01"), ("from_date: lies outside", "leave it out for no limit"), 2
+    ),
+    "duration of an age": Fault(
+        ("status",), ("rewalk_every", "less than or equal to"), 1, env={"SYNCWORKER_REWALK_EVERY": "1e300"}
+    ),
+    "rate of none": Fault(
+        ("status",),
+        ("calls_per_second", "greater than or equal to 0.001"),
+        1,
+        env={"SYNCWORKER_LFIS__SANDBOX__CALLS_PER_SECOND": "1e-300"},
+    ),
     "end of time": Fault(
-        (*AUTHORIZE, "--expires-at", "9999-12-31T23:59:59-14:00"), ("expires_at", "write 2027-01-31"), 2
+        (*AUTHORIZE, "--expires-at", "9999-12-31T23:59:59-14:00"), ("expires_at", "give the instant that is meant"), 2
     ),
     "unknown permission": Fault(
         (*AUTHORIZE, "--permission", "ReadMinds"), ("permissions", "'ReadMinds'", "not a permission of the standard"), 2

@@ -155,7 +155,9 @@ def test_lists_show_the_consent_its_rows_and_its_token(newcomer: Newcomer) -> No
         True,
         True,
     )
+    assert (shown["authorization"], shown["authorization_reason"], shown["lfi_said"]) == ("authorized", None, [])
     assert [(one["consent"], one["version"], one["lost"]) for one in tokens] == [(consent_id, 1, None)]
+    assert [one["observers_failed"] for one in status.json["processes"]] == [0] * len(status.json["processes"])
     assert (status.code, status.json["consents"], status.json["workers"]) == (1, {"Authorized": 1}, 0)
     assert (status.json["wrong"][0], status.json["todo"][0]) == (
         "no worker lives",

@@ -80,6 +80,16 @@ REJECTED = "not activated or keys wrong (client_rejected:invalid_client), kept b
 UNTIL = "until 2026-03-01 03:01:00Z"
 
 
+def test_failing_observers_of_calls_are_told() -> None:
+    """The calls stand; it is a bug all the same."""
+    assert said(observers=3) == [
+        (
+            "observers of calls failed 3 times; the calls themselves stand",
+            "a bug: the log names observer and error once; report it",
+        )
+    ]
+
+
 def test_nothing_wrong_says_nothing() -> None:
     """Also while a little is due."""
     assert said(work=[work(due=3, late=timedelta(seconds=4))]) == []

@@ -84,7 +84,7 @@ async def a_night(unit: UnitOfWork) -> None:
     await unit.runs.add(a_run("well"))
     run_id = await unit.runs.add(a_run("sick", outcome="partial", error="lfi_unavailable", steps=STEPS))
     answered = a_call(status=200, error=None, interaction_id="interaction-2", attempt=2, price_millifils=2_500)
-    await unit.runs.add_calls([a_call(), answered], run_id=run_id)
+    await unit.runs.add_calls([a_call(reason="closed for the night"), answered], run_id=run_id)
     await unit.runs.add_calls([a_call(interaction_id="another run's")])
     for subject in ("well", "sick", "parked"):
         await unit.work.schedule(WorkKind.SYNC, subject, lfi=NOOR, due_at=night() - timedelta(hours=1))
@@ -156,6 +156,7 @@ def test_a_run_is_shown_with_its_listings_its_own_calls_and_its_cost(house: Hous
         ("interaction-1", 1),
         ("interaction-2", 2),
     ]
+    assert [call["reason"] for call in shown["made"]] == ["closed for the night", None]
     assert (shown["cost_fils"], shown["todo"].startswith("time mends it")) == (2.5, True)
     assert "interaction-2" in as_text.stdout
 
@@ -169,6 +170,7 @@ def test_what_did_not_end_well_is_named_with_what_to_do(house: House) -> None:
         3,
         [("parked", None, "crashed"), ("sick", 2, "lfi_unavailable")],
     )
+    assert [one["reason"] for one in ended.json] == [None, "closed for the night"]
     assert (ended.json[0]["next_try"], "`consents sync` puts it back" in ended.json[0]["todo"]) == (None, True)
 
 

@@ -146,6 +146,27 @@ async def test_a_declined_consent_is_filed_with_the_hubs_status(house: House) ->
         assert await unit.tokens.read(started.consent_id) is None
 
 
+async def test_the_words_of_a_refusal_stay_with_the_authorisation(house: House) -> None:
+    """For the operator: cleaned, beside the outcome, never in the error's text; erased with the personal data."""
+    authorizer = await house.authorizer()
+    started = await authorizer.begin(LFI, request(house.clock), user_ref="customer-9")
+    redirect = await house.bank.decide(started.url, user=house.bank.users[0], approve=False)
+
+    with pytest.raises(AuthorizationFailedError) as failed:
+        await authorizer.complete(changed(redirect, error_description="limit\u202e reached\r\nfor ali@bank.ae"))
+    async with house.store.reading() as unit:
+        row = await unit.authorizations.of(started.consent_id)
+    async with house.store.writing() as unit:
+        erased = await unit.erasure.erase(started.consent_id)
+        after = await unit.authorizations.of(started.consent_id)
+
+    assert row is not None
+    assert after is not None
+    assert (failed.value.lfi_reason, row.reason) == ("limit reached for [masked]", "limit reached for [masked]")
+    assert "limit" not in str(failed.value)
+    assert (erased, after.outcome, after.reason) == ({"authorization.reason": 1}, Ending.DECLINED, None)
+
+
 async def test_a_redirect_after_ten_minutes_is_too_old(house: House) -> None:
     """The code is not even tried, and the authorisation is used up."""
     authorizer = await house.authorizer()

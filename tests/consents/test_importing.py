@@ -137,6 +137,12 @@ async def tables(store: Store) -> dict[str, Any]:
         ),
         pytest.param({"Status": "Revoked"}, "Status: is Revoked; only Authorized consents are imported", id="ended"),
         pytest.param({"FromDate": "31.1.2026"}, "FromDate: must be a date, as 2027-01-31", id="no date"),
+        pytest.param(
+            {"ToDate": "9999-12-31", "ExpirationDateTime": "9999-12-31T00:00:00Z"},
+            "ExpirationDateTime: lies outside 1900-01-01 to 2199-12-31; give the instant that is meant; ToDate: lies "
+            "outside 1900-01-01 to 2199-12-31; give the date that is meant, or leave it out for no limit",
+            id="end of time",
+        ),
         pytest.param({"OpenFinanceBilling": []}, "OpenFinanceBilling: must be an object", id="no object"),
         pytest.param(
             {"lfi": ..., "refresh_token": ...}, "lfi: is missing; refresh_token: is missing", id="every fault at once"

@@ -119,8 +119,11 @@ async def test_a_refusal_is_an_end_with_its_code(house: House, signed: bool) -> 
 
     opening = await (await house.openings()).create(LFI, house.order())
 
+    async with house.store.reading() as unit:
+        contents = await unit.openings.contents(opening.opening_id)
     assert (opening.state, opening.http_status, opening.error) == (S.REFUSED, 400, "Body.InvalidFormat")
     assert opening.ended_at is not None
+    assert contents.information  # the bank's words, sealed with the rest
 
 
 @pytest.mark.parametrize(

@@ -259,6 +259,10 @@ async def test_a_body_that_is_too_large_is_not_read(small_web: WebHouse) -> None
         pytest.param({"expires_at": "2020-01-01T00:00:00Z"}, ["expires_at"], id="past"),
         pytest.param({"expires_at": "2099-01-01T00:00:00Z"}, ["expires_at"], id="too far"),
         pytest.param({"expires_at": "2027-01-01T00:00:00"}, ["expires_at"], id="without offset"),
+        pytest.param({"expires_at": "9999-12-31T23:59:59-14:00"}, ["expires_at"], id="end of time"),
+        pytest.param({"expires_at": "0001-01-01T00:00:00+14:00"}, ["expires_at"], id="beginning of time"),
+        pytest.param({"from_date": "0001-01-01"}, ["from_date"], id="window from the beginning of time"),
+        pytest.param({"to_date": "9999-12-31"}, ["to_date"], id="window to the end of time"),
         pytest.param({"from_date": "2026-02-30"}, ["from_date"], id="no date"),
         pytest.param({"from_date": "2026-02-02", "to_date": "2026-02-01"}, ["from_date"], id="window backwards"),
         pytest.param({"version": "v9"}, ["version"], id="no version"),
@@ -292,6 +296,9 @@ async def test_fields_that_are_wrong_are_named(small_web: WebHouse, changes: dic
         ("cursor=WyJhIiwiYiJd", "cursor"),
         ("cursor=MQ", "cursor"),
         ("cursor=%C3%BC", "cursor"),
+        ("cursor=WyIwMDAxLTAxLTAxVDAwOjAwOjAwKzE0OjAwIiwgImMiXQ", "cursor"),  # the year 1, east of Greenwich
+        ("cursor=WyI5OTk5LTEyLTMxVDIzOjU5OjU5LTE0OjAwIiwgImMiXQ", "cursor"),  # the year 9999, west of it
+        ("cursor=WyIyMDI2LTAxLTAxVDAwOjAwOjAwIiwgImMiXQ", "cursor"),  # without an offset
         ("user_ref=%00", "user_ref"),
         ("user_ref=a&user_ref=b", "user_ref"),
     ],
