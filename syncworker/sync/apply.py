@@ -272,7 +272,7 @@ def _is_filtered(shown: Showing, changes: Changes, held: Mapping[str, Held], bef
     marks = _marks(shown, TYPED[shown.resource.name].instant, None)
     for key in shown.seen:
         at = marks[key][0] if key in marks else held[key].instant if key in held else None
-        if at is not None and at < window.since - window.wider:
+        if at is not None and at < shifted(window.since, -window.wider):
             return False
     lacking = items_in(before.pages if before else None) - len(shown.seen)
     return True if lacking > len(changes.missed) + len(changes.gone) else None

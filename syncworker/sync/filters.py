@@ -120,9 +120,9 @@ def _placed(window: Window, resource: ResourceName, records: Mapping[str, Record
         if (at := record.columns[place]) is None:
             continue
         known += 1
-        day = at.date() if isinstance(at, datetime) else at
-        older += window.from_date is not None and window.from_date - day > slack
-        newer += window.to_date is not None and day - window.to_date > slack
+        where = at.date() if isinstance(at, datetime) else at
+        older += window.from_date is not None and window.from_date - where > slack
+        newer += window.to_date is not None and where - window.to_date > slack
     return _Placed(older, known - older - newer, newer)
 
 
