@@ -28,6 +28,7 @@ codes and field names, never a token, a key, a payload or anything personal.
 """
 
 import re
+from enum import StrEnum
 from typing import ClassVar
 
 
@@ -143,20 +144,46 @@ class RequestError(SyncWorkerError):
     code = "bad_request"
 
 
+class Body(StrEnum):
+    """What the body of a refusal was."""
+
+    NONE = "none"
+    STANDARD = "standard"  # the standard's error body: `Errors`, each with a `Code`
+    FOREIGN = "foreign"  # anything else, such as a gateway's HTML page
+
+
 class RefusedError(SyncWorkerError):
     """A definite refusal of one request: 403, 404 or another 4xx of the Data API.
 
     Attributes:
         status: HTTP status.
         error_code: `Errors[0].Code` of the body, or the OAuth `error`; empty when there was none.
+        page: of the listing, from 1.
+        content_type: media type of the body without parameters, at most 64 characters; empty when it had none.
+        body: whether there was a body, and whether it was the standard's.
+        said: the LFI's own words for an operator (`Errors[0].Message`), at most 200 characters, long numbers masked.
     """
 
     code = "refused"
 
-    def __init__(self, message: str, *, status: int, error_code: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        error_code: str = "",
+        page: int = 1,
+        content_type: str = "",
+        body: Body = Body.NONE,
+        said: str = "",
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.error_code = error_code
+        self.page = page
+        self.content_type = content_type
+        self.body = body
+        self.said = said
 
 
 class StandardViolationError(SyncWorkerError):

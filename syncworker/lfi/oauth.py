@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from syncworker.errors import (
     AuthorizationFailedError,
+    Body,
     ClientRejectedError,
     GrantLostError,
     LFIRateLimitedError,
@@ -38,8 +39,13 @@ BEARER: Final = "bearer"
 _EXPIRES_IN_MAX_S: Final = 366 * 86_400
 _REDIRECT_CHARACTERS_MAX: Final = 8 * 1024
 _DESCRIPTION_CHARACTERS_MAX: Final = 500
+_WORDS_CHARACTERS_MAX: Final = 200
 _CLIENT_FAULTS: Final = frozenset({"invalid_client", "unauthorized_client", "invalid_scope", "unsupported_grant_type"})
 _CODE: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}")  # as long as the columns that keep it
+UNREADABLE: Final = "unreadable"
+"""The code of an error whose own code is not fit for logs and metrics."""
+
+_PERSONAL: Final = re.compile(r"\S*\d(?:[ -]?\d){5,}\S*|\S+@\S+")  # account, card and identity numbers; addresses
 _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]+")
 
 log = structlog.stdlib.get_logger(__name__)
@@ -110,6 +116,7 @@ class _OAuthErrorBody(msgspec.Struct):
 
 class _DataError(msgspec.Struct):
     Code: str
+    Message: Any = None
 
 
 class _DataErrorsBody(msgspec.Struct):
@@ -266,6 +273,31 @@ def data_error_code(answer: Answer) -> str:
     return _code(errors[0].Code) if errors else ""
 
 
+def data_error_body(answer: Answer) -> Body:
+    """Whether a refusal of the data API has a body, and whether that is the standard's error body.
+
+    Source: Account Information API v2.1-errata2, `AEErrorResponse`: at least one item of `Errors`, each with a `Code`.
+    """
+    if not answer.body.strip():
+        return Body.NONE
+    return Body.STANDARD if data_error_code(answer) not in ("", UNREADABLE) else Body.FOREIGN
+
+
+def data_error_words(answer: Answer) -> str:
+    """`Errors[0].Message` for an operator: printable, at most 200 characters, long numbers and addresses masked.
+
+    An LFI may repeat an account number or an e-mail address there, and this text is stored and shown.
+    """
+    try:
+        errors = msgspec.json.decode(_text(answer), type=_DataErrorsBody).Errors
+    except (msgspec.MsgspecError, RecursionError):
+        return ""
+    words = errors[0].Message if errors else None
+    if not isinstance(words, str):
+        return ""
+    return _PERSONAL.sub("…", _described(words) or "").strip()[:_WORDS_CHARACTERS_MAX]
+
+
 def retry_after(headers: Mapping[str, str], *, now: datetime) -> float | None:
     """Seconds to wait by `Retry-After`, a number or a date, at most an hour; `None` when absent or unreadable."""
     text = headers.get("retry-after", "").strip()
@@ -313,7 +345,7 @@ def _harvest(details: object) -> ConsentView | None:
 
 def _code(text: str) -> str:
     """An error code fit for logs and metrics; anything else becomes `unreadable`."""
-    return text if _CODE.fullmatch(text) else "unreadable"
+    return text if _CODE.fullmatch(text) else UNREADABLE
 
 
 def _described(text: str | None) -> str | None:

@@ -518,7 +518,32 @@ cursor = sa.Table(
         "empty_slices", sa.Integer, nullable=False, server_default="0", comment="slices in a row that held nothing"
     ),
     sa.Column("backfill_due_at", Instant, comment="no slice before this: the last one was refused or broke off"),
+    sa.Column(
+        "attempts",
+        sa.Integer,
+        nullable=False,
+        server_default="0",
+        comment="ends in a row that time is to mend; 0 once the listing was read",
+    ),
+    sa.Column("failing_since", Instant, comment="when the newest of those faults was met first"),
     sa.Column("gen", sa.BigInteger, nullable=False),
+)
+
+finding = sa.Table(
+    "finding",
+    metadata,
+    _tenant(),
+    sa.Column("lfi", sa.String(64), primary_key=True),
+    sa.Column("operation", sa.String(64), primary_key=True, comment="operationId; '' for a run as a whole"),
+    sa.Column("code", sa.String(64), primary_key=True, comment="error or note that a person has to look at"),
+    sa.Column("first_seen_at", Instant, nullable=False, comment="since it was last resolved"),
+    sa.Column("last_seen_at", Instant, nullable=False),
+    sa.Column("times", sa.BigInteger, nullable=False, comment="listings that met it since first_seen_at"),
+    sa.Column("connection_id", CONSENT_ID, nullable=False, comment="the last one that met it"),
+    sa.Column("consent_id", CONSENT_ID, nullable=False),
+    sa.Column("interaction_id", sa.String(64), comment="of the last call that met it"),
+    sa.Column("said", sa.String(200), comment="the LFI's own words, long numbers masked"),
+    sa.Column("resolved_at", Instant, comment="a read of the operation showed it gone"),
 )
 
 coverage = sa.Table(

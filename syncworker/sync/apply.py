@@ -25,6 +25,7 @@ from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.store.work import Claim
 from syncworker.sync.decode import PENDING, TYPED, Decoded, Items, decode
 from syncworker.sync.diff import Changes, Proof, diff, open_since, unproved
+from syncworker.sync.facts import ENDS_EARLY, again, error_of_notes, facts_of_notes
 from syncworker.sync.fetch import Walk
 from syncworker.sync.pages import NOTHING, Footprint, pack, page_digest
 from syncworker.sync.plan import Window, backfilled_to
@@ -116,7 +117,7 @@ def show(walk: Walk, known: Footprint) -> Showing:
     shown.seen.update((key, record.digest) for key, record in shown.records.items())
     shown.items = None if shown_twice else pages
     if walk.short:
-        shown.notes["listing.ends_early"] = 1
+        shown.notes[ENDS_EARLY] = 1
     return shown
 
 
@@ -460,8 +461,11 @@ def _cursor(
             open_since=open_since(changes, held, undecided) if typed.instant else None,
             changed_at=now if changes else start.changed_at,
             backfill_due_at=None,
+            attempts=start.attempts if start.error else 0,
             gen=gen,
         )
+    error = _error(shown)
+    tried = again(before, error, now=now) if error and facts_of_notes(shown.notes).retry else None
     return replace(
         start,
         deep_at=None if changes.missed else now if shown.walk.step.deep else start.deep_at,
@@ -474,8 +478,10 @@ def _cursor(
         changed_at=now if changes else start.changed_at,
         due_at=due,
         outcome=(StepOutcome.OK if changes else StepOutcome.UNCHANGED).value,
-        error=StandardViolationError.code if shown.violations else None,
+        error=error,
         refused_until=None,
+        attempts=tried.attempts if tried else 0,
+        failing_since=tried.since if tried else None,
         gen=gen,
     )
 
@@ -553,12 +559,18 @@ def _covered(shown: Showing, *, now: datetime) -> Covered:
     )
 
 
+def _error(shown: Showing) -> str | None:
+    """The code for cursor and report of a walk that came to its end."""
+    return StandardViolationError.code if shown.violations else error_of_notes(shown.notes)
+
+
 def _report(shown: Showing, changes: Changes, due_at: datetime | None) -> StepReport:
+    facts = facts_of_notes(shown.notes)
     return StepReport(
         resource=shown.resource.name,
         account_id=shown.listing.account_id,
         outcome=StepOutcome.OK if changes else StepOutcome.UNCHANGED,
-        error=StandardViolationError.code if shown.violations else None,
+        error=_error(shown),
         pages=len(shown.walk.pages),
         pages_unchanged=shown.pages_unchanged,
         items=len(shown.seen),
@@ -567,6 +579,8 @@ def _report(shown: Showing, changes: Changes, due_at: datetime | None) -> StepRe
         removed=len(changes.gone),
         notes=dict(shown.notes),
         due_at=due_at,
+        retry=facts.retry,
+        person=facts.person,
     )
 
 
