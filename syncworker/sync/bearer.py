@@ -2,11 +2,13 @@
 
 A 401 on one listing after the same token read another one belongs to that listing: a newer token would fare no better,
 and every forced refresh puts the grant at risk.  So at most one refresh is forced in a run, for a token that read
-nothing yet, or that read earlier pages of the very listing that now refuses it.
+nothing yet, or that read earlier pages of the very listing that now refuses it.  An access token is bound to the
+transport certificate it was asked for with: after a change of certificate nothing was read yet.
 """
 
 import asyncio
 from collections.abc import Callable
+from typing import NamedTuple
 
 from pydantic import SecretStr
 
@@ -20,15 +22,23 @@ class RunTokens:
 
     Args:
         source: gives a token that is good now.
+        certificate: thumbprint of the transport certificate that the next call is made with.
         halted: why no further page may be asked for; `None` while it may.
     """
 
-    def __init__(self, source: TokenSource, *, halted: Callable[[], SyncWorkerError | None]) -> None:
+    def __init__(
+        self,
+        source: TokenSource,
+        *,
+        certificate: Callable[[], str],
+        halted: Callable[[], SyncWorkerError | None],
+    ) -> None:
         self._source = source
+        self._certificate = certificate
         self._halted = halted
         self._current: SecretStr | None = None
-        self._read: dict[SecretStr, set[Listing]] = {}
-        self._forced = False
+        self._read: dict[Bound, set[Listing]] = {}
+        self._forced: set[str] = set()
         self._turn = asyncio.Lock()
 
     @property
@@ -40,7 +50,7 @@ class RunTokens:
         """The source for one walk."""
         return WalkTokens(self, listing)
 
-    async def token(self) -> SecretStr:
+    async def token(self) -> "Bound":
         """A token that is good now.
 
         Raises:
@@ -50,28 +60,36 @@ class RunTokens:
         if why is not None:
             raise why
         self._current = await self._source()
-        return self._current
+        return Bound(self._current, self._certificate())
 
-    async def newer(self, rejected: SecretStr, listing: Listing) -> SecretStr:
+    async def newer(self, rejected: SecretStr, listing: Listing) -> "Bound":
         """A newer token after a 401; `rejected` itself when the 401 says nothing about it.
 
         Raises:
             as the source.
         """
         async with self._turn:
+            bound = Bound(rejected, self._certificate())
             if self._current is not None and self._current != rejected:
-                return self._current
-            read = self._read.get(rejected, set())
+                return bound._replace(token=self._current)
+            read = self._read.get(bound, set())
             of_the_listing = bool(read) and listing not in read
-            if self._forced or of_the_listing:
-                return rejected
-            self._forced = True
+            if bound.certificate in self._forced or of_the_listing:
+                return bound
+            self._forced.add(bound.certificate)
             self._current = await self._source(rejected=rejected)
-            return self._current
+            return Bound(self._current, self._certificate())
 
-    def note_read(self, token: SecretStr, listing: Listing) -> None:
+    def note_read(self, bound: "Bound", listing: Listing) -> None:
         """A page of a listing came with a token."""
-        self._read.setdefault(token, set()).add(listing)
+        self._read.setdefault(bound, set()).add(listing)
+
+
+class Bound(NamedTuple):
+    """A token, and the certificate of the time when it was given out."""
+
+    token: SecretStr
+    certificate: str
 
 
 class WalkTokens:
@@ -80,7 +98,7 @@ class WalkTokens:
     def __init__(self, run: RunTokens, listing: Listing) -> None:
         self._run = run
         self._listing = listing
-        self._last: SecretStr | None = None
+        self._last: Bound | None = None
 
     async def __call__(self, *, rejected: SecretStr | None = None) -> SecretStr:
         """As `RunTokens.token` and `newer`.  A token is asked for before each page: the page before it came."""
@@ -89,7 +107,7 @@ class WalkTokens:
         else:
             self.page_came()
             self._last = await self._run.token()
-        return self._last
+        return self._last.token
 
     def page_came(self) -> None:
         """The page came that the last token was asked for."""

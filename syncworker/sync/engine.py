@@ -170,6 +170,7 @@ class Engine:
             known,
             reader=client,
             token=self._parts.tokens(consent.consent_id, seen, age),
+            certificate=lambda: client.certificate.thumbprint,
             resources=resources,
             ask=self._parts.ask,
             gates=self._gates,

@@ -212,6 +212,7 @@ class ConsentRun:
     """The run of one claim.  Built for one use.
 
     Args:
+        certificate: thumbprint of the transport certificate that the next call is made with.
         ask: asks the Hub for the consent and files what it says.
         resources: what the consent opens at this LFI, in reading order.
         stopping: once set, no listing, slice or page is begun; what came is written, and the claim is given back.
@@ -226,6 +227,7 @@ class ConsentRun:
         *,
         reader: Reader,
         token: TokenSource,
+        certificate: Callable[[], str],
         resources: tuple[Resource, ...],
         ask: Callable[[ConsentId], Awaitable[StoredConsent]],
         gates: Gates,
@@ -237,7 +239,9 @@ class ConsentRun:
         self._consent = consent
         self._known = known
         self._reader = reader
-        self._tokens = RunTokens(_until_stopped(token, stopping) if stopping else token, halted=self._halted)
+        self._tokens = RunTokens(
+            _until_stopped(token, stopping) if stopping else token, certificate=certificate, halted=self._halted
+        )
         self._stopping = stopping
         self._resources = resources
         self._ask = ask
