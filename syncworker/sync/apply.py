@@ -454,6 +454,24 @@ def _cursor(
     marks = _marks(shown, typed.instant, typed.status)
     booked = [at for at, status in marks.values() if at is not None and status == BOOKED]
     undecided = {key: (at, status == PENDING) for key, (at, status) in marks.items()}
+    error = error_of(shown)
+    if shown.walk.short:  # as after a walk that broke off: how far the listing was read stays as it was
+        if shown.walk.step.backfill:
+            return replace(start, changed_at=now if changes else start.changed_at, gen=gen)
+        tried = again(before, error or ENDS_EARLY, now=now)
+        return replace(
+            start,
+            pages=None if changes else start.pages,
+            attempted_at=now,
+            changed_at=now if changes else start.changed_at,
+            due_at=due,
+            outcome=(StepOutcome.OK if changes else StepOutcome.UNCHANGED).value,
+            error=error,
+            refused_until=None,
+            attempts=tried.attempts,
+            failing_since=tried.since,
+            gen=gen,
+        )
     start = _backfill_state(shown, start)
     if shown.walk.step.backfill:
         return replace(
@@ -464,8 +482,6 @@ def _cursor(
             attempts=start.attempts if start.error else 0,
             gen=gen,
         )
-    error = _error(shown)
-    tried = again(before, error, now=now) if error and facts_of_notes(shown.notes).retry else None
     return replace(
         start,
         deep_at=None if changes.missed else now if shown.walk.step.deep else start.deep_at,
@@ -480,8 +496,8 @@ def _cursor(
         outcome=(StepOutcome.OK if changes else StepOutcome.UNCHANGED).value,
         error=error,
         refused_until=None,
-        attempts=tried.attempts if tried else 0,
-        failing_since=tried.since if tried else None,
+        attempts=0,
+        failing_since=None,
         gen=gen,
     )
 
@@ -559,7 +575,7 @@ def _covered(shown: Showing, *, now: datetime) -> Covered:
     )
 
 
-def _error(shown: Showing) -> str | None:
+def error_of(shown: Showing) -> str | None:
     """The code for cursor and report of a walk that came to its end."""
     return StandardViolationError.code if shown.violations else error_of_notes(shown.notes)
 
@@ -570,7 +586,7 @@ def _report(shown: Showing, changes: Changes, due_at: datetime | None) -> StepRe
         resource=shown.resource.name,
         account_id=shown.listing.account_id,
         outcome=StepOutcome.OK if changes else StepOutcome.UNCHANGED,
-        error=_error(shown),
+        error=error_of(shown),
         pages=len(shown.walk.pages),
         pages_unchanged=shown.pages_unchanged,
         items=len(shown.seen),

@@ -54,7 +54,7 @@ from syncworker.store.situations import BeforeSync
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim, End
 from syncworker.sync import pages as footprint
-from syncworker.sync.apply import Scope, Showing, apply, foreseen, guard, guards, keep_grants, show
+from syncworker.sync.apply import Scope, Showing, apply, error_of, foreseen, guard, guards, keep_grants, show
 from syncworker.sync.bearer import RunTokens
 from syncworker.sync.facts import ENDS_EARLY, again, findings_of_notes, needed_person
 from syncworker.sync.fetch import Reader, Walk, fetch
@@ -67,7 +67,7 @@ RESTING: Final = timedelta(hours=1)
 
 CODE_LENGTH: Final = 64
 TOKEN_DOUBTED_FROM: Final = 8
-"""Listings that refuse the token, while none was read in this run, from which on the run stops: the token is at fault."""
+"""Listings that refuse the token, while none was read in this run, from which on the run stops: it is the token."""
 
 CLEARED_AFTER: Final = 2
 """Cadences without being met after which a finding counts as gone once any connection reads the operation."""
@@ -628,11 +628,15 @@ class ConsentRun:
             shown = show(walk, footprint.NOTHING)
         except StandardViolationError as error:
             walk = replace(walk, error=error)
-        attempt: Attempt | None = None
+        later: tuple[datetime, int] | None = None
         if walk.error is not None:
             meaning = await self._meaning(walk, walk.error)
             report, attempt = self._attempt(walk, walk.error, meaning)
-            self._broken_slices[step.listing] = report
+            self._broken_slices[step.listing], later = report, (attempt.due_at, attempt.attempts)
+        elif walk.short:  # what it did not show is still owed: the same slice again, later
+            tried = again(self._known.cursors.get(step.listing), ENDS_EARLY, now=self._known.now)
+            self._broken_slices[step.listing] = replace(_report(step, StepOutcome.FAILED), error=ENDS_EARLY, retry=True)
+            later = self._known.now + self._retry_in(step, tried.attempts), tried.attempts
 
         async def write(unit: UnitOfWork) -> tuple[tuple[StepReport, ...], Mapping[Listing, Cursor]]:
             now = await guard(unit, self.scope)
@@ -642,13 +646,10 @@ class ConsentRun:
             if shown is not None and (walk.error is None or walk.pages):
                 reports = await apply(unit, self.scope, [shown], held, due=due, now=now)
                 await unit.send()
-            if attempt is not None:
+            if later is not None:
+                until, attempts = later
                 await unit.cursors.delay_backfill(
-                    self.scope.connection_id,
-                    step.listing,
-                    until=attempt.due_at,
-                    attempts=attempt.attempts,
-                    gen=self._claim.gen,
+                    self.scope.connection_id, step.listing, until=until, attempts=attempts, gen=self._claim.gen
                 )
             return reports, await unit.cursors.of(self.scope.connection_id)
 
@@ -658,7 +659,7 @@ class ConsentRun:
             self._stop = self._stop or error
             return cursors
         self._reports += reports
-        self._slices += walk.error is None
+        self._slices += later is None
         return cursors
 
     # -- write -------------------------------------------------------------------------------------------------------
@@ -745,7 +746,8 @@ class ConsentRun:
         due, lasting = {shown.listing: self._due(shown.walk.step) for shown in showings}, set()
         for shown in showings:
             if shown.walk.short:  # time may mend it: the listing's own ladder says when to look again
-                tried = again(self._known.cursors.get(shown.listing), ENDS_EARLY, now=now)
+                error = error_of(shown) or ENDS_EARLY
+                tried = again(self._known.cursors.get(shown.listing), error, now=now)
                 wait = self._retry_in(shown.walk.step, tried.attempts, rests=tried.rests)
                 due[shown.listing] = self._known.now + wait
                 lasting |= {shown.listing} if tried.rests else set()
@@ -764,6 +766,7 @@ class ConsentRun:
         outcome = RunOutcome.LEASE_LOST if lost else run_outcome(steps, stopped=self._stop is not None)
         failed = (step.error for step in steps if step.error and not step.complete)
         retry, person = facts_of_stop(self._stop)
+        over = isinstance(self._stop, ConsentError)  # nothing is read before the user has acted
         return RunReport(
             connection_id=self.scope.connection_id,
             consent_id=self.scope.consent_id,
@@ -776,7 +779,7 @@ class ConsentRun:
             due_at=self._next_due(steps, now=now),
             calls=len(self._calls),
             steps=tuple(steps),
-            retry=lost or retry or any(step.retry for step in steps),
+            retry=lost or retry or (not over and any(step.retry for step in steps)),
             person=person or any(step.person for step in steps),
             counted=lost or not (self._stop is None or isinstance(self._stop, ConsentError | StoppingError)),
         )

@@ -164,16 +164,9 @@ class House:
         self.base = self.bank.base_url
         self.bank.replies = _Replies(self.bank.replies, self)
         self.client = LFIClient(self._config(version), clock=self.clock, sleep=_no_wait)
-        self.engine = Engine(
-            Parts(store=self.store, clients=self._clients, tokens=self._tokens, ask=self._ask, clock=self.clock),
-            SyncSettings(
-                **{
-                    "plan": PlanSettings(cadence=CADENCE, backfill_max=timedelta(days=self.backfill_days)),
-                    "retry_after": _a_minute_each,
-                    **settings,
-                }
-            ),
-        )
+        plan = PlanSettings(cadence=CADENCE, backfill_max=timedelta(days=self.backfill_days))
+        self.settings = SyncSettings(**{"plan": plan, "retry_after": _a_minute_each, **settings})
+        self.restart()
         now = self.clock.now()
         async with self.store.writing() as unit:
             await unit.consents.add_connection(Connection(connection_id=CONSENT, lfi=LFI, user_ref="u", created_at=now))
@@ -196,6 +189,11 @@ class House:
             )
             await unit.work.schedule(WorkKind.SYNC, CONSENT, lfi=LFI, due_at=now)
             await unit.commit()
+
+    def restart(self) -> None:
+        """Go on with the engine of another process, which knows of no gate that a 429 closed."""
+        parts = Parts(store=self.store, clients=self._clients, tokens=self._tokens, ask=self._ask, clock=self.clock)
+        self.engine = Engine(parts, self.settings)
 
     async def close(self) -> None:
         """Give everything back."""
