@@ -44,13 +44,19 @@ def meaning_of(code: str) -> str:
     Args:
         code: of a class, alone or with what a run adds to it: `grant_lost:reused`, `refused_403:Consent.Suspended`.
     """
+    error = class_of(code)
+    return "" if error is None else (error.__doc__ or "").partition("\n")[0]
+
+
+def class_of(code: str) -> type[SyncWorkerError] | None:
+    """The error of a code, alone or with what a run adds to it; `None` for a code of no error."""
     code = re.split(r":|_\d", code)[0]
     known = [SyncWorkerError]
     for error in known:
         known.extend(error.__subclasses__())
         if error.code == code:
-            return (error.__doc__ or "").partition("\n")[0]
-    return ""
+            return error
+    return None
 
 
 class TransientError(SyncWorkerError):

@@ -10,9 +10,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from syncworker.errors import ConsentError, RefusedError, TransientError, class_of
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId, Slug
-from syncworker.sync.facts import facts_of_notes
+from syncworker.sync.facts import Facts, facts_of_notes
 
 NEEDS_A_PERSON: Final = "needs_a_person"
 """How the third fact is called in JSON; on the screen: needs a person."""
@@ -171,6 +172,26 @@ class BatchReport:
     def outcomes(self) -> Mapping[str, int]:
         """How many runs ended in which way."""
         return Counter(report.outcome.value for report in self.runs)
+
+
+def facts_of_run(outcome: str, error: str | None, steps: Sequence[Mapping[str, Any]]) -> Facts:
+    """The three facts of a run that was filed.
+
+    Args:
+        error: of the run; names what stopped it when no listing says what follows.
+        steps: as `StepReport.as_json` wrote them.
+    """
+    complete = outcome in (RunOutcome.OK, RunOutcome.UNCHANGED)
+    retry = any(step.get("retry") for step in steps)
+    person = any(step.get(NEEDS_A_PERSON) for step in steps)
+    if complete:
+        return Facts(person=person)
+    fault = class_of(error) if error else None
+    if fault is not None and issubclass(fault, ConsentError):  # nothing is read before the user has acted
+        return Facts(complete=False, person=True)
+    if not (retry or person):
+        retry, person = True, not (fault is None or issubclass(fault, TransientError | RefusedError))
+    return Facts(complete=False, retry=retry, person=person)
 
 
 def run_outcome(steps: Sequence[StepReport], *, stopped: bool) -> RunOutcome:

@@ -69,6 +69,9 @@ CODE_LENGTH: Final = 64
 TOKEN_DOUBTED_FROM: Final = 8
 """Listings that refuse the token, while none was read in this run, from which on the run stops: it is the token."""
 
+RUN_LASTS_FROM: Final = 5
+"""Runs in a row that broke off as a whole, from which on a person is told; by the ladder some three hours."""
+
 CLEARED_AFTER: Final = 2
 """Cadences without being met after which a finding counts as gone once any connection reads the operation."""
 
@@ -780,7 +783,7 @@ class ConsentRun:
             calls=len(self._calls),
             steps=tuple(steps),
             retry=lost or retry or (not over and any(step.retry for step in steps)),
-            person=person or any(step.person for step in steps),
+            person=person or self._lasts() or any(step.person for step in steps),
             counted=lost or not (self._stop is None or isinstance(self._stop, ConsentError | StoppingError)),
         )
 
@@ -829,9 +832,19 @@ class ConsentRun:
             refused = self._refusals.get(Listing(step.account_id, step.resource))
             operation = BY_NAME[step.resource].operation
             found += [self._finding(operation, code, said=refused.said if refused else "") for code in codes]
-        if self._stop is not None and not isinstance(self._stop, ConsentError) and facts_of_stop(self._stop)[1]:
+        if (
+            self._stop is not None
+            and not isinstance(self._stop, ConsentError)
+            and (facts_of_stop(self._stop)[1] or self._lasts())
+        ):
             found.append(self._finding("", _code(self._stop)))
         return together(found)
+
+    def _lasts(self) -> bool:
+        """Whether runs of this connection break off as a whole again and again, for what time should have mended."""
+        elsewhere = LFIRateLimitedError | LFIBreakerOpenError | StoppingError  # `status` tells of gates and breakers
+        mends = isinstance(self._stop, TransientError | RefusedError) and not isinstance(self._stop, elsewhere)
+        return mends and self._claim.attempts >= RUN_LASTS_FROM
 
     def _finding(self, operation: str, code: str, *, said: str = "") -> Found:
         calls = [one for one in self._calls if operation in ("", one.operation)]
