@@ -1,6 +1,6 @@
 """Each listing counts its own attempts, and what a person has to look at is a row of its own.
 
-Why it is safe on a live table: two columns with a constant default, which PostgreSQL adds without rewriting the table,
+Why it is safe on a live table: columns with a constant default, which PostgreSQL adds without rewriting the tables,
 and a new table.  Listings that fail just now begin to count at 0.
 
 Workers of 0010 refuse the new schema, so stop them, migrate, start the new ones.
@@ -29,6 +29,12 @@ def upgrade() -> None:
         sa.Column("failing_since", INSTANT, comment="when the newest of those faults was met first"),
     ):
         op.add_column("cursor", column)
+    op.add_column(
+        "work",
+        sa.Column(
+            "retry", sa.Boolean(), nullable=False, server_default=sa.false(), comment="of the last end: time mends it"
+        ),
+    )
     op.create_table(
         "finding",
         sa.Column("tenant", sa.String(64), nullable=False),
@@ -49,6 +55,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("finding")
-    with op.batch_alter_table("cursor") as cursor:
-        cursor.drop_column("failing_since")
-        cursor.drop_column("attempts")
+    op.drop_column("work", "retry")  # in place on SQLite too: its indexes have conditions that a copy would lose
+    op.drop_column("cursor", "failing_since")
+    op.drop_column("cursor", "attempts")

@@ -101,7 +101,7 @@ async def _look(config: Settings, store: Store) -> tuple[dict[str, Any], list[Tr
         "workers": workers,
         "beats": beats,
         "complete": sum(one.rows for one in syncs) - parked - failing,
-        "retry": failing,
+        "retry": sum(one.retry for one in syncs),
         NEEDS_A_PERSON: len(findings) + parked,
         "consents": dict(counts.states),
         "paused": counts.paused,
@@ -127,6 +127,7 @@ async def _look(config: Settings, store: Store) -> tuple[dict[str, Any], list[Tr
                 else None,
                 "leased": one.leased,
                 "failing": one.failing,
+                "retry": one.retry,
                 "parked": one.parked,
                 "next_due": one.next_due,
             }

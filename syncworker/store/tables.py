@@ -287,6 +287,9 @@ work = sa.Table(
     sa.Column("last_good_at", Instant),
     sa.Column("last_outcome", sa.String(40)),
     sa.Column("last_error", sa.String(64), comment="stable error code"),
+    sa.Column(
+        "retry", sa.Boolean, nullable=False, server_default=sa.false(), comment="of the last end: time mends it"
+    ),
     sa.UniqueConstraint("tenant", "kind", "subject"),
     sa.Index("ix_work_due", "lfi", "kind", "due_at", sqlite_where=sa.text("parked_at IS NULL"),
              postgresql_where=sa.text("parked_at IS NULL")),

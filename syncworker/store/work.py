@@ -109,6 +109,7 @@ class WorkSummary:
         leased: claimed, lease alive.
         parked: nobody claims them until a person acts.
         failing: their last end was a bad one, and they are still in the schedule.
+        retry: those of them of which time mends something.
         next_due: of the rows that wait for their time; `None` when there is none.
     """
 
@@ -120,6 +121,7 @@ class WorkSummary:
     leased: int
     parked: int
     failing: int = 0
+    retry: int = 0
     next_due: datetime | None = None
 
 
@@ -196,6 +198,7 @@ _ENDS: Final[Mapping[str, Any]] = {
     "error": work.c.last_error.type,
     "good": sa.Boolean(),
     "counted": sa.Boolean(),
+    "retry": sa.Boolean(),
 }
 
 
@@ -216,6 +219,7 @@ def _finishing(dialect: Dialect) -> Any:
             asked_at=sa.case((asked_since, work.c.asked_at), else_=None),
             attempts=sa.case((ends.c.counted, work.c.attempts), else_=0),
             last_good_at=sa.case((ends.c.good, now), else_=work.c.last_good_at),
+            retry=ends.c.retry,
         )
     )
 
@@ -233,6 +237,7 @@ class End:
         error: stable code of the error, if there was one.
         good: nothing is missing; `last_good_at` says when that was last so.
         counted: whether it counts as an attempt of the row; `None`: unless it is good.
+        retry: time mends what is missing; `None`: unless it is good.
     """
 
     claim: Claim
@@ -241,6 +246,7 @@ class End:
     error: str | None = None
     good: bool
     counted: bool | None = None
+    retry: bool | None = None
 
 
 def _scheduling(dialect: Dialect) -> Any:
@@ -625,6 +631,7 @@ class Work:
                 "error": end.error,
                 "good": end.good,
                 "counted": not end.good if end.counted is None else end.counted,
+                "retry": not end.good if end.retry is None else end.retry,
             }
             for end in ends
         ]
@@ -686,6 +693,9 @@ class Work:
                 sa.func.count(sa.case((leased, 1))).label("leased"),
                 sa.func.count(work.c.parked_at).label("parked"),
                 sa.func.count(sa.case((sa.and_(_TROUBLED, work.c.parked_at.is_(None)), 1))).label("failing"),
+                sa.func.count(sa.case((sa.and_(_TROUBLED, work.c.parked_at.is_(None), work.c.retry), 1))).label(
+                    "retry"
+                ),
                 sa.func.min(sa.case((sa.and_(work.c.due_at > now, work.c.due_at < _FOR_EVER), work.c.due_at))).label(
                     "next_due"
                 ),
@@ -704,6 +714,7 @@ class Work:
                 leased=row.leased,
                 parked=row.parked,
                 failing=row.failing,
+                retry=row.retry,
                 next_due=row.next_due,
             )
             for row in rows

@@ -7,14 +7,14 @@ transport certificate it was asked for with: after a change of certificate nothi
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from pydantic import SecretStr
 
 from syncworker.errors import SyncWorkerError
 from syncworker.lfi.api import TokenSource
-from syncworker.store.cursors import Listing
+from syncworker.store.cursors import Cursor, Listing
 
 
 class RunTokens:
@@ -24,6 +24,7 @@ class RunTokens:
         source: gives a token that is good now.
         certificate: thumbprint of the transport certificate that the next call is made with.
         halted: why no further page may be asked for; `None` while it may.
+        refusing: listings that refused a token lately while others took it (`refusing`): no refresh is forced for them.
     """
 
     def __init__(
@@ -32,10 +33,12 @@ class RunTokens:
         *,
         certificate: Callable[[], str],
         halted: Callable[[], SyncWorkerError | None],
+        refusing: frozenset[Listing] = frozenset(),
     ) -> None:
         self._source = source
         self._certificate = certificate
         self._halted = halted
+        self._refusing = refusing
         self._current: SecretStr | None = None
         self._read: dict[Bound, set[Listing]] = {}
         self._forced: set[str] = set()
@@ -73,7 +76,7 @@ class RunTokens:
             if self._current is not None and self._current != rejected:
                 return bound._replace(token=self._current)
             read = self._read.get(bound, set())
-            of_the_listing = bool(read) and listing not in read
+            of_the_listing = (bool(read) or listing in self._refusing) and listing not in read
             if bound.certificate in self._forced or of_the_listing:
                 return bound
             self._forced.add(bound.certificate)
@@ -83,6 +86,18 @@ class RunTokens:
     def note_read(self, bound: "Bound", listing: Listing) -> None:
         """A page of a listing came with a token."""
         self._read.setdefault(bound, set()).add(listing)
+
+
+def refusing(cursors: Mapping[Listing, Cursor]) -> frozenset[Listing]:
+    """The listings whose last attempt ended with a 401, and since which another listing was read."""
+    read = [(one.checked_at, listing) for listing, one in cursors.items() if one.checked_at is not None]
+    return frozenset(
+        listing
+        for listing, one in cursors.items()
+        if (one.error or "").startswith("refused_401")
+        and one.attempted_at is not None
+        and any(at >= one.attempted_at and other != listing for at, other in read)
+    )
 
 
 class Bound(NamedTuple):

@@ -65,6 +65,9 @@ the same walk again in a minute would cost as many calls and be cut off at the s
 """
 
 BLOCKED_CODE: Final = "Consent.AccountTemporarilyBlocked"
+OF_THE_ACCOUNT: Final = frozenset({BLOCKED_CODE, "Consent.PermanentAccountAccessFailure"})
+"""Codes that are about the account as a whole: its other listings would be answered the same."""
+
 BLOCKED_FOR: Final = timedelta(hours=1)
 """So long a blocked account is not asked for, not even when a person asks for a sync."""
 

@@ -55,11 +55,11 @@ from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim, End
 from syncworker.sync import pages as footprint
 from syncworker.sync.apply import Scope, Showing, apply, error_of, foreseen, guard, guards, keep_grants, show
-from syncworker.sync.bearer import RunTokens
+from syncworker.sync.bearer import RunTokens, refusing
 from syncworker.sync.facts import ENDS_EARLY, again, findings_of_notes, needed_person
 from syncworker.sync.fetch import Reader, Walk, fetch
 from syncworker.sync.plan import ConsentLimits, PlanSettings, Step, next_slice, plan
-from syncworker.sync.refusals import ABSENT, FAULT, TRUNCATED, UNREADABLE, Refusal, refusal
+from syncworker.sync.refusals import ABSENT, FAULT, OF_THE_ACCOUNT, TRUNCATED, UNREADABLE, Refusal, refusal
 from syncworker.sync.reports import RunOutcome, RunReport, StepOutcome, StepReport, run_outcome
 
 RESTING: Final = timedelta(hours=1)
@@ -199,6 +199,7 @@ async def _end(unit: UnitOfWork, endings: Sequence[Ending], *, now: datetime) ->
             error=ending.report.error,
             good=ending.report.complete,
             counted=ending.report.counted,
+            retry=ending.report.retry,
         )
         for ending in endings
         if not isinstance(ending.stop, StoppingError)
@@ -243,7 +244,10 @@ class ConsentRun:
         self._known = known
         self._reader = reader
         self._tokens = RunTokens(
-            _until_stopped(token, stopping) if stopping else token, certificate=certificate, halted=self._halted
+            _until_stopped(token, stopping) if stopping else token,
+            certificate=certificate,
+            halted=self._halted,
+            refusing=refusing(known.cursors),
         )
         self._stopping = stopping
         self._resources = resources
@@ -274,6 +278,7 @@ class ConsentRun:
         self._backfill_due: dict[Listing, datetime] = {}
         self._unauthorized = 0
         self._refusals: dict[Listing, RefusedError] = {}
+        self._closed_accounts: dict[str, RefusedError] = {}
 
     async def read(self) -> None:
         """Walk what is due; much of what came may be written on the way."""
@@ -362,7 +367,8 @@ class ConsentRun:
             if self._stop is not None:
                 self._broken[step.listing] = (self._skipped(step), None)
                 return
-            walk = await self._walked(step)
+            closed = self._closed_accounts.get(step.account_id)
+            walk = await self._walked(step) if closed is None else Walk(step=step, pages=(), error=closed)
         await self._keep(walk)
         if sum(shown.walk.size for shown in self._showings) > self._settings.flush_bytes:
             await self._flush()
@@ -480,6 +486,8 @@ class ConsentRun:
     def _refusal(self, step: Step, error: RefusedError) -> Refusal:
         """What a refusal means where it was met."""
         self._refusals[step.listing] = error
+        if error.error_code in OF_THE_ACCOUNT and step.account_id:
+            self._closed_accounts[step.account_id] = error
         cursor = self._known.cursors.get(step.listing)
         return refusal(
             error.status,

@@ -165,6 +165,9 @@ async def test_a_listing_that_fails_slows_no_other(open_house: Opener) -> None:
     assert cursors[Listing("acc-1", N.BALANCES)].attempts == 1
     assert house.step(report, N.BALANCES).due_at == house.clock.now() + timedelta(minutes=1)
     assert (report.complete, report.retry, report.person) == (False, True, False)
+    async with house.store.reading() as unit:
+        (summary,) = [one for one in await unit.work.summary() if one.kind is WorkKind.SYNC]
+    assert (summary.failing, summary.retry) == (1, 1)
 
 
 @pytest.mark.flow
@@ -247,6 +250,9 @@ async def test_a_nameless_item_is_a_finding_and_no_retry(open_house: Opener) -> 
     assert house.step(report, N.STANDING_ORDERS).due_at == report.started_at + timedelta(days=7)
     assert (found.code, found.times, (await house.work()).attempts) == ("item.no_usable_key", 2, 0)
     assert not again_.complete
+    async with house.store.reading() as unit:
+        (summary,) = [one for one in await unit.work.summary() if one.kind is WorkKind.SYNC]
+    assert (summary.failing, summary.retry) == (1, 0)
 
 
 @pytest.mark.flow
@@ -443,6 +449,44 @@ async def test_a_401_after_the_token_read_another_listing_belongs_to_its_listing
     assert (house.refreshed, house.asked(BALANCES), house.hub_asked) == (0, 1, 1)
     assert house.step(report, N.STANDING_ORDERS).outcome is StepOutcome.OK
     assert (house.step(report, N.BALANCES).retry, report.error) == (True, "refused_401")
+
+
+@pytest.mark.flow
+async def test_a_listing_that_refused_the_token_before_forces_no_refresh_alone(open_house: Opener) -> None:
+    """It alone is due, nothing else was read in this run; since its last 401 the others took the token."""
+    house = await open_house(["ReadAccountsDetail", "ReadBalances", "ReadStandingOrdersDetail"])
+    house.answers[ORDERS] = http(401)
+    await house.sync()
+    report = await house.sync(minutes=1, asked=False)
+
+    assert [one.resource for one in report.steps] == [N.STANDING_ORDERS]
+    assert (house.refreshed, house.asked(ORDERS)) == (0, 2)
+
+
+@pytest.mark.flow
+@pytest.mark.parametrize(
+    ("code", "retry", "person"),
+    [("Consent.AccountTemporarilyBlocked", True, False), ("Consent.PermanentAccountAccessFailure", False, True)],
+)
+async def test_what_is_said_of_an_account_is_heard_once(
+    open_house: Opener, code: str, retry: bool, person: bool
+) -> None:
+    """Its other listings wait as long, unasked; the other account is read."""
+    house = await open_house(
+        ["ReadAccountsDetail", "ReadBalances", "ReadBeneficiariesDetail", "ReadStandingOrdersDetail"], steps_at_once=1
+    )
+    house.shows("/accounts", ACCOUNT, {"AccountId": "acc-2"})
+    for kind in ("balances", "beneficiaries", "standing-orders"):
+        house.answers[f"/accounts/acc-1/{kind}"] = http(403, error_body(code))
+    report = await house.sync()
+    of_the_account = [path for path, _ in house.log if path.startswith("/accounts/acc-1/")]
+    outcomes = {(one.account_id, one.outcome, one.retry, one.person) for one in report.steps if one.account_id}
+
+    assert (len(of_the_account), house.hub_asked) == (1, 1)
+    assert outcomes == {
+        ("acc-1", StepOutcome.REFUSED, retry, person),
+        ("acc-2", StepOutcome.UNCHANGED, False, False),
+    }
 
 
 @pytest.mark.flow
