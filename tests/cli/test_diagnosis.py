@@ -171,7 +171,7 @@ def test_nothing_wrong_says_nothing() -> None:
             [
                 ("noor sync: 2 parked after crashes", "`syncs failed` names them; `consents sync` puts one back"),
             ],
-            id="parked; what is to be retried needs nobody",
+            id="parked; what is to be retried is no alarm",
         ),
         pytest.param(
             {

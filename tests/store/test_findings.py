@@ -72,7 +72,7 @@ async def test_the_connection_that_met_it_last_shows_it_gone(store: Store, clock
     assert (before, [one.operation for one in await findings(store)]) == (2, ["GetAccounts"])
 
 
-async def test_a_finding_nobody_meets_any_more_is_gone_with_any_read(store: Store, clock: ManualClock) -> None:
+async def test_a_finding_that_is_not_met_any_more_is_gone_with_any_read(store: Store, clock: ManualClock) -> None:
     """Its connection may have ended meanwhile."""
     await meet(store, met())
     clock.advance(days=10)
