@@ -29,6 +29,7 @@ codes and field names, never a token, a key, a payload or anything personal.
 """
 
 import re
+from enum import StrEnum
 from typing import ClassVar, Self
 
 
@@ -55,13 +56,19 @@ def meaning_of(code: str) -> str:
     Args:
         code: of a class, alone or with what a run adds to it: `grant_lost:reused`, `refused_403:Consent.Suspended`.
     """
+    error = class_of(code)
+    return "" if error is None else (error.__doc__ or "").partition("\n")[0]
+
+
+def class_of(code: str) -> type[SyncWorkerError] | None:
+    """The error of a code, alone or with what a run adds to it; `None` for a code of no error."""
     code = re.split(r":|_\d", code)[0]
     known = [SyncWorkerError]
     for error in known:
         known.extend(error.__subclasses__())
         if error.code == code:
-            return (error.__doc__ or "").partition("\n")[0]
-    return ""
+            return error
+    return None
 
 
 def told(error: SyncWorkerError) -> str:
@@ -160,20 +167,43 @@ class RequestError(SyncWorkerError):
     code = "bad_request"
 
 
+class Body(StrEnum):
+    """What the body of a refusal was."""
+
+    NONE = "none"
+    STANDARD = "standard"  # the standard's error body: `Errors`, each with a `Code`
+    FOREIGN = "foreign"  # anything else, such as a gateway's HTML page
+
+
 class RefusedError(SyncWorkerError):
     """A definite refusal of one request: 403, 404 or another 4xx of the Data API.
 
     Attributes:
         status: HTTP status.
         error_code: `Errors[0].Code` of the body, or the OAuth `error`; empty when there was none.
+        page: of the listing, from 1.
+        content_type: media type of the body without parameters, at most 64 characters; empty when it had none.
+        body: whether there was a body, and whether it was the standard's.
     """
 
     code = "refused"
 
-    def __init__(self, message: str, *, status: int, error_code: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        error_code: str = "",
+        page: int = 1,
+        content_type: str = "",
+        body: Body = Body.NONE,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.error_code = error_code
+        self.page = page
+        self.content_type = content_type
+        self.body = body
 
 
 class StandardViolationError(SyncWorkerError):

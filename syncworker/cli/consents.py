@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from syncworker.cli import consent_acts, frame, reconciling, renewals, show
+from syncworker.cli.syncs import facts_as_told
 from syncworker.clock import SystemClock, monotonic
 from syncworker.consents.lifecycle import NEVER
-from syncworker.errors import RequestError, meaning_of
+from syncworker.errors import ConsentNotUsableError, RequestError, meaning_of
 from syncworker.settings import Settings, read_slug
 from syncworker.standard.calendar import as_utc, fault_of_day, fault_of_instant, read_day, read_iso, shifted, span
 from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest, Purpose, UserType
@@ -20,6 +21,7 @@ from syncworker.store.consents import StoredConsent
 from syncworker.store.runs import CallRow
 from syncworker.store.unit_of_work import Store
 from syncworker.store.work import WorkKind
+from syncworker.sync.reports import facts_of_run
 
 if TYPE_CHECKING:
     from syncworker.wiring import Application
@@ -214,6 +216,18 @@ def show_(consent_id: str, as_json: frame.AsJson = False) -> None:
             asked = await unit.authorizations.of(one.consent_id)
             said = await unit.runs.said([one.consent_id], limit=SAID_MAX)
             now = await unit.now()
+        listings: list[dict[str, Any]] = [
+            {
+                "account": listing.account_id or None,
+                "resource": listing.resource.value,
+                "outcome": cursor.outcome,
+                "error": cursor.error,
+                "attempts": cursor.attempts,
+                "checked": None if cursor.checked_at is None else now - cursor.checked_at,
+                "due_in": cursor.due_at - now,
+            }
+            for listing, cursor in sorted(cursors.items())
+        ]
         show.facts(
             {
                 "consent": one.consent_id,
@@ -245,28 +259,17 @@ def show_(consent_id: str, as_json: frame.AsJson = False) -> None:
             }
             | renewal
             | {f"rows_{name.value}": count for name, count in counts.items()}
-            | ({"lfi_said": [_said(call) for call in said]} if as_json else {}),
+            | ({"listings": listings, "lfi_said": [_said(call) for call in said]} if as_json else {}),
             as_json=as_json,
         )
         if not as_json:
             if said:
                 show.rows([_said(call) for call in said], as_json=False, title="\nWhat the LFI said", empty="")
-            show.rows(
-                [
-                    {
-                        "account": listing.account_id or "–",
-                        "resource": listing.resource.value,
-                        "outcome": cursor.outcome,
-                        "error": cursor.error,
-                        "checked": None if cursor.checked_at is None else f"{show.span(now - cursor.checked_at)} ago",
-                        "due_in": cursor.due_at - now,
-                    }
-                    for listing, cursor in sorted(cursors.items())
-                ],
-                as_json=False,
-                title="\nListings",
-                empty="nothing was read yet",
-            )
+            told = [
+                {**one, "checked": None if one["checked"] is None else f"{show.span(one['checked'])} ago"}
+                for one in listings
+            ]
+            show.rows(told, as_json=False, title="\nListings", empty="nothing was read yet")
 
     frame.with_store(read)
 
@@ -290,7 +293,10 @@ def sync(
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 120,
     as_json: frame.AsJson = False,
 ) -> None:
-    """Ask for a sync now."""
+    """Ask for a sync now; also listings that were refused or absent lately are asked for.
+
+    With --wait or --here, exit code 0: complete.  3: not complete, and something was read.  1: nothing was read.
+    """
     if here:
         frame.with_application(lambda application: _sync_here(application, consent_id, as_json=as_json))
         return
@@ -344,7 +350,9 @@ async def _wait(store: Store, one: StoredConsent, since: datetime, *, timeout: f
     while monotonic() - began < timeout:
         async with store.reading() as unit:
             runs = await unit.runs.latest(one.connection_id, limit=1)
-        if runs and runs[0].started_at >= since:
+            row = await unit.work.find(WorkKind.SYNC, one.connection_id)
+        ended = row is not None and row.asked_at is None and (row.last_ended_at or since) > since
+        if ended or (runs and runs[0].started_at >= since):
             await _print_run(store, one, as_json=as_json, since=since)
             return
         await asyncio.sleep(0.2)
@@ -357,13 +365,20 @@ async def _print_run(store: Store, one: StoredConsent, *, as_json: bool, since: 
         runs = await unit.runs.latest(one.connection_id, limit=1)
     if not runs or runs[0].started_at < since:
         held = await _held(store, one.consent_id)
+        async with store.reading() as unit:
+            row = await unit.work.find(WorkKind.SYNC, one.connection_id)
+        error = row.last_error if row is not None else None
         why = held.needs_consent or held.status
-        show.say(f"nothing was synced: the consent is {why}")
+        fault = f"the run ended with [{error}], `syncs failed` says what to do"
+        usable = error is None or error.startswith(ConsentNotUsableError.code)
+        show.say(f"nothing was synced: {f'the consent is {why}' if usable else fault}")
         raise typer.Exit(frame.FAILED)
     run = runs[0]
+    facts = facts_of_run(run.outcome, run.error, run.steps)
     show.facts(
         {
             "outcome": run.outcome,
+            **facts_as_told(facts),
             "error": run.error,
             "calls": run.calls,
             "pages": run.pages,
@@ -375,8 +390,10 @@ async def _print_run(store: Store, one: StoredConsent, *, as_json: bool, since: 
         },
         as_json=as_json,
     )
-    if run.outcome in {"ok", "unchanged"}:
+    if facts.complete:
         return
+    follows = (("retry: it is read again by itself", facts.retry), ("needs a person", facts.person))
+    show.say("; ".join(["not complete", *(words for words, holds in follows if holds)]))
     if run.error:
         show.say(f"error [{run.error}]: {meaning_of(run.error) or 'the listings under `consents show` say where'}")
     raise typer.Exit(frame.PARTLY if run.outcome == "partial" else frame.FAILED)

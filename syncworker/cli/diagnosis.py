@@ -19,6 +19,7 @@ from syncworker.standard.values import Slug
 from syncworker.store.breakers import Breaker
 from syncworker.store.clocks import ClockOffset
 from syncworker.store.consents import StoredConsent
+from syncworker.store.findings import Finding
 from syncworker.store.lfis import Gate
 from syncworker.store.openings import StoredOpening
 from syncworker.store.runs import TrafficRow
@@ -38,7 +39,6 @@ ALARMED_FOR: Final = timedelta(days=7)
 """How long `status` speaks of a consent that ended as none may."""
 
 OF_KIND: Final[Mapping[WorkKind, str]] = {
-    WorkKind.SYNC: "`syncs failed` says why",
     WorkKind.CONSENT: "`consents show` says why; the Hub is asked again by itself",
     WorkKind.EVENT: "`events list` says why; an event is asked about again by itself",
     WorkKind.OPENING: "`openings list` says why",
@@ -53,12 +53,18 @@ ADVICE: Final[Mapping[str, str]] = {
     "crashed": "it ended its worker each time: read the workers' logs, then `consents sync` puts it back",
     "deadline_exceeded": "time mends it; if it repeats, raise batch_deadline",
     "grant_lost": "ask the customer for a new consent: `consents authorize`",
+    "item.": "the LFI must mend it: report the items with the interaction id of the finding",
     "lease_lost": "nothing: a newer run has taken over",
     "lfi_breaker_open": "nothing was sent; `status` says when it is tried again",
     "lfi_gate_closed": "nothing was sent; `status` says when the LFI lets us in again",
     "lfi_rate_limited": "time mends it; if it repeats, lower lfis.<slug>.calls_per_second",
     "lfi_unavailable": "time mends it; if it lasts, ask the LFI with the interaction ids of `syncs show`",
+    "listing.": "the LFI must mend it: report the listing with the interaction id of the finding",
+    "listing.ends_early": "time mends it; if it lasts, report it: TotalPages says more pages than the links show",
     "not_allowed": "nothing was sent: `allow.lfis` or `allow.user_refs` does not name it",
+    "page.": "the LFI must mend it: report the page with the interaction id of the finding",
+    "refused_401": "the LFI takes the token for other listings and not for this one: report it with the interaction id",
+    "refused_404": "a gateway's answer, or a listing that was there before: report it with the interaction id",
     "refused": "the LFI refuses this listing to this consent; ask it with the interaction ids of `syncs show`",
     "seal": "the key ring lacks a key: restore it",
     "settings": "`doctor` names the setting",
@@ -141,6 +147,18 @@ def holds(
     return found
 
 
+def finding_troubles(findings: Sequence[Finding]) -> list[Trouble]:
+    """What needs a person, once for each LFI, operation and code, however many consents meet it."""
+    return [
+        Trouble(
+            f"{one.lfi} {one.operation or 'runs'}: needs a person: {one.code}, "
+            f"{one.times} times since {cell(one.first_seen_at)}",
+            advice_of(one.code),
+        )
+        for one in findings
+    ]
+
+
 def why_late(row: WorkSummary, held: Sequence[Hold], *, slots: int, declared: Collection[str], working: bool) -> str:
     """Why due rows of a kind at an LFI wait; the first reason that holds."""
     if row.lfi not in declared:
@@ -193,7 +211,7 @@ def troubles(
             what = f"{row.lfi} {row.kind.value}: {row.parked} parked after crashes"
             found.append(Trouble(what, "`syncs failed` names them; `consents sync` puts one back"))
     for row in work:
-        if row.failing:
+        if row.failing and row.kind is not WorkKind.SYNC:  # of syncs the findings say what needs a person
             what = f"{row.lfi} {row.kind.value}: {row.failing} of {row.rows} ended badly"
             found.append(Trouble(what, OF_KIND.get(row.kind, "`tokens status`")))
     for one in traffic:

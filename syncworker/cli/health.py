@@ -14,8 +14,10 @@ from syncworker.cli.diagnosis import (
     ConsentCounts,
     Hold,
     Trouble,
+    advice_of,
     consent_troubles,
     counted,
+    finding_troubles,
     holds,
     opening_troubles,
     troubles,
@@ -31,6 +33,8 @@ from syncworker.standard.operations import OperationClass
 from syncworker.store import migrate
 from syncworker.store.lfis import DeclaredLFI
 from syncworker.store.unit_of_work import Store
+from syncworker.store.work import WorkKind
+from syncworker.sync.reports import NEEDS_A_PERSON
 
 CERTIFICATE_DAYS_WARNED: Final = 30
 EXPIRY_DAYS_SHOWN: Final = 30
@@ -71,6 +75,7 @@ async def _look(config: Settings, store: Store) -> tuple[dict[str, Any], list[Tr
         held = holds(await unit.lfis.gates_known(), await unit.breakers.all(), now=now)
         clocks = await unit.clocks.list(since=now - CLOCKS_OVER)
         openings = await unit.openings.troubled()
+        findings = await unit.findings.all()
     counts = counted(consents)
     soon = [
         one
@@ -90,12 +95,18 @@ async def _look(config: Settings, store: Store) -> tuple[dict[str, Any], list[Tr
         declared=declared,
         observers=sum(one.observers_failed for one in processes),
     )
+    wrong += finding_troubles(findings)
     wrong += consent_troubles(consents, now=now) + opening_troubles(openings)
+    syncs = [one for one in summary if one.kind is WorkKind.SYNC]
+    parked, failing = sum(one.parked for one in syncs), sum(one.failing for one in syncs)
     working = workers > 0 and beats > 0
     found = {
         "at": now,
         "workers": workers,
         "beats": beats,
+        "complete": sum(one.rows for one in syncs) - parked - failing,
+        "retry": sum(one.retry for one in syncs),
+        NEEDS_A_PERSON: len(findings) + parked,
         "consents": dict(counts.states),
         "paused": counts.paused,
         "revocations_pending": counts.revocations,
@@ -120,10 +131,26 @@ async def _look(config: Settings, store: Store) -> tuple[dict[str, Any], list[Tr
                 else None,
                 "leased": one.leased,
                 "failing": one.failing,
+                "retry": one.retry,
                 "parked": one.parked,
                 "next_due": one.next_due,
             }
             for one in summary
+        ],
+        "findings": [
+            {
+                "lfi": one.lfi,
+                "operation": one.operation or None,
+                "code": one.code,
+                "first_seen": one.first_seen_at,
+                "last_seen": one.last_seen_at,
+                "times": one.times,
+                "consent": one.consent_id,
+                "interaction_id": one.interaction_id,
+                "reason": one.reason,
+                "todo": advice_of(one.code),
+            }
+            for one in findings
         ],
         "limits": [
             {
@@ -184,13 +211,15 @@ def _print_status(found: dict[str, Any], wrong: Sequence[Trouble]) -> None:
         show.OUT.print(f"✗ {line}", markup=False)
     if not wrong:
         show.OUT.print("✓ nothing needs you", markup=False)
-    tables = {"work", "limits", "traffic", "processes", "clocks"}
+    tables = {"work", "findings", "limits", "traffic", "processes", "clocks"}
     for warning in found["directory"]:
         show.OUT.print(f"! {warning}", markup=False)
     plain = {name: value for name, value in found.items() if name not in {*tables, "directory"}}
     shown = {name: value for name, value in plain.items() if value or name not in _CONSENT_FACTS}
     show.facts({**shown, "consents": _states(found["consents"])}, as_json=False)
     show.rows(found["work"], as_json=False, title="\nWork", empty="no work yet")
+    if found["findings"]:
+        show.rows(found["findings"], as_json=False, title="\nNeeds a person", empty="")
     if found["limits"]:
         show.rows(found["limits"], as_json=False, title="\nKept back", empty="")
     if found["traffic"]:

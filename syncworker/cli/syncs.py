@@ -1,4 +1,7 @@
-"""`syncworker syncs`: what ran, how it ended, what it cost; and what to do about what did not end well."""
+"""`syncworker syncs`: what ran, how it ended, what it cost; and what to do about what is not complete.
+
+Three facts of each run and listing, kept apart: complete, retry (time mends it), needs a person.
+"""
 
 import re
 from datetime import datetime, timedelta
@@ -16,7 +19,8 @@ from syncworker.standard.values import ConsentId
 from syncworker.store.runs import CallRow, FiledRun
 from syncworker.store.unit_of_work import Store
 from syncworker.store.work import WorkKind, WorkRow
-from syncworker.sync.reports import RunOutcome
+from syncworker.sync.facts import Facts
+from syncworker.sync.reports import NEEDS_A_PERSON, RunOutcome, facts_of_run
 
 app = typer.Typer(help="Runs: one sync of one connection each.", no_args_is_help=True)
 
@@ -106,7 +110,10 @@ def show_(
 
 @app.command()
 def failed(lfi: Lfi = None, limit: Limit = LIMIT, as_json: frame.AsJson = False) -> None:
-    """Connections whose latest run did not end well, parked ones first, and what to do; exit 3 when there are any."""
+    """Connections whose latest run is not complete, parked ones first, and what to do; exit 3 when there are any.
+
+    Each says whether it is to be retried, which happens by itself, and whether it needs a person.
+    """
     slug = None if lfi is None else read_slug(lfi)
 
     async def read(store: Store) -> list[dict[str, Any]]:
@@ -122,7 +129,7 @@ def failed(lfi: Lfi = None, limit: Limit = LIMIT, as_json: frame.AsJson = False)
             return found
 
     rows = frame.with_store(read)
-    show.rows(rows, as_json=as_json, title="Not well", empty="every connection's latest run ended well")
+    show.rows(rows, as_json=as_json, title="Not complete", empty="every connection's latest run is complete")
     if rows:
         raise typer.Exit(frame.PARTLY)
 
@@ -154,6 +161,7 @@ def _row(filed: FiledRun) -> dict[str, Any]:
         "started_at": run.started_at,
         "took": run.ended_at - run.started_at,
         "outcome": run.outcome,
+        **facts_as_told(facts_of_run(run.outcome, run.error, run.steps)),
         "error": run.error,
         "calls": run.calls,
         "pages": run.pages,
@@ -169,10 +177,18 @@ def _step(step: Any) -> dict[str, Any]:
         "account": step.get("account_id") or None,
         "resource": step["resource"],
         "outcome": step["outcome"],
+        "complete": step.get("complete", True),
+        "retry": step.get("retry", False),
+        NEEDS_A_PERSON: step.get(NEEDS_A_PERSON, False),
         "error": step.get("error"),
         **{name: step.get(name, 0) for name in ("pages", "items", "added", "modified", "removed")},
         "notes": ", ".join(f"{name} {count}" for name, count in sorted(step.get("notes", {}).items())) or None,
     }
+
+
+def facts_as_told(facts: Facts) -> dict[str, bool]:
+    """The three facts as every command says them; on the screen `needs_a_person` reads needs a person."""
+    return {"complete": facts.complete, "retry": facts.retry, NEEDS_A_PERSON: facts.person}
 
 
 def _call(one: CallRow) -> dict[str, Any]:
@@ -191,11 +207,15 @@ def _call(one: CallRow) -> dict[str, Any]:
 
 
 def _trouble(row: WorkRow, filed: FiledRun | None, *, said: CallRow | None, now: datetime) -> dict[str, Any]:
+    facts = facts_of_run(row.last_outcome or "", row.last_error, () if filed is None else filed.run.steps)
+    if row.parked_at is not None:  # nothing runs for it before a person has acted
+        facts = Facts(complete=False, person=True)
     return {
         "connection": row.subject,
         "lfi": row.lfi,
         "run": None if filed is None else filed.id,
         "outcome": row.last_outcome,
+        **facts_as_told(facts),
         "error": row.last_error,
         "reason": None if said is None else said.reason,
         "attempts": row.attempts,

@@ -102,6 +102,9 @@ RETRY_AFTER_PATIENCE_S: Final = 5.0
 """A wait the LFI asks for that is longer than this is the row's business, not a short retry's."""
 
 PAGES_MAX: Final = 500
+UNVERIFIED: Final = b"null"
+"""Stands for the body of an error whose signature does not hold: a body, and not the standard's."""
+
 JWT: Final = "application/jwt"
 CONSENT_SCOPE: Final = "openid accounts"
 MARGIN_MAX: Final = timedelta(seconds=60)
@@ -123,6 +126,8 @@ class TokenSource(Protocol):
 
     async def __call__(self, *, rejected: SecretStr | None = None) -> SecretStr:
         """A token that is good now; `rejected` is one that just got a 401, so a newer one is wanted.
+
+        Given back again, `rejected` is to be kept: the 401 says nothing about it, and the request is not repeated.
 
         Raises:
             ConsentError, TransientError: there is none.
@@ -822,7 +827,11 @@ class LFIClient:
                 code_of=oauth.data_error_code,
                 attended=attendance is not None,
             )
-            answer = await self._authorised(request, token=token)
+            try:
+                answer = await self._authorised(request, token=token)
+            except RefusedError as error:
+                error.page = len(seen)
+                raise
             try:
                 page = read_page(answer, number=len(seen), listing_url=listing_url)
             except StandardViolationError as error:
@@ -841,12 +850,13 @@ class LFIClient:
         return answer
 
     async def _answered(self, request: Request, *, token: TokenSource) -> Answer:
-        """Call with a bearer token, short retries inside; after a 401 once more with a newer token (trap 14)."""
+        """Call with a bearer token, short retries inside; after a 401 once more with a newer token, if there is one."""
         bearer = await token()
         answer = await self._repeated(request, bearer)
-        if answer.status == 401:
-            bearer = await token(rejected=bearer)
-            answer = await self._repeated(request, bearer)
+        if _refuses_token(answer):
+            newer = await token(rejected=bearer)
+            if newer != bearer:
+                answer = await self._repeated(request, newer)
         return answer
 
     async def _opened(self, answer: Answer, *, what: str) -> Answer:
@@ -869,7 +879,7 @@ class LFIClient:
         except StandardViolationError as error:
             if good:
                 raise StandardViolationError(f"{what}: {error}") from error
-            message = b""
+            message = UNVERIFIED
         return _holding(answer, message)
 
     async def _message(self, body: bytes) -> bytes:
@@ -1008,8 +1018,21 @@ def _fault_of_get(answer: Answer, *, what: str, now: datetime) -> SyncWorkerErro
     if status >= 500:
         return LFIUnavailableError(f"{what}: status {status}", retry_after=wait)
     if 400 <= status < 500:
-        return RefusedError(f"{what}: status {status}{f', {code}' if code else ''}", status=status, error_code=code)
+        return RefusedError(
+            f"{what}: status {status}{f', {code}' if code else ''}",
+            status=status,
+            error_code=code,
+            content_type=media_type_of(answer.headers.get("content-type", ""))[:64],
+            body=oauth.data_error_body(answer),
+        )
     return StandardViolationError(f"{what}: status {status} where the standard has 200; redirects are not followed")
+
+
+def _refuses_token(answer: Answer) -> bool:
+    """401, or the code that v1.2 lists for every status."""
+    return answer.status == 401 or (
+        answer.status in (400, 403) and oauth.data_error_code(answer) == "AccessToken.Unauthorized"
+    )
 
 
 class _Spent(stop_base):

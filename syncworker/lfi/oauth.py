@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from syncworker.errors import (
     AuthorizationFailedError,
+    Body,
     ClientRejectedError,
     GrantLostError,
     LFIRateLimitedError,
@@ -41,6 +42,9 @@ _EXPIRES_IN_MAX_S: Final = 366 * 86_400
 _REDIRECT_CHARACTERS_MAX: Final = 8 * 1024
 _CLIENT_FAULTS: Final = frozenset({"invalid_client", "unauthorized_client", "invalid_scope", "unsupported_grant_type"})
 _CODE: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}")  # as long as the columns that keep it
+UNREADABLE: Final = "unreadable"
+"""The code of an error whose own code is not fit for logs and metrics."""
+
 _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]+")
 
 log = structlog.stdlib.get_logger(__name__)
@@ -277,6 +281,16 @@ def data_error_code(answer: Answer) -> str:
     return _code(errors[0].Code) if errors else ""
 
 
+def data_error_body(answer: Answer) -> Body:
+    """Whether a refusal of the data API has a body, and whether that is the standard's error body.
+
+    Source: Account Information API v2.1-errata2, `AEErrorResponse`: at least one item of `Errors`, each with a `Code`.
+    """
+    if not answer.body.strip():
+        return Body.NONE
+    return Body.STANDARD if data_error_code(answer) not in ("", UNREADABLE) else Body.FOREIGN
+
+
 def retry_after(headers: Mapping[str, str], *, now: datetime) -> float | None:
     """Seconds to wait by `Retry-After`, a number or a date, at most an hour; `None` when absent or unreadable."""
     text = headers.get("retry-after", "").strip()
@@ -330,7 +344,7 @@ def _harvest(details: object) -> ConsentView | None:
 
 def _code(text: str) -> str:
     """An error code fit for logs and metrics; anything else becomes `unreadable`."""
-    return text if _CODE.fullmatch(text) else "unreadable"
+    return text if _CODE.fullmatch(text) else UNREADABLE
 
 
 def _failed_redirect(why: str) -> AuthorizationFailedError:

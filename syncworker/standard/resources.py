@@ -76,6 +76,7 @@ class Resource:
         window: how the listing can be narrowed by time; `None` when it cannot.
         since: first version that has it.
         repeats: the resource whose items it shows once more; read only when the operator asks for it.
+        lists_404: versions whose file lists a 404 for it: only there may a 404 say that an account has no such thing.
     """
 
     name: ResourceName
@@ -88,6 +89,7 @@ class Resource:
     window: Window | None = None
     since: Version = Version.V1_2
     repeats: ResourceName | None = None
+    lists_404: frozenset[Version] = frozenset()
     per_account: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -105,6 +107,8 @@ OPENED: Final = Window(  # D-39: compared with the opening date, spoken of as th
 )
 
 N = ResourceName
+ALL_VERSIONS: Final = frozenset(Version)
+FIRST_VERSION: Final = frozenset({Version.V1_2})
 PARTY: Final = frozenset({P.ReadParty, P.ReadPartyUser, P.ReadPartyUserIdentity})  # D-3: any of the three, for both
 
 # fmt: off
@@ -114,14 +118,14 @@ RESOURCES: Final[tuple[Resource, ...]] = (
     Resource(N.ACCOUNT,            "GetAccountsAccountId",               "/accounts/{AccountId}",                    frozenset({P.ReadAccountsBasic, P.ReadAccountsDetail}),                     "Account",          (), shape=Shape.ONE, repeats=N.ACCOUNTS),
     Resource(N.BALANCES,           "GetAccountsAccountIdBalances",       "/accounts/{AccountId}/balances",           frozenset({P.ReadBalances}),                                                "Balance",          ("Type", "Amount.Currency")),
     Resource(N.TRANSACTIONS,       "GetAccountsAccountIdTransactions",   "/accounts/{AccountId}/transactions",       frozenset({P.ReadTransactionsBasic, P.ReadTransactionsDetail}),             "Transaction",      ("TransactionId",), window=BOOKED),
-    Resource(N.SCHEDULED_PAYMENTS, "GetScheduledPayments",               "/accounts/{AccountId}/scheduled-payments", frozenset({P.ReadScheduledPaymentsBasic, P.ReadScheduledPaymentsDetail}),   "ScheduledPayment", ("ScheduledPaymentId",)),
-    Resource(N.STANDING_ORDERS,    "GetAccountsAccountIdStandingOrders", "/accounts/{AccountId}/standing-orders",    frozenset({P.ReadStandingOrdersBasic, P.ReadStandingOrdersDetail}),         "StandingOrder",    ("StandingOrderId",)),
-    Resource(N.DIRECT_DEBITS,      "GetAccountsAccountIdDirectDebits",   "/accounts/{AccountId}/direct-debits",      frozenset({P.ReadDirectDebits}),                                            "DirectDebit",      ("DirectDebitId",)),
+    Resource(N.SCHEDULED_PAYMENTS, "GetScheduledPayments",               "/accounts/{AccountId}/scheduled-payments", frozenset({P.ReadScheduledPaymentsBasic, P.ReadScheduledPaymentsDetail}),   "ScheduledPayment", ("ScheduledPaymentId",), lists_404=ALL_VERSIONS),
+    Resource(N.STANDING_ORDERS,    "GetAccountsAccountIdStandingOrders", "/accounts/{AccountId}/standing-orders",    frozenset({P.ReadStandingOrdersBasic, P.ReadStandingOrdersDetail}),         "StandingOrder",    ("StandingOrderId",), lists_404=ALL_VERSIONS),
+    Resource(N.DIRECT_DEBITS,      "GetAccountsAccountIdDirectDebits",   "/accounts/{AccountId}/direct-debits",      frozenset({P.ReadDirectDebits}),                                            "DirectDebit",      ("DirectDebitId",), lists_404=ALL_VERSIONS),
     Resource(N.BENEFICIARIES,      "GetAccountsAccountIdBeneficiaries",  "/accounts/{AccountId}/beneficiaries",      frozenset({P.ReadBeneficiariesBasic, P.ReadBeneficiariesDetail}),           "Beneficiary",      ("BeneficiaryId",)),
     Resource(N.STATEMENTS,         "GetAccountAccountIdStatements",      "/accounts/{AccountId}/statements",         frozenset({P.ReadStatements}),                                              "Statements",       ("StatementId",), window=OPENED, since=Version.V2_1),
-    Resource(N.PRODUCT,            "GetAccountsAccountIdProduct",        "/accounts/{AccountId}/product",            frozenset({P.ReadProduct}),                                                 "Product",          ()),
-    Resource(N.ACCOUNT_PARTIES,    "PartiesByAccountId_read",            "/accounts/{AccountId}/parties",            PARTY,                                                                      "Party",            ("PartyId",)),
-    Resource(N.PARTIES,            "Parties_read",                       "/parties",                                 PARTY,                                                                      "Party",            ("PartyId",), shape=Shape.ONE),
+    Resource(N.PRODUCT,            "GetAccountsAccountIdProduct",        "/accounts/{AccountId}/product",            frozenset({P.ReadProduct}),                                                 "Product",          (), lists_404=ALL_VERSIONS),
+    Resource(N.ACCOUNT_PARTIES,    "PartiesByAccountId_read",            "/accounts/{AccountId}/parties",            PARTY,                                                                      "Party",            ("PartyId",), lists_404=FIRST_VERSION),
+    Resource(N.PARTIES,            "Parties_read",                       "/parties",                                 PARTY,                                                                      "Party",            ("PartyId",), shape=Shape.ONE, lists_404=FIRST_VERSION),
 )
 # fmt: on
 

@@ -50,6 +50,8 @@ class Cursor:
         backfilled_to: set: the backfill is complete, the history whole from here on; `BEGINNING`: all the LFI has.
         empty_slices: slices of the backfill in a row that held nothing.
         backfill_due_at: no slice before this.
+        attempts: ends in a row that time is to mend; 0 once the listing was read.
+        failing_since: when the newest of those faults was met first.
         covered_from: first date of the window that reaches the newest; filled when read, not written.
     """
 
@@ -71,12 +73,18 @@ class Cursor:
     backfilled_to: date | None = None
     empty_slices: int = 0
     backfill_due_at: datetime | None = None
+    attempts: int = 0
+    failing_since: datetime | None = None
     covered_from: date | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """An attempt that brought no complete walk: the data part of the cursor stays."""
+    """An attempt that brought no complete walk: the data part of the cursor stays.
+
+    Attributes:
+        changed_at, attempts, failing_since: as the cursor has them from now on.
+    """
 
     listing: Listing
     at: datetime
@@ -84,6 +92,9 @@ class Attempt:
     outcome: str
     error: str | None
     refused_until: datetime | None
+    changed_at: datetime | None = None
+    attempts: int = 0
+    failing_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +117,11 @@ _LISTING: Final = ("tenant", "connection_id", "account_id", "resource")
 _MOVED: Final = (
     "pages", "window_from", "high_water", "open_since", "checked_at", "attempted_at", "changed_at", "due_at",
     "outcome", "error", "refused_until", "first_available", "deep_at", "backfilled_to", "empty_slices",
-    "backfill_due_at", "gen",
+    "backfill_due_at", "attempts", "failing_since", "gen",
 )  # fmt: skip
-_ATTEMPTED: Final = ("attempted_at", "due_at", "outcome", "error", "refused_until", "gen")
+_ATTEMPTED: Final = (
+    "attempted_at", "due_at", "outcome", "error", "refused_until", "changed_at", "attempts", "failing_since", "gen",
+)  # fmt: skip
 
 
 OF: Final = Statement(
@@ -167,6 +180,8 @@ def _checking(dialect: Dialect) -> Any:
             outcome=named(cursor.c.outcome, "as_outcome"),
             error=None,
             refused_until=None,
+            attempts=0,
+            failing_since=None,
             gen=those.c.gen,
         )
     )
@@ -217,7 +232,8 @@ class Cursors:
         """Note attempts that brought no complete walk: their pages, marks and `checked_at` stay."""
         rows = [
             (self._unit.tenant, connection_id, *_names(one.listing),
-             one.at, one.due_at, one.outcome, one.error, one.refused_until, gen)
+             one.at, one.due_at, one.outcome, one.error, one.refused_until, one.changed_at, one.attempts,
+             one.failing_since, gen)
             for one in sorted(attempts, key=lambda one: one.listing)
         ]  # fmt: skip
         columns = (*_LISTING, *_ATTEMPTED)
@@ -230,8 +246,14 @@ class Cursors:
         rows = self._unit.dialect.rows([{name: getattr(one, name) for name in Checked.__slots__} for one in those])
         return _CHECK, {"of_tenant": self._unit.tenant, "at": at, "as_outcome": outcome, "checked": rows}
 
-    async def delay_backfill(self, connection_id: ConsentId, listing: Listing, *, until: datetime, gen: int) -> None:
-        """Take no slice of a listing's history before an instant."""
+    async def delay_backfill(
+        self, connection_id: ConsentId, listing: Listing, *, until: datetime, attempts: int, gen: int
+    ) -> None:
+        """Take no slice of a listing's history before an instant.
+
+        Args:
+            attempts: of the listing, from now on.
+        """
         await self._unit.connection.execute(
             sa.update(cursor)
             .where(
@@ -241,7 +263,7 @@ class Cursors:
                 cursor.c.resource == listing.resource.value,
                 cursor.c.gen <= gen,
             )
-            .values(backfill_due_at=until, gen=gen)
+            .values(backfill_due_at=until, attempts=attempts, gen=gen)
         )
 
     async def forget_pages(self, connection_id: ConsentId, listings: Collection[Listing], *, gen: int) -> None:

@@ -25,6 +25,7 @@ from syncworker.store.tables import (
     consent,
     coverage,
     cursor,
+    finding,
     party,
     record_history,
 )
@@ -97,7 +98,7 @@ class Erasure:
     def _reasons(
         self, connection_id: ConsentId | sa.ColumnElement[str], of: DataClass | None
     ) -> list[tuple[sa.Table, sa.ColumnElement[bool]]]:
-        """Rows with the LFI's words about a call or an authorisation of the connection: the words go, the rows stay."""
+        """Rows with the LFI's words about a call, an authorisation or a finding: the words go, the rows stay."""
         if of is DataClass.DATA:
             return []
         consents = sa.select(consent.c.consent_id).where(
@@ -108,7 +109,7 @@ class Erasure:
                 one,
                 sa.and_(one.c.tenant == self._unit.tenant, one.c.consent_id.in_(consents), one.c.reason.is_not(None)),
             )
-            for one in (call, authorization)
+            for one in (call, authorization, finding)
         ]
 
     def _payload(

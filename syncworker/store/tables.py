@@ -302,6 +302,9 @@ work = sa.Table(
     sa.Column("last_good_at", Instant),
     sa.Column("last_outcome", sa.String(40)),
     sa.Column("last_error", sa.String(64), comment="stable error code"),
+    sa.Column(
+        "retry", sa.Boolean, nullable=False, server_default=sa.false(), comment="of the last end: time mends it"
+    ),
     sa.UniqueConstraint("tenant", "kind", "subject"),
     sa.Index("ix_work_due", "lfi", "kind", "due_at", sqlite_where=sa.text("parked_at IS NULL"),
              postgresql_where=sa.text("parked_at IS NULL")),
@@ -533,7 +536,32 @@ cursor = sa.Table(
         "empty_slices", sa.Integer, nullable=False, server_default="0", comment="slices in a row that held nothing"
     ),
     sa.Column("backfill_due_at", Instant, comment="no slice before this: the last one was refused or broke off"),
+    sa.Column(
+        "attempts",
+        sa.Integer,
+        nullable=False,
+        server_default="0",
+        comment="ends in a row that time is to mend; 0 once the listing was read",
+    ),
+    sa.Column("failing_since", Instant, comment="when the newest of those faults was met first"),
     sa.Column("gen", sa.BigInteger, nullable=False),
+)
+
+finding = sa.Table(
+    "finding",
+    metadata,
+    _tenant(),
+    sa.Column("lfi", sa.String(64), primary_key=True),
+    sa.Column("operation", sa.String(64), primary_key=True, comment="operationId; '' for a run as a whole"),
+    sa.Column("code", sa.String(64), primary_key=True, comment="error or note that a person has to look at"),
+    sa.Column("first_seen_at", Instant, nullable=False, comment="since it was last resolved"),
+    sa.Column("last_seen_at", Instant, nullable=False),
+    sa.Column("times", sa.BigInteger, nullable=False, comment="listings that met it since first_seen_at"),
+    sa.Column("connection_id", CONSENT_ID, nullable=False, comment="the last one that met it"),
+    sa.Column("consent_id", CONSENT_ID, nullable=False),
+    sa.Column("interaction_id", sa.String(64), comment="of the last call that met it"),
+    sa.Column("reason", sa.String(200), comment="the LFI's own words, cleaned"),
+    sa.Column("resolved_at", Instant, comment="a read of the operation showed it gone"),
 )
 
 coverage = sa.Table(

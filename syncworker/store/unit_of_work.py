@@ -42,6 +42,7 @@ from syncworker.store.dialect import Dialect
 from syncworker.store.dialect import database_url as parse_url
 from syncworker.store.erasure import Erasure
 from syncworker.store.failures import StoreConflictError, StoreRefusedError, StoreUnavailableError, translated
+from syncworker.store.findings import Findings
 from syncworker.store.inbox import Inbox
 from syncworker.store.keyring import KeyRing
 from syncworker.store.lfis import LFIs
@@ -161,6 +162,10 @@ class UnitOfWork:
     @cached_property
     def openings(self) -> Openings:
         return Openings(self)
+
+    @cached_property
+    def findings(self) -> Findings:
+        return Findings(self)
 
     @cached_property
     def erasure(self) -> Erasure:

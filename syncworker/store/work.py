@@ -63,7 +63,7 @@ class Claim:
 
     Attributes:
         subject: `connection_id` of a sync, `consent_id` of a token.
-        attempts: claims since the last good end, this one included.
+        attempts: claims since the last end that counted none, this one included.
         asked: a person or the product wants it now: everything, not only what is due.
     """
 
@@ -109,6 +109,7 @@ class WorkSummary:
         leased: claimed, lease alive.
         parked: nobody claims them until a person acts.
         failing: their last end was a bad one, and they are still in the schedule.
+        retry: those of them of which time mends something.
         next_due: of the rows that wait for their time; `None` when there is none.
     """
 
@@ -120,6 +121,7 @@ class WorkSummary:
     leased: int
     parked: int
     failing: int = 0
+    retry: int = 0
     next_due: datetime | None = None
 
 
@@ -195,6 +197,8 @@ _ENDS: Final[Mapping[str, Any]] = {
     "outcome": work.c.last_outcome.type,
     "error": work.c.last_error.type,
     "good": sa.Boolean(),
+    "counted": sa.Boolean(),
+    "retry": sa.Boolean(),
 }
 
 
@@ -213,8 +217,9 @@ def _finishing(dialect: Dialect) -> Any:
             crashes=0,
             due_at=sa.case((sa.or_(asked_since, scheduled_since), work.c.due_at), else_=ends.c.due_at),
             asked_at=sa.case((asked_since, work.c.asked_at), else_=None),
-            attempts=sa.case((ends.c.good, 0), else_=work.c.attempts),
+            attempts=sa.case((ends.c.counted, work.c.attempts), else_=0),
             last_good_at=sa.case((ends.c.good, now), else_=work.c.last_good_at),
+            retry=ends.c.retry,
         )
     )
 
@@ -230,7 +235,9 @@ class End:
         due_at: when the subject is due next.
         outcome: a constant word for what happened, at most 40 characters.
         error: stable code of the error, if there was one.
-        good: resets `attempts`; `False` keeps them counted.
+        good: nothing is missing; `last_good_at` says when that was last so.
+        counted: whether it counts as an attempt of the row; `None`: unless it is good.
+        retry: time mends what is missing; `None`: unless it is good.
     """
 
     claim: Claim
@@ -238,6 +245,8 @@ class End:
     outcome: str
     error: str | None = None
     good: bool
+    counted: bool | None = None
+    retry: bool | None = None
 
 
 def _scheduling(dialect: Dialect) -> Any:
@@ -587,7 +596,14 @@ class Work:
         return {"of_tenant": self._unit.tenant, "claims": self._named([(claim.id, claim.gen) for claim in claims])}
 
     async def finish(
-        self, claim: Claim, *, due_at: datetime, outcome: str, error: str | None = None, good: bool
+        self,
+        claim: Claim,
+        *,
+        due_at: datetime,
+        outcome: str,
+        error: str | None = None,
+        good: bool,
+        counted: bool | None = None,
     ) -> bool:
         """End a run: the lease goes, the next due time comes.  A bad end counts an attempt, never a crash.
 
@@ -595,12 +611,12 @@ class Work:
         for a successor's first sync, it is due then.
 
         Args:
-            due_at, outcome, error, good: as in `End`.
+            due_at, outcome, error, good, counted: as in `End`.
 
         Returns:
             `False` when a newer claim owns the row: nothing was changed.
         """
-        end = End(claim=claim, due_at=due_at, outcome=outcome, error=error, good=good)
+        end = End(claim=claim, due_at=due_at, outcome=outcome, error=error, good=good, counted=counted)
         (ended,) = await run_all(self._unit, [self.finishing([end])])
         return ended.rowcount == 1
 
@@ -614,6 +630,8 @@ class Work:
                 "outcome": end.outcome,
                 "error": end.error,
                 "good": end.good,
+                "counted": not end.good if end.counted is None else end.counted,
+                "retry": not end.good if end.retry is None else end.retry,
             }
             for end in ends
         ]
@@ -675,6 +693,9 @@ class Work:
                 sa.func.count(sa.case((leased, 1))).label("leased"),
                 sa.func.count(work.c.parked_at).label("parked"),
                 sa.func.count(sa.case((sa.and_(_TROUBLED, work.c.parked_at.is_(None)), 1))).label("failing"),
+                sa.func.count(sa.case((sa.and_(_TROUBLED, work.c.parked_at.is_(None), work.c.retry), 1))).label(
+                    "retry"
+                ),
                 sa.func.min(sa.case((sa.and_(work.c.due_at > now, work.c.due_at < _FOR_EVER), work.c.due_at))).label(
                     "next_due"
                 ),
@@ -693,6 +714,7 @@ class Work:
                 leased=row.leased,
                 parked=row.parked,
                 failing=row.failing,
+                retry=row.retry,
                 next_due=row.next_due,
             )
             for row in rows
@@ -769,12 +791,12 @@ _TROUBLED: Final = sa.or_(
     sa.and_(
         work.c.due_at < _FOR_EVER,
         sa.or_(
-            work.c.last_outcome == "failed",
+            work.c.last_outcome.in_(("failed", "partial")),
             sa.and_(work.c.attempts > 0, work.c.last_error.is_not(None)),  # the last good end cleared both
         ),
     ),
 )
-"""Rows whose last end was a bad one."""
+"""Rows whose last end was a bad one: something is missing, or an attempt was counted."""
 
 _CLAIM: Final = (
     work.c.id, work.c.kind, work.c.subject, work.c.lfi, work.c.gen, work.c.attempts,

@@ -32,6 +32,7 @@ from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.store.work import Claim
 from syncworker.sync.decode import PENDING, TYPED, Decoded, Items, decode
 from syncworker.sync.diff import Changes, Proof, diff, open_since, unproved
+from syncworker.sync.facts import ENDS_EARLY, again, error_of_notes, facts_of_notes
 from syncworker.sync.fetch import Walk
 from syncworker.sync.filters import FILTER_IGNORED, misses
 from syncworker.sync.pages import NOTHING, Footprint, items_in, pack, page_digest
@@ -127,7 +128,7 @@ def show(walk: Walk, known: Footprint) -> Showing:
     shown.seen.update((key, record.digest) for key, record in shown.records.items())
     shown.items = None if shown_twice else pages
     if walk.short:
-        shown.notes["listing.ends_early"] = 1
+        shown.notes[ENDS_EARLY] = 1
     if isinstance(walk.error, EndlessListingError):
         shown.notes[walk.error.note] = 1
     return shown
@@ -496,6 +497,24 @@ def _cursor(
     marks = _marks(shown, typed.instant, typed.status)
     booked = [at for at, status in marks.values() if at is not None and status == BOOKED]
     undecided = {key: (at, status == PENDING) for key, (at, status) in marks.items()}
+    error = error_of(shown)
+    if shown.walk.short:  # as after a walk that broke off: how far the listing was read stays as it was
+        if shown.walk.step.backfill:
+            return replace(start, changed_at=now if changes else start.changed_at, gen=gen)
+        tried = again(before, error or ENDS_EARLY, now=now)
+        return replace(
+            start,
+            pages=None if changes else start.pages,
+            attempted_at=now,
+            changed_at=now if changes else start.changed_at,
+            due_at=due,
+            outcome=(StepOutcome.OK if changes else StepOutcome.UNCHANGED).value,
+            error=error,
+            refused_until=None,
+            attempts=tried.attempts,
+            failing_since=tried.since,
+            gen=gen,
+        )
     start = _backfill_state(shown, start)
     if shown.walk.step.backfill:
         return replace(
@@ -503,6 +522,7 @@ def _cursor(
             open_since=open_since(changes, held, undecided) if typed.instant else None,
             changed_at=now if changes else start.changed_at,
             backfill_due_at=None,
+            attempts=start.attempts if start.error else 0,
             gen=gen,
         )
     return replace(
@@ -517,8 +537,10 @@ def _cursor(
         changed_at=now if changes else start.changed_at,
         due_at=due,
         outcome=(StepOutcome.OK if changes else StepOutcome.UNCHANGED).value,
-        error=StandardViolationError.code if shown.violations else None,
+        error=error,
         refused_until=None,
+        attempts=0,
+        failing_since=None,
         gen=gen,
     )
 
@@ -597,12 +619,18 @@ def _covered(shown: Showing, *, now: datetime) -> Covered:
     )
 
 
+def error_of(shown: Showing) -> str | None:
+    """The code for cursor and report of a walk that came to its end."""
+    return StandardViolationError.code if shown.violations else error_of_notes(shown.notes)
+
+
 def _report(shown: Showing, changes: Changes, due_at: datetime | None) -> StepReport:
+    facts = facts_of_notes(shown.notes)
     return StepReport(
         resource=shown.resource.name,
         account_id=shown.listing.account_id,
         outcome=StepOutcome.OK if changes else StepOutcome.UNCHANGED,
-        error=StandardViolationError.code if shown.violations else None,
+        error=error_of(shown),
         pages=len(shown.walk.pages),
         pages_unchanged=shown.pages_unchanged,
         items=len(shown.seen),
@@ -611,6 +639,8 @@ def _report(shown: Showing, changes: Changes, due_at: datetime | None) -> StepRe
         removed=len(changes.gone),
         notes=dict(shown.notes),
         due_at=due_at,
+        retry=facts.retry,
+        person=facts.person,
     )
 
 

@@ -16,20 +16,29 @@ import structlog
 
 from syncworker.clock import Clock, SystemClock
 from syncworker.consents.lifecycle import Clients
-from syncworker.errors import ConsentNotUsableError, LeaseLostError, SyncWorkerError, TransientError
+from syncworker.errors import ConsentError, ConsentNotUsableError, LeaseLostError, SyncWorkerError, TransientError
 from syncworker.lfi.api import TokenSource
 from syncworker.standard.calendar import span
 from syncworker.standard.consents import Status
 from syncworker.standard.resources import permitted
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.consents import StoredConsent
+from syncworker.store.findings import Found
 from syncworker.store.grouped import Grouped
 from syncworker.store.situations import BeforeCall, BeforeSync, before_syncs
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim
 from syncworker.sync.filters import Filters
 from syncworker.sync.reports import BatchReport, RunOutcome, RunReport
-from syncworker.sync.run import ConsentRun, Ends, Gates, SyncSettings, end_all, resting_until
+from syncworker.sync.run import (
+    ConsentRun,
+    Ends,
+    Gates,
+    SyncSettings,
+    end_all,
+    facts_of_stop,
+    resting_until,
+)
 
 Hint = tuple[int, int]
 """A message's mention of a claim: `work.id`, `gen`."""
@@ -166,6 +175,7 @@ class Engine:
             known,
             reader=client,
             token=self._parts.tokens(consent.consent_id, seen, age),
+            certificate=lambda: client.certificate.thumbprint,
             resources=resources,
             ask=self._parts.ask,
             gates=self._gates,
@@ -227,6 +237,7 @@ class Engine:
         wait = self._settings.retry_after(claim.attempts)
         if isinstance(error, TransientError) and error.retry_after is not None:
             wait = span(seconds=max(error.retry_after, 1))
+        retry, person = facts_of_stop(error)
         now = self._parts.clock.now()
         report = RunReport(
             connection_id=ConsentId(claim.subject),
@@ -238,11 +249,24 @@ class Engine:
             outcome=RunOutcome.LEASE_LOST if isinstance(error, LeaseLostError) else RunOutcome.FAILED,
             error=error.code,
             due_at=now + wait,
+            retry=retry,
+            person=person,
+            counted=True,
+        )
+        met = Found(
+            lfi=claim.lfi,
+            operation="",
+            code=error.code,
+            times=1,
+            connection_id=report.connection_id,
+            consent_id=report.consent_id,
         )
 
         async def step(unit: UnitOfWork) -> RunReport:
             at = await unit.now()
             dated = replace(report, started_at=at, ended_at=at, due_at=at + wait)
+            if person and not isinstance(error, ConsentError):
+                unit.with_commit([unit.findings.meeting([met], at=at)])
             await unit.work.finish(
                 claim, due_at=dated.due_at, outcome=dated.outcome.value, error=dated.error, good=False
             )
@@ -268,11 +292,17 @@ class Engine:
             outcome=RunOutcome.FAILED,
             error=f"{ConsentNotUsableError.code}:{status}" if status else ConsentNotUsableError.code,
             due_at=resting_until(status, now=known.now),
+            person=True,
         )
 
         async def step(unit: UnitOfWork) -> RunReport:
             await unit.work.finish(
-                claim, due_at=report.due_at, outcome=report.outcome.value, error=report.error, good=True
+                claim,
+                due_at=report.due_at,
+                outcome=report.outcome.value,
+                error=report.error,
+                good=False,
+                counted=False,
             )
             return report
 

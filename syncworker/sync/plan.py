@@ -26,6 +26,7 @@ from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.resources import Window as WindowParams
 from syncworker.standard.values import local_date, write_instant
 from syncworker.store.cursors import BEGINNING, Cursor, Listing
+from syncworker.sync.refusals import BLOCKED_FOR, is_blocked
 
 DAY = timedelta(days=1)
 EMPTY_SLICES = 4
@@ -148,7 +149,7 @@ def plan(
     Args:
         resources: what the consent opens (`standard.resources.permitted`), in reading order.
         accounts: account ids; `("",)` plans the listings of the connection instead.
-        everything: someone asked now: all of them, not only those due.
+        everything: a person asked now: all of them, also those refused lately (`is_due`).
         needed: resources to read even when they are not due.
         unfiltered: resources whose window the LFI ignores.
     """
@@ -169,17 +170,24 @@ def plan(
             cursors.get(Listing(account_id, resource.name)),
             now=now,
             everything=everything or resource.name in needed,
+            asked=everything,
             together=min(settings.together, settings.cadence[resource.name] / 10),
         )
     )
 
 
-def is_due(cursor: Cursor | None, *, now: datetime, everything: bool, together: timedelta) -> bool:
-    """Whether a listing is read now.  One refused lately is not, even when someone asks."""
+def is_due(cursor: Cursor | None, *, now: datetime, everything: bool, together: timedelta, asked: bool = False) -> bool:
+    """Whether a listing is read now.
+
+    Args:
+        everything: also what is not due.
+        asked: a person asked: also what was refused lately, but for an account that was found blocked within the hour.
+    """
     if cursor is None:
         return True
     if cursor.refused_until is not None and cursor.refused_until > now:
-        return False
+        lately = cursor.attempted_at is not None and now - cursor.attempted_at < BLOCKED_FOR
+        return asked and not (lately and is_blocked(cursor.error))
     return everything or cursor.due_at <= now + together
 
 

@@ -45,27 +45,41 @@ from syncworker.lfi.api import TokenSource
 from syncworker.lfi.transport import Call
 from syncworker.standard.calendar import as_utc, shifted, span
 from syncworker.standard.consents import TERMINAL
-from syncworker.standard.resources import Resource, ResourceName
+from syncworker.standard.resources import BY_NAME, Resource, ResourceName
 from syncworker.standard.values import ConsentId
 from syncworker.store.consents import StoredConsent
 from syncworker.store.cursors import Attempt, Checked, Cursor, Listing
+from syncworker.store.findings import Cleared, Found, together
 from syncworker.store.grouped import Grouped
 from syncworker.store.runs import CallRow, RunRow
 from syncworker.store.situations import BeforeSync
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim, End
 from syncworker.sync import pages as footprint
-from syncworker.sync.apply import Scope, Showing, apply, foreseen, guard, guards, keep_grants, show
+from syncworker.sync.apply import Scope, Showing, apply, error_of, foreseen, guard, guards, keep_grants, show
+from syncworker.sync.bearer import RunTokens, refusing
+from syncworker.sync.facts import ENDS_EARLY, again, findings_of_notes, needed_person
 from syncworker.sync.fetch import Reader, Walk, fetch
 from syncworker.sync.filters import Evidence, Filters
 from syncworker.sync.plan import ConsentLimits, PlanSettings, Step, Window, next_slice, plan
-from syncworker.sync.refusals import ABSENT, TRANSIENT, TRUNCATED, Refusal, refusal
+from syncworker.sync.refusals import ABSENT, FAULT, OF_THE_ACCOUNT, TRUNCATED, UNREADABLE, Refusal, refusal
 from syncworker.sync.reports import RunOutcome, RunReport, StepOutcome, StepReport, run_outcome
 
 RESTING: Final = timedelta(hours=1)
 """When to look again at a consent that may not be called now but is not at its end."""
 
 CODE_LENGTH: Final = 64
+REASON_LENGTH: Final = 200
+"""Of what a finding keeps of the words of an LFI."""
+
+TOKEN_DOUBTED_FROM: Final = 8
+"""Listings that refuse the token, while none was read in this run, from which on the run stops: it is the token."""
+
+RUN_LASTS_FROM: Final = 5
+"""Runs in a row that broke off as a whole, from which on a person is told; by the ladder some three hours."""
+
+CLEARED_AFTER: Final = 2
+"""Cadences without being met after which a finding counts as gone once any connection reads the operation."""
 
 BACKFILL_SHARE: Final = 0.7
 """Share of a run's deadline after which no further slice of history is begun."""
@@ -85,7 +99,7 @@ class SyncSettings:
 
     Attributes:
         plan: cadences and windows.
-        retry_after: wait after so many attempts without a good end.
+        retry_after: wait after so many attempts: of a listing, or of the run as a whole.
         consent_deadline_s: most seconds for one consent.
         consents_at_once, steps_at_once: consents of a batch, and listings of a consent, walked side by side.
         pages_max: most pages of one listing.
@@ -139,6 +153,7 @@ class Ending:
         checked: listings that showed nothing new.
         received: the LFI showed something.
         stop: why the run ended early.
+        found, cleared: what a person has to look at, and what was read without trouble after trouble before.
     """
 
     claim: Claim
@@ -147,6 +162,8 @@ class Ending:
     checked: Sequence[Checked]
     received: bool
     stop: SyncWorkerError | None
+    found: Sequence[Found] = ()
+    cleared: Sequence[Cleared] = ()
 
 
 Ends = Grouped["ConsentRun", RunReport | SyncWorkerError]
@@ -186,11 +203,17 @@ async def _end(unit: UnitOfWork, endings: Sequence[Ending], *, now: datetime) ->
             due_at=ending.report.due_at,
             outcome=ending.report.outcome.value,
             error=ending.report.error,
-            good=ending.report.good,
+            good=ending.report.complete,
+            counted=ending.report.counted,
+            retry=ending.report.retry,
         )
         for ending in endings
         if not isinstance(ending.stop, StoppingError)
     ]
+    if cleared := [one for ending in endings for one in ending.cleared]:
+        unit.with_commit([unit.findings.clearing(cleared, at=now)])
+    if found := together([one for ending in endings for one in ending.found]):
+        unit.with_commit([unit.findings.meeting(found, at=now)])
     if ends:
         unit.with_commit([unit.work.finishing(ends)])
 
@@ -199,6 +222,7 @@ class ConsentRun:
     """The run of one claim.  Built for one use.
 
     Args:
+        certificate: thumbprint of the transport certificate that the next call is made with.
         ask: asks the Hub for the consent and files what it says.
         resources: what the consent opens at this LFI, in reading order.
         filters: which windows LFIs are known to ignore.
@@ -214,6 +238,7 @@ class ConsentRun:
         *,
         reader: Reader,
         token: TokenSource,
+        certificate: Callable[[], str],
         resources: tuple[Resource, ...],
         ask: Callable[[ConsentId], Awaitable[StoredConsent]],
         gates: Gates,
@@ -226,7 +251,12 @@ class ConsentRun:
         self._consent = consent
         self._known = known
         self._reader = reader
-        self._token = _until_stopped(token, stopping) if stopping else token
+        self._tokens = RunTokens(
+            _until_stopped(token, stopping) if stopping else token,
+            certificate=certificate,
+            halted=self._halted,
+            refusing=refusing(known.cursors),
+        )
         self._stopping = stopping
         self._resources = resources
         self._ask = ask
@@ -256,6 +286,9 @@ class ConsentRun:
         self._broken_slices: dict[Listing, StepReport] = {}
         self._backfill_due: dict[Listing, datetime] = {}
         self._evidence: dict[Listing, Evidence] = {}
+        self._unauthorized = 0
+        self._refusals: dict[Listing, RefusedError] = {}
+        self._closed_accounts: dict[str, RefusedError] = {}
 
     async def read(self) -> None:
         """Walk what is due; much of what came may be written on the way."""
@@ -338,30 +371,46 @@ class ConsentRun:
     async def _listing(self, step: Step) -> None:
         """Walk one listing and keep what came of it."""
         async with self._slots:
+            async with self._asking:  # while the Hub is asked about the consent, nothing is begun with it
+                pass
             if self._stop is None:
                 self._stop = self._hindrance()
             if self._stop is not None:
-                self._broken[step.listing] = (_report(step, StepOutcome.SKIPPED), None)
+                self._broken[step.listing] = (self._skipped(step), None)
                 return
-            walk = await fetch(
-                step,
-                self._reader,
-                version=self._consent.version,
-                token=self._token,
-                calls=self._calls.append,
-                pages_max=self._settings.pages_max,
-            )
+            closed = self._closed_accounts.get(step.account_id)
+            walk = await self._walked(step) if closed is None else Walk(step=step, pages=(), error=closed)
         await self._keep(walk)
         if sum(shown.walk.size for shown in self._showings) > self._settings.flush_bytes:
             await self._flush()
+
+    async def _walked(self, step: Step) -> Walk:
+        token = self._tokens.of(step.listing)
+        walk = await fetch(
+            step,
+            self._reader,
+            version=self._consent.version,
+            token=token,
+            calls=self._calls.append,
+            pages_max=self._settings.pages_max,
+        )
+        if walk.error is None:
+            token.page_came()
+        return walk
+
+    def _skipped(self, step: Step, *, pages: int = 0) -> StepReport:
+        """The report of a listing that the run stopped before: when it is read again is the run's matter."""
+        retry, person = facts_of_stop(self._stop)
+        return replace(_report(step, StepOutcome.SKIPPED), pages=pages, retry=retry, person=person)
 
     async def _keep(self, walk: Walk) -> None:
         """Sort a walk: known as a whole, decoded, broken off; or several of these."""
         cursor = self._known.cursors.get(walk.step.listing)
         packed = cursor.pages if cursor else None
         known = footprint.NOTHING
-        unfiltered = self._is_unfiltered(walk.step.resource)
-        known_walk = walk.error is None and not unfiltered  # what the LFI ignores is noted, as long as it does
+        unfiltered = self._is_unfiltered(walk.step.resource)  # what the LFI ignores is noted, as long as it does
+        trouble = cursor is not None and cursor.error is not None  # only what is decoded shows that it is gone
+        known_walk = walk.error is None and not walk.short and not trouble and not unfiltered
         known_walk = known_walk and not walk.step.deep  # a deep walk has to leave its mark on the cursor
         if known_walk and footprint.same(packed, [footprint.page_digest(data) for data in walk.pages]):
             if walk.step.resource.name is ResourceName.ACCOUNTS:
@@ -372,11 +421,13 @@ class ConsentRun:
             return
         if packed is not None:
             known = footprint.unpack(packed)
+        brought = False
         try:
             shown = show(walk, known)
         except StandardViolationError as error:
             walk = replace(walk, error=error)
         else:
+            brought = bool(shown.seen)
             shown.unfiltered = unfiltered
             window = walk.step.resource.window
             if cursor is None and window is not None and window.sliced and walk.error is None:
@@ -387,7 +438,11 @@ class ConsentRun:
             if walk.pages and walk.step.resource.name is ResourceName.ACCOUNTS:
                 self._accounts_seen = frozenset(shown.seen) | (self._known.granted if walk.error else frozenset())
         if walk.error is not None:
-            await self._broken_off(walk, walk.error)
+            await self._broken_off(walk, walk.error, brought=brought)
+
+    def _halted(self) -> SyncWorkerError | None:
+        """Why no further page may be asked for: the Hub said that the consent may not be called."""
+        return self._stop if isinstance(self._stop, ConsentNotUsableError) else None
 
     def _hindrance(self) -> TransientError | None:
         """Why nothing new may be begun just now."""
@@ -399,28 +454,35 @@ class ConsentRun:
             return error
         return None
 
-    async def _broken_off(self, walk: Walk, error: SyncWorkerError) -> None:
-        """What a walk that did not come to its end means for its listing."""
+    async def _broken_off(self, walk: Walk, error: SyncWorkerError, *, brought: bool) -> None:
+        """What a walk that did not come to its end means for its listing.
+
+        Args:
+            brought: rows came before it broke off.
+        """
         if isinstance(error, StoppingError):
             self._stop = self._stop or error
-            skipped = replace(_report(walk.step, StepOutcome.SKIPPED), pages=len(walk.pages))
-            self._broken[walk.step.listing] = skipped, None
+            self._broken[walk.step.listing] = self._skipped(walk.step, pages=len(walk.pages)), None
             return
         meaning = await self._meaning(walk, error)
-        self._broken[walk.step.listing] = self._attempt(walk, error, meaning)
+        self._broken[walk.step.listing] = self._attempt(walk, error, meaning, brought=brought)
 
     async def _meaning(self, walk: Walk, error: SyncWorkerError) -> Refusal:
         """What it means for the run; asks the Hub, closes the gate or stops the run where it must."""
-        meaning = TRANSIENT
+        meaning = FAULT
         match error:
             case TruncatedError():
                 meaning = TRUNCATED
+            case StandardViolationError():
+                meaning = UNREADABLE
             case RefusedError():
-                meaning = refusal(error.status, error.error_code)
+                meaning = self._refusal(walk.step, error)
                 if meaning.ask:
                     await self._ask_once()
-                if error.status == 401:
-                    self._stop = self._stop or error
+                if meaning.token and not self._tokens.proven:
+                    self._unauthorized += 1
+                    if self._unauthorized >= TOKEN_DOUBTED_FROM:
+                        self._stop = self._stop or error
             case LFIRateLimitedError():
                 self._gates.close(self._consent.lfi, self._wait(error).total_seconds())
                 self._stop = self._stop or error
@@ -437,14 +499,52 @@ class ConsentRun:
         )
         return meaning
 
-    def _attempt(self, walk: Walk, error: SyncWorkerError, meaning: Refusal) -> tuple[StepReport, Attempt]:
-        now = self._known.now
-        due_at = shifted(now, meaning.remember or self._wait(error))
-        if isinstance(error, EndlessListingError):  # the same walk would cost as many calls in a minute, and end there
-            due_at = self._due(walk.step)
-        code = _code(error)
+    def _refusal(self, step: Step, error: RefusedError) -> Refusal:
+        """What a refusal means where it was met."""
+        self._refusals[step.listing] = error
+        if error.error_code in OF_THE_ACCOUNT and step.account_id:
+            self._closed_accounts[step.account_id] = error
+        cursor = self._known.cursors.get(step.listing)
+        return refusal(
+            error.status,
+            error.error_code,
+            body=error.body,
+            page=error.page,
+            resource=step.resource,
+            version=self._consent.version,
+            had_rows=cursor is not None and cursor.changed_at is not None,
+        )
+
+    def _attempt(
+        self, walk: Walk, error: SyncWorkerError, meaning: Refusal, *, brought: bool = False
+    ) -> tuple[StepReport, Attempt]:
+        """Report and cursor of a walk that broke off.
+
+        What stopped the run as a whole counts as the run's attempt and not as the listing's.
+
+        Args:
+            brought: the walk brought rows before it broke off.
+        """
+        now, cursor, code = self._known.now, self._known.cursors.get(walk.step.listing), _code(error)
+        retry, person = meaning.retry, meaning.person
+        attempts = cursor.attempts if cursor is not None else 0
+        failing_since = cursor.failing_since if cursor is not None else None
+        if _stops_the_run(error):
+            retry, person = facts_of_stop(error)
+            due_at = shifted(now, self._wait(error))
+        elif meaning.remember is not None:
+            due_at, attempts, failing_since = shifted(now, meaning.remember), 0, None
+        elif meaning.retry:
+            tried = again(cursor, code, now=now)
+            attempts, failing_since, person = tried.attempts, tried.since, person or tried.rests
+            asked = error.retry_after if isinstance(error, TransientError) else None
+            due_at = shifted(now, self._retry_in(walk.step, tried.attempts, rests=tried.rests, asked=asked))
+        else:
+            due_at, attempts, failing_since = self._due(walk.step), 0, None
         outcome = StepOutcome(meaning.outcome)
-        report = replace(_report(walk.step, outcome), error=code, pages=len(walk.pages), due_at=due_at)
+        report = replace(
+            _report(walk.step, outcome), error=code, pages=len(walk.pages), due_at=due_at, retry=retry, person=person
+        )
         return report, Attempt(
             listing=walk.step.listing,
             at=now,
@@ -452,10 +552,25 @@ class ConsentRun:
             outcome=outcome.value,
             error=code,
             refused_until=due_at if meaning.remember else None,
+            changed_at=now if brought else cursor.changed_at if cursor is not None else None,
+            attempts=attempts,
+            failing_since=failing_since,
         )
 
+    def _retry_in(self, step: Step, attempts: int, *, rests: bool = False, asked: float | None = None) -> timedelta:
+        """How long to leave a listing alone that time is to mend: never longer than its cadence.
+
+        Args:
+            rests: the fault lasts: at its cadence.
+            asked: seconds, as the LFI wants it.
+        """
+        if asked is not None:
+            return max(timedelta(seconds=asked), timedelta(seconds=1))
+        cadence = self._settings.plan.cadence[step.resource.name]
+        return cadence if rests else min(self._settings.retry_after(attempts), cadence)
+
     async def _ask_once(self) -> None:
-        """Ask the Hub whether the consent still stands; once a run."""
+        """Ask the Hub whether the consent still stands; once a run.  One that may not be called stops the run."""
         async with self._asking:
             if self._asked:
                 return
@@ -484,11 +599,20 @@ class ConsentRun:
             if resource.window is not None and resource.window.sliced
             for account_id in self._accounts
         ]
-        known = self._known.cursors
-        unread = [one for one in self._showings if one.listing not in known or known[one.listing].checked_at is None]
-        ahead = {one.listing: foreseen(one, now=self._known.now) for one in unread if one.walk.error is None}
+        # a listing never read to its end may have a cursor all the same, of attempts that failed: it says nothing
+        read_before = {
+            listing: cursor
+            for listing, cursor in self._known.cursors.items()
+            if cursor.checked_at is not None or listing in self._broken
+        }
+        ahead = {
+            shown.listing: foreseen(shown, now=self._known.now)
+            for shown in self._showings
+            if shown.listing not in read_before and shown.walk.error is None
+        }
         cursors: Mapping[Listing, Cursor] = {
-            listing: cursor for listing, cursor in {**known, **ahead}.items() if cursor is not None
+            **{listing: cursor for listing, cursor in ahead.items() if cursor is not None},
+            **read_before,
         }
         if all(one in cursors and not self._slice(resource, cursors[one]) for resource, one in listings):
             return
@@ -560,14 +684,7 @@ class ConsentRun:
         self._stop = self._hindrance()
         if self._stop is not None:
             return cursors
-        walk = await fetch(
-            step,
-            self._reader,
-            version=self._consent.version,
-            token=self._token,
-            calls=self._calls.append,
-            pages_max=self._settings.pages_max,
-        )
+        walk = await self._walked(step)
         if isinstance(walk.error, StoppingError):
             self._stop = walk.error  # the slice is walked anew by whoever comes next
             return cursors
@@ -576,14 +693,15 @@ class ConsentRun:
             shown = show(walk, footprint.NOTHING)
         except StandardViolationError as error:
             walk = replace(walk, error=error)
-        wait: datetime | None = None
+        later: tuple[datetime, int] | None = None
         if walk.error is not None:
             meaning = await self._meaning(walk, walk.error)
             report, attempt = self._attempt(walk, walk.error, meaning)
-            self._broken_slices[step.listing] = report
-            wait = attempt.due_at
-        elif walk.short:  # the same pages again would cost the same
-            wait = self._due(step)
+            self._broken_slices[step.listing], later = report, (attempt.due_at, attempt.attempts)
+        elif walk.short:  # what it did not show is still owed: the same slice again, later
+            tried = again(self._known.cursors.get(step.listing), ENDS_EARLY, now=self._known.now)
+            self._broken_slices[step.listing] = replace(_report(step, StepOutcome.FAILED), error=ENDS_EARLY, retry=True)
+            later = self._known.now + self._retry_in(step, tried.attempts), tried.attempts
         elif shown is not None and step.window is not None and not step.whole:
             self._evidence_of(step.listing).slice(step.window, step.resource.name, shown.records)
         if shown is not None:
@@ -598,9 +716,10 @@ class ConsentRun:
                 reports = await apply(unit, self.scope, [shown], held, due=due, now=now)
                 await self._remember(unit, [shown], now=now)
                 await unit.send()
-            if wait is not None:
+            if later is not None:
+                until, attempts = later
                 await unit.cursors.delay_backfill(
-                    self.scope.connection_id, step.listing, until=wait, gen=self._claim.gen
+                    self.scope.connection_id, step.listing, until=until, attempts=attempts, gen=self._claim.gen
                 )
             return reports, await unit.cursors.of(self.scope.connection_id)
 
@@ -610,7 +729,7 @@ class ConsentRun:
             self._stop = self._stop or error
             return cursors
         self._reports += reports
-        self._slices += walk.error is None
+        self._slices += later is None
         return cursors
 
     # -- write -------------------------------------------------------------------------------------------------------
@@ -633,8 +752,10 @@ class ConsentRun:
                 raise
             except SyncWorkerError as error:
                 self._stop = error
+                retry, person = facts_of_stop(error)
                 self._reports += [
-                    replace(_report(one.walk.step, StepOutcome.FAILED), error=error.code) for one in showings
+                    replace(_report(one.walk.step, StepOutcome.FAILED), error=error.code, retry=retry, person=person)
+                    for one in showings
                 ]
 
     async def _finish(self, unit: UnitOfWork) -> RunReport:
@@ -659,10 +780,7 @@ class ConsentRun:
         self._broken = {listing: (report, None) for listing, (report, _) in self._broken.items()}
         reports = [
             *self._reports,
-            *(
-                replace(_report(one.walk.step, StepOutcome.SKIPPED), pages=len(one.walk.pages))
-                for one in self._showings
-            ),
+            *(self._skipped(one.walk.step, pages=len(one.walk.pages)) for one in self._showings),
             *(replace(one, outcome=StepOutcome.SKIPPED, due_at=None) for one in self._unchanged),
         ]
         held, now = await unit.work.holds(self._claim), await unit.now()
@@ -678,19 +796,36 @@ class ConsentRun:
             by_listing[listing] = by_listing[listing].plus(one) if listing in by_listing else one
         for listing, slice_ in self._broken_slices.items():
             written = by_listing.get(listing, slice_)
-            by_listing[listing] = replace(written, outcome=slice_.outcome, error=slice_.error)
+            by_listing[listing] = replace(
+                written, outcome=slice_.outcome, error=slice_.error, retry=slice_.retry, person=slice_.person
+            )
         for listing, (broken, _) in self._broken.items():
             written = by_listing.get(listing, broken)
             by_listing[listing] = replace(
-                written, outcome=broken.outcome, error=broken.error, due_at=broken.due_at, pages=broken.pages
+                written,
+                outcome=broken.outcome,
+                error=broken.error,
+                due_at=broken.due_at,
+                pages=broken.pages,
+                retry=broken.retry,
+                person=broken.person or written.person,
             )
         return [by_listing[listing] for listing in sorted(by_listing)]
 
     async def _apply(self, unit: UnitOfWork, showings: list[Showing], *, now: datetime) -> tuple[StepReport, ...]:
-        due = {shown.listing: self._due(shown.walk.step) for shown in showings}
+        due, lasting = {shown.listing: self._due(shown.walk.step) for shown in showings}, set()
+        for shown in showings:
+            if shown.walk.short:  # time may mend it: the listing's own ladder says when to look again
+                error = error_of(shown) or ENDS_EARLY
+                tried = again(self._known.cursors.get(shown.listing), error, now=now)
+                wait = self._retry_in(shown.walk.step, tried.attempts, rests=tried.rests)
+                due[shown.listing] = self._known.now + wait
+                lasting |= {shown.listing} if tried.rests else set()
         reports = await apply(unit, self.scope, showings, self._known.cursors, due=due, now=now)
         await self._remember(unit, showings, now=now)
-        return reports
+        return tuple(
+            replace(one, person=True) if Listing(one.account_id, one.resource) in lasting else one for one in reports
+        )
 
     def _report(self, reports: Sequence[StepReport], *, now: datetime, lost: bool = False) -> RunReport:
         """What the run says at its end.
@@ -700,7 +835,9 @@ class ConsentRun:
         """
         steps = self._whole(reports)
         outcome = RunOutcome.LEASE_LOST if lost else run_outcome(steps, stopped=self._stop is not None)
-        failed = (step.error for step in steps if step.error and step.outcome is not StepOutcome.ABSENT)
+        failed = (step.error for step in steps if step.error and not step.complete)
+        retry, person = facts_of_stop(self._stop)
+        over = isinstance(self._stop, ConsentError)  # nothing is read before the user has acted
         return RunReport(
             connection_id=self.scope.connection_id,
             consent_id=self.scope.consent_id,
@@ -713,6 +850,9 @@ class ConsentRun:
             due_at=self._next_due(steps, now=now),
             calls=len(self._calls),
             steps=tuple(steps),
+            retry=lost or retry or (not over and any(step.retry for step in steps)),
+            person=person or self._lasts() or any(step.person for step in steps),
+            counted=lost or not (self._stop is None or isinstance(self._stop, ConsentError | StoppingError)),
         )
 
     def ending(
@@ -743,6 +883,75 @@ class ConsentRun:
             checked=checked if noted else [],
             received=noted and any(one.pages for one in report.steps),
             stop=self._stop,
+            found=self._found(report) if noted else (),
+            cleared=self._cleared(report, now=now) if noted else (),
+        )
+
+    def _found(self, report: RunReport) -> list[Found]:
+        """What a person has to look at, each operation and code once."""
+        of_the_run = None if self._stop is None else _code(self._stop)
+        found = []
+        for step in report.steps:
+            if not step.person or step.outcome is StepOutcome.SKIPPED or (step.error and step.error == of_the_run):
+                continue
+            codes = findings_of_notes(step.notes)
+            if step.error is not None and (not step.read or not codes):
+                codes = (*codes, step.error)
+            refused = self._refusals.get(Listing(step.account_id, step.resource))
+            operation = BY_NAME[step.resource].operation
+            found += [self._finding(operation, code, reason=refused.lfi_reason if refused else "") for code in codes]
+        if (
+            self._stop is not None
+            and not isinstance(self._stop, ConsentError)
+            and (facts_of_stop(self._stop)[1] or self._lasts())
+        ):
+            found.append(self._finding("", _code(self._stop)))
+        return together(found)
+
+    def _lasts(self) -> bool:
+        """Whether runs of this connection break off as a whole again and again, for what time should have mended."""
+        elsewhere = LFIRateLimitedError | LFIBreakerOpenError | StoppingError  # `status` tells of gates and breakers
+        mends = isinstance(self._stop, TransientError | RefusedError) and not isinstance(self._stop, elsewhere)
+        return mends and self._claim.attempts >= RUN_LASTS_FROM
+
+    def _finding(self, operation: str, code: str, *, reason: str = "") -> Found:
+        calls = [one for one in self._calls if operation in ("", one.operation)]
+        met = next((one for one in reversed(calls) if one.error_code), calls[-1] if calls else None)
+        return Found(
+            lfi=self._consent.lfi,
+            operation=operation,
+            code=code[:CODE_LENGTH],
+            times=1,
+            connection_id=self.scope.connection_id,
+            consent_id=self.scope.consent_id,
+            interaction_id=met.interaction_id[:CODE_LENGTH] if met is not None else None,
+            reason=reason[:REASON_LENGTH] or None,
+        )
+
+    def _cleared(self, report: RunReport, *, now: datetime) -> list[Cleared]:
+        """The operations that this connection met trouble at before, and read without now."""
+        troubled = {step.resource for step in report.steps if step.person}
+        read = {
+            step.resource
+            for step in report.steps
+            if step.complete
+            and (cursor := self._known.cursors.get(Listing(step.account_id, step.resource))) is not None
+            and needed_person(cursor)
+        }
+        cleared = [
+            self._clear(BY_NAME[name].operation, now - CLEARED_AFTER * self._settings.plan.cadence[name])
+            for name in sorted(read - troubled)
+        ]
+        if self._stop is None and self._claim.attempts > 1:  # the runs before broke off as a whole
+            cleared.append(self._clear("", now - CLEARED_AFTER * max(self._settings.plan.cadence.values())))
+        return cleared
+
+    def _clear(self, operation: str, last_seen_before: datetime) -> Cleared:
+        return Cleared(
+            lfi=self._consent.lfi,
+            operation=operation,
+            connection_id=self.scope.connection_id,
+            last_seen_before=last_seen_before,
         )
 
     # -- when again --------------------------------------------------------------------------------------------------
@@ -811,6 +1020,23 @@ def _until_stopped(token: TokenSource, stopping: asyncio.Event) -> TokenSource:
             raise
 
     return source
+
+
+def _stops_the_run(error: SyncWorkerError) -> bool:
+    """Whether an error met at one listing is the run's as a whole: its gate, its token, its consent, our set-up."""
+    return isinstance(error, LFIRateLimitedError | ConsentError | SetupError | TokenBusyError | LFIBreakerOpenError)
+
+
+def facts_of_stop(stop: SyncWorkerError | None) -> tuple[bool, bool]:
+    """Of a run that ended early: whether time mends it, and whether a person has to act."""
+    match stop:
+        case None:
+            return False, False
+        case ConsentError():
+            return False, True
+        case TransientError() | RefusedError():
+            return True, False
+    return True, True
 
 
 def resting_until(status: str | None, *, now: datetime) -> datetime:

@@ -14,6 +14,7 @@ from syncworker.standard.operations import OperationClass
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store import migrate
 from syncworker.store.breakers import Breaker
+from syncworker.store.findings import Found
 from syncworker.store.runs import CallRow, RunRow
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import WorkKind
@@ -75,7 +76,14 @@ def a_call(**changes: Any) -> CallRow:
 
 STEPS = [
     {"account_id": "a-1", "resource": "balances", "outcome": "ok", "pages": 1, "items": 3, "added": 3},
-    {"account_id": "", "resource": "parties", "outcome": "failed", "error": "lfi_unavailable"},
+    {
+        "account_id": "",
+        "resource": "parties",
+        "outcome": "failed",
+        "error": "lfi_unavailable",
+        "complete": False,
+        "retry": True,
+    },
 ]
 
 
@@ -97,6 +105,17 @@ async def a_night(unit: UnitOfWork) -> None:
         await unit.work.finish(taken, due_at=due_at, outcome=outcome, error=error, good=good)
         if claim.subject == "parked":
             await unit.work.park(claim.id, error="crashed")
+    met = Found(
+        lfi=NOOR,
+        operation="GetAccountsAccountIdStandingOrders",
+        code="refused_401",
+        times=3,
+        connection_id=ConsentId("sick"),
+        consent_id=ConsentId("sick"),
+        interaction_id="interaction-9",
+        reason="no",
+    )
+    unit.with_commit([unit.findings.meeting([met], at=night() - timedelta(days=1))])
     await unit.breakers.put(
         Breaker(
             lfi=NOOR,
@@ -148,6 +167,11 @@ def test_a_run_is_shown_with_its_listings_its_own_calls_and_its_cost(house: Hous
     shown = house.run("syncs", "show", "2", "--json").json
     as_text = house.run("syncs", "show", "2")
 
+    assert [(step["complete"], step["retry"], step["needs_a_person"]) for step in shown["steps"]] == [
+        (True, False, False),
+        (False, True, False),
+    ]
+    assert (shown["complete"], shown["retry"], shown["needs_a_person"]) == (False, True, False)
     assert [(step["account"], step["resource"], step["outcome"], step["error"]) for step in shown["steps"]] == [
         ("a-1", "balances", "ok", None),
         (None, "parties", "failed", "lfi_unavailable"),
@@ -166,6 +190,8 @@ def test_what_did_not_end_well_is_named_with_what_to_do(house: House) -> None:
     """Parked first; who is well is not there; exit 3 says that there are any."""
     ended = house.run("syncs", "failed", "--json")
 
+    facts = [(one["complete"], one["retry"], one["needs_a_person"]) for one in ended.json]
+    assert facts == [(False, False, True), (False, True, False)]
     assert (ended.code, [(one["connection"], one["run"], one["error"]) for one in ended.json]) == (
         3,
         [("parked", None, "crashed"), ("sick", 2, "lfi_unavailable")],
@@ -187,9 +213,13 @@ def test_a_run_that_is_not_there_is_a_wrong_use(house: House) -> None:
 
 @pytest.mark.live
 def test_the_status_tells_what_is_wrong_and_what_to_do(house: House) -> None:
-    """One screen: no worker, an LFI that does not know us, a parked row, a failing one; each with its remedy."""
+    """One screen: no worker, an LFI that does not know us, a parked row, a finding; each with its remedy.
+
+    What is to be retried is counted and is no alarm: time mends it.
+    """
     ended = house.run("status", "--json")
     until = (night() + timedelta(hours=1)).strftime("%Y-%m-%d %H:%M:%SZ")
+    since = (night() - timedelta(days=1)).strftime("%Y-%m-%d %H:%M:%SZ")
 
     assert (ended.code, ended.json["wrong"]) == (
         1,
@@ -198,9 +228,14 @@ def test_the_status_tells_what_is_wrong_and_what_to_do(house: House) -> None:
             "no tick came lately",
             f"noor token calls: {NOT_KNOWN}, kept back until {until}",
             "noor sync: 1 parked after crashes",
-            "noor sync: 1 of 3 ended badly",
+            f"noor GetAccountsAccountIdStandingOrders: needs a person: refused_401, 3 times since {since}",
         ],
     )
+    assert (ended.json["complete"], ended.json["retry"], ended.json["needs_a_person"]) == (1, 1, 2)
+    assert [(one["code"], one["interaction_id"], one["reason"]) for one in ended.json["findings"]] == [
+        ("refused_401", "interaction-9", "no")
+    ]
+    assert "report it with the interaction id" in ended.json["findings"][0]["todo"]
     assert (ended.json["limits"][0]["state"], ended.json["limits_kept_in"]) == ("open", "redis")
     assert ended.json["traffic"] == [
         {
@@ -220,6 +255,7 @@ def test_the_status_is_readable(house: House) -> None:
     """What is wrong stands first, with what to do behind an arrow."""
     lines = house.run("status").stdout.splitlines()
 
+    assert "Needs a person" in lines
     assert lines[0] == "✗ no worker lives → run `syncworker up` or `syncworker worker`"
     assert "Kept back" in lines
 

@@ -46,6 +46,15 @@ def test_a_resource_is_an_operation_of_the_file(
 
 
 @in_each_version
+def test_a_404_is_believed_where_the_file_lists_one(
+    resource: Resource, version: Version, account_information: Official
+) -> None:
+    """And nowhere else: an account may lack what an operation shows only where its 404 says so."""
+    listed = account_information.response(resource.operation, 404) is not None
+    assert (version in resource.lists_404) == listed
+
+
+@in_each_version
 def test_the_items_of_a_resource_lie_where_the_file_puts_them(
     resource: Resource, account_information: Official
 ) -> None:

@@ -15,6 +15,7 @@ import pytest
 from pydantic import SecretStr
 
 from syncworker.errors import (
+    Body,
     ConsentNotUsableError,
     LFIRateLimitedError,
     LFIUnavailableError,
@@ -223,6 +224,82 @@ async def test_an_answer_that_is_no_page_says_who_has_to_act(
     error = caught.value
     facts = (getattr(error, "status", getattr(error, "retry_after", None)), getattr(error, "error_code", None))
     assert (type(error), *facts, len(bank.requests)) == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        pytest.param(http(404), (Body.NONE, "application/json", "", ""), id="no body"),
+        pytest.param(http(404, b" \r\n"), (Body.NONE, "application/json", "", ""), id="blanks"),
+        pytest.param(
+            http(403, _errors(SCOPE)), (Body.STANDARD, "application/json", SCOPE, "m"), id="the standard's error body"
+        ),
+        pytest.param(
+            http(400, _errors("not a code"), content_type="text/plain"),
+            (Body.FOREIGN, "text/plain", "unreadable", "m"),
+            id="a code that is none",
+        ),
+        pytest.param(http(400, b'{"Errors": []}'), (Body.FOREIGN, "application/json", "", ""), id="no error in it"),
+        pytest.param(
+            http(404, b"<html>", content_type="text/html; charset=ISO-8859-1"),
+            (Body.FOREIGN, "text/html", "", ""),
+            id="a gateway's page",
+        ),
+    ],
+)
+async def test_a_refusal_says_what_its_body_was(
+    answer: bytes,
+    expected: tuple[Body, str, str, str],
+    bank: RawBank,
+    client: LFIClient,
+    tokens: Tokens,
+    calls: list[Call],
+) -> None:
+    """The standard's, a foreign one, or none: a gateway's page says nothing about a listing."""
+    bank.says_pages(PATH, answer)
+    with pytest.raises(RefusedError) as caught:
+        await _read(client, tokens, calls)
+
+    error = caught.value
+    assert (error.body, error.content_type, error.error_code, error.lfi_reason, error.page) == (*expected, 1)
+
+
+async def test_a_refusal_says_on_which_page_it_was_met(
+    bank: RawBank, client: LFIClient, tokens: Tokens, calls: list[Call]
+) -> None:
+    """On a later one the walk was cut."""
+    bank.says_pages(PATH, _page({}, next_url=f"{bank.base_url}{PATH}?page=2"), http(404))
+    with pytest.raises(RefusedError) as caught:
+        await _read(client, tokens, calls)
+
+    assert caught.value.page == 2
+
+
+async def test_a_401_whose_token_is_to_be_kept_is_not_repeated(
+    bank: RawBank, client: LFIClient, calls: list[Call]
+) -> None:
+    """The source gives the same token back: the 401 says nothing about it."""
+
+    async def kept(*, rejected: SecretStr | None = None) -> SecretStr:
+        return rejected or SecretStr("t-1")
+
+    bank.says_pages(PATH, http(401))
+    walk = client.pages(ACCOUNTS, None, version=Version.V2_1, params={}, token=kept, calls=calls.append)
+    with pytest.raises(RefusedError):
+        await anext(walk)
+
+    assert len(bank.requests) == 1
+
+
+async def test_an_unauthorized_code_is_a_401_whatever_the_status(
+    bank: RawBank, client: LFIClient, tokens: Tokens, calls: list[Call]
+) -> None:
+    """v1.2 has one list of codes for all statuses."""
+    bank.says_pages(PATH, http(403, _errors("AccessToken.Unauthorized")), _page({}))
+
+    await _read(client, tokens, calls)
+
+    assert tokens.rejected == ["t-1"]
 
 
 async def test_a_401_asks_once_for_a_newer_token(

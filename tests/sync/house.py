@@ -74,6 +74,10 @@ class Between:
         self._act = act
         self.config = client.config
 
+    @property
+    def certificate(self) -> TransportCertificate:
+        return self._client.certificate
+
     async def pages(self, resource: Any, account_id: AccountId | None, **options: Any) -> AsyncIterator[Page]:
         async for page in self._client.pages(resource, account_id, **options):
             yield page

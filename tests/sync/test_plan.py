@@ -49,6 +49,13 @@ def test_each_account_is_read_in_the_catalogues_order() -> None:
     assert planned(("a", "b")) == [("a", name) for name in below] + [("b", name) for name in below]
 
 
+def blocked(*, minutes: int) -> dict[str, object]:
+    """The cursor of an account that the LFI blocked so long ago, for six hours."""
+    at = NOW - timedelta(minutes=minutes)
+    error = "refused_403:Consent.AccountTemporarilyBlocked"
+    return {"attempted_at": at, "refused_until": at + timedelta(hours=6), "error": error}
+
+
 @pytest.mark.parametrize(
     ("facts", "everything", "expected"),
     [
@@ -57,12 +64,15 @@ def test_each_account_is_read_in_the_catalogues_order() -> None:
         pytest.param({"due_at": NOW + timedelta(hours=1)}, False, False, id="due later"),
         pytest.param({"due_at": NOW + timedelta(hours=1)}, True, True, id="due later, but asked for now"),
         pytest.param({"refused_until": NOW + timedelta(days=1)}, False, False, id="refused lately"),
-        pytest.param({"refused_until": NOW + timedelta(days=1)}, True, False, id="refused lately, even when asked"),
+        pytest.param({"refused_until": NOW + timedelta(days=1)}, True, True, id="refused lately, but asked for now"),
+        pytest.param(blocked(minutes=59), True, False, id="blocked within the hour, even when asked"),
+        pytest.param(blocked(minutes=60), True, True, id="blocked an hour ago, asked for now"),
+        pytest.param(blocked(minutes=60), False, False, id="blocked an hour ago"),
         pytest.param({"refused_until": NOW}, False, True, id="a refusal is forgotten in time"),
     ],
 )
 def test_a_listing_is_read_when_due(facts: dict[str, object], everything: bool, expected: bool) -> None:
-    """Due, asked for, or never read; a refusal is remembered for its time."""
+    """Due, asked for, or never read; a refusal is remembered for its time, and asked anew when a person asks."""
     others = [cursor("a", name, due_at=NOW + timedelta(days=9)) for name in (N.TRANSACTIONS, N.ACCOUNT_PARTIES)]
     steps = planned(("a",), cursor("a", N.BALANCES, **facts), *others, everything=everything)
     assert (("a", N.BALANCES) in steps) is expected

@@ -16,7 +16,6 @@ from syncworker.sync.diff import Proof
 from syncworker.sync.fetch import Walk
 from syncworker.sync.pages import NOTHING
 from syncworker.sync.plan import Step, Window
-from syncworker.sync.refusals import ABSENT, REFUSED, TRANSIENT, refusal
 
 pytestmark = pytest.mark.unit
 
@@ -186,23 +185,3 @@ def test_the_newest_of_two_balances_of_one_type_wins(order: int) -> None:
 def test_how_much_a_walk_proves(one: Walk, expected: Proof) -> None:
     """A failed or damaged walk buries nothing."""
     assert proof_of(show(one, NOTHING)) == expected
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "outcome", "remembered", "ask"),
-    [
-        pytest.param(404, "", ABSENT.outcome, True, False, id="the account has no such thing"),
-        pytest.param(403, "AccessToken.InvalidScope", REFUSED.outcome, True, True, id="a gap in the permissions"),
-        pytest.param(403, "Consent.PermanentAccountAccessFailure", REFUSED.outcome, True, True, id="for good"),
-        pytest.param(403, "Consent.TransientAccountAccessFailure", TRANSIENT.outcome, False, False, id="for now"),
-        pytest.param(403, "GenericRecoverableError", TRANSIENT.outcome, False, False, id="time mends it"),
-        pytest.param(400, "Consent.Invalid", REFUSED.outcome, True, True, id="about the consent"),
-        pytest.param(400, "Resource.InvalidFormat", REFUSED.outcome, True, False, id="about the request"),
-        pytest.param(401, "", TRANSIENT.outcome, False, True, id="a second 401"),
-        pytest.param(406, "", REFUSED.outcome, True, False, id="any other 4xx"),
-    ],
-)
-def test_what_a_refusal_means(status: int, code: str, outcome: str, remembered: bool, ask: bool) -> None:
-    """By status and code alone."""
-    meaning = refusal(status, code)
-    assert (meaning.outcome, meaning.remember is not None, meaning.ask) == (outcome, remembered, ask)
