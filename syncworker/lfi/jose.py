@@ -32,8 +32,8 @@ from pydantic import SecretStr
 
 from syncworker.errors import StandardViolationError
 from syncworker.lfi.bounds import BODY_BYTES_MAX, nests_too_deep
-from syncworker.lfi.splitting import members
 from syncworker.lfi.keys import KEY_BITS_MIN, EncryptionKey, SigningKey
+from syncworker.lfi.splitting import members
 
 ALGORITHM: Final = "PS256"
 SCOPE: Final = "accounts openid"

@@ -4,9 +4,9 @@ In: the bytes of a page's `Data`, and which items are known.  Out: `Decoded`, pl
 
 A resource is a row of `TYPED`: for each column of its table, how it is read from an item.  Reading is tolerant: a
 member of an unexpected type becomes NULL and is counted as a note, an unknown enum value is kept as text, and the
-item's own bytes are kept whatever happens.  Text that a database cannot take (NUL, half of a surrogate pair) is repaired
-in its column and noted; the item's bytes are not.  An item that cannot be read, or has no usable key, becomes an
-`Unreadable` with its place and the reason; the others pass.
+item's own bytes are kept whatever happens.  Text that a database cannot take (NUL, half of a surrogate pair) is
+repaired in its column and noted; the item's bytes are not.  An item that cannot be read, or has no usable key, becomes
+an `Unreadable` with its place and the reason; the others pass.
 
 Money is `Decimal` from the first byte, instants are UTC; one without an offset is UAE time, noted.
 """
@@ -15,7 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from enum import StrEnum
 from functools import lru_cache
@@ -94,7 +94,7 @@ class Unreadable(NamedTuple):
         path: where it lies on the page, down to the member that is wrong: `Data.Transaction[3].TransactionId`.
         raw: its bytes exactly as the LFI sent them.
         digest: of these bytes, 16 bytes: by which it is known again.
-        instant: what the listing's window compares, where it can be read.
+        instant: what the listing's window compares, where it can be read; of a date its midnight in UTC.
     """
 
     page: int
@@ -102,7 +102,7 @@ class Unreadable(NamedTuple):
     reason: Reason
     raw: bytes
     digest: bytes
-    instant: datetime | date | None = None
+    instant: datetime | None = None
 
     def __repr__(self) -> str:
         return f"Unreadable({self.path}: {self.reason.value})"
@@ -556,9 +556,7 @@ def decode(
                 if not isinstance(found, _Repaired):
                     reason, member, instant = found
                     path = f"Data.{resource.items}[{number - place}]" + (f".{member}" if member else "")
-                    unreadable.append(
-                        Unreadable(page, path, reason, raw, xxhash.xxh3_128_digest(raw), instant)
-                    )
+                    unreadable.append(Unreadable(page, path, reason, raw, xxhash.xxh3_128_digest(raw), instant))
                     note("item.no_usable_key" if reason in _NO_KEY else "item.unreadable")
                     continue
                 item, key, digest = found
@@ -582,7 +580,7 @@ class _Refused(NamedTuple):
 
     reason: Reason
     member: str = ""
-    instant: datetime | date | None = None
+    instant: datetime | None = None
 
 
 def _second_look(resource: Resource, raw: bytes, number: int) -> _Repaired | _Refused:
@@ -626,7 +624,10 @@ def _refused(resource: Resource, item: Item, reason: Reason, member: str) -> _Re
     if typed.instant is None:
         return _Refused(reason, member)
     read = _READERS[name][typed_columns(RECORD_TABLES[name]).index(typed.instant)]
-    return _Refused(reason, member, read(item, _ignore))
+    instant = read(item, _ignore)
+    if instant is not None and not isinstance(instant, datetime):
+        instant = datetime.combine(instant, time(), UTC)
+    return _Refused(reason, member, instant)
 
 
 _REASONS: Final = {

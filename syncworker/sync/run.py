@@ -33,7 +33,6 @@ from syncworker.errors import (
     LFIRateLimitedError,
     RefusedError,
     SetupError,
-    StandardViolationError,
     StoppingError,
     SyncWorkerError,
     TokenBusyError,
@@ -53,7 +52,7 @@ from syncworker.store.situations import BeforeSync
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim, End
 from syncworker.sync import pages as footprint
-from syncworker.sync.apply import Scope, Showing, apply, foreseen, guard, guards, keep_grants, show
+from syncworker.sync.apply import Scope, Showing, apply, foreseen, guard, guards, keep_grants, page_notes, show
 from syncworker.sync.fetch import Reader, Walk, fetch
 from syncworker.sync.plan import ConsentLimits, PlanSettings, Step, next_slice, plan
 from syncworker.sync.refusals import ABSENT, TRANSIENT, TRUNCATED, Refusal, refusal
@@ -362,15 +361,12 @@ class ConsentRun:
             return
         if packed is not None:
             known = footprint.unpack(packed)
-        try:
-            shown = show(walk, known)
-        except StandardViolationError as error:
-            walk = replace(walk, error=error)
-        else:
-            if walk.pages:
-                self._showings.append(shown)
-            if walk.pages and walk.step.resource.name is ResourceName.ACCOUNTS:
-                self._accounts_seen = frozenset(shown.seen) | (self._known.granted if walk.error else frozenset())
+        shown = show(walk, known)
+        walk = shown.walk  # without the page that cannot be read and what follows it
+        if walk.pages:
+            self._showings.append(shown)
+        if walk.pages and walk.step.resource.name is ResourceName.ACCOUNTS:
+            self._accounts_seen = frozenset(shown.seen) | (self._known.granted if walk.error else frozenset())
         if walk.error is not None:
             await self._broken_off(walk, walk.error)
 
@@ -427,7 +423,9 @@ class ConsentRun:
         due_at = now + (meaning.remember or self._wait(error))
         code = _code(error)
         outcome = StepOutcome(meaning.outcome)
-        report = replace(_report(walk.step, outcome), error=code, pages=len(walk.pages), due_at=due_at)
+        report = replace(
+            _report(walk.step, outcome), error=code, pages=len(walk.pages), notes=page_notes(error), due_at=due_at
+        )
         return report, Attempt(
             listing=walk.step.listing,
             at=now,
@@ -519,11 +517,8 @@ class ConsentRun:
         if isinstance(walk.error, StoppingError):
             self._stop = walk.error  # the slice is walked anew by whoever comes next
             return cursors
-        shown: Showing | None = None
-        try:
-            shown = show(walk, footprint.NOTHING)
-        except StandardViolationError as error:
-            walk = replace(walk, error=error)
+        shown = show(walk, footprint.NOTHING)
+        walk = shown.walk
         wait: datetime | None = None
         if walk.error is not None:
             meaning = await self._meaning(walk, walk.error)
@@ -536,7 +531,7 @@ class ConsentRun:
             held = await unit.cursors.of(self.scope.connection_id)
             due = {step.listing: held[step.listing].due_at}
             reports: tuple[StepReport, ...] = ()
-            if shown is not None and (walk.error is None or walk.pages):
+            if walk.error is None or walk.pages:
                 reports = await apply(unit, self.scope, [shown], held, due=due, now=now)
                 await unit.send()
             if wait is not None:
