@@ -52,7 +52,7 @@ def upgrade() -> None:
         sa.Column("item", sa.LargeBinary(), comment="sealed: its bytes as sent; NULL: too long to keep"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_unreadable_item")),
         sa.UniqueConstraint(
-            "tenant", "connection_id", "account_id", "resource", "digest", name=op.f("uq_unreadable_item_tenant")
+            "tenant", "connection_id", "account_id", "resource", "digest", name=op.f("uq_unreadable_item")
         ),
     )
 

@@ -498,7 +498,7 @@ unreadable_item = sa.Table(
     sa.Column("last_seen_at", Instant, nullable=False),
     sa.Column("times", sa.Integer, nullable=False, comment="walks that showed it"),
     sa.Column("item", sa.LargeBinary, comment="sealed: its bytes as sent; NULL: too long to keep"),
-    sa.UniqueConstraint("tenant", "connection_id", "account_id", "resource", "digest"),
+    sa.UniqueConstraint("tenant", "connection_id", "account_id", "resource", "digest", name="uq_unreadable_item"),
 )
 
 account_grant = sa.Table(

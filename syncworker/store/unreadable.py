@@ -149,15 +149,12 @@ class UnreadableItems:
                 | {"consent_id": consent_id, "page": one.page, "path": one.path, "reason": one.reason}
                 | {"size": len(one.raw), "first_seen_at": at, "last_seen_at": at}
                 | {name: getattr(one.now, name) for name in _SEEN if name in Remembered.__slots__}
-                | {
-                    "item": pack_raw(
-                        one.raw, partial(self._unit.keyring.seal, table=_TABLE, column="item", row=_row(*place))
-                    )
-                    if is_kept
-                    else None
-                }
+                | {"item": self._sealed(one.raw, _row(*place)) if is_kept else None}
             )
         await self._unit.connection.execute(upsert, rows)
+
+    def _sealed(self, raw: bytes, row: str) -> bytes:
+        return pack_raw(raw, partial(self._unit.keyring.seal, table=_TABLE, column="item", row=row))
 
     async def doubt(self, connection_id: ConsentId, listing: Listing, digests: Collection[bytes] | None) -> None:
         """Forget since when these items were shown: nothing is known any more of what was shown beside them.

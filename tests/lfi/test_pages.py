@@ -254,7 +254,7 @@ HTML = b"<html>" + b"x" * 2000
 
 
 def _deep() -> bytes:
-    return http(body=b'{"Data":{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}}")
+    return http(body=b'{"Data":{},"Links":' + b"[" * 200_000 + b"]" * 200_000 + b"}")
 
 
 def _bomb() -> bytes:
@@ -267,7 +267,12 @@ VIOLATIONS = [
     pytest.param(lambda: http(body=HTML, content_type="text/html"), "Content-Type is not JSON", id="HTML with 200"),
     pytest.param(lambda: http(body=HTML), "no JSON object", id="HTML that says it is JSON"),
     pytest.param(_deep, "nested deeper than 50", id="200,000 nested arrays"),
-    pytest.param(lambda: http(body=b'{"Data":{"Amount":%s}}' % (b"9" * 5000)), "a number of more", id="5,000 digits"),
+    pytest.param(
+        lambda: http(body=b'{"Data":{},"Links":{"Next":%s}}' % (b"9" * 5000)), "a number of more", id="5,000 digits"
+    ),
+    pytest.param(lambda: http(body=b'{"Data":{},"Links":{"Next":"\xff"}}'), "not UTF-8", id="a link that is not UTF-8"),
+    pytest.param(lambda: http(body=b'{"Data":{"a":"\\ud83c"},"Links":7}'), "no JSON object", id="no links to read"),
+    pytest.param(lambda: http(body=b'{"Data":{"a":"\\ud83c"'), "no JSON object", id="cut off"),
     pytest.param(_bomb, "larger than 10485760 bytes when decoded", id="gzip bomb"),
     pytest.param(lambda: http(body=b"x" * 11_000_000), "larger than 10485760 bytes", id="11 MB"),
     pytest.param(lambda: http(body=b"x", content_encoding="br"), "neither gzip nor identity", id="brotli"),

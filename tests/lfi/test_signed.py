@@ -290,8 +290,9 @@ async def test_what_is_inside_is_bounded_as_everything_is(
     bank: RawBank, signed: Answers, client: LFIClient, calls: list[Call]
 ) -> None:
     """A signature is no reason to nest 200,000 deep."""
-    deep = b'{"Data":{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}}"
-    bank.says_pages(PATH, signed(deep), signed(b'{"Data":{"Amount":' + b"9" * 5000 + b"}}"), signed(b"[1]"))
+    deep = b'{"Data":{},"Links":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+    long = b'{"Data":{},"Links":{"Next":' + b"9" * 5000 + b"}}"
+    bank.says_pages(PATH, signed(deep), signed(long), signed(b"[1]"))
     for _ in range(3):
         with pytest.raises(StandardViolationError):
             await _read(client, calls)

@@ -97,7 +97,8 @@ def test_a_transaction_fills_its_columns() -> None:
             {"Status": "x" * 21}, "status", "x" * 20, {"status.cut": 1}, id="longer than its column is cut"
         ),
         pytest.param(
-            {"TransactionInformation": "a\u0000b"}, "transaction_information", "a\ufffdb", {}, id="no NUL in a column"
+            {"TransactionInformation": "a\u0000b"}, "transaction_information", "a\ufffdb", {"transaction_information.repaired": 1},
+            id="no NUL in a column",
         ),
         pytest.param({"Amount": {"Amount": "1.123456"}}, "amount", None, {"amount.not_an_amount": 1}, id="too fine"),
         pytest.param({"Amount": {"Amount": "x"}}, "amount", None, {"amount.not_an_amount": 1}, id="not a number"),
@@ -195,7 +196,11 @@ def test_an_item_that_is_not_utf_8_is_counted_and_left_out() -> None:
         pytest.param(b'{"AccountId":"acc","Balance":"x"}', id="text for items"),
         pytest.param(b'{"AccountId":"other","Balance":[]}', id="another account's"),
         pytest.param(b"[]", id="a list for Data"),
-        pytest.param(b'{"AccountId":"acc","Balance":[{"Type":"\\ud800"}]}', id="a lone surrogate"),
+        pytest.param(b'{"AccountId":"acc","Balance":[{"Type":"x]}', id="a string without its end"),
+        pytest.param(b'{"AccountId":"acc","Balance":[{"Type":"x"}', id="brackets that do not match"),
+        pytest.param(b'{"AccountId":"acc","Balance":[{"Type":"x"},,{}]}', id="a comma too many"),
+        pytest.param(b'{"AccountId":["acc"],"Balance":[]}', id="a list for the account's id"),
+        pytest.param(b'{"AccountId":1.0,"Balance":[]}', id="a number with a point for the account's id"),
     ],
 )
 def test_a_page_nobody_can_trust_is_a_violation(data: bytes) -> None:
