@@ -25,6 +25,7 @@ from syncworker.errors import (
 )
 from syncworker.lfi.api import Attendance, LFIClient, Page
 from syncworker.lfi.directory import LFIConfig
+from syncworker.lfi.splitting import PartlyReadable
 from syncworker.lfi.traffic import FreeTraffic
 from syncworker.lfi.transport import Call
 from syncworker.standard.operations import OperationClass
@@ -110,6 +111,31 @@ async def test_pages_come_in_order_and_their_data_untouched(
         None,
     )
     assert [request.target for request in bank.requests] == [f"{BASE_PATH}{PATH}", second.removeprefix(bank.origin)]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(rb'"gift \ud83c"', id="half a surrogate pair"),
+        pytest.param(b'"\xff"', id="not UTF-8"),
+        pytest.param(b"[" * 200_000 + b"]" * 200_000, id="200,000 nested arrays"),
+        pytest.param(b"9" * 5000, id="5,000 digits"),
+        pytest.param(b"NaN", id="NaN"),
+    ],
+)
+async def test_what_cannot_be_read_inside_data_is_left_there(
+    value: bytes, bank: RawBank, client: LFIClient, tokens: Tokens, calls: list[Call]
+) -> None:
+    """Links and Meta are read all the same, and the walk goes on."""
+    data = b'{"Transaction":[{"TransactionId":"a","X":' + value + b'},{"TransactionId":"b"}]}'
+    second = f"{bank.base_url}{PATH}?page=2"
+    body = b'{"Data": ' + data + b' ,"Links":{"Next":"' + second.encode() + b'"},"Meta":{"TotalPages":2}}'
+    bank.replies[f"{BASE_PATH}{PATH}"] = says(http(body=body), _page({"Transaction": []}))
+
+    first, last = await _read(client, tokens, calls)
+
+    assert (first.data, first.next_url, first.total_pages) == (data, second, 2)
+    assert (type(first.data), type(last.data)) == (PartlyReadable, bytes)
 
 
 async def test_a_request_carries_what_the_standard_wants_and_no_more(

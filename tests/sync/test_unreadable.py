@@ -306,6 +306,18 @@ async def test_an_item_that_loses_its_id_is_not_buried(desk: Desk) -> None:
 
 
 @pytest.mark.store
+async def test_a_row_that_only_a_cut_off_walk_showed_was_shown_beside_nothing(desk: Desk) -> None:
+    """The item had no id, then one, then none again: what is known since before may still be it."""
+    await desk.apply(orders(nameless(), order("so-2")))
+    desk.clock.advance(days=1)
+    named = page(N.STANDING_ORDERS, order("so-1", CreditorReference="x"))
+    await desk.apply(walk(N.STANDING_ORDERS, named, error=LFIUnavailableError("away")))
+    desk.clock.advance(days=1)
+    await desk.apply(orders(nameless(), order("so-2")))
+    assert await desk.live(N.STANDING_ORDERS) == {"so-1", "so-2"}
+
+
+@pytest.mark.store
 async def test_an_unreadable_item_is_kept_sealed(desk: Desk) -> None:
     """Place and reason lie open, its bytes open with the key ring alone, in their own row alone."""
     first = desk.clock.now()
