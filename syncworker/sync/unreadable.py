@@ -8,7 +8,7 @@ An unreadable item is known by its bytes and by nothing else.  So that it can be
 The row is broken
 
     by a complete walk that must show the item and does not: it is removed
-    by a complete walk that does not show it, when nobody knows where in time it lies
+    by a complete walk that does not show it, when its place in time is not known
     by one more copy of the same bytes: which of the copies is the new one, nothing says
     by more items than are kept: the others may be anything
     by a walk that was cut off and showed new records: what else there was, is not known
@@ -37,7 +37,7 @@ class Judged(NamedTuple):
         kept: what to write.
         known: digests of the items kept before.
         removed: no longer shown.
-        doubted: kept, and nobody knows any more since when they are shown.
+        doubted: kept; since when they are shown is not known any more.
         since, before: `Proof.unreadable_since` and `Proof.unreadable_before`.
         not_kept: items beyond the bound.
         fresh: those of `kept` that are kept for the first time.
