@@ -27,6 +27,7 @@ GROUPS: Final = {
     "tokens": "tokens",
     "openings": "openings",
     "events": "events",
+    "items": "items",
     "apikeys": "apikeys",
 }
 """Groups of commands, and the module whose `app` each is."""

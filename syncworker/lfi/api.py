@@ -48,7 +48,7 @@ from syncworker.errors import (
     TruncatedError,
 )
 from syncworker.lfi import jose, oauth
-from syncworker.lfi.bounds import check_json, home_link, media_type_of
+from syncworker.lfi.bounds import FAULTS, Fault, check_json, fault_of_json, home_link, json_body, media_type_of
 from syncworker.lfi.directory import (
     DISCOVERY_AGE_MAX,
     JWKS_AGE_MAX,
@@ -62,6 +62,7 @@ from syncworker.lfi.keys import TransportCertificate
 from syncworker.lfi.oauth import PushedAuthorization, Redirect, TokenAnswer, read_redirect
 from syncworker.lfi.observing import Observing
 from syncworker.lfi.reasons import reason_of
+from syncworker.lfi.splitting import PartlyReadable, members
 from syncworker.lfi.traffic import FreeTraffic, Traffic
 from syncworker.lfi.transport import (
     LOOK_EVERY,
@@ -203,6 +204,7 @@ class _Envelope(msgspec.Struct):
 
 
 _ENVELOPE: Final = msgspec.json.Decoder(_Envelope)
+_LINKS: Final = msgspec.json.Decoder(_Links | None)
 _COMPACT: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _META: Final = msgspec.json.Decoder(_Meta, strict=False)
 
@@ -978,16 +980,19 @@ def read_page(answer: Answer, *, number: int, listing_url: str) -> Page:
         listing_url: where the first page was asked for, without its query: `Links.Next` leads there or is refused.
 
     Unknown members are ignored, and a `Meta` nobody can read counts as none: only `Data` and `Links.Next` matter.
+    What a strict reader refuses inside `Data` is for its items to answer for: then `Page.data` is `PartlyReadable`.
 
     Raises:
-        StandardViolationError: not JSON within bounds, no `Data` object, or a link that leads away.
+        StandardViolationError: not JSON within bounds outside `Data`, no `Data` object, or a link that leads away.
     """
-    body = check_json(answer.body, answer.headers.get("content-type", ""))
-    try:
-        envelope = _ENVELOPE.decode(body)
-    except (msgspec.MsgspecError, RecursionError):
-        raise StandardViolationError("body: no JSON object with Data and Links") from None  # the cause may quote it
-    data = bytes(envelope.Data)
+    body = json_body(answer.body, answer.headers.get("content-type", ""))
+    fault = fault_of_json(body)
+    envelope = None if fault else _envelope(body)
+    if envelope is None:
+        envelope = _split_envelope(body, fault)
+        data: bytes = PartlyReadable(envelope.Data)
+    else:
+        data = bytes(envelope.Data)
     if not data.startswith(b"{"):
         raise StandardViolationError("Data: not an object")
     link = envelope.Links.Next if envelope.Links else None
@@ -1000,6 +1005,36 @@ def read_page(answer: Answer, *, number: int, listing_url: str) -> Page:
         first_available=_instant(meta.FirstAvailableDateTime),
         last_available=_instant(meta.LastAvailableDateTime),
     )
+
+
+def _envelope(body: bytes) -> _Envelope | None:
+    """The envelope, when a strict reader takes the whole body."""
+    try:
+        return _ENVELOPE.decode(body)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
+def _split_envelope(body: bytes, fault: Fault | None) -> _Envelope:
+    """The envelope of a body that a strict reader refused: what stands outside `Data` must be readable.
+
+    Raises:
+        StandardViolationError: it is not; says what the reader said of the whole.
+    """
+    refused = f"body: {FAULTS[fault]}" if fault else "body: no JSON object with Data and Links"
+    try:
+        found = members(body)
+        links = found.get("Links", b"null")
+        if fault_of_json(links) is None:
+            meta = found.get("Meta", b"{}")
+            return _Envelope(
+                Data=msgspec.Raw(found["Data"]),
+                Links=_LINKS.decode(links),
+                Meta=msgspec.Raw(b"{}" if fault_of_json(meta) else meta),
+            )
+    except (KeyError, ValueError, msgspec.MsgspecError, RecursionError):  # a cause may quote the body
+        pass
+    raise StandardViolationError(refused)
 
 
 def fault_of_get(answer: Answer, *, what: str, now: datetime) -> SyncWorkerError:

@@ -14,6 +14,7 @@ import re
 import socket
 import zlib
 from collections.abc import Mapping
+from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -132,22 +133,53 @@ def check_json(body: bytes, content_type: str) -> bytes:
 
     Returns: the body, without the byte order mark some servers put in front of it (RFC 8259 §8.1).
     """
+    body = json_body(body, content_type)
+    fault = fault_of_json(body)
+    if fault is not None:
+        raise StandardViolationError(f"body: {FAULTS[fault]}")
+    return body
+
+
+def json_body(body: bytes, content_type: str) -> bytes:
+    """The body of an answer whose media type is JSON, without a byte order mark; nothing in it is looked at.
+
+    Raises:
+        StandardViolationError: another media type.
+    """
     media_type = media_type_of(content_type)
     if media_type != "application/json" and not (
         media_type.startswith("application/") and media_type.endswith("+json")
     ):
         raise StandardViolationError("body: Content-Type is not JSON")
-    body = body.removeprefix(_BYTE_ORDER_MARK)
-    if not body.isascii():
+    return body.removeprefix(_BYTE_ORDER_MARK)
+
+
+class Fault(StrEnum):
+    """What keeps JSON text from a decoder."""
+
+    NOT_UTF_8 = "not_utf_8"
+    NUMBER_TOO_LONG = "number_too_long"
+    NESTED_TOO_DEEP = "nested_too_deep"
+
+
+FAULTS: Final = {
+    Fault.NOT_UTF_8: "not UTF-8",
+    Fault.NUMBER_TOO_LONG: f"a number of more than {DIGITS_MAX // 2} digits",
+    Fault.NESTED_TOO_DEEP: f"nested deeper than {NESTING_MAX}",
+}
+"""Each in words."""
+
+
+def fault_of_json(text: bytes) -> Fault | None:
+    """What breaks a bound, in a whole body or in one value of it."""
+    if not text.isascii():
         try:
-            body.decode()
-        except UnicodeDecodeError as error:
-            raise StandardViolationError("body: not UTF-8") from error
-    if has_endless_number(body):
-        raise StandardViolationError(f"body: a number of more than {DIGITS_MAX // 2} digits")
-    if nests_too_deep(body):
-        raise StandardViolationError(f"body: nested deeper than {NESTING_MAX}")
-    return body
+            text.decode()
+        except UnicodeDecodeError:
+            return Fault.NOT_UTF_8
+    if has_endless_number(text):
+        return Fault.NUMBER_TOO_LONG
+    return Fault.NESTED_TOO_DEEP if nests_too_deep(text) else None
 
 
 def has_endless_number(body: bytes, *, digits_max: int = DIGITS_MAX) -> bool:

@@ -33,6 +33,7 @@ from pydantic import SecretStr
 from syncworker.errors import StandardViolationError
 from syncworker.lfi.bounds import BODY_BYTES_MAX, nests_too_deep
 from syncworker.lfi.keys import KEY_BITS_MIN, EncryptionKey, SigningKey
+from syncworker.lfi.splitting import members
 
 ALGORITHM: Final = "PS256"
 SCOPE: Final = "accounts openid"
@@ -399,12 +400,30 @@ def open_answer(
 
     Source: Account Information API v2.1-errata2, `Jwt`, `AEReadAccountSigned`.
     """
+    payload = _verified_payload(body, keys)
     try:
-        claims = _SIGNED_ANSWER.decode(_verified_payload(body, keys))
+        claims = _SIGNED_ANSWER.decode(payload)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise StandardViolationError("signed answer: holds no message") from None
+        claims = _claims_beside(payload)
     _check_answer_claims(claims, client_id=client_id, now=now, complete=complete)
     return OpenedAnswer(bytes(claims.message), claims.iss if isinstance(claims.iss, str) else "")
+
+
+def _claims_beside(payload: bytes) -> _SignedAnswer:
+    """The claims where a strict reader refused the payload: all but the message must be readable.
+
+    Raises:
+        StandardViolationError: they are not, or there is no message.
+    """
+    try:
+        found = members(payload)
+        message = found.pop("message")
+        rest = b",".join(msgspec.json.encode(name) + b":" + value for name, value in found.items())
+        claims = _SIGNED_ANSWER.decode(b'{"message":null' + (b"," + rest if rest else b"") + b"}")
+    except (KeyError, msgspec.MsgspecError, ValueError, RecursionError):
+        raise StandardViolationError("signed answer: holds no message") from None
+    claims.message = msgspec.Raw(message)
+    return claims
 
 
 def _verified_payload(body: bytes, keys: Mapping[str, RSAKey]) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from syncworker.standard.calendar import at_time, fault_of_day, read_day
 from syncworker.standard.permissions import faults_of
-from syncworker.standard.values import UAE, ConsentId, local_date, read_instant, write_instant
+from syncworker.standard.values import UAE, ConsentId, local_date, read_id, read_instant, write_instant
 from syncworker.standard.versions import Version, rar_type
 
 
@@ -239,14 +239,15 @@ def read_consent(payload: Mapping[str, Any]) -> ConsentView:
         ValueError: no ConsentId, no Status, or an instant or date that is none.
     """
     data = payload.get("Data", payload)
-    if not isinstance(data, Mapping) or not data.get("ConsentId") or not data.get("Status"):
+    consent_id = read_id(data.get("ConsentId")) if isinstance(data, Mapping) else None
+    if consent_id is None or not data.get("Status"):
         raise ValueError("consent: ConsentId or Status is missing")
-    consent_id, base = str(data["ConsentId"]), data.get("BaseConsentId")
+    base = read_id(data.get("BaseConsentId"))
     return ConsentView(
         consent_id=ConsentId(consent_id),
         status=str(data["Status"]),
         status_updated_at=_instant(data.get("StatusUpdateDateTime")),
-        base_consent_id=ConsentId(str(base)) if base and str(base) != consent_id else None,
+        base_consent_id=ConsentId(base) if base is not None and base != consent_id else None,
         permissions=tuple(_flat(data.get("Permissions") or ())),
         expires_at=_instant(data.get("ExpirationDateTime")),
         from_date=_date(data.get("FromDate") or data.get("TransactionFromDateTime")),

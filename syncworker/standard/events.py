@@ -16,7 +16,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from syncworker.standard.values import read_instant
+from syncworker.standard.values import read_id, read_instant
 
 SUBJECT_CHARACTERS_MAX: Final = 128
 WORD_CHARACTERS_MAX: Final = 40
@@ -128,7 +128,7 @@ def read_event(message: Mapping[str, Any], *, signed: bytes) -> Event:
 def _variant(meta: Mapping[str, Any], data: Mapping[str, Any], path: str) -> Variant | None:
     """The variant whose identifier is there: told by its mark, else by the path, else the plainest of them."""
     for source in (meta, data):
-        named = [one for one in VARIANTS if _word(source.get(one.identifier), SUBJECT_CHARACTERS_MAX)]
+        named = [one for one in VARIANTS if _id(source.get(one.identifier))]
         if named:
             marked = (one for one in named if one.mark and _has(data, one.mark.split(".")))
             placed = (one for one in named if not set(_segments(path)).isdisjoint(one.paths))
@@ -137,9 +137,9 @@ def _variant(meta: Mapping[str, Any], data: Mapping[str, Any], path: str) -> Var
 
 
 def _subject(variant: Variant, meta: Mapping[str, Any], data: Mapping[str, Any], path: str) -> str:
-    named = (_word(source.get(variant.identifier), SUBJECT_CHARACTERS_MAX) for source in (meta, data))
+    named = (_id(source.get(variant.identifier)) for source in (meta, data))
     segments = [segment for segment in _segments(path) if segment != "status"]  # v2.0-errata1: /accounts/{id}/status
-    return next((word for word in named if word), None) or _word(segments[-1], SUBJECT_CHARACTERS_MAX) or ""
+    return next((word for word in named if word), None) or _id(segments[-1]) or ""
 
 
 def _self_link(message: Mapping[str, Any]) -> str:
@@ -161,6 +161,11 @@ def _has(value: Any, names: list[str]) -> bool:
 
 def _object(value: Any) -> Mapping[str, Any] | None:
     return value if isinstance(value, Mapping) else None
+
+
+def _id(value: Any) -> str | None:
+    """An id that fits its column and every database."""
+    return _word(read_id(value), SUBJECT_CHARACTERS_MAX)
 
 
 def _word(value: Any, length: int = WORD_CHARACTERS_MAX) -> str | None:

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from syncworker.standard.values import AccountId, read_instant
+from syncworker.standard.values import AccountId, read_id, read_instant
 
 SCOPE: Final = "account-opening"
 """Of the client-credentials token; no role lists it, so an LFI may not offer it (D-24)."""
@@ -150,7 +150,7 @@ def read_opening(payload: Mapping[str, Any]) -> OpeningView:
     if not isinstance(data, Mapping):
         raise ValueError("Data: is not an object")  # noqa: TRY004  one kind of fault for all that cannot be read
     links = links if isinstance(links, Mapping) else {}
-    account_id = str(data.get("AccountId") or "") or _named_by(links.get("Self"))
+    account_id = read_id(data.get("AccountId")) or _named_by(links.get("Self"))
     if not account_id or len(account_id) > ACCOUNT_ID_MAX or not account_id.isprintable():
         raise ValueError("AccountId: neither in Data nor in Links.Self")
     status, redirect = data.get("OpeningStatus"), links.get("AccountOpeningRedirectUrl")

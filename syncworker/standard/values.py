@@ -5,7 +5,7 @@ Source: Account Information API v2.1-errata2, `AEActiveOrHistoricCurrencyAndAmou
 
 import re
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from typing import Final, NewType
 
 from syncworker.standard.calendar import UAE, as_utc, local_date, read_iso, within
@@ -16,6 +16,7 @@ __all__ = [
     "ConsentId",
     "Slug",
     "local_date",
+    "read_id",
     "read_instant",
     "read_money",
     "signed",
@@ -27,26 +28,67 @@ AccountId = NewType("AccountId", str)  # text 1..40
 Slug = NewType("Slug", str)  # our short name of an LFI
 
 MONEY_PLACES: Final = 5
-_MONEY_LIMIT: Final = Decimal(10) ** 13
+_MONEY_DIGITS: Final = 13
+_MONEY_CHARACTERS_MAX: Final = 128
+"""No writing of an amount is longer; a sane one has 20."""
+
+_MONEY_UNIT: Final = Decimal(1).scaleb(-MONEY_PLACES)
+_ONE: Final = Decimal(1)
+_NO_MONEY: Final = Decimal("0.00000")
+_EXACTLY: Final = Context(prec=2 * (_MONEY_DIGITS + MONEY_PLACES))
 _INSTANT_WITHOUT_COLON: Final = re.compile(r"([+-]\d{2})(\d{2})$")
 
 
+def read_id(value: object) -> str | None:
+    """An id as text, exactly as sent; an LFI may type one id as text here and as a number there.
+
+    Args:
+        value: as a JSON reader gives it; a number must not have passed through a float.
+
+    Returns:
+        `None` for what is no id: blank text, a number with a point or an exponent, any other JSON type.
+    """
+    if type(value) is int:  # not a bool
+        return str(value)
+    return value if isinstance(value, str) and value and not value.isspace() else None
+
+
 def read_money(text: str | int | Decimal) -> Decimal:
-    """An unsigned amount: at most 13 digits before the point and 5 after it.
+    """An unsigned amount: at most 13 digits before the point and 5 after it, in any way of writing it.
+
+    `100.0000000000`, `0E-10` and `1E+3` are exact and are read; a sixth digit after the point that is not 0 is not
+    rounded away.  What an exponent asks for is never written out.
 
     Raises:
         ValueError: not such a number.  The message does not repeat the amount.
     """
+    if isinstance(text, str) and (len(text) > _MONEY_CHARACTERS_MAX or "_" in text):
+        raise ValueError("Amount: not a decimal number")
     try:
         amount = Decimal(text)
     except InvalidOperation:
         raise ValueError("Amount: not a decimal number") from None
-    if not amount.is_finite() or amount < 0 or amount >= _MONEY_LIMIT:
+    if not amount.is_finite():
         raise ValueError("Amount: outside 0 .. 9999999999999.99999")
-    exponent = amount.as_tuple().exponent
-    if isinstance(exponent, int) and exponent < -MONEY_PLACES:
+    if not amount:
+        return abs(amount) if -MONEY_PLACES <= _exponent(amount) <= 0 else _NO_MONEY
+    if amount < 0 or amount.adjusted() >= _MONEY_DIGITS:
+        raise ValueError("Amount: outside 0 .. 9999999999999.99999")
+    if -MONEY_PLACES <= _exponent(amount) <= 0:
+        return amount
+    if amount.adjusted() < -MONEY_PLACES:
         raise ValueError("Amount: more than 5 digits after the point")
-    return amount
+    exact = amount.quantize(_MONEY_UNIT if _exponent(amount) < 0 else _ONE, context=_EXACTLY)
+    if exact != amount:
+        raise ValueError("Amount: more than 5 digits after the point")
+    return exact
+
+
+def _exponent(amount: Decimal) -> int:
+    """Of a finite number."""
+    exponent = amount.as_tuple().exponent
+    assert isinstance(exponent, int)
+    return exponent
 
 
 def signed(amount: Decimal, indicator: str) -> Decimal:

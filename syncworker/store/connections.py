@@ -349,5 +349,5 @@ def _iban(item: bytes) -> str | None:
     shown = json.loads(item).get("AccountIdentifiers")
     for one in shown if isinstance(shown, list) else ():
         if isinstance(one, dict) and one.get("SchemeName") == "IBAN" and isinstance(one.get("Identification"), str):
-            return str(one["Identification"]).replace(" ", "")
+            return str(one["Identification"]).replace(" ", "").encode(errors="replace").decode()  # half a pair, sent so
     return None

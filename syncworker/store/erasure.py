@@ -1,9 +1,9 @@
 """What is destroyed when a connection's data must go, and what stays: the records that it was there and is gone.
 
-Payload goes: rows of every resource, what they said before, balances over time, cursors (they hold keys and digests),
-coverage and the changes that name keys.  The LFI's words about refused calls go with the personal data: masked as they
-are, they may still name a person.  Consents, runs, calls and `audit` stay: they hold ids, codes and counts, and
-the law wants consent and destruction records for years (`reliability.md` rule 41).
+Payload goes: rows of every resource, what they said before, items that could not be read, balances over time, cursors
+(they hold keys and digests), coverage and the changes that name keys.  The LFI's words about refused calls go with the
+personal data: masked as they are, they may still name a person.  Consents, runs, calls and `audit` stay: they hold ids,
+codes and counts, and the law wants consent and destruction records for years (`reliability.md` rule 41).
 """
 
 from collections.abc import Mapping
@@ -28,6 +28,7 @@ from syncworker.store.tables import (
     finding,
     party,
     record_history,
+    unreadable_item,
 )
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class Erasure:
         def mine(table: sa.Table) -> sa.ColumnElement[bool]:
             return sa.and_(table.c.tenant == self._unit.tenant, table.c.connection_id == connection_id)
 
-        shared = (record_history, cursor, coverage, change)  # rows of every resource side by side
+        shared = (record_history, unreadable_item, cursor, coverage, change)  # rows of every resource side by side
         own = [one for one in dict.fromkeys(RECORD_TABLES.values()) if one is not party]
         personal = [(party, mine(party))] + [(one, sa.and_(mine(one), one.c.resource.in_(_PARTIES))) for one in shared]
         data = [(one, mine(one)) for one in (*own, balance_history, account_grant)]

@@ -84,6 +84,7 @@ class Held(NamedTuple):
         pending: the LFI may still replace it.
         missed: the last complete walk did not show it.
         gone: proved absent.
+        missed_since: when a complete walk first did not show it.
     """
 
     digest: bytes
@@ -91,6 +92,7 @@ class Held(NamedTuple):
     pending: bool = False
     missed: bool = False
     gone: bool = False
+    missed_since: datetime | None = None
 
 
 AT_REST: Final = Held(b"")
@@ -318,7 +320,7 @@ def _facts(table: sa.Table, instant: str | None, status: str | None) -> sa.Selec
         table.c.digest,
         sa.null() if instant is None else table.c[instant],
         sa.null() if status is None else table.c[status],
-        table.c.missed_since.is_not(None),
+        table.c.missed_since,
         table.c.gone_at.is_not(None),
     ).where(*_of_connection(table))
 
@@ -765,10 +767,12 @@ def _as_in(column: sa.Column[Any], moment: datetime) -> datetime | date:
     return utc_date(moment) if isinstance(column.type, sa.Date) else moment
 
 
-def _held(digest: bytes, instant: datetime | date | None, status: str | None, missed: Any, gone: Any) -> Held:
+def _held(
+    digest: bytes, instant: datetime | date | None, status: str | None, missed_since: datetime | None, gone: Any
+) -> Held:
     if instant is not None and not isinstance(instant, datetime):
         instant = at_time(instant)
-    return Held(bytes(digest), instant, status == "Pending", bool(missed), bool(gone))
+    return Held(bytes(digest), instant, status == "Pending", missed_since is not None, bool(gone), missed_since)
 
 
 def _resource_of(table: sa.Table, account_id: str) -> ResourceName:

@@ -494,6 +494,31 @@ record_history = sa.Table(
     sa.Index("ix_record_history_row", "tenant", "connection_id", "resource", "account_id", "key", "valid_until"),
 )
 
+unreadable_item = sa.Table(
+    "unreadable_item",
+    metadata,
+    sa.Column("id", BIG_ID, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("connection_id", CONSENT_ID, nullable=False),
+    sa.Column("account_id", ACCOUNT_ID, nullable=False),
+    sa.Column("resource", sa.String(40), nullable=False),
+    sa.Column("digest", DIGEST, nullable=False, comment="of the item's bytes as sent: by which it is known again"),
+    sa.Column("consent_id", CONSENT_ID, nullable=False, comment="with which it was shown last"),
+    sa.Column("page", sa.Integer, nullable=False, comment="from 1"),
+    sa.Column("path", sa.String(140), nullable=False, comment="place on the page, down to the member that is wrong"),
+    sa.Column("reason", sa.String(40), nullable=False),
+    sa.Column("copies", sa.Integer, nullable=False, comment="how often one walk showed these very bytes"),
+    sa.Column("size", sa.Integer, nullable=False, comment="bytes as sent"),
+    sa.Column("not_before", Instant, comment="where in time it lies; NULL: not known, or the listing has no window"),
+    sa.Column("not_after", Instant),
+    sa.Column("shown_since", Instant, comment="each complete walk that must show it did, since this one; NULL: none"),
+    sa.Column("first_seen_at", Instant, nullable=False),
+    sa.Column("last_seen_at", Instant, nullable=False),
+    sa.Column("times", sa.Integer, nullable=False, comment="walks that showed it"),
+    sa.Column("item", sa.LargeBinary, comment="sealed: its bytes as sent; NULL: too long to keep"),
+    sa.UniqueConstraint("tenant", "connection_id", "account_id", "resource", "digest", name="uq_unreadable_item"),
+)
+
 account_grant = sa.Table(
     "account_grant",
     metadata,

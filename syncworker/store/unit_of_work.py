@@ -52,6 +52,7 @@ from syncworker.store.renewals import Renewals
 from syncworker.store.runs import Runs
 from syncworker.store.statements import NOW, Ready, Told, run_all
 from syncworker.store.tokens import Tokens
+from syncworker.store.unreadable import UnreadableItems
 from syncworker.store.work import Work
 from syncworker.store.workers import Workers
 
@@ -186,6 +187,10 @@ class UnitOfWork:
     @cached_property
     def records(self) -> Records:
         return Records(self)
+
+    @cached_property
+    def unreadable(self) -> UnreadableItems:
+        return UnreadableItems(self)
 
     @cached_property
     def cursors(self) -> Cursors:

@@ -10,13 +10,15 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Final, NamedTuple
 
+import structlog
+
 from syncworker.consents.renewal import accounts_compared
 from syncworker.errors import (
     ConsentNotUsableError,
-    EndlessListingError,
     LeaseLostError,
     StandardViolationError,
     SyncWorkerError,
+    TruncatedError,
 )
 from syncworker.standard.calendar import at_time, shifted
 from syncworker.standard.resources import Resource, ResourceName
@@ -30,7 +32,7 @@ from syncworker.store.statements import Told, run_all
 from syncworker.store.tables import RECORD_TABLES, typed_columns
 from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.store.work import Claim
-from syncworker.sync.decode import PENDING, TYPED, Decoded, Items, decode
+from syncworker.sync.decode import PENDING, TYPED, Decoded, Items, Unreadable, decode
 from syncworker.sync.diff import Changes, Proof, diff, open_since, unproved
 from syncworker.sync.facts import ENDS_EARLY, again, error_of_notes, facts_of_notes
 from syncworker.sync.fetch import Walk
@@ -38,10 +40,13 @@ from syncworker.sync.filters import FILTER_IGNORED, misses
 from syncworker.sync.pages import NOTHING, Footprint, items_in, pack, page_digest
 from syncworker.sync.plan import Window, backfilled_to
 from syncworker.sync.reports import StepOutcome, StepReport
+from syncworker.sync.unreadable import Judged, judge
 
 BOOKED: Final = "Booked"
 KNOWN_MANY: Final = 20
 """Known items from which it is cheaper to ask for their rows' keys alone: a statement more, and fewer values."""
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +68,7 @@ class Showing:
         seen: key → digest; `None` for an item that did not change since it was stored.
         digests: of each page.
         items: of each page; `None` when a key was shown twice.
-        notes, violations: as in `decode.Decoded`, over all pages.
+        notes, unreadable: as in `decode.Decoded`, over all pages.
         unfiltered: the LFI is taken to ignore the window.
         filtered: set by `apply` where that is so: whether the walk shows that it honours it after all; `None`: it does
             not say.
@@ -75,7 +80,7 @@ class Showing:
     digests: list[bytes] = field(default_factory=list, repr=False)
     items: list[Items] | None = field(default_factory=list, repr=False)
     notes: dict[str, int] = field(default_factory=dict)
-    violations: int = 0
+    unreadable: list[Unreadable] = field(default_factory=list, repr=False)
     pages_unchanged: int = 0
     unfiltered: bool = False
     filtered: bool | None = None
@@ -89,49 +94,67 @@ class Showing:
         return self.walk.step.resource
 
     @property
+    def every_page_came(self) -> bool:
+        """Whether the walk came to the end of its listing."""
+        return self.walk.error is None and not self.walk.short
+
+    @property
     def complete(self) -> bool:
-        """Whether every page came and every item on them had a key."""
-        return self.walk.error is None and not self.walk.short and not self.violations
+        """Whether every page came and every item on them became a record."""
+        return self.every_page_came and not self.unreadable
 
 
 def show(walk: Walk, known: Footprint) -> Showing:
     """Decode a walk; pages and items that are known count by their keys alone.
 
-    Of two items with one key the last wins, or the one with the later `Typed.newest`.
+    A page that is not what the standard says ends the walk before it, with its error: what came before counts.
 
-    Raises:
-        StandardViolationError: a page is not what the standard says.
+    Of two items with one key the one on the later page wins; on one page, the one with the later instant
+    (`Typed.instant`), else the last one.  `Typed.newest` decides on whichever page they are.
     """
     step = walk.step
     if not step.resource.key:  # neither a page nor an item says anything of its place in the listing
         known = NOTHING
     shown = Showing(walk=walk)
     pages: list[Items] = []
+    decoded_pages: list[Decoded] = []
     place = 1
-    for data in walk.pages:
+    for number, data in enumerate(walk.pages, start=1):
         digest = page_digest(data)
-        shown.digests.append(digest)
         items = known.pages.get(digest)
         if items is None:
-            decoded = decode(step.resource, step.account_id, data, place=place, known=known.items)
+            try:
+                decoded = decode(step.resource, step.account_id, data, page=number, place=place, known=known.items)
+            except StandardViolationError as error:
+                shown.walk = replace(walk, pages=walk.pages[: number - 1], error=walk.error or error)
+                break
             items = decoded.items
             place += len(items.keys) + decoded.violations
+            decoded_pages.append(decoded)
             _take(shown, decoded)
         else:
             shown.pages_unchanged += 1
+        shown.digests.append(digest)
         pages.append(items)
         shown.seen.update(dict.fromkeys(items.keys))
     if shown_twice := sum(len(items.keys) for items in pages) - len(shown.seen):
         if known is not NOTHING:  # which of the two wins, only their columns say
-            return show(walk, NOTHING)
-        shown.notes["item.shown_twice"] = shown_twice
+            return show(shown.walk, NOTHING)
+        _settle(shown, decoded_pages, shown_twice)
     shown.seen.update((key, record.digest) for key, record in shown.records.items())
     shown.items = None if shown_twice else pages
     if walk.short:
         shown.notes[ENDS_EARLY] = 1
-    if isinstance(walk.error, EndlessListingError):
-        shown.notes[walk.error.note] = 1
+    shown.notes.update(page_notes(shown.walk.error))
     return shown
+
+
+def page_notes(error: SyncWorkerError | None) -> Mapping[str, int]:
+    """What the error that ended a walk says of the page it ended at, as a note."""
+    if isinstance(error, EndlessListingError):
+        return {error.note: 1}
+    unreadable = isinstance(error, StandardViolationError) and not isinstance(error, TruncatedError)
+    return {"page.unreadable": 1} if unreadable else {}
 
 
 def _take(shown: Showing, decoded: Decoded) -> None:
@@ -146,9 +169,39 @@ def _take(shown: Showing, decoded: Decoded) -> None:
             earlier = shown.records.get(record.key)
             if earlier is None or not _later(earlier.columns[at], record.columns[at]):
                 shown.records[record.key] = record
-    shown.violations += decoded.violations
+    shown.unreadable += decoded.unreadable
     for oddity, times in decoded.notes.items():
         shown.notes[oddity] = shown.notes.get(oddity, 0) + times
+
+
+def _settle(shown: Showing, pages: Sequence[Decoded], shown_twice: int) -> None:
+    """Decide between the items that share a key, all of them decoded, and note how they came to share it.
+
+    The same item twice, and one key on two pages, are what pages that shift between two reads look like.  Different
+    items under one id on one page are not: the LFI used the id again.
+    """
+    resource = shown.resource
+    used_twice = 0
+    if len(resource.key) == 1:  # an id: of other keys the standard does not say that they are unique
+        for page in pages:
+            of_id: dict[str, set[bytes]] = {}
+            for record in page.records:
+                of_id.setdefault(record.key, set()).add(record.digest)
+            used_twice += sum(len(digests) - 1 for digests in of_id.values())
+    instant = TYPED[resource.name].instant
+    if used_twice and instant is not None:
+        at = typed_columns(RECORD_TABLES[resource.name]).index(instant)
+        for page in pages:
+            winners: dict[str, Record] = {}
+            for record in page.records:
+                earlier = winners.get(record.key)
+                if earlier is None or not _later(earlier.columns[at], record.columns[at]):
+                    winners[record.key] = record
+            shown.records.update(winners)
+    if used_twice:
+        shown.notes["item.id_used_twice"] = used_twice
+    if shown_twice > used_twice:
+        shown.notes["item.shown_twice"] = shown_twice - used_twice
 
 
 def proof_of(shown: Showing) -> Proof:
@@ -159,7 +212,7 @@ def proof_of(shown: Showing) -> Proof:
         horizon = shifted(walk.first_available, window.wider)
         since = horizon if since is None else max(since, horizon)
     return Proof(
-        walk_complete=shown.complete and not walk.step.whole,
+        walk_complete=shown.every_page_came and not walk.step.whole,
         single_page=len(walk.pages) == 1,
         since=since,
         until=None if window is None else window.until,
@@ -231,7 +284,8 @@ async def apply(
         ),
         keys={Listing(one.account_id, one.resource): one.keys for one in keys},
     )
-    decided = await _decided(unit, scope, showings, held, asked)
+    judged = await _judged(unit, scope, showings, cursors, now=now)
+    decided = await _decided(unit, scope, showings, held, asked, judged)
     for shown, changes, rows in decided:
         if shown.unfiltered:
             shown.filtered = _is_filtered(shown, changes, rows, cursors.get(shown.listing))
@@ -252,8 +306,11 @@ async def apply(
         for shown, changes, rows in complete
     ]
     await unit.cursors.advance(scope.connection_id, advanced)
-    broken_off = [shown.listing for shown, changes, _ in decided if shown.walk.error is not None and changes]
+    broken_off = [
+        shown.listing for shown, changes, _ in decided if shown.walk.error is not None and (changes or shown.unreadable)
+    ]
     await unit.cursors.forget_pages(scope.connection_id, broken_off, gen=scope.claim.gen)
+    await _keep_unreadable(unit, scope, decided, judged, now=now)
     walked = [shown for shown, _, _ in complete if not shown.walk.short and not _is_refuted(shown)]
     await _cover(unit, scope, walked, known.coverage, now=now)
     return tuple(_report(shown, changes, due.get(shown.listing)) for shown, changes, _ in decided)
@@ -285,6 +342,74 @@ def _is_refuted(shown: Showing) -> bool:
 
 
 Decided = tuple[Showing, Changes, Mapping[str, Held]]
+
+
+async def _judged(
+    unit: UnitOfWork,
+    scope: Scope,
+    showings: Sequence[Showing],
+    cursors: Mapping[Listing, Cursor],
+    *,
+    now: datetime,
+) -> Mapping[Listing, Judged]:
+    """What the unreadable items of walks mean; only of listings that may have some."""
+    doubtful = [one for one in showings if one.unreadable or _may_remember(one, cursors.get(one.listing))]
+    known = await unit.unreadable.of(scope.connection_id, [one.listing for one in doubtful])
+    judged: dict[Listing, Judged] = {}
+    for one in doubtful:
+        proof = proof_of(one)
+        judged[one.listing] = judge(
+            one.unreadable,
+            known[one.listing],
+            complete=proof.walk_complete,
+            since=proof.since,
+            until=proof.until,
+            now=now,
+        )
+        if judged[one.listing].not_kept:
+            one.notes["item.not_kept"] = judged[one.listing].not_kept
+    return judged
+
+
+def _may_remember(shown: Showing, cursor: Cursor | None) -> bool:
+    """Whether unreadable items of a listing may be remembered that this walk must show or counts against.
+
+    After a walk that showed one there is no footprint (`_cursor`), and one that the last walk did not reach is reached
+    only by one that goes further back.
+    """
+    if cursor is None:
+        return False
+    step = shown.walk.step
+    begins = None if step.window is None else step.window.from_date
+    further = step.window is not None and (begins is None or cursor.window_from is None or begins < cursor.window_from)
+    return cursor.pages is None or step.deep or step.backfill or further
+
+
+async def _keep_unreadable(
+    unit: UnitOfWork, scope: Scope, decided: Sequence[Decided], judged: Mapping[Listing, Judged], *, now: datetime
+) -> None:
+    """Write down what could not be read, and forget what is no longer shown."""
+    for shown, changes, _ in decided:
+        listing = shown.listing
+        one = judged.get(listing)
+        if one is not None:
+            await unit.unreadable.remove(scope.connection_id, listing, one.removed)
+            await unit.unreadable.doubt(scope.connection_id, listing, one.doubted)
+            await unit.unreadable.keep(
+                scope.connection_id, scope.consent_id, listing, one.kept, known=one.known, at=now
+            )
+            if one.fresh:
+                log.warning(
+                    "items not readable",
+                    consent_id=scope.consent_id,
+                    resource=listing.resource.value,
+                    items=len(one.fresh),
+                    page=one.fresh[0].page,
+                    path=one.fresh[0].path,
+                    reason=one.fresh[0].reason,
+                )
+        if not shown.every_page_came and changes.new | changes.revived | changes.found:
+            await unit.unreadable.doubt(scope.connection_id, listing, None)
 
 
 def _wanted(showings: Sequence[Showing], cursors: Mapping[Listing, Cursor]) -> tuple[list[Wanted], list[WantedKeys]]:
@@ -341,20 +466,25 @@ class _Asked(NamedTuple):
 
 
 async def _decided(
-    unit: UnitOfWork, scope: Scope, showings: Sequence[Showing], held: dict[Listing, dict[str, Held]], asked: _Asked
+    unit: UnitOfWork,
+    scope: Scope,
+    showings: Sequence[Showing],
+    held: dict[Listing, dict[str, Held]],
+    asked: _Asked,
+    judged: Mapping[Listing, Judged],
 ) -> list[Decided]:
     """Changes of all walks; a decision that turns on rows not asked for asks for them."""
     await _complete(unit, scope, showings, held, asked)
-    decided = [_decide(one, held[one.listing]) for one in showings]
+    decided = [_decide(one, held[one.listing], judged.get(one.listing)) for one in showings]
     doubted = [shown for shown, changes, _ in decided if unproved(changes, shown.seen)]
     if not doubted:
         return decided
     for shown in doubted:  # a row is not as the footprint says: trust the page, not the footprint
         again = show(shown.walk, NOTHING)
         shown.records, shown.seen = again.records, again.seen
-        shown.notes, shown.violations, shown.items = again.notes, again.violations, again.items
+        shown.notes, shown.unreadable, shown.items = again.notes, again.unreadable, again.items
     await _complete(unit, scope, doubted, held, asked)
-    return [_decide(one, held[one.listing]) for one in showings]
+    return [_decide(one, held[one.listing], judged.get(one.listing)) for one in showings]
 
 
 async def _complete(
@@ -388,9 +518,12 @@ def _until(showings: Iterable[Showing]) -> datetime | None:
     return max(known) if len(known) == len(ends) else None
 
 
-def _decide(shown: Showing, held: Mapping[str, Held]) -> Decided:
+def _decide(shown: Showing, held: Mapping[str, Held], judged: Judged | None) -> Decided:
     """Changes of one walk."""
-    return shown, diff(shown.seen, held, proof=proof_of(shown)), held
+    proof = proof_of(shown)
+    if judged is not None:
+        proof = replace(proof, unreadable_since=judged.since, unreadable_before=judged.before)
+    return shown, diff(shown.seen, held, proof=proof), held
 
 
 async def _keep_before(
@@ -489,7 +622,8 @@ def _cursor(
 ) -> Cursor:
     """Where the listing stands after a walk to its end.
 
-    While a record is missed, or an item could not be read, no footprint is kept: the next walk has to look again.
+    While a record is missed, an item could not be read, or an id was used twice, no footprint is kept: the next walk
+    has to look again, and to say so again.
     """
     start = before or Cursor(listing=shown.listing, due_at=due, gen=gen)
     window = shown.walk.step.window or Window()
@@ -516,6 +650,7 @@ def _cursor(
             gen=gen,
         )
     start = _backfill_state(shown, start)
+    looked_at = shown.complete and "item.id_used_twice" not in shown.notes
     if shown.walk.step.backfill:
         return replace(
             start,
@@ -528,7 +663,7 @@ def _cursor(
     return replace(
         start,
         deep_at=None if changes.missed else now if shown.walk.step.deep else start.deep_at,
-        pages=None if changes.missed or not shown.complete else pack(shown.digests, shown.items),
+        pages=None if changes.missed or not looked_at else pack(shown.digests, shown.items),
         window_from=window.from_date,
         high_water=max([*booked, *([start.high_water] if start.high_water else [])], default=None),
         open_since=open_since(changes, held, undecided) if typed.instant else None,
@@ -621,7 +756,7 @@ def _covered(shown: Showing, *, now: datetime) -> Covered:
 
 def error_of(shown: Showing) -> str | None:
     """The code for cursor and report of a walk that came to its end."""
-    return StandardViolationError.code if shown.violations else error_of_notes(shown.notes)
+    return error_of_notes(shown.notes)
 
 
 def _report(shown: Showing, changes: Changes, due_at: datetime | None) -> StepReport:

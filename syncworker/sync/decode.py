@@ -4,8 +4,9 @@ In: the bytes of a page's `Data`, and which items are known.  Out: `Decoded`, pl
 
 A resource is a row of `TYPED`: for each column of its table, how it is read from an item.  Reading is tolerant: a
 member of an unexpected type becomes NULL and is counted as a note, an unknown enum value is kept as text, and the
-item's own bytes are kept whatever happens.  An item without a usable key is counted as a violation and left out; the
-others pass.
+item's own bytes are kept whatever happens.  Text that a database cannot take (NUL, half of a surrogate pair) is
+repaired in its column and noted; the item's bytes are not.  An item that cannot be read, or has no usable key, becomes
+an `Unreadable` with its place and the reason; the others pass.
 
 Money is `Decimal` from the first byte, instants are UTC; one without an offset is UAE time, noted.
 """
@@ -15,8 +16,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from enum import StrEnum
 from functools import lru_cache
 from operator import methodcaller
 from typing import Any, Final, NamedTuple, TypedDict
@@ -26,13 +28,16 @@ import sqlalchemy as sa
 import xxhash
 
 from syncworker.errors import StandardViolationError
+from syncworker.lfi.bounds import Fault, fault_of_json
+from syncworker.lfi.splitting import PartlyReadable, elements, with_repaired_text
+from syncworker.lfi.splitting import members as split_members
 from syncworker.standard.calendar import UAE, read_day, within
 from syncworker.standard.resources import Resource, ResourceName
-from syncworker.standard.values import local_date, read_instant, read_money, signed
+from syncworker.standard.values import local_date, read_id, read_instant, read_money, signed
 from syncworker.store.records import Record
 from syncworker.store.tables import ACCOUNT_ID, KEY, RECORD_TABLES, typed_columns
 
-DECODER_VERSION: Final = 1
+DECODER_VERSION: Final = 2
 """Salts every digest: raise it when a column is added or read differently, and every row fills itself anew."""
 
 PENDING: Final = "Pending"
@@ -63,6 +68,48 @@ class Items(NamedTuple):
     digests: tuple[int, ...] = ()
 
 
+class Reason(StrEnum):
+    """Why an item could not become a record."""
+
+    NOT_UTF_8 = "not_utf_8"
+    NUMBER_TOO_LONG = "number_too_long"
+    NUMBER_OUT_OF_RANGE = "number_out_of_range"
+    NESTED_TOO_DEEP = "nested_too_deep"
+    NOT_JSON = "not_json"
+    NOT_AN_OBJECT = "not_an_object"
+    ID_MISSING = "id_missing"  # absent, null or blank
+    ID_OF_ANOTHER_TYPE = "id_of_another_type"  # neither text nor a whole number
+    ID_TOO_LONG = "id_too_long"
+    ID_NOT_STORABLE = "id_not_storable"  # holds what no database text takes, so that it cannot be kept as sent
+
+
+_NO_KEY: Final = frozenset(
+    {Reason.NOT_AN_OBJECT, Reason.ID_MISSING, Reason.ID_OF_ANOTHER_TYPE, Reason.ID_TOO_LONG, Reason.ID_NOT_STORABLE}
+)
+
+
+class Unreadable(NamedTuple):
+    """An item that is no record.
+
+    Attributes:
+        page: number of its page, from 1.
+        path: where it lies on the page, down to the member that is wrong: `Data.Transaction[3].TransactionId`.
+        raw: its bytes exactly as the LFI sent them.
+        digest: of these bytes, 16 bytes: by which it is known again.
+        instant: what the listing's window compares, where it can be read; of a date its midnight in UTC.
+    """
+
+    page: int
+    path: str
+    reason: Reason
+    raw: bytes
+    digest: bytes
+    instant: datetime | None = None
+
+    def __repr__(self) -> str:
+        return f"Unreadable({self.path}: {self.reason.value})"
+
+
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """What one page held.
@@ -71,13 +118,18 @@ class Decoded:
         items: all that have a key.
         records: those of them that were not known, in the LFI's order.
         notes: oddities by name, counted: `<column>.wrong_type`, `<column>.no_offset`, `<column>.cut` …
-        violations: items without a usable key, left out.
+        unreadable: items that are no records, in the LFI's order.
     """
 
     items: Items
     records: tuple[Record, ...]
     notes: Counter[str] = field(default_factory=Counter)
-    violations: int = 0
+    unreadable: tuple[Unreadable, ...] = ()
+
+    @property
+    def violations(self) -> int:
+        """How many items were left out."""
+        return len(self.unreadable)
 
 
 # -- how a column is read --------------------------------------------------------------------------------------------
@@ -133,7 +185,12 @@ def text(path: str, column: sa.Column[Any]) -> Read:
         if len(value) > length:
             note(f"{name}.cut")
             value = value[:length]
-        return value if value.isascii() and "\x00" not in value else _storable(value)
+        if value.isascii() and "\x00" not in value:
+            return value
+        storable = _storable(value)
+        if storable != value:
+            note(f"{name}.repaired")
+        return storable
 
     return read
 
@@ -461,12 +518,13 @@ def item_digest(raw: bytes | msgspec.Raw) -> int:
 
 
 def decode(
-    resource: Resource, account_id: str, data: bytes, *, place: int = 1, known: Mapping[int, str] = _NONE
+    resource: Resource, account_id: str, data: bytes, *, page: int = 1, place: int = 1, known: Mapping[int, str] = _NONE
 ) -> Decoded:
     """Decode the `Data` of one page.
 
     Args:
         account_id: the account the page was asked for; `''` for none.
+        page: number of the page, for what cannot be read on it.
         place: of the page's first item in the listing; names items the standard gives no id.
         known: digest → key of items that are not decoded again; never of items that their place names.
 
@@ -481,9 +539,10 @@ def decode(
     keys: list[str] = []
     digests: list[int] = []
     records: list[Record] = []
-    violations = 0
+    unreadable: list[Unreadable] = []
     readers, key_of, key_max = _READERS[resource.name], _key_reader(resource.key), TYPED[resource.name].key_max
-    for number, item_bytes in enumerate(_items(resource, account_id, data), start=place):
+    items, bounded = _items(resource, account_id, data)
+    for number, item_bytes in enumerate(items, start=place):
         known_by = item_digest(item_bytes)
         key = known.get(known_by)
         if key is None:
@@ -494,14 +553,90 @@ def decode(
                 digest = xxhash.xxh3_128_digest(_CANONICAL.encode(item), seed=DECODER_VERSION)
             except _UNREADABLE:
                 key = None
-            if key is None or len(key) > key_max:
-                note("item.no_usable_key")
-                violations += 1
-                continue
+            if key is None or len(key) > key_max or not (bounded or fault_of_json(raw) is None):
+                found = _second_look(resource, raw, number)
+                if not isinstance(found, _Repaired):
+                    reason, member, instant = found
+                    path = f"Data.{resource.items}[{number - place}]" + (f".{member}" if member else "")
+                    unreadable.append(Unreadable(page, path, reason, raw, xxhash.xxh3_128_digest(raw), instant))
+                    note("item.no_usable_key" if reason in _NO_KEY else "item.unreadable")
+                    continue
+                item, key, digest = found
+                note("item.repaired")
             records.append(Record(key, tuple([read(item, note) for read in readers]), raw, digest))
         keys.append(key)
         digests.append(known_by)
-    return Decoded(Items(tuple(keys), tuple(digests)), tuple(records), notes, violations)
+    return Decoded(Items(tuple(keys), tuple(digests)), tuple(records), notes, tuple(unreadable))
+
+
+class _Repaired(NamedTuple):
+    """An item that can be read once its text is repaired."""
+
+    item: Item
+    key: str
+    digest: bytes
+
+
+class _Refused(NamedTuple):
+    """Why an item is none; of one without a key, which member is wrong and where in time it lies."""
+
+    reason: Reason
+    member: str = ""
+    instant: datetime | None = None
+
+
+def _second_look(resource: Resource, raw: bytes, number: int) -> _Repaired | _Refused:
+    """Read an item that a strict reader refused, or that has no usable key, or say why there is no reading it."""
+    fault = fault_of_json(raw)
+    if fault is not None:
+        return _Refused(_REASONS[fault])
+    text = with_repaired_text(raw)
+    try:
+        item = _EXACT.decode(text)
+        digest = xxhash.xxh3_128_digest(_CANONICAL.encode(item), seed=DECODER_VERSION)
+    except RecursionError:
+        return _Refused(Reason.NESTED_TOO_DEEP)
+    except (ArithmeticError, msgspec.ValidationError):
+        return _Refused(Reason.NUMBER_OUT_OF_RANGE)
+    except _UNREADABLE:
+        return _Refused(Reason.NOT_JSON)
+    if type(item) is not dict:
+        return _Refused(Reason.NOT_AN_OBJECT)
+    if not resource.key:
+        return _Repaired(item, str(number), digest)
+    parts: list[str] = []
+    for member in resource.key:
+        value = _reach(member)(item)
+        part = read_id(value)
+        if part is None:
+            blank = value is None or isinstance(value, str)
+            return _refused(resource, item, Reason.ID_MISSING if blank else Reason.ID_OF_ANOTHER_TYPE, member)
+        if _storable(part) != part or (text is not raw and "\ufffd" in part):
+            return _refused(resource, item, Reason.ID_NOT_STORABLE, member)
+        parts.append(part)
+    key = "|".join(parts)
+    if len(key) > TYPED[resource.name].key_max:
+        return _refused(resource, item, Reason.ID_TOO_LONG, resource.key[-1])
+    return _Repaired(item, key, digest)
+
+
+def _refused(resource: Resource, item: Item, reason: Reason, member: str) -> _Refused:
+    """An item without a usable key: what else it says is readable, its place in time above all."""
+    name, typed = resource.name, TYPED[resource.name]
+    if typed.instant is None:
+        return _Refused(reason, member)
+    read = _READERS[name][typed_columns(RECORD_TABLES[name]).index(typed.instant)]
+    instant = read(item, _ignore)
+    if instant is not None and not isinstance(instant, datetime):
+        instant = datetime.combine(instant, time(), UTC)
+    return _Refused(reason, member, instant)
+
+
+_REASONS: Final = {
+    Fault.NOT_UTF_8: Reason.NOT_UTF_8,
+    Fault.NUMBER_TOO_LONG: Reason.NUMBER_TOO_LONG,
+    Fault.NESTED_TOO_DEEP: Reason.NESTED_TOO_DEEP,
+}
 
 
 def canonical(raw: bytes) -> bytes:
@@ -511,7 +646,7 @@ def canonical(raw: bytes) -> bytes:
         StandardViolationError: not JSON.
     """
     try:
-        return _CANONICAL.encode(_EXACT.decode(raw))
+        return _CANONICAL.encode(_EXACT.decode(with_repaired_text(raw)))
     except _UNREADABLE:
         raise StandardViolationError("item: not readable JSON") from None
 
@@ -555,19 +690,39 @@ def _key_decoders(
     return msgspec.json.Decoder(list[item]), msgspec.json.Decoder(item)
 
 
-def _items(resource: Resource, account_id: str, data: bytes) -> Sequence[bytes | msgspec.Raw]:
-    """The bytes of each item, not copied, whether a list or the single object of `/parties` (trap 17)."""
+def _items(resource: Resource, account_id: str, data: bytes) -> tuple[Sequence[bytes | msgspec.Raw], bool]:
+    """The bytes of each item, not copied, whether a list or the single object of `/parties` (trap 17).
+
+    Returns:
+        The items, and whether all of them keep within the bounds: else each has to be looked at.
+    """
+    members: Mapping[str, bytes | msgspec.Raw]
+    bounded = not isinstance(data, PartlyReadable)
     try:
-        members = _MEMBERS.decode(data)
-        told = _EXACT.decode(members["AccountId"]) if "AccountId" in members and resource.per_account else account_id
-        items = members[resource.items]
-        if told != account_id:
+        try:
+            members = _MEMBERS.decode(data)
+        except _UNREADABLE:
+            members, bounded = split_members(data), False
+        if resource.per_account and "AccountId" in members and _names_another(members["AccountId"], account_id):
             raise StandardViolationError(f"{resource.operation}: Data.AccountId is not the account that was asked for")
-        return [items] if bytes(memoryview(items)[:1]) == b"{" else _LIST.decode(items)
+        items = members[resource.items]
+        if bytes(memoryview(items)[:1]) == b"{":
+            return [items], bounded
+        try:
+            return _LIST.decode(items), bounded
+        except _UNREADABLE:
+            return elements(bytes(items)), False
     except KeyError:
         raise StandardViolationError(f"{resource.operation}: Data has no {resource.items}") from None
     except _UNREADABLE:
         raise StandardViolationError(f"{resource.operation}: Data is not what the standard says") from None
+
+
+def _names_another(told: bytes | msgspec.Raw, account_id: str) -> bool:
+    """Whether `Data.AccountId` says anything else than the account that was asked for; null and blank say nothing."""
+    value = _EXACT.decode(told)
+    named = read_id(value)
+    return named != account_id and not (named is None and (value is None or isinstance(value, str)))
 
 
 def _place(item: Any, number: int) -> str | None:
@@ -583,12 +738,8 @@ def _key_reader(members: tuple[str, ...]) -> Callable[[Any], str | None]:
             return None
         parts = []
         for reach in reaches:
-            part = reach(item)
-            if type(part) is int:
-                part = str(part)  # ids are text whatever the LFI types them as
-            if type(part) is not str or not part:
-                return None
-            if not (part.isascii() and "\x00" not in part) and _storable(part) != part:
+            part = read_id(reach(item))
+            if part is None or (not (part.isascii() and "\x00" not in part) and _storable(part) != part):
                 return None
             parts.append(part)
         return "|".join(parts)

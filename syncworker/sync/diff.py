@@ -9,15 +9,29 @@ nothing outside it, and what a booked record's absence from it proves is only th
 more: LFIs correct dates.  So a narrow walk notes the absence, and the next one, which reaches far back, decides.
 Pending records are replaced as a set (rule 25); from several pages they, too, need a second walk, since an item that
 moves up between two reads is on neither page.
+
+An item that could not be read may be any record the walk did not show: an LFI that loses an id still shows the record.
+It cannot be a record beside which the same bytes were already shown, unreadable as now.  So an unreadable item stands
+in the way of the proof for those records alone that no complete walk showed beside it:
+
+    shown by the last walk, absent now      bytes that are new in this walk
+    absent since an earlier walk            bytes that are new in that walk, or came later
+
+Such a record is noted as missed and nothing more.  When the item is no longer shown, what was missed because of it
+counts from then on.  (`sync.unreadable` keeps since when each unreadable item was shown.)
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Final
 
 from syncworker.store.records import Held
 
 Keys = frozenset[str]
+
+NEW: Final = datetime.max.replace(tzinfo=UTC)
+"""Since when an item is shown that no complete walk showed before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +39,13 @@ class Proof:
     """How much a walk can prove.
 
     Attributes:
-        walk_complete: every page came, and every item on them had a key.
+        walk_complete: every page came.
         single_page: the whole listing was one page: a snapshot.
         reaches_back: the walk went far enough for a record whose date was corrected.
         since, until: instants between which every record must have been shown; `None` is open.
+        unreadable_since: of the items on its pages that could not be read, when the newest was first shown; `NEW`: by
+            this walk; `None`: there are none.
+        unreadable_before: the same of those that were known before this walk.
     """
 
     walk_complete: bool
@@ -36,6 +53,8 @@ class Proof:
     since: datetime | None = None
     until: datetime | None = None
     reaches_back: bool = True
+    unreadable_since: datetime | None = None
+    unreadable_before: datetime | None = None
 
     def must_have_shown(self, held: Held) -> bool:
         """Whether this walk would have shown the record, were it still there."""
@@ -47,9 +66,19 @@ class Proof:
             return held.pending and self.until is None  # it has no place in time yet: it would be among the newest
         return (self.since is None or held.instant >= self.since) and (self.until is None or held.instant < self.until)
 
+    def may_be_unreadable(self, held: Held) -> bool:
+        """Whether an unreadable item of this walk may be the record that it did not show."""
+        if held.missed:
+            return _not_before(self.unreadable_since, held.missed_since)
+        return self.unreadable_since == NEW
+
+    def missed_before(self, held: Held) -> bool:
+        """Whether an earlier walk counts: it did not show the record, nor an unreadable item that may be it."""
+        return held.missed and not _not_before(self.unreadable_before, held.missed_since)
+
     def proves_gone(self, held: Held) -> bool:
         """Whether not being shown is proof enough."""
-        return (self.single_page or held.missed) and (self.reaches_back or held.pending)
+        return (self.single_page or self.missed_before(held)) and (self.reaches_back or held.pending)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +90,7 @@ class Changes:
         changed: held, with another digest.
         revived: a tombstone that is shown again.
         found: missed by the walk before, shown again, otherwise the same.
-        missed: not shown for the first time; not proved gone.
+        missed: not shown, and no earlier walk counts; not proved gone.
         gone: proved absent.
     """
 
@@ -103,11 +132,19 @@ def diff(seen: Mapping[str, bytes | None], held: Mapping[str, Held], *, proof: P
     for key, known in held.items():
         if known.gone or key in seen or not proof.must_have_shown(known):
             continue
-        if proof.proves_gone(known):
+        if proof.may_be_unreadable(known):
+            if not known.missed:
+                missed.add(key)
+        elif proof.proves_gone(known):
             gone.add(key)
-        elif not known.missed:
+        elif not proof.missed_before(known):
             missed.add(key)
     return Changes(*map(frozenset, (new, changed, revived, found, missed, gone)))
+
+
+def _not_before(shown_since: datetime | None, missed_since: datetime | None) -> bool:
+    """Whether an unreadable item came no earlier than a record was missed: both came in one walk, or it came later."""
+    return shown_since is not None and (missed_since is None or shown_since >= missed_since)
 
 
 def unproved(changes: Changes, seen: Mapping[str, bytes | None]) -> bool:

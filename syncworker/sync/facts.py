@@ -40,6 +40,7 @@ ENDS_EARLY: Final = "listing.ends_early"
 NOTES: Final = {
     "item.no_usable_key":      Facts(complete=False, person=True),
     "item.unreadable":         Facts(complete=False, person=True),
+    "item.not_kept":           Facts(complete=False, person=True),  # unreadable, and beyond what is kept of such items
     "page.unreadable":         Facts(complete=False, person=True),
     "item.id_used_twice":      Facts(person=True),
     "listing.filter_ignored":  Facts(person=True),

@@ -56,7 +56,18 @@ from syncworker.store.situations import BeforeSync
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim, End
 from syncworker.sync import pages as footprint
-from syncworker.sync.apply import Scope, Showing, apply, error_of, foreseen, guard, guards, keep_grants, show
+from syncworker.sync.apply import (
+    Scope,
+    Showing,
+    apply,
+    error_of,
+    foreseen,
+    guard,
+    guards,
+    keep_grants,
+    page_notes,
+    show,
+)
 from syncworker.sync.bearer import RunTokens, refusing
 from syncworker.sync.facts import ENDS_EARLY, again, findings_of_notes, needed_person
 from syncworker.sync.fetch import Reader, Walk, fetch
@@ -421,24 +432,19 @@ class ConsentRun:
             return
         if packed is not None:
             known = footprint.unpack(packed)
-        brought = False
-        try:
-            shown = show(walk, known)
-        except StandardViolationError as error:
-            walk = replace(walk, error=error)
-        else:
-            brought = bool(shown.seen)
-            shown.unfiltered = unfiltered
-            window = walk.step.resource.window
-            if cursor is None and window is not None and window.sliced and walk.error is None:
-                asked = walk.step.window or Window()
-                self._evidence_of(walk.step.listing).newest(asked, walk.step.resource.name, shown.records)
-            if walk.pages:
-                self._showings.append(shown)
-            if walk.pages and walk.step.resource.name is ResourceName.ACCOUNTS:
-                self._accounts_seen = frozenset(shown.seen) | (self._known.granted if walk.error else frozenset())
+        shown = show(walk, known)
+        walk = shown.walk  # without the page that cannot be read and what follows it
+        shown.unfiltered = unfiltered
+        window = walk.step.resource.window
+        if cursor is None and window is not None and window.sliced and walk.error is None:
+            asked = walk.step.window or Window()
+            self._evidence_of(walk.step.listing).newest(asked, walk.step.resource.name, shown.records)
+        if walk.pages:
+            self._showings.append(shown)
+        if walk.pages and walk.step.resource.name is ResourceName.ACCOUNTS:
+            self._accounts_seen = frozenset(shown.seen) | (self._known.granted if walk.error else frozenset())
         if walk.error is not None:
-            await self._broken_off(walk, walk.error, brought=brought)
+            await self._broken_off(walk, walk.error, brought=bool(shown.seen))
 
     def _halted(self) -> SyncWorkerError | None:
         """Why no further page may be asked for: the Hub said that the consent may not be called."""
@@ -543,7 +549,13 @@ class ConsentRun:
             due_at, attempts, failing_since = self._due(walk.step), 0, None
         outcome = StepOutcome(meaning.outcome)
         report = replace(
-            _report(walk.step, outcome), error=code, pages=len(walk.pages), due_at=due_at, retry=retry, person=person
+            _report(walk.step, outcome),
+            error=code,
+            pages=len(walk.pages),
+            notes=page_notes(error),
+            due_at=due_at,
+            retry=retry,
+            person=person,
         )
         return report, Attempt(
             listing=walk.step.listing,
@@ -688,11 +700,8 @@ class ConsentRun:
         if isinstance(walk.error, StoppingError):
             self._stop = walk.error  # the slice is walked anew by whoever comes next
             return cursors
-        shown: Showing | None = None
-        try:
-            shown = show(walk, footprint.NOTHING)
-        except StandardViolationError as error:
-            walk = replace(walk, error=error)
+        shown = show(walk, footprint.NOTHING)
+        walk = shown.walk
         later: tuple[datetime, int] | None = None
         if walk.error is not None:
             meaning = await self._meaning(walk, walk.error)
@@ -702,17 +711,16 @@ class ConsentRun:
             tried = again(self._known.cursors.get(step.listing), ENDS_EARLY, now=self._known.now)
             self._broken_slices[step.listing] = replace(_report(step, StepOutcome.FAILED), error=ENDS_EARLY, retry=True)
             later = self._known.now + self._retry_in(step, tried.attempts), tried.attempts
-        elif shown is not None and step.window is not None and not step.whole:
+        elif step.window is not None and not step.whole:
             self._evidence_of(step.listing).slice(step.window, step.resource.name, shown.records)
-        if shown is not None:
-            shown.unfiltered = step.whole
+        shown.unfiltered = step.whole
 
         async def write(unit: UnitOfWork) -> tuple[tuple[StepReport, ...], Mapping[Listing, Cursor]]:
             now = await guard(unit, self.scope)
             held = await unit.cursors.of(self.scope.connection_id)
             due = {step.listing: held[step.listing].due_at}
             reports: tuple[StepReport, ...] = ()
-            if shown is not None and (walk.error is None or walk.pages):
+            if walk.error is None or walk.pages:
                 reports = await apply(unit, self.scope, [shown], held, due=due, now=now)
                 await self._remember(unit, [shown], now=now)
                 await unit.send()

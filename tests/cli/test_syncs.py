@@ -225,7 +225,7 @@ def test_the_status_tells_what_is_wrong_and_what_to_do(house: House) -> None:
         1,
         [
             "no worker lives",
-            "no tick came lately",
+            "no beat lives",
             f"noor token calls: {NOT_KNOWN}, kept back until {until}",
             "noor sync: 1 parked after crashes",
             f"noor GetAccountsAccountIdStandingOrders: needs a person: refused_401, 3 times since {since}",

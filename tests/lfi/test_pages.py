@@ -28,6 +28,7 @@ from syncworker.errors import (
 )
 from syncworker.lfi.api import Attendance, LFIClient, Page
 from syncworker.lfi.directory import LFIConfig
+from syncworker.lfi.splitting import PartlyReadable
 from syncworker.lfi.traffic import FreeTraffic
 from syncworker.lfi.transport import Call
 from syncworker.standard.operations import OperationClass
@@ -113,6 +114,31 @@ async def test_pages_come_in_order_and_their_data_untouched(
         None,
     )
     assert [request.target for request in bank.requests] == [f"{BASE_PATH}{PATH}", second.removeprefix(bank.origin)]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(rb'"gift \ud83c"', id="half a surrogate pair"),
+        pytest.param(b'"\xff"', id="not UTF-8"),
+        pytest.param(b"[" * 200_000 + b"]" * 200_000, id="200,000 nested arrays"),
+        pytest.param(b"9" * 5000, id="5,000 digits"),
+        pytest.param(b"NaN", id="NaN"),
+    ],
+)
+async def test_what_cannot_be_read_inside_data_is_left_there(
+    value: bytes, bank: RawBank, client: LFIClient, tokens: Tokens, calls: list[Call]
+) -> None:
+    """Links and Meta are read all the same, and the walk goes on."""
+    data = b'{"Transaction":[{"TransactionId":"a","X":' + value + b'},{"TransactionId":"b"}]}'
+    second = f"{bank.base_url}{PATH}?page=2"
+    body = b'{"Data": ' + data + b' ,"Links":{"Next":"' + second.encode() + b'"},"Meta":{"TotalPages":2}}'
+    bank.replies[f"{BASE_PATH}{PATH}"] = says(http(body=body), _page({"Transaction": []}))
+
+    first, last = await _read(client, tokens, calls)
+
+    assert (first.data, first.next_url, first.total_pages) == (data, second, 2)
+    assert (type(first.data), type(last.data)) == (PartlyReadable, bytes)
 
 
 async def test_a_request_carries_what_the_standard_wants_and_no_more(
@@ -333,7 +359,7 @@ HTML = b"<html>" + b"x" * 2000
 
 
 def _deep() -> bytes:
-    return http(body=b'{"Data":{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}}")
+    return http(body=b'{"Data":{},"Links":' + b"[" * 200_000 + b"]" * 200_000 + b"}")
 
 
 def _bomb() -> bytes:
@@ -346,7 +372,12 @@ VIOLATIONS = [
     pytest.param(lambda: http(body=HTML, content_type="text/html"), "Content-Type is not JSON", id="HTML with 200"),
     pytest.param(lambda: http(body=HTML), "no JSON object", id="HTML that says it is JSON"),
     pytest.param(_deep, "nested deeper than 50", id="200,000 nested arrays"),
-    pytest.param(lambda: http(body=b'{"Data":{"Amount":%s}}' % (b"9" * 5000)), "a number of more", id="5,000 digits"),
+    pytest.param(
+        lambda: http(body=b'{"Data":{},"Links":{"Next":%s}}' % (b"9" * 5000)), "a number of more", id="5,000 digits"
+    ),
+    pytest.param(lambda: http(body=b'{"Data":{},"Links":{"Next":"\xff"}}'), "not UTF-8", id="a link that is not UTF-8"),
+    pytest.param(lambda: http(body=b'{"Data":{"a":"\\ud83c"},"Links":7}'), "no JSON object", id="no links to read"),
+    pytest.param(lambda: http(body=b'{"Data":{"a":"\\ud83c"'), "no JSON object", id="cut off"),
     pytest.param(_bomb, "larger than 10485760 bytes when decoded", id="gzip bomb"),
     pytest.param(lambda: http(body=b"x" * 11_000_000), "larger than 10485760 bytes", id="11 MB"),
     pytest.param(lambda: http(body=b"x", content_encoding="br"), "neither gzip nor identity", id="brotli"),

@@ -16,6 +16,7 @@ from syncworker.errors import LFIUnavailableError, RefusedError, StandardViolati
 from syncworker.lfi.api import LFIClient, Page
 from syncworker.lfi.directory import SignedAnswers
 from syncworker.lfi.jose import UnknownKeyError, open_answer, read_keys
+from syncworker.lfi.splitting import PartlyReadable
 from syncworker.lfi.transport import Call
 from syncworker.standard.resources import BY_NAME, ResourceName
 from syncworker.standard.values import AccountId, ConsentId
@@ -304,13 +305,26 @@ async def test_what_is_inside_is_bounded_as_everything_is(
     bank: RawBank, signed: Answers, client: LFIClient, calls: list[Call]
 ) -> None:
     """A signature is no reason to nest 200,000 deep."""
-    deep = b'{"Data":{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}}"
-    bank.says_pages(PATH, signed(deep), signed(b'{"Data":{"Amount":' + b"9" * 5000 + b"}}"), signed(b"[1]"))
+    deep = b'{"Data":{},"Links":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+    long = b'{"Data":{},"Links":{"Next":' + b"9" * 5000 + b"}}"
+    bank.says_pages(PATH, signed(deep), signed(long), signed(b"[1]"))
     for _ in range(3):
         with pytest.raises(StandardViolationError):
             await _read(client, calls)
 
     assert len(bank.heard(f"{BASE_PATH}{PATH}")) == 3
+
+
+async def test_an_item_nobody_can_read_leaves_the_signed_page_readable(
+    bank: RawBank, signed: Answers, client: LFIClient, calls: list[Call]
+) -> None:
+    """Half a surrogate pair in it: `Data` byte for byte, for its items to be read one by one."""
+    data = rb'{"Transaction":[{"TransactionId":"a \ud83c"},{"TransactionId":"b"}]}'
+    bank.says_pages(PATH, signed(b'{"Data":' + data + b',"Links":{},"Meta":{"TotalPages":3}}'))
+
+    (page,) = await _read(client, calls)
+
+    assert (page.data, page.total_pages, type(page.data)) == (data, 3, PartlyReadable)
 
 
 async def test_a_large_signed_page_is_read(

@@ -58,6 +58,9 @@ def test_every_versions_status_has_one_word_of_ours(status: str | None, state: O
         pytest.param({}, f"{BASE}/accounts/b%2F2/status", "b/2", id="encoded link"),
         pytest.param({}, f"{BASE}/accounts/part/two/status", "part/two", id="several segments"),
         pytest.param({}, "/b-2", "b-2", id="relative link without accounts"),
+        pytest.param({"AccountId": 20304050607080901020}, "", "20304050607080901020", id="a number"),
+        pytest.param({"AccountId": " "}, f"{BASE}/accounts/b-2", "b-2", id="blank member"),
+        pytest.param({"AccountId": ["a"]}, f"{BASE}/accounts/b-2", "b-2", id="a list is no id"),
         pytest.param({"AccountId": ""}, f"{BASE}/accounts/b-2/", "b-2", id="empty member, slash at the end"),
     ],
 )

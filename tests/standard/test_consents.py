@@ -76,8 +76,23 @@ def test_the_window_is_read_in_both_spellings(members: dict[str, str], window: t
     assert tuple(day and day.isoformat() for day in (seen.from_date, seen.to_date)) == window
 
 
+def test_ids_of_a_consent_are_text_however_they_are_typed() -> None:
+    """A number is its digits, all of them; a blank base is none."""
+    told = {"ConsentId": 12345678901234567890123, "Status": "Authorized", "BaseConsentId": 7}
+    seen, alone = read_consent(told), read_consent(told | {"BaseConsentId": " "})
+    assert (seen.consent_id, seen.base_consent_id, alone.base_consent_id) == ("12345678901234567890123", "7", None)
+
+
 @pytest.mark.parametrize(
-    "payload", [{}, {"Data": {"ConsentId": "c"}}, {"Data": []}], ids=["nothing", "no status", "no object"]
+    "payload",
+    [
+        pytest.param({}, id="nothing"),
+        pytest.param({"Data": {"ConsentId": "c"}}, id="no status"),
+        pytest.param({"Data": []}, id="no object"),
+        pytest.param({"Data": {"ConsentId": " ", "Status": "Authorized"}}, id="a blank id"),
+        pytest.param({"Data": {"ConsentId": 1.0, "Status": "Authorized"}}, id="a number with a point for an id"),
+        pytest.param({"Data": {"ConsentId": ["c"], "Status": "Authorized"}}, id="a list for an id"),
+    ],
 )
 def test_what_is_no_consent_is_refused(payload: dict[str, Any]) -> None:
     """Named, and without its content."""

@@ -102,6 +102,12 @@ T = "2026-11-21T10:00:00Z"
             id="what no database or terminal should hold is left out",
         ),
         pytest.param(
+            {"Data": {"ConsentId": " ", "Status": "Revoked"}, "Meta": {"ConsentId": 12345678901234567890}},
+            (K.CONSENT, "12345678901234567890", "Revoked", None),
+            id="an id typed as a number, and one that is blank",
+        ),
+        pytest.param({"Meta": {"ConsentId": 1.0}}, (K.UNKNOWN, "", None, None), id="a number with a point is no id"),
+        pytest.param(
             {"Meta": {"EventResource": "/accounts/status"}}, (K.OPENING, "accounts", None, None), id="a stump"
         ),
     ],

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from syncworker.errors import StandardViolationError
+from syncworker.lfi.splitting import PartlyReadable
 from syncworker.standard.resources import BY_NAME, ResourceName
 from syncworker.store.tables import RECORD_TABLES, typed_columns
-from syncworker.sync.decode import TYPED, Decoded, canonical, decode
+from syncworker.sync.decode import TYPED, Decoded, Items, Reason, canonical, decode
 
 pytestmark = pytest.mark.unit
 
@@ -97,7 +98,8 @@ def test_a_transaction_fills_its_columns() -> None:
             {"Status": "x" * 21}, "status", "x" * 20, {"status.cut": 1}, id="longer than its column is cut"
         ),
         pytest.param(
-            {"TransactionInformation": "a\u0000b"}, "transaction_information", "a\ufffdb", {}, id="no NUL in a column"
+            {"TransactionInformation": "a\u0000b"}, "transaction_information", "a\ufffdb",
+            {"transaction_information.repaired": 1}, id="no NUL in a column",
         ),
         pytest.param({"Amount": {"Amount": "1.123456"}}, "amount", None, {"amount.not_an_amount": 1}, id="too fine"),
         pytest.param({"Amount": {"Amount": "x"}}, "amount", None, {"amount.not_an_amount": 1}, id="not a number"),
@@ -180,6 +182,135 @@ def test_an_item_without_a_usable_key_is_counted_and_left_out(item: Any) -> None
     assert ([record.key for record in decoded.records], decoded.violations) == (["T-1"], 1)
 
 
+@pytest.mark.parametrize(
+    ("item", "reason", "path"),
+    [
+        pytest.param(b"{}", Reason.ID_MISSING, ".TransactionId", id="no id"),
+        pytest.param(b'{"TransactionId":null}', Reason.ID_MISSING, ".TransactionId", id="null"),
+        pytest.param(b'{"TransactionId":""}', Reason.ID_MISSING, ".TransactionId", id="empty"),
+        pytest.param(b'{"TransactionId":" \\u00a0\\u2003\\t"}', Reason.ID_MISSING, ".TransactionId", id="blank"),
+        pytest.param(b'{"TransactionId":["x"]}', Reason.ID_OF_ANOTHER_TYPE, ".TransactionId", id="a list"),
+        pytest.param(b'{"TransactionId":{"x":1}}', Reason.ID_OF_ANOTHER_TYPE, ".TransactionId", id="an object"),
+        pytest.param(b'{"TransactionId":true}', Reason.ID_OF_ANOTHER_TYPE, ".TransactionId", id="a truth"),
+        pytest.param(b'{"TransactionId":1.0}', Reason.ID_OF_ANOTHER_TYPE, ".TransactionId", id="with a point"),
+        pytest.param(b'{"TransactionId":1e3}', Reason.ID_OF_ANOTHER_TYPE, ".TransactionId", id="with an exponent"),
+        pytest.param(b'{"TransactionId":"%s"}' % (b"x" * 257), Reason.ID_TOO_LONG, ".TransactionId", id="too long"),
+        pytest.param(b'{"TransactionId":"a\\u0000"}', Reason.ID_NOT_STORABLE, ".TransactionId", id="NUL"),
+        pytest.param(b'{"TransactionId":"a\\ud83c"}', Reason.ID_NOT_STORABLE, ".TransactionId", id="half a pair"),
+        pytest.param(b'"text"', Reason.NOT_AN_OBJECT, "", id="text"),
+        pytest.param(b"null", Reason.NOT_AN_OBJECT, "", id="null for an item"),
+        pytest.param(b'{"TransactionId":"T\xff"}', Reason.NOT_UTF_8, "", id="not UTF-8"),
+        pytest.param(b'{"TransactionId":"T","A":NaN}', Reason.NOT_JSON, "", id="NaN"),
+        pytest.param(b'{"TransactionId":"T","A":"\n"}', Reason.NOT_JSON, "", id="a bare line feed in text"),
+        pytest.param(b'{"TransactionId":"T","A":"\\x"}', Reason.NOT_JSON, "", id="an unknown escape"),
+        pytest.param(
+            b'{"TransactionId":"T","A":%s}' % (b"9" * 5000), Reason.NUMBER_OUT_OF_RANGE, "", id="5,000 digits"
+        ),
+        pytest.param(b'{"TransactionId":"T","A":1e99999999999999999999}', Reason.NUMBER_OUT_OF_RANGE, "", id="1e99…"),
+        pytest.param(
+            b'{"TransactionId":"T","A":%s%s}' % (b"[" * 5000, b"]" * 5000), Reason.NESTED_TOO_DEEP, "", id="deep"
+        ),
+    ],
+)
+def test_an_unreadable_item_is_kept_apart(item: bytes, reason: Reason, path: str) -> None:
+    """Its bytes, its place and why; those before and behind it are records."""
+    good = [b'{"TransactionId":"a"}', b'{"TransactionId":"z"}']
+    data = b'{"AccountId":"acc","Transaction":[' + b" , ".join([good[0], item, good[1]]) + b"]}"
+    decoded = decode(BY_NAME[N.TRANSACTIONS], "acc", data, page=7)
+    (apart,) = decoded.unreadable
+    assert [record.key for record in decoded.records] == ["a", "z"]
+    assert (apart.page, apart.path, apart.raw) == (7, f"Data.Transaction[1]{path}", item)
+    assert apart.reason in {reason, Reason.NUMBER_TOO_LONG if reason is Reason.NUMBER_OUT_OF_RANGE else reason}
+    assert set(decoded.notes) <= {"item.no_usable_key", "item.unreadable"}
+    assert item.decode(errors="replace") not in repr(apart)
+
+
+@pytest.mark.parametrize(
+    ("typed", "key"),
+    [
+        pytest.param(b'"9998"', "9998", id="text"),
+        pytest.param(b"9998", "9998", id="a number is text"),
+        pytest.param(b"123456789012345678901234567890", "123456789012345678901234567890", id="beyond 64 bits"),
+        pytest.param(b'"007"', "007", id="zeros in front are kept"),
+        pytest.param(b'" a "', " a ", id="space around it is kept"),
+        pytest.param(b'"\xd9\x84"', "\u0644", id="any letters"),
+    ],
+)
+def test_an_id_is_kept_as_sent(typed: bytes, key: str) -> None:
+    """Typed as text or as a whole number, in items and for the account they belong to."""
+    data = b'{"AccountId":' + typed + b',"Transaction":[{"TransactionId":' + typed + b"}]}"
+    decoded = decode(BY_NAME[N.TRANSACTIONS], key, data)
+    assert ([record.key for record in decoded.records], decoded.violations) == ([key], 0)
+
+
+@pytest.mark.parametrize("told", ["null", '""', '" "'])
+def test_an_account_that_is_not_told_is_the_one_that_was_asked_for(told: str) -> None:
+    """Null and blank name no account, as a missing member does not."""
+    decoded = decode(BY_NAME[N.TRANSACTIONS], "acc", f'{{"AccountId":{told},"Transaction":[]}}'.encode())
+    assert decoded == Decoded(Items(), ())
+
+
+def test_half_a_surrogate_pair_is_repaired_in_its_column() -> None:
+    """As a bank writes that cuts a text at 35 UTF-16 units; the item's bytes stay as sent, whole pairs too."""
+    item = rb'{"TransactionId":"t","TransactionInformation":"\ud83c\udf19 \\ud83c \ud83c","Status":"\uDF19"}'
+    data = b'{"AccountId":"acc","Transaction":[' + item + b',{"TransactionId":"u"}]}'
+    decoded = decode(BY_NAME[N.TRANSACTIONS], "acc", data)
+    told = dict(zip(typed_columns(RECORD_TABLES[N.TRANSACTIONS]), decoded.records[0].columns, strict=True))
+    assert [record.key for record in decoded.records] == ["t", "u"]
+    assert (told["transaction_information"], told["status"]) == ("\U0001f319 \\ud83c \ufffd", "\ufffd")
+    assert (decoded.records[0].raw, dict(decoded.notes), decoded.violations) == (item, {"item.repaired": 1}, 0)
+    assert canonical(item)
+
+
+HOSTILE = [
+    b"NaN",
+    b"-Infinity",
+    b"01",
+    b"1e99999999999999999999",
+    b"9" * 600,
+    b'"\\ud800"',
+    b'"\\udc00\\ud800"',
+    b'"\\x"',
+    b'"\x00"',
+    b'"\xff\xfe"',
+    b"[" * 60 + b"]" * 60,
+    b"[" * 2000 + b"]" * 2000,
+    b'{"a":1,"a":{}}',
+    b"tru",
+    b"",
+    b"'",
+    b"{]",
+    b'"]}"',
+    b'"\\\\"',
+    b'"\\""',
+    b"//",
+    b"{} {}",
+    b'{"a"}',
+    b"[,]",
+    b"\xef\xbb\xbf1",
+]
+
+
+@given(
+    at=st.integers(0, 4),
+    member=st.sampled_from([b"TransactionId", b"Amount", b"BookingDateTime", b"Anything", b"\\ud83c", b"\xff"]),
+    value=st.sampled_from(HOSTILE) | st.binary(max_size=12).filter(lambda some: not set(some) & set(b'"[]{},\\')),
+    whole=st.booleans(),
+)
+def test_whatever_one_item_is_the_others_are_records(at: int, member: bytes, value: bytes, whole: bool) -> None:
+    """As long as its brackets and quotes balance: it is a record or kept apart, never both."""
+    items = [b'{"TransactionId":"t-%d","Amount":{"Amount":"1.5","Currency":"AED"}}' % number for number in range(5)]
+    items[at] = value if whole and value.strip(b" \t\r\n") else b'{"TransactionId":"t-x","%s":%s}' % (member, value)
+    data = b'{"AccountId":"acc","Transaction":[' + b",".join(items) + b"]}"
+    for page in (data, PartlyReadable(data)):
+        decoded = decode(BY_NAME[N.TRANSACTIONS], "acc", page)
+        keys = [record.key for record in decoded.records]
+        others = [f"t-{number}" for number in range(5) if number != at]
+        assert [key for key in keys if key in others] == others
+        assert len(keys) + decoded.violations == 5
+        assert [record.raw for record in decoded.records if record.key in others] == items[:at] + items[at + 1 :]
+
+
 def test_an_item_that_is_not_utf_8_is_counted_and_left_out() -> None:
     """Its bytes pass the envelope, which skips over items, but nobody can read them."""
     data = b'{"AccountId":"acc","Transaction":[{"TransactionId":"T\xff"},{"TransactionId":"ok"}]}'
@@ -195,7 +326,11 @@ def test_an_item_that_is_not_utf_8_is_counted_and_left_out() -> None:
         pytest.param(b'{"AccountId":"acc","Balance":"x"}', id="text for items"),
         pytest.param(b'{"AccountId":"other","Balance":[]}', id="another account's"),
         pytest.param(b"[]", id="a list for Data"),
-        pytest.param(b'{"AccountId":"acc","Balance":[{"Type":"\\ud800"}]}', id="a lone surrogate"),
+        pytest.param(b'{"AccountId":"acc","Balance":[{"Type":"x]}', id="a string without its end"),
+        pytest.param(b'{"AccountId":"acc","Balance":[{"Type":"x"}', id="brackets that do not match"),
+        pytest.param(b'{"AccountId":"acc","Balance":[{"Type":"x"},,{}]}', id="a comma too many"),
+        pytest.param(b'{"AccountId":["acc"],"Balance":[]}', id="a list for the account's id"),
+        pytest.param(b'{"AccountId":1.0,"Balance":[]}', id="a number with a point for the account's id"),
     ],
 )
 def test_a_page_nobody_can_trust_is_a_violation(data: bytes) -> None:

@@ -73,8 +73,6 @@ async def test_a_listing_of_too_many_pages_is_truncated(open_product: Opener) ->
 @pytest.mark.parametrize(
     "fault",
     [
-        pytest.param(lambda bank: bank.deep(times=None), id="arrays nested 200,000 deep"),
-        pytest.param(lambda bank: bank.giant_amount(bare=True, times=None), id="a number of 5,000 digits"),
         pytest.param(lambda bank: bank.html("transactions", times=None), id="HTML with status 200"),
         pytest.param(lambda bank: bank.wrong_type(times=None), id="another content type"),
     ],
@@ -97,6 +95,41 @@ async def test_an_answer_nobody_can_read_is_a_violation_of_one_listing(
     assert (await product.differences(), await product.buried()) == ((), set())
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(lambda bank: bank.deep(times=None), id="arrays nested 200,000 deep"),
+        pytest.param(lambda bank: bank.giant_amount(bare=True, times=None), id="a number of 5,000 digits"),
+    ],
+)
+async def test_an_item_nobody_can_read_costs_itself(open_product: Opener, fault: Callable[[object], object]) -> None:
+    """The first item of each page: the others are read, it is kept apart, and nothing is buried, however often."""
+    product = await open_product(customers=1)
+    connection = await product.consented()
+    await product.sync(connection)
+    product.clock.advance(hours=1)
+    fault(product.bank.bank)
+    reports = []
+    for _ in range(3):
+        reports.append(await product.sync(connection))
+        product.clock.advance(hours=1)
+    async with product.store.reading() as unit:
+        apart = await unit.unreadable.list(connection, limit=100)
+    listings = {(one.account_id, one.resource) for one in apart}
+    held = {(row.account_id, row.resource) for row in await product.rows()}
+    product.bank.bank.clear_faults()
+    await product.sync(connection)
+    async with product.store.reading() as unit:
+        left = await unit.unreadable.list(connection, limit=100)
+    steps = [step for step in reports[0].steps if step.resource is N.TRANSACTIONS and step.items]
+    assert steps
+    assert {tuple(step.notes.items()) for step in steps} == {(("item.unreadable", 1),)}
+    assert {step.error for step in steps} == {StandardViolationError.code}
+    assert listings <= held
+    assert {one.path for one in apart} == {"Data.Transaction[0]"}
+    assert (left, await product.differences(), await product.buried()) == ([], (), set())
+
+
 async def test_an_amount_of_5000_digits_in_quotes_is_noted(product: Product) -> None:
     """The column is empty, the item is kept as it came; the walk is whole."""
     connection = await product.consented()
@@ -107,13 +140,14 @@ async def test_an_amount_of_5000_digits_in_quotes_is_noted(product: Product) -> 
     assert notes
 
 
-async def test_an_item_that_is_shown_twice_is_held_once(product: Product) -> None:
-    """Noted; the page is no violation."""
+async def test_an_id_that_is_used_twice_is_held_once(product: Product) -> None:
+    """On one page, for items that differ: noted as that, and the page is no violation."""
     connection = await product.consented()
     product.bank.bank.duplicate(times=1)
     report = await product.sync(connection)
     assert report.outcome is RunOutcome.OK
-    assert any("item.shown_twice" in step.notes for step in report.steps)
+    notes = {note for step in report.steps for note in step.notes if note.startswith("item.")}
+    assert notes == {"item.id_used_twice"}
     await product.sync(connection)
     assert await product.differences() == ()
 

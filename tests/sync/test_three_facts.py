@@ -266,7 +266,7 @@ async def test_a_finding_is_one_for_all_accounts(open_house: Opener) -> None:
     await house.sync()
     (found,) = await house.findings()
 
-    assert (found.code, found.times, found.said) == ("refused_403:AccessToken.InvalidScope", 4, "no")
+    assert (found.code, found.times, found.reason) == ("refused_403:AccessToken.InvalidScope", 4, "no")
     assert (found.connection_id, found.first_seen_at, found.last_seen_at) == (CONSENT, NOW, NOW)
 
 
