@@ -15,6 +15,7 @@ import structlog
 from syncworker.consents.renewal import accounts_compared
 from syncworker.errors import (
     ConsentNotUsableError,
+    EndlessListingError,
     LeaseLostError,
     StandardViolationError,
     SyncWorkerError,
