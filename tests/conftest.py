@@ -26,6 +26,8 @@ ON_BOTH = (
     "sync/test_apply",
     "consents/test_repositories",
     "consents/test_vault",
+    "consents/test_ends",
+    "consents/test_foreign_roots",
     "openings/test_table",
 )
 
