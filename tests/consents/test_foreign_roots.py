@@ -198,7 +198,7 @@ async def test_an_answer_about_another_consent_is_not_filed(house: House, answer
             await (await house.client()).read_consent(started.consent_id, calls=lambda _: None)
     await authorizer.complete(redirect)
     if answer == "refresh":
-        shows(house, started.consent_id, ConsentId=theirs)
+        shows(house, started.consent_id, ConsentId=theirs, Permissions=["ReadAccountsBasic"])
         assert await (await house.vault()).refresh(started.consent_id, reason="asked") is Outcome.ROTATED
     if answer == "look":
         shows(house, started.consent_id, ConsentId=theirs)
@@ -302,9 +302,7 @@ async def test_a_line_joins_no_chain_that_is_not_its_customers(
 
 @pytest.mark.store
 @pytest.mark.parametrize("batch", [1, 10], ids=["a transaction each", "one transaction"])
-async def test_a_root_that_turns_out_to_be_a_successor_is_refused(
-    store: Store, clock: ManualClock, batch: int
-) -> None:
+async def test_a_root_that_turns_out_to_be_a_successor_is_refused(store: Store, clock: ManualClock, batch: int) -> None:
     """The order of the lines does not matter: what others name as their root has no root of its own."""
     refused = await taken(
         store,

@@ -258,6 +258,9 @@ async def test_a_body_that_is_too_large_is_not_read(small_web: WebHouse) -> None
         pytest.param({"permissions": ["ReadBalances"]}, ["permissions"], id="balances without accounts"),
         pytest.param({"expires_at": "2020-01-01T00:00:00Z"}, ["expires_at"], id="past"),
         pytest.param({"expires_at": "2099-01-01T00:00:00Z"}, ["expires_at"], id="too far"),
+        pytest.param(
+            {"expires_at": (SystemClock().now() + timedelta(days=365)).isoformat()}, ["expires_at"], id="in a year"
+        ),
         pytest.param({"expires_at": "2027-01-01T00:00:00"}, ["expires_at"], id="without offset"),
         pytest.param({"from_date": "2026-02-30"}, ["from_date"], id="no date"),
         pytest.param({"from_date": "2026-02-02", "to_date": "2026-02-01"}, ["from_date"], id="window backwards"),
@@ -266,6 +269,7 @@ async def test_a_body_that_is_too_large_is_not_read(small_web: WebHouse) -> None
         pytest.param({"purpose": "Fun"}, ["purpose"], id="no purpose"),
         pytest.param({"return_url": "https://evil.example/"}, ["return_url"], id="return elsewhere"),
         pytest.param({"consent_id": "mine"}, ["consent_id"], id="a field there is not"),
+        pytest.param({"base_consent_id": "theirs"}, ["base_consent_id"], id="a root: only a renewal has one"),
         pytest.param(
             {"user_ref": 5, "lfi": None, "permissions": "all"}, ["lfi", "permissions", "user_ref"], id="three"
         ),
