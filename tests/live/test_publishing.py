@@ -39,7 +39,7 @@ def run(site: Site, act: str, **env: str) -> list[dict[str, Any]]:
 def waiting(site: Site) -> set[str]:
     """Queues with a message in them."""
     client = redis.Redis.from_url(site.broker_url)
-    names = {name.decode() for name in client.keys("*") if client.type(name) == b"list"}
+    names = {str(name) for name in client.keys("*") if client.type(name) == b"list"}
     client.close()
     return names
 
