@@ -79,6 +79,7 @@ FOREIGN: dict[str, Callable[[Send], None]] = {
     "a chain": lambda send: send([[[]], {}, {**EMBED, "chain": [{"task": marked("next")}]}], headers("sync_batch")),
     "a group": lambda send: send(call([]), headers("sync_batch", group=marked("group"))),
     "an id that is the secret": lambda send: send(call([]), headers("steal", id=marked("id"))),
+    "an id of a known task that is the secret": lambda send: send(call([]), headers("sync_batch", id=marked("id"))),
     "a reply wanted": lambda send: send(call([]), headers("sync_batch"), reply_to=marked("reply")),
 }
 
