@@ -49,12 +49,16 @@ def read_instant(text: str) -> tuple[datetime, bool]:
     Reads `Z`, `+04:00`, `+0400` and fractions; without an offset it is UAE time, which the caller flags.
 
     Raises:
-        ValueError: not an ISO 8601 date-time.
+        ValueError: not an ISO 8601 date-time, or one that is before the year 1 or after 9999 in UTC, as the
+            `0001-01-01T00:00:00` that some systems write for "none" is when it is UAE time.
     """
     moment = datetime.fromisoformat(_INSTANT_WITHOUT_COLON.sub(r"\1:\2", text) if "T" in text else text)
-    if moment.tzinfo is None:
-        return moment.replace(tzinfo=UAE).astimezone(UTC), True
-    return moment.astimezone(UTC), False
+    try:
+        if moment.tzinfo is None:
+            return moment.replace(tzinfo=UAE).astimezone(UTC), True
+        return moment.astimezone(UTC), False
+    except OverflowError:
+        raise ValueError("instant: lies outside the years 1 to 9999 in UTC") from None
 
 
 def write_instant(moment: datetime) -> str:

@@ -32,7 +32,7 @@ from syncworker.consents.renewal import Renewals
 from syncworker.errors import RequestError
 from syncworker.settings import SLUG
 from syncworker.standard.consents import ConsentRequest, Purpose, Revoker, UserType
-from syncworker.standard.values import ConsentId, Slug
+from syncworker.standard.values import ConsentId, Slug, read_instant
 from syncworker.standard.versions import Version
 from syncworker.store.api_keys import Scope
 from syncworker.store.authorizations import StoredAuthorization, StoredIntent
@@ -592,8 +592,8 @@ def _place(cursor: str) -> Place:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         at, connection_id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        created_at = datetime.fromisoformat(at)
-        ours = created_at.tzinfo is not None and _is_id(connection_id)
+        created_at, without_offset = read_instant(at)
+        ours = not without_offset and _is_id(connection_id)
     except (binascii.Error, ValueError, TypeError):
         ours = False
     if not ours:

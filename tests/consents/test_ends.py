@@ -35,13 +35,17 @@ async def renewals(house: House) -> Renewals:
     return Renewals(house.store, clients, await house.authorizer())
 
 
-async def lives_for(house: House, held: Completed, life: timedelta) -> None:
-    """Let a consent have been given for so long, as one of another system or an older standard may be."""
+async def lives_for(house: House, held: Completed, life: timedelta, **raw: str) -> None:
+    """Let a consent have been given for so long, as one of another system or an older standard may be.
+
+    Args:
+        raw: members of its `Data` as the Hub showed it last.
+    """
     async with house.store.writing() as unit:
         await unit.connection.execute(
             sa.update(consent)
             .where(consent.c.consent_id == held.consent_id)
-            .values(created_at=house.clock.now(), expires_at=house.clock.now() + life, raw={})
+            .values(created_at=house.clock.now(), expires_at=house.clock.now() + life, raw=raw)
         )
         await unit.commit()
 
@@ -78,6 +82,16 @@ async def test_a_successor_lasts_as_long_as_before_and_less_than_a_year(
 
     assert intended.consent_expires_at - house.clock.now() == asked
     assert asked_end(house, started.consent_id) - house.clock.now() == asked
+
+
+async def test_a_consent_whose_beginning_cannot_be_read_is_renewed(house: House, renewals: Renewals) -> None:
+    """The Hub shows the year 1 as its `CreationDateTime`: it began when we filed it."""
+    first = await house.consented()
+    await lives_for(house, first, timedelta(days=90), CreationDateTime="0001-01-01T00:00:00")
+
+    wanted = await renewals.successor(first.consent_id)
+
+    assert wanted.request.expires_at - house.clock.now() == timedelta(days=90)
 
 
 async def test_a_successor_that_would_end_in_a_year_is_refused(house: House, renewals: Renewals) -> None:

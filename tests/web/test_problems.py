@@ -1,6 +1,7 @@
 """Every refusal is a problem with a stable code and says what to do, on every route there is."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
@@ -283,6 +284,11 @@ async def test_fields_that_are_wrong_are_named(small_web: WebHouse, changes: dic
     assert sorted({error["field"] for error in answer.json()["errors"]}) == fields
 
 
+def cursor(*place: Any) -> str:
+    """A cursor as somebody may make one up."""
+    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [
@@ -294,6 +300,11 @@ async def test_fields_that_are_wrong_are_named(small_web: WebHouse, changes: dic
         ("limit=x", "limit"),
         ("cursor=x", "cursor"),
         ("cursor=WyJhIiwiYiJd", "cursor"),
+        pytest.param(f"cursor={cursor('0001-01-01T00:00:00+14:00', 'x')}", "cursor", id="a cursor before all time"),
+        pytest.param(f"cursor={cursor('9999-12-31T23:59:59-14:00', 'x')}", "cursor", id="a cursor after all time"),
+        pytest.param(f"cursor={cursor('2026-01-01T00:00:00', 'x')}", "cursor", id="a cursor without an offset"),
+        pytest.param(f"cursor={cursor('2026-01-01T00:00:00Z', 7)}", "cursor", id="a cursor whose id is none"),
+        pytest.param(f"cursor={cursor(20260101, 'x')}", "cursor", id="a cursor whose instant is a number"),
         ("cursor=MQ", "cursor"),
         ("cursor=%C3%BC", "cursor"),
         ("user_ref=%00", "user_ref"),
