@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty
 from types import ModuleType
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -50,9 +51,10 @@ _TLS_IN_URL: Final = "ssl_"
 
 
 class RedisChannel(Channel):  # type: ignore[misc]  # kombu ships no types
-    """kombu's channel, for which a wait that the server breaks off is a lost connection.
+    """kombu's channel, with two of its ends mended that would end the worker.
 
-    A server that becomes a replica unblocks its waiting clients with `UNBLOCKED`, for which redis-py has no class.
+    A server that becomes a replica unblocks its waiting clients with `UNBLOCKED`, for which redis-py has no class: that
+    is a lost connection.  An entry of a queue that is no JSON is dropped: it was taken from the queue already.
     """
 
     def _brpop_read(self, **options: Any) -> Any:
@@ -62,6 +64,9 @@ class RedisChannel(Channel):  # type: ignore[misc]  # kombu ships no types
             if str(error).startswith("UNBLOCKED"):
                 raise redis_errors.ConnectionError("the server broke off a wait: is it a replica now?") from error
             raise
+        except ValueError:
+            log.warning("an entry of a queue was no message and was dropped")
+            raise Empty from None
 
 
 class RedisTransport(Transport):  # type: ignore[misc]  # kombu ships no types

@@ -14,10 +14,12 @@ import contextlib
 import gc
 import logging
 import os
+import re
 import threading
 import time
+import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
 
@@ -29,7 +31,7 @@ from syncworker.broker import TICK_EXPIRES_S, Broker, own_queue
 from syncworker.broker import app as app
 from syncworker.broker import configure as set_up
 from syncworker.clock import monotonic
-from syncworker.errors import SyncWorkerError
+from syncworker.errors import RequestError, SyncWorkerError
 from syncworker.runtime import EXIT_HUNG, HARD_LIMIT_S, Runtime, RuntimeStoppedError
 from syncworker.schedule.claims import Batch
 from syncworker.settings import load
@@ -249,9 +251,10 @@ def configure(
     runtime.hard_limit = hard_limit
     if worker is not None:
         app.amqp.queues.select_add(own_queue(worker))
+        app.conf.worker_consumer = _careful_consumer()
     if build is not None:
         _process.build = build
-    for name in ("celery.worker.consumer.consumer", "celery.worker.strategy"):
+    for name in _PRINT_MESSAGES:
         logger = logging.getLogger(name)
         if not any(isinstance(known, _WithoutBodies) for known in logger.filters):
             logger.addFilter(_WithoutBodies())
@@ -493,7 +496,15 @@ async def _pulse(*, busy: bool) -> None:
 
 
 def _hints(claims: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    return [(int(claim[0]), int(claim[1])) for claim in claims]
+    """The claims of a message.
+
+    Raises:
+        RequestError: they are none; the message is not ours, and what it holds is not repeated.
+    """
+    try:
+        return [(int(claim[0]), int(claim[1])) for claim in claims]
+    except (ValueError, TypeError, LookupError, OverflowError):
+        raise RequestError("claims: must be pairs of numbers; the message was dropped") from None
 
 
 # -- the worker's life -------------------------------------------------------------------------------------------------
@@ -569,13 +580,90 @@ for _signal, _receiver in (
     _signal.connect(_receiver, weak=False)
 
 
-class _WithoutBodies(logging.Filter):
-    """Celery prints the whole body of a message it does not understand; we say that there was one (rule 37)."""
+# -- messages that are not ours ----------------------------------------------------------------------------------------
 
-    _OPENINGS: Final = ("Received and deleted unknown", "Received unregistered", "Received invalid", "Can't decode")
+
+def _careful_consumer() -> type[Any]:
+    """Celery's consumer, which refuses a message that is not like ours before anything comes of it.
+
+    Celery's own unpacks a body of three parts without looking; what that raises ends the process, and the message,
+    which nothing acknowledged, ends the next one too.  Keywords that are no mapping, a callback or a chain fail after
+    the task and outside of it: such a message is never acknowledged, and each takes one of the few a worker may hold.
+    """
+    from celery.exceptions import InvalidTaskError
+    from celery.worker.consumer import Consumer  # a worker's alone: beat and the commands never need it
+    from kombu.exceptions import ContentDisallowed, DecodeError
+
+    class CarefulConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
+        def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], object]:
+            handle = super().create_task_handler(*args, **kwargs)
+
+            def careful(message: Any) -> object:
+                try:
+                    if "task" not in (message.headers or {}) or _like_ours(message.payload):
+                        return handle(message)
+                    return self.on_invalid_task(None, message, InvalidTaskError("not like ours"))
+                except (ContentDisallowed, DecodeError) as error:
+                    return self.on_decode_error(message, error)
+                except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                    return self.on_invalid_task(None, message, InvalidTaskError(type(error).__name__))
+
+            return careful
+
+    return CarefulConsumer
+
+
+def _like_ours(payload: Any) -> bool:
+    """Whether the body of a message is arguments, keywords, and nothing to be done afterwards."""
+    match payload:
+        case [list(), dict(), dict(after)]:
+            return not any(after.values())
+    return False
+
+
+_PRINT_MESSAGES: Final = (
+    "celery.app.trace",
+    "celery.pool",
+    "celery.worker.consumer.consumer",
+    "celery.worker.request",
+    "celery.worker.strategy",
+)
+"""Loggers of Celery that print parts of messages."""
+
+
+class _WithoutBodies(logging.Filter):
+    """Celery prints what a message holds: body, headers, arguments, and errors that repeat them.
+
+    We say that there was one and what became of it: the constant beginning of Celery's line; of a task of ours its name
+    and id, how long it took, and the type and place of an error.
+    """
+
+    _ABOUT_BROKER: Final = ("consumer: ", "%s (%r)")
+    """Of the consumer: what it says of its connection.  Celery masks the password of the URL."""
+
+    _OF_TASK: Final = "Task %(name)s[%(id)s]"
+    _ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
     def filter(self, record: logging.LogRecord) -> bool:
-        text = str(record.msg)
-        if text.startswith(self._OPENINGS):
-            record.msg, record.args, record.exc_info = text.splitlines()[0].split("%")[0].rstrip() + " …", (), None
+        record.__dict__.pop("data", None)  # the arguments once more, as a field
+        text, said = str(record.msg), record.args
+        if text.startswith(self._OF_TASK) and isinstance(said, Mapping):
+            record.args = {name: self._shown(name, value, failed=bool(record.exc_info)) for name, value in said.items()}
+            if record.exc_info and record.exc_info[2] is not None:
+                frames = traceback.extract_tb(record.exc_info[2])
+                record.where = [f"{Path(one.filename).name}:{one.lineno} {one.name}" for one in frames]
+            record.exc_info = None
+        elif not text.startswith(self._ABOUT_BROKER):
+            record.msg = text.splitlines()[0].split("%")[0].rstrip() + " …" if "%" in text else text
+            record.args, record.exc_info = (), None
         return True
+
+    def _shown(self, name: str, value: object, *, failed: bool) -> object:
+        match name:
+            case "args" | "kwargs" | "traceback":
+                return "…"
+            case "id":
+                return value if self._ID.fullmatch(str(value)) else "…"
+            case "exc" if failed:  # not one of ours: its text may repeat what it was given
+                return str(value).partition("(")[0]
+        return value

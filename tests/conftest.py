@@ -26,6 +26,11 @@ ON_BOTH = (
     "sync/test_apply",
     "consents/test_repositories",
     "consents/test_vault",
+    "consents/test_commit_first",
+    "consents/test_ends",
+    "openings/test_commit_first",
+    "webhooks/test_commit_first",
+    "consents/test_foreign_roots",
     "openings/test_table",
 )
 

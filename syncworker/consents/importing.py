@@ -65,11 +65,15 @@ class Held:
 
     Attributes:
         connection: the chain it belongs to, which may be there without it.
+        base: the consent that its `BaseConsentId` names.
+        followed: a chain that has this very consent as its root.
         imported: fingerprint of the refresh token that the newest import of it brought.
     """
 
     connection: Connection | None = None
     consent: StoredConsent | None = None
+    base: StoredConsent | None = None
+    followed: Connection | None = None
     token: StoredToken | None = None
     imported: str | None = None
 
@@ -269,6 +273,10 @@ def judge(line: Line, held: Held, *, now: datetime, replace_tokens: bool) -> tup
     differing = _differing(line, held)
     if differing:
         return Verdict.REFUSED, f"{', '.join(differing)}: not as we hold it; nothing was changed"
+    if held.base is not None and held.base.connection_id != line.connection_id:
+        return Verdict.REFUSED, "BaseConsentId: names a successor; give the root ConsentId of its chain"
+    if line.base_consent_id is not None and held.followed is not None:
+        return Verdict.REFUSED, "BaseConsentId: other consents are held with this ConsentId as their root"
     if held.consent is None:
         return Verdict.IMPORTED, ""
     if held.consent.terminal:
@@ -330,6 +338,8 @@ class _Holdings:
         return Held(
             connection=self.connections.get(line.connection_id),
             consent=self.consents.get(line.consent_id),
+            base=None if line.base_consent_id is None else self.consents.get(line.base_consent_id),
+            followed=self.connections.get(line.consent_id),
             token=self.tokens.get(line.consent_id),
             imported=self.imported.get(line.consent_id),
         )
@@ -346,10 +356,11 @@ class _Holdings:
 
 
 async def _held(unit: UnitOfWork, lines: Sequence[Line]) -> _Holdings:
-    consents = await unit.consents.get_many([line.consent_id for line in lines])
+    named = {line.consent_id for line in lines} | {line.connection_id for line in lines}
+    consents = await unit.consents.get_many(named)
     notes = await unit.consents.newest_notes(IMPORTED, subjects=list(consents))
     return _Holdings(
-        connections=await unit.consents.connections_named({line.connection_id for line in lines}),
+        connections=await unit.consents.connections_named(named),
         consents=consents,
         tokens=await unit.tokens.read_many(list(consents)),
         imported={ConsentId(subject): str(facts.get("token")) for subject, facts in notes.items()},

@@ -49,6 +49,9 @@ IN_USE: Final = (S.Authorized, S.Suspended)
 EXPIRY_MAX: Final = timedelta(days=364)
 """The Hub wants less than one year; 365 days is borderline (D-15)."""
 
+CLOCKS_APART: Final = timedelta(minutes=5)
+"""An end is counted by one clock (the database's, a product's) and judged by another: 364 days by either will do."""
+
 
 class UserType(StrEnum):
     """`OpenFinanceBilling.UserType`."""
@@ -86,7 +89,7 @@ class ConsentRequest:
     """What we ask a user to agree to: the content of `authorization_details[0].consent`.
 
     Attributes:
-        expires_at: `ExpirationDateTime`; at most `EXPIRY_MAX` ahead.
+        expires_at: `ExpirationDateTime`; at most `EXPIRY_MAX` ahead, `CLOCKS_APART` aside.
         from_date, to_date: limits of transactions and statements, inclusive; `None` is open-ended.
         base_consent_id: root of the chain, for a successor only.
     """
@@ -109,7 +112,7 @@ class ConsentRequest:
         faults = faults_of(self.permissions, version=version)
         if self.expires_at <= now:
             faults.append("expires_at: lies in the past; give an instant in the future")
-        elif self.expires_at - now > EXPIRY_MAX:
+        elif self.expires_at - now > EXPIRY_MAX + CLOCKS_APART:
             faults.append(f"expires_at: must be less than one year ahead; give at most {EXPIRY_MAX.days} days")
         for name, day in (("from_date", self.from_date), ("to_date", self.to_date)):
             if day is not None and (fault := fault_of_day(day)):

@@ -114,11 +114,23 @@ class UnitOfWork:
             await run_all(self, last)
 
     async def commit(self) -> None:
+        """End the transaction well.
+
+        Raises:
+            what `Store` translates: nothing of the transaction holds, and it is over.
+        """
         last, self._last = self._last, []
-        if last:
-            await run_all(self, last, commit=True)
-        else:
-            await self.connection.commit()
+        try:
+            if last:
+                await run_all(self, last, commit=True)
+            else:
+                await self.connection.commit()
+        except DBAPIError:
+            # SQLite keeps a transaction open whose COMMIT failed, and SQLAlchemy counts it as ended: without this the
+            # connection goes back with the write lock, and every other writer waits for it
+            if not self.dialect.is_postgresql:
+                await self.connection.invalidate()
+            raise
 
     @cached_property
     def lfis(self) -> LFIs:

@@ -93,6 +93,25 @@ def test_some_bad_lines_are_named_by_number_and_the_others_go_in(house: House) -
     assert (held(house), shows_no_secret(ended)) == (["moved-1", "moved-6"], True)
 
 
+def test_a_line_joins_no_chain_of_another_customer(house: House, prepared: Prepared) -> None:
+    """Its root belongs to another customer, or is itself a successor: the line is named and stays out."""
+    root = prepared.consent_id
+    file_in(
+        house,
+        line(0, BaseConsentId=root, user_ref="another"),
+        line(1, BaseConsentId=root),
+        line(2, BaseConsentId="moved-1", user_ref="another"),
+    )
+
+    ended = house.run("consents", "import", FILE, "--json")
+
+    assert [(one["line"], one["reason"].partition(":")[0]) for one in ended.json["refused"]] == [
+        (1, "user_ref"),
+        (3, "BaseConsentId"),
+    ]
+    assert (ended.code, held(house), shows_no_secret(ended)) == (3, ["moved-1"], True)
+
+
 @pytest.mark.parametrize(
     ("lines", "says"),
     [

@@ -43,6 +43,38 @@ def requests(house: House) -> list[Any]:
     return [json.loads(row[0]) for row in rows]
 
 
+@pytest.mark.parametrize("way", [(), ("--link",)], ids=["at once", "as a link"])
+def test_a_successor_of_a_consent_of_years_ends_within_364_days(
+    prepared: Prepared, house: House, way: tuple[str, ...]
+) -> None:
+    """Another system's consent may last for years; a successor whose end is not given is asked for less than one."""
+    ends_in(house, prepared.consent_id, 730)
+    begun = house.run("consents", "renew", prepared.consent_id, *way, "--json")
+    if way:
+        begun = house.run("consents", "open", begun.json["authorization"], "--json")
+
+    assert begun.code == 0, begun.said
+    asked = datetime.fromisoformat(requests(house)[-1][0]["consent"]["ExpirationDateTime"])
+    assert timedelta(days=363, hours=23) < asked - datetime.now(UTC) <= timedelta(days=364)
+
+
+@pytest.mark.parametrize("act", [("renew", "{}"), ("authorize", "sandbox")], ids=["successor", "first consent"])
+@pytest.mark.parametrize("way", [(), ("--link",)], ids=["at once", "as a link"])
+def test_an_end_in_a_year_is_refused(
+    prepared: Prepared, house: House, act: tuple[str, ...], way: tuple[str, ...]
+) -> None:
+    """As an instant and in days, for a first consent and a successor: exit code 2, nothing written or sent."""
+    before = house.tables()
+    given = [argument.format(prepared.consent_id) for argument in act]
+    year = (datetime.now(UTC) + timedelta(days=365)).isoformat()
+    instant = house.run("consents", *given, *way, "--expires-at", year)
+    days = house.run("consents", *given, *way, "--days", "365")
+
+    assert (instant.code, days.code, house.tables() == before) == (2, 2, True)
+    assert "expires_at: must be less than one year ahead; give at most 364 days" in instant.stderr
+    assert "364" in days.stderr
+
+
 def test_an_authorisation_may_wait_for_its_user(house: House) -> None:
     """`authorize --link` pushes nothing."""
     before = len(requests(house))

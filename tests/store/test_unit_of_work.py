@@ -15,7 +15,9 @@ from syncworker.store.dialect import Instant, Money
 from syncworker.store.failures import StoreRefusedError, StoreUnavailableError
 from syncworker.store.tables import lfi, worker
 from syncworker.store.unit_of_work import SILENCE, Store, UnitOfWork
+from syncworker.store.work import WorkKind
 from tests.ground.clock import ManualClock
+from tests.ground.commits import refuse_commits, take_commits
 from tests.ground.postgres import free_port
 from tests.ground.proxy import FaultProxy
 
@@ -331,3 +333,25 @@ async def test_a_small_write_stands_behind_two_large_ones_at_most(store: Store) 
 
     assert sorted(begun) == [*(f"large {number}" for number in range(5)), "small"]
     assert store.dialect.is_postgresql or begun.index("small") <= 2
+
+
+async def test_a_commit_that_fails_leaves_nothing_open(
+    store: Store, open_store: Callable[..., Store], database_url: str
+) -> None:
+    """The connection is good for the next transaction at once, and no other process waits for a lock that is left."""
+
+    async def scheduled(unit: UnitOfWork) -> None:
+        await unit.work.schedule(WorkKind.SYNC, "connection-1", lfi=Slug("noor"), due_at=await unit.now())
+
+    refuse_commits(database_url, "work", on="INSERT")
+    for _ in range(2):
+        with pytest.raises(
+            StoreRefusedError,
+            match=r"^database refused: (IntegrityError SQLITE_CONSTRAINT_FOREIGNKEY|ForeignKeyViolation 23503) ?",
+        ):
+            await store.atomically(scheduled)
+    take_commits(database_url, "work")
+    await open_store(database_url).atomically(scheduled)
+
+    async with store.reading() as unit:
+        assert await unit.work.find(WorkKind.SYNC, "connection-1") is not None

@@ -1,15 +1,17 @@
 """What a user is shown about their connections, and what they may do to them."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from pydantic import SecretStr
 
 from syncworker import wiring
 from syncworker.errors import RequestError
 from syncworker.standard.consents import Status
 from syncworker.standard.values import ConsentId, Slug
+from syncworker.store import tables
 from syncworker.store.api_keys import Scope
 from syncworker.store.connections import Action, Label, Place, Tab, masked_iban
 from syncworker.store.unit_of_work import Store
@@ -269,6 +271,28 @@ async def test_a_renewal_may_ask_for_something_else(small_web: WebHouse) -> None
 
     assert (other.status_code, other.json()["permissions"]) == (201, ["ReadAccountsBasic"])
     assert (wrong.status_code, wrong.json()["errors"][0]["field"]) == (422, "permissions")
+
+
+@pytest.mark.flow
+async def test_a_successor_ends_within_364_days(web: WebHouse) -> None:
+    """Without an end it lasts as long as before and less than a year; an end that is given is not cut but refused."""
+    consent = await web.connect()
+    async with web.store.writing() as unit:
+        now = await unit.now()
+        years = sa.update(tables.consent).values(expires_at=now + timedelta(days=730), created_at=now)
+        await unit.connection.execute(years)
+        await unit.commit()
+    at = f"/v1/connections/{consent.connection_id}/renew"
+    begun = await web.product.post(at)
+    refused = await web.product.post(at, json={"expires_at": (now + timedelta(days=365)).isoformat()})
+
+    assert (begun.status_code, refused.status_code) == (201, 422)
+    assert [error["field"] for error in refused.json()["errors"]] == ["expires_at"]
+    ends = datetime.fromisoformat(begun.json()["consent_expires_at"])
+    assert timedelta(days=363, hours=23) < ends - now <= timedelta(days=364, minutes=1)
+    pushed = web.bank.bank.log.counters["par 200"]
+    await web.set_out(begun.json())
+    assert web.bank.bank.log.counters["par 200"] == pushed + 1
 
 
 @pytest.mark.flow

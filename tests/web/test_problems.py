@@ -1,6 +1,7 @@
 """Every refusal is a problem with a stable code and says what to do, on every route there is."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
@@ -258,6 +259,9 @@ async def test_a_body_that_is_too_large_is_not_read(small_web: WebHouse) -> None
         pytest.param({"permissions": ["ReadBalances"]}, ["permissions"], id="balances without accounts"),
         pytest.param({"expires_at": "2020-01-01T00:00:00Z"}, ["expires_at"], id="past"),
         pytest.param({"expires_at": "2099-01-01T00:00:00Z"}, ["expires_at"], id="too far"),
+        pytest.param(
+            {"expires_at": (SystemClock().now() + timedelta(days=365)).isoformat()}, ["expires_at"], id="in a year"
+        ),
         pytest.param({"expires_at": "2027-01-01T00:00:00"}, ["expires_at"], id="without offset"),
         pytest.param({"expires_at": "9999-12-31T23:59:59-14:00"}, ["expires_at"], id="end of time"),
         pytest.param({"expires_at": "0001-01-01T00:00:00+14:00"}, ["expires_at"], id="beginning of time"),
@@ -270,6 +274,7 @@ async def test_a_body_that_is_too_large_is_not_read(small_web: WebHouse) -> None
         pytest.param({"purpose": "Fun"}, ["purpose"], id="no purpose"),
         pytest.param({"return_url": "https://evil.example/"}, ["return_url"], id="return elsewhere"),
         pytest.param({"consent_id": "mine"}, ["consent_id"], id="a field there is not"),
+        pytest.param({"base_consent_id": "theirs"}, ["base_consent_id"], id="a root: only a renewal has one"),
         pytest.param(
             {"user_ref": 5, "lfi": None, "permissions": "all"}, ["lfi", "permissions", "user_ref"], id="three"
         ),
@@ -283,6 +288,11 @@ async def test_fields_that_are_wrong_are_named(small_web: WebHouse, changes: dic
     assert sorted({error["field"] for error in answer.json()["errors"]}) == fields
 
 
+def cursor(*place: Any) -> str:
+    """A cursor as somebody may make one up."""
+    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [
@@ -294,6 +304,11 @@ async def test_fields_that_are_wrong_are_named(small_web: WebHouse, changes: dic
         ("limit=x", "limit"),
         ("cursor=x", "cursor"),
         ("cursor=WyJhIiwiYiJd", "cursor"),
+        pytest.param(f"cursor={cursor('0001-01-01T00:00:00+14:00', 'x')}", "cursor", id="a cursor before all time"),
+        pytest.param(f"cursor={cursor('9999-12-31T23:59:59-14:00', 'x')}", "cursor", id="a cursor after all time"),
+        pytest.param(f"cursor={cursor('2026-01-01T00:00:00', 'x')}", "cursor", id="a cursor without an offset"),
+        pytest.param(f"cursor={cursor('2026-01-01T00:00:00Z', 7)}", "cursor", id="a cursor whose id is none"),
+        pytest.param(f"cursor={cursor(20260101, 'x')}", "cursor", id="a cursor whose instant is a number"),
         ("cursor=MQ", "cursor"),
         ("cursor=%C3%BC", "cursor"),
         ("cursor=WyIwMDAxLTAxLTAxVDAwOjAwOjAwKzE0OjAwIiwgImMiXQ", "cursor"),  # the year 1, east of Greenwich
