@@ -1,0 +1,105 @@
+"""What a run owed, told from the bank's side: which pages were asked for, and what each answer was worth.
+
+In: every data request of a run with the verdict on its answer, and what was due when the run began.  Out: what the run
+did not bring, in words; empty when it brought all.  The engine's own report is not asked.
+
+A walk begins at an address nobody promised it and follows the links it was given.  Its last word on each page counts:
+a short retry that went well mends what came before.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from syncworker.store.cursors import Listing
+from tests.faults.kinds import Verdict
+from tests.faults.wire import Asked, Sent
+
+
+@dataclass(slots=True)
+class _Walk:
+    """One walk of a listing, from its first page.
+
+    Attributes:
+        newest: not a slice of the history behind.
+        wants: the address that comes next; `None` at the end.
+    """
+
+    begins: str
+    newest: bool
+    wants: str | None
+    verdict: Verdict = Verdict.TRUE
+    short: bool = False
+    lied: bool = False
+
+    @property
+    def whole(self) -> bool:
+        return self.wants is None
+
+
+@dataclass(slots=True)
+class Witness:
+    """Watches the data requests of one consent during one run."""
+
+    walks: dict[Listing, list[_Walk]] = field(default_factory=dict)
+    asked: int = 0
+
+    def saw(self, listing: Listing, asked: Asked, sent: Sent, verdict: Verdict) -> None:
+        """One request and what came back."""
+        self.asked += 1
+        walks = self.walks.setdefault(listing, [])
+        walk = next((one for one in reversed(walks) if one.wants == asked.url), None)
+        if walk is None:
+            begun = [one for one in walks if one.begins == asked.url]
+            for one in begun:
+                walks.remove(one)  # begun again: what came of it before does not count
+            walk = _Walk(begins=asked.url, newest=not _is_slice(asked.url), wants=asked.url)
+            walks.append(walk)
+        walk.verdict = verdict
+        if verdict is Verdict.OWED:
+            return
+        walk.short |= verdict is Verdict.SHORT
+        walk.lied |= verdict is not Verdict.TRUE
+        if sent.status == 200:
+            walk.wants = json.loads(sent.body).get("Links", {}).get("Next") if not _packed(sent) else _next_of(sent)
+        elif sent.status == 404 and verdict is not Verdict.OWED:
+            walk.wants = None  # the account has no such thing, says the bank itself
+
+    def owed(self, due: Iterable[Listing]) -> list[str]:
+        """What the run owes."""
+        told = [
+            f"{listing.resource} of {listing.account_id[-4:] or 'the connection'}: "
+            + ("an item was left out" if walk.whole else f"the walk was not read to its end ({walk.verdict})")
+            for listing, walks in self.walks.items()
+            for walk in walks
+            if not walk.whole or walk.short
+        ]
+        told += [
+            f"{listing.resource} of {listing.account_id[-4:] or 'the connection'}: due, and never asked for"
+            for listing in due
+            if not self.walks.get(listing)
+        ]
+        return told
+
+    def read(self) -> set[Listing]:
+        """Listings whose newest part was read to its end, and truly."""
+        return {
+            listing
+            for listing, walks in self.walks.items()
+            if any(one.newest and one.whole and not one.lied for one in walks)
+        }
+
+
+def _packed(sent: Sent) -> bool:
+    return "content-encoding" in sent.headers
+
+
+def _next_of(sent: Sent) -> str | None:
+    import gzip
+
+    link: str | None = json.loads(gzip.decompress(sent.body)).get("Links", {}).get("Next")
+    return link
+
+
+def _is_slice(url: str) -> bool:
+    return "toBookingDateTime" in url
