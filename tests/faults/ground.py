@@ -145,7 +145,7 @@ class Trouble:
         self.commits += 1
         how = self.at.pop(self.commits, "")
         if how:
-            self.struck.append(f"commit {self.commits}: {how}")
+            self.struck.append(how)
         return how
 
 
@@ -321,11 +321,11 @@ class Worker:
                 task.cancel()
 
     async def sync(self, claims: Sequence[Claim]) -> BatchReport | None:
-        """Sync claims; `None`: the worker died over it."""
+        """Sync claims; `None`: the worker died over it, or could not take them from the database."""
         hints = [(claim.id, claim.gen) for claim in claims]
         self._task = asyncio.create_task(self.engine.sync_batch(hints))
         (done,) = await asyncio.gather(self._task, return_exceptions=True)
-        if self.trouble.dead:
+        if self.trouble.dead or isinstance(done, StoreUnavailableError):
             return None
         if isinstance(done, BaseException):
             raise done

@@ -14,7 +14,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from random import Random
@@ -24,7 +24,6 @@ from uuid import UUID
 import msgspec
 
 from syncworker.audit import AuditedRow, RowName, compare
-from syncworker.errors import SyncWorkerError
 from syncworker.simulator.consents import MoveError
 from syncworker.standard.consents import Status
 from syncworker.standard.permissions import Permission, in_words_of
@@ -67,8 +66,22 @@ BESIDE: Final = (
     Permission.ReadProduct,
     Permission.ReadParty,
 )
+_404: Final = frozenset({N.DIRECT_DEBITS, N.PRODUCT, N.SCHEDULED_PAYMENTS, N.STANDING_ORDERS})
+LISTS_404: Final = {
+    Version.V1_2: _404 | {N.ACCOUNT_PARTIES, N.PARTIES},
+    Version.V2_0: _404,
+    Version.V2_1: _404,
+}
+"""Operations that list 404 among their answers (Account Information API, `paths`): there it says *not held*."""
+
 EVENTS: Final = ("suspended", "other-revoked", "lease-lost", "killed", *COMMITS)
 """What happens beside the faults of single requests."""
+
+CRASHES: Final = {"lease-lost": 2, "killed": 1, "killed before": 1, "killed after": 1, "away before": 1, "away after": 1}
+"""How often, at most, an event lets a claim begin that nobody ends."""
+
+CRASHES_MAX: Final = 4
+"""One more and the product parks the connection, for a person to look at."""
 
 GOOD: Final = (RunOutcome.OK, RunOutcome.UNCHANGED)
 _JSON: Final = msgspec.json.Encoder(decimal_format="number")
@@ -91,6 +104,10 @@ class Rules:
     kinds: frozenset[str] = frozenset(KINDS)
     events: frozenset[str] = frozenset(EVENTS)
     complete: bool = True
+
+
+HOLDING: Final = Rules()
+"""What the product holds against: all of it."""
 
 
 @dataclass(slots=True)
@@ -124,8 +141,8 @@ class _Live:
 class Play:
     """One seed, played once."""
 
-    def __init__(self, seed: int, keys: Keys, folder: Path, database_url: str, rules: Rules) -> None:
-        self.seed, self.keys, self.folder, self.database_url, self.rules = seed, keys, folder, database_url, rules
+    def __init__(self, seed: int, keys: Keys, database_url: str, rules: Rules) -> None:
+        self.seed, self.keys, self.database_url, self.rules = seed, keys, database_url, rules
         self.dice = Random(f"faults/{seed}")
         self.told: list[str] = []
         self.clock = Clock(START)
@@ -136,7 +153,7 @@ class Play:
         self.requests = 0
         self.witnesses: dict[str, Witness] = {}
         self.earlier: dict[str, Sent] = {}
-        self.kills = 0
+        self.crashes = 0
         self.struck: list[str] = []
         self.runs = 0
 
@@ -248,15 +265,32 @@ class Play:
                 verdict = Verdict.OWED
         else:
             sent = await kind.bend(asked, Moment(dice=self.dice, clock=self.clock, earlier=self.earlier))
-            verdict = kind.verdict
-            if verdict is not Verdict.OWED and sent.status not in (200, 404):
-                verdict = Verdict.OWED
+            verdict = await self._verdict(kind, asked, sent, listing)
             self.struck.append(kind.name)
             self._tell(f"  {kind.name} at {asked.operation} of {asked.account_id[-4:]} {asked.url.partition('?')[2][:90]}")
         if listing is not None:
             self.witnesses.setdefault(asked.consent_id, Witness()).saw(listing, asked, sent, verdict)
             self._remember(asked, sent)
         return sent
+
+    async def _verdict(self, kind: Kind, asked: Asked, sent: Sent, listing: Listing | None) -> Verdict:
+        """What a bent answer is worth."""
+        if asked.own is not None and asked.own.status == 404 == sent.status:
+            return Verdict.TRUE  # the bank's own word, whatever became of its body
+        if sent.status == 404 and listing is not None and await self._believed(kind, asked, listing):
+            return Verdict.LIE
+        if sent.status not in (200, 404):
+            return Verdict.OWED
+        return kind.verdict
+
+    async def _believed(self, kind: Kind, asked: Asked, listing: Listing) -> bool:
+        """Whether a 404 may be taken for the LFI's word that there is no such thing."""
+        one = self._one(asked.consent_id)
+        if "html" in kind.name or "continuation=" in asked.url or listing.resource not in LISTS_404[one.version]:
+            return False
+        async with self.worker.store.reading() as unit:
+            rows = unit.records.all_rows(one.consent_id, resources=(listing.resource,), gone=True)
+            return not [row async for row in rows if row.account_id == listing.account_id]
 
     def _remember(self, asked: Asked, sent: Sent) -> None:
         """Keep a page under the address of the one behind it."""
@@ -348,30 +382,28 @@ class Play:
         if not self.rules.events or dice.random() < 0.45:
             return
         event = dice.choice(sorted(self.rules.events))
-        at = self.requests + dice.randint(1, 16)
-        match event:
-            case "suspended":
-                self.on_request[at] = self._suspend
-            case "other-revoked":
-                self.on_request[at] = self._revoke
-            case "lease-lost":
-                self.on_request[at] = self._steal
-            case "killed" if self.kills < 2:
-                self.on_request[at] = self._kill
-            case _ if event in COMMITS and (self.kills < 2 or not event.startswith("killed")):
-                self.worker.trouble.at[self.worker.trouble.commits + dice.randint(1, 8)] = event
-                self.kills += event.startswith("killed")
-                self._tell(f"a commit to come: {event}")
+        costs = CRASHES.get(event, 0)
+        if self.crashes + costs > CRASHES_MAX:
+            return
+        self.crashes += costs
+        if event in COMMITS:
+            self.worker.trouble.at[self.worker.trouble.commits + dice.randint(1, 8)] = event
+            self._tell(f"a commit to come: {event}")
+        else:
+            acts = {"suspended": self._suspend, "other-revoked": self._revoke, "lease-lost": self._steal,
+                    "killed": self._kill}  # fmt: skip
+            self.on_request[self.requests + dice.randint(1, 16)] = acts[event]
 
     def _kill(self) -> None:
-        self.kills += 1
         self._tell("  the worker is killed")
+        self.struck.append("killed")
         self.worker.die()
 
     def _suspend(self) -> None:
         one = self.dice.choice(self.consents)
         if not (one.revoked or one.suspended):
             self._tell(f"  {one.consent_id[:4]} is suspended")
+            self.struck.append("suspended")
             self.bank.bank.suspend(one.consent_id)
             one.suspended = True
 
@@ -386,6 +418,7 @@ class Play:
             return
         one = self.consents[1]
         self._tell(f"  {one.consent_id[:4]} is revoked")
+        self.struck.append("other-revoked")
         try:
             self.bank.bank.revoke(one.consent_id)
         except MoveError:
@@ -395,6 +428,7 @@ class Play:
     async def _steal(self) -> None:
         """The worker stands still until its leases are over, and others claim its work."""
         self._tell("  the worker stood still beyond its lease; its work is claimed anew")
+        self.struck.append("lease-lost")
         self.clock.advance(seconds=LEASE_S + 1)
         thief = self._thief()
         try:
@@ -452,10 +486,15 @@ class Play:
         self.witnesses.clear()
         self._tell("run" + (", asked for" if asked else ""))
         done = await self.worker.sync(claims)
+        self.struck += self.worker.trouble.struck
+        for how in self.worker.trouble.struck:
+            self._tell(f"  a commit: {how}")
+        self.worker.trouble.struck.clear()
         for one in self.consents:
             for listing in self.witnesses.get(one.consent_id, Witness()).read() if self.peace else ():
                 one.read[listing] = one.read.get(listing, 0) + 1
         if done is None:
+            self._tell("  nobody hears how it ended")
             return True
         for report in done.runs:
             self._tell(f"  {report.connection_id[:4]}: {report.outcome}, {report.error}, {report.calls} calls")
@@ -640,31 +679,28 @@ def _fits(where: Where, asked: Asked, listing: Listing | None) -> bool:
     return True
 
 
-async def play(seed: int, keys: Keys, folder: Path, template: Path, *, rules: Rules, database_url: str = "") -> Play:
+async def play(seed: int, keys: Keys, template: Path, *, rules: Rules, database_url: str = "") -> Play:
     """Play one seed on a database of its own.
 
     Args:
-        folder: for its database.
+        keys: of this process alone; its database lies in their folder.
         template: a migrated SQLite file to copy.
         database_url: another database, migrated and empty; SQLite unless given.
 
     Raises:
         Failed: something is not as it must be.
     """
+    folder = keys.folder
     if not database_url:
         file = folder / f"seed-{seed}.db"
         for left in folder.glob(f"seed-{seed}.db*"):
             left.unlink()
         shutil.copyfile(template, file)
         database_url = f"sqlite:///{file}"
-    played = Play(seed, keys, folder, database_url, rules)
+    played = Play(seed, keys, database_url, rules)
     try:
         await played.play()
     finally:
         for left in folder.glob(f"seed-{seed}.db*"):
             left.unlink()
     return played
-
-
-SyncError = SyncWorkerError
-_ = replace

@@ -61,6 +61,7 @@ class Asked:
         operation, account_id, consent_id: as the bank recognises the request; `token` has no account.
         url: as sent.
         elsewhere: what the bank answers to the same request for another address.
+        own: what the bank answered; `None` while it was not asked.
     """
 
     host: str
@@ -70,10 +71,12 @@ class Asked:
     account_id: str
     consent_id: str
     elsewhere: Callable[[str], Awaitable[Sent]] = field(repr=False)
+    own: Sent | None = None
 
     async def process(self) -> Sent:
         """What the bank answers."""
-        return await self.elsewhere(self.url)
+        self.own = await self.elsewhere(self.url)
+        return self.own
 
 
 Strike = Callable[[Asked], Awaitable[Sent]]
