@@ -7,9 +7,13 @@ A walk begins at an address nobody promised it and follows the links it was give
 a short retry that went well mends what came before.
 """
 
+import base64
+import gzip
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import date
+from urllib.parse import parse_qsl, urlsplit
 
 from syncworker.store.cursors import Listing
 from tests.faults.kinds import Verdict
@@ -21,12 +25,10 @@ class _Walk:
     """One walk of a listing, from its first page.
 
     Attributes:
-        newest: not a slice of the history behind.
         wants: the address that comes next; `None` at the end.
     """
 
     begins: str
-    newest: bool
     wants: str | None
     verdict: Verdict = Verdict.TRUE
     short: bool = False
@@ -53,7 +55,7 @@ class Witness:
             begun = [one for one in walks if one.begins == asked.url]
             for one in begun:
                 walks.remove(one)  # begun again: what came of it before does not count
-            walk = _Walk(begins=asked.url, newest=not _is_slice(asked.url), wants=asked.url)
+            walk = _Walk(begins=asked.url, wants=asked.url)
             walks.append(walk)
         walk.verdict = verdict
         if verdict is Verdict.OWED:
@@ -61,8 +63,8 @@ class Witness:
         walk.short |= verdict is Verdict.SHORT
         walk.lied |= verdict is not Verdict.TRUE
         if sent.status == 200:
-            walk.wants = json.loads(sent.body).get("Links", {}).get("Next") if not _packed(sent) else _next_of(sent)
-        elif sent.status == 404 and verdict is not Verdict.OWED:
+            walk.wants = _link(sent)
+        elif sent.status == 404:
             walk.wants = None  # the account has no such thing, says the bank itself
 
     def owed(self, due: Iterable[Listing]) -> list[str]:
@@ -81,25 +83,30 @@ class Witness:
         ]
         return told
 
-    def read(self) -> set[Listing]:
-        """Listings whose newest part was read to its end, and truly."""
+    def read(self, since: date) -> set[Listing]:
+        """Listings that were read to their end, truly, and back to a date where they can be narrowed."""
         return {
             listing
             for listing, walks in self.walks.items()
-            if any(one.newest and one.whole and not one.lied for one in walks)
+            if any(one.whole and not one.lied and _reaches(one.begins, since) for one in walks)
         }
 
 
-def _packed(sent: Sent) -> bool:
-    return "content-encoding" in sent.headers
+def is_slice(url: str) -> bool:
+    """Whether an address asks for a slice of history, or for a page of one."""
+    query = dict(parse_qsl(urlsplit(url).query))
+    token = query.get("continuation", "")
+    return "toBookingDateTime" in query or b"toBookingDateTime" in base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
 
 
-def _next_of(sent: Sent) -> str | None:
-    import gzip
+def _reaches(url: str, since: date) -> bool:
+    """Whether a walk that begins here goes from the newest back to a date."""
+    query = dict(parse_qsl(urlsplit(url).query))
+    begin = query.get("fromBookingDateTime") or query.get("fromStatementDate")
+    return "toBookingDateTime" not in query and (begin is None or date.fromisoformat(begin[:10]) <= since)
 
-    link: str | None = json.loads(gzip.decompress(sent.body)).get("Links", {}).get("Next")
+
+def _link(sent: Sent) -> str | None:
+    body = gzip.decompress(sent.body) if "content-encoding" in sent.headers else sent.body
+    link: str | None = json.loads(body).get("Links", {}).get("Next")
     return link
-
-
-def _is_slice(url: str) -> bool:
-    return "toBookingDateTime" in url

@@ -15,7 +15,7 @@ import random
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -39,7 +39,7 @@ from syncworker.sync.reports import RunOutcome, RunReport
 from syncworker.sync.run import SyncSettings
 from tests.faults.ground import COMMITS, HISTORY, LFI, START, Clock, Keys, Trouble, Worker, agreed, retry_after
 from tests.faults.kinds import KINDS, Kind, Moment, Verdict, Where
-from tests.faults.oracle import Witness
+from tests.faults.oracle import Witness, is_slice
 from tests.faults.wire import Asked, MemoryBank, Sent
 
 N = ResourceName
@@ -54,6 +54,9 @@ PATIENCE: Final = 2 * SLOWEST + timedelta(hours=12)
 """Twice the slowest cadence, and the ladder's longest waits beside it."""
 
 REACH_DAYS: Final = 14
+FIRST_SYNC: Final = timedelta(days=60)
+"""As far back as a bank may lie: later walks look there again.  What a slice of history says is believed for good."""
+
 LEASE_S: Final = 120.0
 RUNS_OF_PEACE_MAX: Final = 40
 BESIDE: Final = (
@@ -82,6 +85,9 @@ CRASHES: Final = {"lease-lost": 2, "killed": 1, "killed before": 1, "killed afte
 
 CRASHES_MAX: Final = 4
 """One more and the product parks the connection, for a person to look at."""
+
+RARE: Final = (Where.TOKEN, Where.HUB, Where.ACCOUNTS, Where.LATER)
+"""Requests of which a run makes few."""
 
 GOOD: Final = (RunOutcome.OK, RunOutcome.UNCHANGED)
 _JSON: Final = msgspec.json.Encoder(decimal_format="number")
@@ -182,8 +188,9 @@ class Play:
                 bank.bank.paginate(name, dice.choice((None, 1, 2)))
             self.settings = SyncSettings(
                 plan=PlanSettings(
-                    cadence=CADENCE, rewalk=timedelta(days=REACH_DAYS + 35), rewalk_every=timedelta(days=3),
-                    first_sync=timedelta(days=dice.choice((30, 60))), backfill_slice=timedelta(days=dice.choice((60, 120))),
+                    cadence=CADENCE, rewalk=FIRST_SYNC + timedelta(days=20),
+                    rewalk_every=timedelta(hours=dice.choice((9, 30))),
+                    first_sync=dice.choice((FIRST_SYNC / 2, FIRST_SYNC)), backfill_slice=timedelta(days=dice.choice((60, 120))),
                     backfill_max=HISTORY + timedelta(days=60),
                 ),
                 retry_after=retry_after, lease_s=LEASE_S, steps_at_once=dice.choice((1, 1, 8)),
@@ -309,7 +316,7 @@ class Play:
                     plan.struck += 1
                     return plan.kind
                 continue
-            if not _fits(plan.kind.where, asked, listing):
+            if not _fits(plan.kind.where, asked, listing) or (plan.kind.verdict is Verdict.LIE and is_slice(asked.url)):
                 continue
             plan.at -= 1
             if plan.at == 0:
@@ -333,7 +340,7 @@ class Play:
         names = sorted(self.rules.kinds)
         for _ in range(dice.randint(1, 3)):
             kind = KINDS[dice.choice(names)]
-            most = 4 if kind.where in (Where.TOKEN, Where.HUB, Where.ACCOUNTS) else 14
+            most = 2 if kind.where in RARE else 14
             self.plans.append(_Plan(kind, dice.randint(1, most)))
         if number and dice.random() < 0.7:
             self._storm(dice.randint(1, 6))
@@ -491,7 +498,7 @@ class Play:
             self._tell(f"  a commit: {how}")
         self.worker.trouble.struck.clear()
         for one in self.consents:
-            for listing in self.witnesses.get(one.consent_id, Witness()).read() if self.peace else ():
+            for listing in self._witness(one.consent_id).read(self._since(one)) if self.peace else ():
                 one.read[listing] = one.read.get(listing, 0) + 1
         if done is None:
             self._tell("  nobody hears how it ended")
@@ -501,18 +508,37 @@ class Play:
             self._judge(report, due.get(report.connection_id, ()) if report.connection_id in usable else ())
         return True
 
+    def _witness(self, consent_id: str) -> Witness:
+        return self.witnesses.get(consent_id) or Witness()
+
+    def _since(self, one: _Live) -> date:
+        """As far back as something changed or a bank lied, within what the consent shows."""
+        since = local_date(START - FIRST_SYNC)
+        from_date = self.bank.bank.consents.get(one.consent_id).from_date
+        return since if from_date is None else max(since, from_date)
+
     async def _due(self, claim: Claim) -> list[Listing]:
-        """Listings a run of this claim has to read: due by their cursors, or never read, and not refused lately."""
+        """Listings a run of this claim has to read: due by their cursors, or never read, and not refused lately.
+
+        Of a connection of which nothing was ever read, all: a run that brought nothing of it either is no good one.
+        """
         one = self._one(claim.subject)
         async with self.worker.store.reading() as unit:
             cursors = await unit.cursors.of(one.consent_id)
         now = self.clock.now()
-        return [
+        known = {listing.account_id for listing in cursors}
+        due = [
             listing
             for listing in self._listings(one)
-            if (cursor := cursors.get(listing)) is None
-            or ((claim.asked or cursor.due_at <= now) and (cursor.refused_until is None or cursor.refused_until <= now))
+            if ((cursor := cursors.get(listing)) is None and (listing.account_id in known or not listing.account_id))
+            or (
+                cursor is not None
+                and (claim.asked or cursor.due_at <= now)
+                and (cursor.refused_until is None or cursor.refused_until <= now)
+            )
         ]
+        never = not any(cursor.checked_at for cursor in cursors.values())
+        return self._listings(one) if never else due
 
     def _listings(self, one: _Live) -> list[Listing]:
         accounts = self.bank.bank.consents.get(one.consent_id).account_ids
@@ -527,7 +553,7 @@ class Play:
 
     def _judge(self, report: RunReport, due: Collection[Listing]) -> None:
         """A run that owed something must not say that all is well."""
-        witness = self.witnesses.get(report.connection_id, Witness())
+        witness = self._witness(report.connection_id)
         walked = witness.walks.get(Listing("", N.ACCOUNTS), [])
         lied = any(walk.lied for walk in walked)
         owed = witness.owed([] if lied else due)
