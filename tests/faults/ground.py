@@ -113,9 +113,9 @@ class Town:
 
 
 def _some(rows: Sequence[Transaction], dice: Random, most: int) -> list[Transaction]:
-    """A few of an account's transactions, in order; nothing older than the history that is looked at."""
+    """A few of an account's transactions, in order, and the oldest: nothing older than the history that is looked at."""
     known = [row for row in rows if row.booked_at >= START - HISTORY]
-    chosen = sorted(dice.sample(range(len(known)), min(most, len(known))))
+    chosen = sorted({*dice.sample(range(len(known)), min(most, len(known))), *([len(known) - 1] if known else ())})
     return [known[number] for number in chosen]
 
 

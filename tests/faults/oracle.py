@@ -7,7 +7,6 @@ A walk begins at an address nobody promised it and follows the links it was give
 a short retry that went well mends what came before.
 """
 
-import base64
 import gzip
 import json
 from collections.abc import Iterable
@@ -50,7 +49,7 @@ class Witness:
         """One request and what came back."""
         self.asked += 1
         walks = self.walks.setdefault(listing, [])
-        walk = next((one for one in reversed(walks) if one.wants == asked.url), None)
+        walk = self._walk(listing, asked.url)
         if walk is None:
             begun = [one for one in walks if one.begins == asked.url]
             for one in begun:
@@ -66,6 +65,15 @@ class Witness:
             walk.wants = _link(sent)
         elif sent.status == 404:
             walk.wants = None  # the account has no such thing, says the bank itself
+
+    def _walk(self, listing: Listing, url: str) -> _Walk | None:
+        """The walk that an address goes on with; `None`: one begins there."""
+        return next((one for one in reversed(self.walks.get(listing, [])) if one.wants == url), None)
+
+    def in_slice(self, listing: Listing, url: str) -> bool:
+        """Whether an address belongs to a walk of a slice of history."""
+        walk = self._walk(listing, url)
+        return _is_slice(url if walk is None else walk.begins)
 
     def owed(self, due: Iterable[Listing]) -> list[str]:
         """What the run owes."""
@@ -92,18 +100,15 @@ class Witness:
         }
 
 
-def is_slice(url: str) -> bool:
-    """Whether an address asks for a slice of history, or for a page of one."""
-    query = dict(parse_qsl(urlsplit(url).query))
-    token = query.get("continuation", "")
-    return "toBookingDateTime" in query or b"toBookingDateTime" in base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+def _is_slice(begins: str) -> bool:
+    return "toBookingDateTime" in begins
 
 
 def _reaches(url: str, since: date) -> bool:
     """Whether a walk that begins here goes from the newest back to a date."""
     query = dict(parse_qsl(urlsplit(url).query))
     begin = query.get("fromBookingDateTime") or query.get("fromStatementDate")
-    return "toBookingDateTime" not in query and (begin is None or date.fromisoformat(begin[:10]) <= since)
+    return not _is_slice(url) and (begin is None or date.fromisoformat(begin[:10]) <= since)
 
 
 def _link(sent: Sent) -> str | None:
