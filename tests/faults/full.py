@@ -20,13 +20,13 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 from syncworker.cli import logs
 from syncworker.store import migrate
 from tests.faults.ground import Keys, ShiftedLoop
 from tests.faults.kinds import KINDS
-from tests.faults.play import EVENTS, HOLDING, Failed, Rules, play
+from tests.faults.play import EVENTS, HOLDING, FailedError, Rules, play
 
 SEEDS: Final = 2000
 CHUNK: Final = 50
@@ -38,7 +38,7 @@ class Told:
     """What became of some seeds.
 
     Attributes:
-        failed: seed → what `Failed` says.
+        failed: seed → what `FailedError` says.
         struck: how often each kind and each event did.
     """
 
@@ -82,7 +82,7 @@ async def _played(seeds: Sequence[int], folder: Path, template: Path, rules: Rul
         told.seeds += 1
         try:
             played = await play(seed, keys, template, rules=rules)
-        except Failed as fault:
+        except FailedError as fault:
             told.failed[seed] = str(fault)
         else:
             told.requests += played.requests
@@ -112,7 +112,9 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="the first of them (default 1)")
     parser.add_argument("--seed", type=int, help="play this seed alone, with the product's log")
     parser.add_argument("--jobs", type=int, default=2, help="processes that play side by side (default 2)")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these kinds and events", choices=[*KINDS, *EVENTS])
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="only these kinds and events", choices=[*KINDS, *EVENTS]
+    )
     given = parser.parse_args()
     rules = HOLDING
     if given.only:
@@ -130,11 +132,17 @@ def main() -> int:
         else:
             told = _many(range(given.first, given.first + given.seeds), folder, template, rules, jobs=given.jobs)
     for text in told.failed.values():
-        print(text, end="\n\n", file=sys.stderr)
-    print(f"{told.seeds} seeds, {len(told.failed)} failed; {told.runs} runs, {told.requests} requests")
+        _say(text + "\n", to=sys.stderr)
+    _say(f"{told.seeds} seeds, {len(told.failed)} failed; {told.runs} runs, {told.requests} requests")
     for name, times in sorted(told.struck.items()):
-        print(f"  {name:45} {times}")
+        _say(f"  {name:45} {times}")
     return 1 if told.failed else 0
+
+
+def _say(text: str, *, to: TextIO | None = None) -> None:
+    stream = to or sys.stdout
+    stream.write(text + "\n")
+    stream.flush()
 
 
 def _many(seeds: range, folder: Path, template: Path, rules: Rules, *, jobs: int) -> Told:
@@ -145,7 +153,7 @@ def _many(seeds: range, folder: Path, template: Path, rules: Rules, *, jobs: int
         for done in pool.map(_in_a_process, chunks, folders, [template] * len(chunks), [rules] * len(chunks)):
             told.add(done)
             rate = told.seeds / (time.monotonic() - began)
-            print(f"{told.seeds} seeds, {len(told.failed)} failed, {rate:.1f} seeds/s", flush=True)
+            _say(f"{told.seeds} seeds, {len(told.failed)} failed, {rate:.1f} seeds/s")
     return told
 
 

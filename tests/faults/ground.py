@@ -28,6 +28,7 @@ from syncworker.lfi.directory import LFIConfig
 from syncworker.lfi.keys import SigningKey, TransportCertificate
 from syncworker.lfi.transport import Lane
 from syncworker.simulator.details import Asked as Details
+from syncworker.simulator.grants import Grant
 from syncworker.simulator.ledger import Account, Customer, Transaction
 from syncworker.simulator.people import People
 from syncworker.standard.consents import Status
@@ -113,7 +114,7 @@ class Town:
 
 
 def _some(rows: Sequence[Transaction], dice: Random, most: int) -> list[Transaction]:
-    """A few of an account's transactions, in order, and the oldest: nothing older than the history that is looked at."""
+    """A few of an account's transactions, in order, and the oldest within the history that is looked at."""
     known = [row for row in rows if row.booked_at >= START - HISTORY]
     chosen = sorted({*dice.sample(range(len(known)), min(most, len(known))), *([len(known) - 1] if known else ())})
     return [known[number] for number in chosen]
@@ -156,9 +157,9 @@ class InlineConnection(aiosqlite.Connection):
     """
 
     def __await__(self) -> Generator[Any, None, "InlineConnection"]:
+        yield from ()  # nothing is waited for
         self._connection = self._connector()
         return self
-        yield  # what makes it a generator; nothing is waited for
 
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return fn(*args, **kwargs)
@@ -357,7 +358,10 @@ class Keys:
         keyring = KeyRing.load(ring) if ring.exists() else KeyRing.generate(ring)
         pem = x509.load_pem_x509_certificate(bank.client.transport_certificate.read_bytes())
         return cls(
-            folder=folder, stores=Stores(keyring), config=config, certificate=pem.public_bytes(Encoding.DER),
+            folder=folder,
+            stores=Stores(keyring),
+            config=config,
+            certificate=pem.public_bytes(Encoding.DER),
             town=Town(),
         )
 
@@ -408,9 +412,7 @@ async def agreed(
     access = bank.bank.grants.grant_of(consent_id)
     assert access is not None
     async with store.writing() as unit:
-        await unit.consents.add_connection(
-            Connection(connection_id=consent_id, lfi=LFI, user_ref=user, created_at=now)
-        )
+        await unit.consents.add_connection(Connection(connection_id=consent_id, lfi=LFI, user_ref=user, created_at=now))
         await unit.consents.add(
             StoredConsent(
                 consent_id=consent_id, connection_id=consent_id, lfi=LFI, user_ref=user, version=version,
@@ -433,8 +435,6 @@ async def agreed(
 
 def _granted(bank: MemoryBank, consent_id: str, certificate: str) -> str:
     """The first tokens of a consent, as a code exchange gives them; tells the refresh token."""
-    from syncworker.simulator.grants import Grant
-
     grants = bank.bank.grants
     grant = Grant(
         consent_id=consent_id, refresh_token=f"first-{consent_id}",
@@ -442,8 +442,3 @@ def _granted(bank: MemoryBank, consent_id: str, certificate: str) -> str:
     )  # fmt: skip
     grants._refresh[grant.refresh_token] = grants._by_consent[consent_id] = grant
     return grant.refresh_token
-
-
-
-
-

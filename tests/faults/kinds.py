@@ -23,6 +23,7 @@ from tests.faults.wire import Asked, Sent
 
 HTML: Final = b"<!doctype html><html><head><title>Gateway</title></head><body>Service moved</body></html>"
 
+
 class Verdict(StrEnum):
     """What an answer is worth."""
 
@@ -261,7 +262,11 @@ async def _endless(asked: Asked, moment: Moment) -> Sent:
 
 async def _unfiltered(asked: Asked, _moment: Moment) -> Sent:
     """The whole listing, whatever dates were asked for."""
-    return await asked.elsewhere(asked.url.partition("?")[0]) if "continuation=" not in asked.url else await asked.process()
+    return (
+        await asked.elsewhere(asked.url.partition("?")[0])
+        if "continuation=" not in asked.url
+        else await asked.process()
+    )
 
 
 D, L, T, H = Where.DATA, Where.LATER, Where.TOKEN, Where.HUB
