@@ -1,7 +1,7 @@
 """What a seed stands on: time by hand, a bank in memory, and worker processes that can die.
 
 A `Worker` is one process of the product: its store, its client of the bank, its vault and its engine.  It dies between
-two steps when a plan says so: from then on it reaches neither the bank nor the database, and nobody hears of it.
+two steps when a plan says so: from then on it reaches neither the bank nor the database, and gives no report.
 """
 
 import asyncio
@@ -308,7 +308,7 @@ class Worker:
         return self.client
 
     async def sleep(self, seconds: float) -> None:
-        """Nobody waits here: time moves on.  A dead worker's sleep never ends."""
+        """Move time on instead of waiting.  A dead worker's sleep never ends."""
         if self.trouble.dead:
             raise asyncio.CancelledError
         self.clock.advance(seconds=seconds)

@@ -1,6 +1,6 @@
 """The kinds of faults: what goes wrong with one request, and what a run that met it may say.
 
-A `Kind` bends the way of one request.  Its `verdict` is what the answer is worth to who judges the run:
+A `Kind` bends the way of one request.  Its `verdict` is what the answer is worth to the oracle:
 
     OWED   the request brought nothing, or not all: a run whose last word on it was this owes the listing
     LIE    a whole answer that is wrong and cannot be told from a right one: the run owes nothing, the next walks mend

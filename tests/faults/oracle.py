@@ -3,7 +3,7 @@
 In: every data request of a run with the verdict on its answer, and what was due when the run began.  Out: what the run
 did not bring, in words; empty when it brought all.  The engine's own report is not asked.
 
-A walk begins at an address nobody promised it and follows the links it was given.  Its last word on each page counts:
+A walk begins at an address no page promised and follows the links it was given.  Its last word on each page counts:
 a short retry that went well mends what came before.
 """
 

@@ -6,7 +6,8 @@
     audit    tables against books, both ways: keys, typed columns, raw items, live and gone; the history whole; the
              change feed replays to the tables.
 
-The same seed is the same play.  `play` raises `FailedError`, which tells the seed, the schedule and the first difference.
+The same seed is the same play.  `play` raises `FailedError` with the seed, the schedule and the first
+difference.
 """
 
 import asyncio
@@ -89,7 +90,7 @@ CRASHES: Final = {
     "away before": 1,
     "away after": 1,
 }
-"""How often, at most, an event lets a claim begin that nobody ends."""
+"""How many claims, at most, an event leaves begun and never ended."""
 
 CRASHES_MAX: Final = 4
 """One more and the product parks the connection, for a person to look at."""
@@ -533,7 +534,7 @@ class Play:
             for listing in self._witness(one.consent_id).read(self._since(one)) if self.peace else ():
                 one.read[listing] = one.read.get(listing, 0) + 1
         if done is None:
-            self._tell("  nobody hears how it ended")
+            self._tell("  the run has no report")
             return True
         for report in done.runs:
             self._tell(f"  {report.connection_id[:4]}: {report.outcome}, {report.error}, {report.calls} calls")

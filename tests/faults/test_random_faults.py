@@ -127,7 +127,7 @@ def page(url: str, link: str = "") -> tuple[Asked, Sent]:
     [
         pytest.param([("a", "", Verdict.TRUE)], 0, id="one page, and its end"),
         pytest.param([("a", "b", Verdict.TRUE), ("b", "", Verdict.TRUE)], 0, id="two pages"),
-        pytest.param([("a", "b", Verdict.TRUE)], 1, id="a link that nobody followed"),
+        pytest.param([("a", "b", Verdict.TRUE)], 1, id="a link that was not followed"),
         pytest.param([("a", "", Verdict.OWED)], 1, id="a page that did not come"),
         pytest.param([("a", "", Verdict.OWED), ("a", "", Verdict.TRUE)], 0, id="a short retry that went well"),
         pytest.param([("a", "b", Verdict.TRUE), ("b", "", Verdict.OWED), ("b", "", Verdict.TRUE)], 0, id="on page 2"),
@@ -138,7 +138,7 @@ def page(url: str, link: str = "") -> tuple[Asked, Sent]:
         ),
         pytest.param([("a", "", Verdict.TRUE), ("s", "", Verdict.OWED)], 1, id="a slice of history beside it"),
         pytest.param([("a", "", Verdict.SHORT)], 1, id="an item left out"),
-        pytest.param([("a", "", Verdict.LIE)], 0, id="a lie that nobody can tell"),
+        pytest.param([("a", "", Verdict.LIE)], 0, id="a lie that cannot be told"),
         pytest.param([], 1, id="due, and never asked for"),
     ],
 )
