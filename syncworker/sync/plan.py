@@ -271,8 +271,9 @@ def _back_to(
         or cursor.covered_from > (limits.from_date or BEGINNING)
     ):
         return None
-    if cursor.high_water is None:  # never a booked record
-        return shifted(local_date(cursor.checked_at), -settings.first_sync)
+    if cursor.high_water is None:  # never a booked record in the newest part
+        reach = max(settings.first_sync, settings.rewalk if deep else DAY)
+        return shifted(local_date(cursor.checked_at), -reach)
     back_to = shifted(min(cursor.high_water, now), -settings.overlap)
     if cursor.open_since is not None:
         back_to = min(back_to, max(cursor.open_since, now - settings.open_max))

@@ -319,3 +319,16 @@ def test_coverage_grows_without_gaps(
     """Windows that touch become one; a gap stays visible."""
     window = extended([covered(*one) for one in held], covered(*walked))
     assert (window.from_date, window.to_date) == expected
+
+
+def test_a_deep_walk_reaches_as_far_back_in_an_account_without_a_booked_row_in_its_newest_part() -> None:
+    """Its high-water mark is none, whatever its history holds: rows filed late are looked for there too."""
+    settings = replace(SETTINGS, first_sync=timedelta(days=10), rewalk=timedelta(days=40))
+    for deep_at, days in ((None, 40), (NOW, 10)):
+        known = cursor("a", N.TRANSACTIONS, deep_at=deep_at, high_water=None, covered_from=date(2026, 1, 1))
+        (step,) = plan(
+            [BY_NAME[N.TRANSACTIONS]], ["a"], {known.listing: known}, limits=OPEN, now=NOW, everything=True,
+            settings=settings,
+        )  # fmt: skip
+        assert step.window is not None
+        assert step.window.covers_from == date(2026, 11, 21) - timedelta(days=days)
