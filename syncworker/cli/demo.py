@@ -283,7 +283,7 @@ async def _stage(folder: Path, customers: int) -> AsyncIterator[Stage]:
     async with contextlib.AsyncExitStack() as stack:
         facts = await _sandboxes(stack, folder, _shared_out(customers))
         settings = _settings(folder, facts)
-        migrate.upgrade(settings.database_url)
+        migrate.upgrade(settings.database)
         application = await wiring.build_application(settings)
         stack.push_async_callback(application.close)
         counters = RowCounters(application.store)
