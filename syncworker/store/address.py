@@ -113,7 +113,7 @@ class Address:
 
     file: Path | None = None
     parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
     pooler: Pooler = Pooler.NONE
 
     @property
