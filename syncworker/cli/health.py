@@ -225,7 +225,7 @@ def doctor(as_json: frame.AsJson = False) -> None:
         _check("broker", lambda: broker.check(broker.broker_of(config)), "answers"),
     ]
     if all(finding.good for finding in findings[:2]):
-        findings.append(_check("database", lambda: migrate.facts(config.database), _described, within=LOOK_S))
+        findings.append(_check("database", lambda: _database(config), str, within=LOOK_S))
         findings += frame.run(_check_lfis(config))
         findings += _check_consents(config)
     findings += _warnings(config)
@@ -257,10 +257,20 @@ def _asked(look: Callable[[], T]) -> T:
         raise StoreUnavailableError(f"database_url: the database did not answer within {LOOK_S:.0f} s") from None
 
 
-def _described(found: migrate.Facts) -> str:
+def _database(config: Settings) -> str:
+    """What the database says of itself.
+
+    Raises:
+        StoreUnavailableError: it takes no writes.
+    """
+    found = migrate.facts(config.database)
+    if not found.writable:
+        raise StoreUnavailableError(
+            "database_url: the database takes no writes now (a standby, or default_transaction_read_only);"
+            " work waits until it does, or name the host that takes them"
+        )
     pooler = "" if found.pooler == "none" else f", through a pooler in {found.pooler} mode"
-    writes = "" if found.writable else ", takes no writes now: work waits until it does"
-    return f"{found.server}, {found.encoding}{pooler}{writes}"
+    return f"{found.server}, {found.encoding}{pooler}"
 
 
 def _check(what: str, check: Callable[[], T], good: str | Callable[[T], str], *, within: float = CHECK_S) -> _Finding:

@@ -125,7 +125,6 @@ class Engines:
 
     def _sqlite(self, file: Path, *, size: int, begin: str) -> AsyncEngine:
         """Opens a file that is there: in place of one that was moved away, SQLite would make an empty one."""
-        file.parent.mkdir(parents=True, exist_ok=True)
         engine = create_async_engine(
             URL.create("sqlite+aiosqlite", database=file.absolute().as_uri(), query={"mode": "rw", "uri": "true"}),
             pool_size=size,

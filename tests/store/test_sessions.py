@@ -85,7 +85,7 @@ def admin(postgresql_url: str) -> Iterator[Callable[..., None]]:
     with psycopg.connect(postgresql_url, autocommit=True, options="-c default_transaction_read_only=off") as connection:
 
         def run(statement: str, *names: str) -> None:
-            text = sql.SQL(statement).format(*map(sql.Identifier, names))  # type: ignore[arg-type]  # built in tests
+            text = sql.SQL(statement).format(*map(sql.Identifier, names))
             connection.execute(text)
 
         yield run
@@ -222,11 +222,10 @@ async def test_a_list_of_hosts_finds_the_one_that_takes_writes(
     store = open_store(url, clock=None)
     await put(store, "w1")
     admin("ALTER DATABASE {} SET default_transaction_read_only = on", parts.path[1:])
-    heal = lambda: admin("ALTER DATABASE {} RESET default_transaction_read_only", parts.path[1:])  # noqa: E731
 
     with pytest.raises(StoreUnavailableError, match=r"no host takes writes \(target_session_attrs\)"):
         await asyncio.to_thread(migrate.check, url)
-    heal()
+    admin("ALTER DATABASE {} RESET default_transaction_read_only", parts.path[1:])
     await put(store, "w2")
 
     assert (await names(store), migrate.check(url).writable) == (["w1", "w2"], True)
