@@ -23,6 +23,7 @@ from celery import beat, signals
 
 from syncworker.clock import monotonic
 from syncworker.processes import process_name
+from syncworker.store.address import Address
 from syncworker.store.life_sign import LifeSign
 
 log = logging.getLogger(__name__)
@@ -92,15 +93,15 @@ class _Signs:
 _signs: Final = _Signs()
 
 
-def leave_signs(data_dir: Path, database_url: str) -> None:
+def leave_signs(data_dir: Path, database: str | Address) -> None:
     """Say where this process leaves its signs of life once it is a beat.
 
     Args:
         data_dir: of the file.
-        database_url: of the row.
+        database: of the row.
     """
     _signs.file = file_of(data_dir, os.getpid())
-    _signs.sign = LifeSign(database_url, process_name(), "beat")
+    _signs.sign = LifeSign(database, process_name(), "beat")
 
 
 def _on_beat(sender: Any = None, **_: Any) -> None:

@@ -36,6 +36,7 @@ from syncworker.standard.openings import OpeningVersion
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import Slug
 from syncworker.standard.versions import Version
+from syncworker.store.address import Address, Pooler, address_of
 
 ENVIRONMENT_PREFIX: Final = "SYNCWORKER_"
 CONFIG_VARIABLE: Final = "SYNCWORKER_CONFIG"
@@ -385,6 +386,7 @@ class Settings(BaseSettings):
     )
 
     database_url: str = "sqlite:///syncworker.db"
+    database_pooler: Pooler = Pooler.NONE
     broker_url: str = EMBEDDED
     broker_ca: Path | None = None
     broker_certificate: Path | None = None
@@ -449,6 +451,15 @@ class Settings(BaseSettings):
     @property
     def data_folder(self) -> Path:
         return self.resolved(self.data_dir)
+
+    @property
+    def database(self) -> Address:
+        """Where the database is.
+
+        Raises:
+            SettingsError: `database_url` is no URL of a database we know, or has a parameter that is none.
+        """
+        return address_of(self.database_url, pooler=self.database_pooler)
 
     def with_values(self, **values: Any) -> Self:
         """The same settings with some replaced, checked again."""

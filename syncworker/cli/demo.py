@@ -50,7 +50,9 @@ LFIS: Final = {
     Slug("bank-three"): Version.V1_2,
 }
 """The banks and what they serve; all in one process: three would spend their first seconds importing the same."""
-KEPT_FROM_ENVIRONMENT: Final = frozenset({f"{ENVIRONMENT_PREFIX}DATABASE_URL", f"{ENVIRONMENT_PREFIX}BROKER_URL"})
+KEPT_FROM_ENVIRONMENT: Final = frozenset(
+    {f"{ENVIRONMENT_PREFIX}{name}" for name in ("DATABASE_URL", "DATABASE_POOLER", "BROKER_URL")}
+)
 ACCESS_TOKEN_SECONDS: Final = 30
 CADENCE_SECONDS: Final = 8
 STORM_PER_CUSTOMER: Final = 10
@@ -283,7 +285,7 @@ async def _stage(folder: Path, customers: int) -> AsyncIterator[Stage]:
     async with contextlib.AsyncExitStack() as stack:
         facts = await _sandboxes(stack, folder, _shared_out(customers))
         settings = _settings(folder, facts)
-        migrate.upgrade(settings.database_url)
+        migrate.upgrade(settings.database)
         application = await wiring.build_application(settings)
         stack.push_async_callback(application.close)
         counters = RowCounters(application.store)

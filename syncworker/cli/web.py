@@ -50,7 +50,7 @@ def web(log_level: Level = LogLevel.INFO) -> None:
     logs.configure(log_level)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     opening.load_keyring(config)
-    migrate.check(config.database_url)
+    migrate.check(config.database)
     try:
         frame.run(_serve(config))
     except ModuleNotFoundError as error:

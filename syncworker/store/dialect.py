@@ -15,12 +15,10 @@ from typing import Any, Final
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine import Dialect as SQLAlchemyDialect
 from sqlalchemy.types import TypeDecorator
 
 from syncworker.clock import Clock
-from syncworker.errors import SettingsError
 from syncworker.standard.calendar import as_utc, read_iso
 from syncworker.standard.values import MONEY_PLACES
 
@@ -87,26 +85,6 @@ class Money(TypeDecorator[Decimal]):
         return Decimal(value).scaleb(-MONEY_PLACES) if dialect.name == "sqlite" else Decimal(value)
 
 
-def database_url(text: str) -> URL:
-    """The `database_url` of the settings, checked; who opens it chooses the driver.
-
-    Raises:
-        SettingsError: not a URL of a database we know.  Does not repeat it: it may hold a password.
-    """
-    try:
-        url = make_url(text)
-    except sa.exc.ArgumentError:
-        raise SettingsError("database_url: not a URL; write sqlite:///file or postgresql://user@host/name") from None
-    name = url.get_backend_name()
-    if name in {"postgresql", "postgres"}:
-        return url.set(drivername="postgresql")
-    if name != "sqlite":
-        raise SettingsError(f"database_url: {name!r} is not supported; use sqlite:///file or postgresql://…")
-    if url.database in (None, "", ":memory:"):
-        raise SettingsError("database_url: SQLite needs a file, as in sqlite:///syncworker.db")
-    return url
-
-
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """One of the two databases.
@@ -114,10 +92,12 @@ class Dialect:
     Attributes:
         name: `postgresql` or `sqlite`.
         clock: `None` in production (the database's own clock); a test's clock otherwise.
+        shares_sessions: a pooler gives us a session of PostgreSQL for one transaction only: nothing is left in it.
     """
 
     name: str
     clock: Clock | None = None
+    shares_sessions: bool = False
 
     @property
     def is_postgresql(self) -> bool:

@@ -136,7 +136,7 @@ def _add_own_routes(app: FastAPI, application: wiring.Application, addresses: Pa
     @app.get("/readyz", include_in_schema=False)
     async def readyz(request: Request) -> dict[str, str]:
         pass_address(request, addresses)
-        await asyncio.to_thread(migrate.check, application.settings.database_url)
+        await asyncio.to_thread(migrate.check, application.settings.database)
         async with application.store.reading() as unit:
             await unit.now()
         return {"status": "ready"}
