@@ -293,7 +293,10 @@ async def test_a_full_disk_is_waited_for(sqlite_url: str, open_store: Callable[.
     room.append(grow)
 
     async def fill() -> None:
-        await asyncio.gather(*[put(store, f"{number:03}{'x' * 120}") for number in range(300)])
+        puts = [put(store, f"{number:03}{'x' * 120}") for number in range(300)]
+        for ended in await asyncio.gather(*puts, return_exceptions=True):
+            if isinstance(ended, BaseException):
+                raise ended
 
     with pytest.raises(StoreUnavailableError, match="SQLITE_FULL"):
         await fill()
