@@ -26,7 +26,7 @@ from syncworker.consents.authorize import INTENT_LIFE, Authorizer, Intended
 from syncworker.consents.lifecycle import Clients
 from syncworker.consents.revoking import ordered
 from syncworker.errors import RequestError
-from syncworker.standard.calendar import shifted
+from syncworker.standard.calendar import fault_of_instant, shifted
 from syncworker.standard.consents import EXPIRY_MAX, IN_USE, ConsentRequest, Purpose, Revoker, UserType
 from syncworker.standard.permissions import Permission, in_words_of
 from syncworker.standard.values import ConsentId, Slug, read_instant
@@ -104,11 +104,15 @@ def thresholds_due(
 
 
 def begun_at(held: StoredConsent) -> datetime:
-    """When a consent was staged, as the Hub says; else since when we hold it."""
+    """When a consent was staged, as the Hub says; else since when we hold it.
+
+    A Hub writes the year 1 for "none": no consent began then.
+    """
     try:
-        return read_instant(str(held.raw["CreationDateTime"]))[0]
+        begun = read_instant(str(held.raw["CreationDateTime"]))[0]
     except (KeyError, ValueError):
         return held.created_at
+    return held.created_at if fault_of_instant(begun) else begun
 
 
 def newer(one: StoredConsent, than: StoredConsent) -> bool:

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from syncworker.standard.consents import ConsentView, read_consent
-from syncworker.standard.values import read_instant
 
 pytestmark = pytest.mark.unit
 
@@ -99,17 +98,3 @@ def test_what_is_no_consent_is_refused(payload: dict[str, Any]) -> None:
     """Named, and without its content."""
     with pytest.raises(ValueError, match="consent: ConsentId or Status is missing"):
         read_consent(payload)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        pytest.param("0001-01-01T00:00:00", id="what some systems write for none"),
-        pytest.param("0001-01-01T00:00:00+04:00", id="with the offset of the UAE"),
-        pytest.param("9999-12-31T23:59:59-04:00", id="what some systems write for ever"),
-    ],
-)
-def test_an_instant_that_utc_does_not_have_is_none(text: str) -> None:
-    """A date-time that reads well and lies outside the calendar in UTC is a `ValueError` like any other bad one."""
-    with pytest.raises(ValueError, match=r"^instant: lies outside the years 1 to 9999 in UTC$"):
-        read_instant(text)
