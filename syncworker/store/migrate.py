@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from syncworker.errors import SettingsError, SetupError
 from syncworker.store.dialect import database_url as parse_url
 from syncworker.store.failures import StoreUnavailableError, translated
+from syncworker.store.statistics import gather_all
 
 UPGRADE: Final = "syncworker db upgrade"
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
@@ -32,12 +33,20 @@ _CHECKED: Final = "host, port, name, user and that it runs"
 def upgrade(database_url: str, revision: str = "head") -> None:
     """Run the missing migrations, all or none; a database that has them all is left alone.
 
+    On PostgreSQL the statistics of the tables that hold rows are gathered then (`store.statistics`).
+
     Raises:
         StoreUnavailableError: the database cannot be reached.
         StoreRefusedError: it refused a statement.
         SettingsError: not a URL of a database we know.
     """
+    before = current(database_url)
     _run(database_url, lambda config: command.upgrade(config, revision))
+    url = parse_url(database_url)
+    if current(database_url) != before and not _is_sqlite(url):
+        with _connected(url, begin="BEGIN") as connection:
+            gather_all(connection)
+            connection.commit()
 
 
 def downgrade(database_url: str, revision: str) -> None:

@@ -1,6 +1,6 @@
 """The schema: one row per what, in the words of the standard.
 
-Every table carries `tenant`, and every key opens with it.  Keys contain no NULL: a resource that belongs to the
+Every table carries `tenant`, and every key opens with it; indexes beside the key end with it (migration 0015).  Keys contain no NULL: a resource that belongs to the
 connection and not to an account uses `account_id = ''`.  Each *record* table (account, balance, transaction, party)
 has the same frame (`_record`) around the typed columns people query; the LFI's own item lies beside them in `raw`.
 
@@ -98,7 +98,7 @@ connection = sa.Table(
     sa.Column("user_ref", sa.String(128), nullable=False),
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("last_data_at", Instant, comment="date of last data received"),
-    sa.Index(None, "tenant", "user_ref"),
+    sa.Index(None, "user_ref", "tenant"),
 )
 
 consent = sa.Table(
@@ -133,9 +133,9 @@ consent = sa.Table(
     sa.Column("raw", JSON, comment="`Data` of the consent as last seen"),
     sa.ForeignKeyConstraint(["tenant", "connection_id"], ["connection.tenant", "connection.connection_id"]),
     sa.CheckConstraint("base_consent_id IS NULL OR base_consent_id = connection_id", name="base_is_root"),
-    sa.Index(None, "tenant", "connection_id"),
-    sa.Index(None, "tenant", "status", "expires_at"),
-    sa.Index("uq_consent_root", "tenant", "connection_id", unique=True,
+    sa.Index(None, "connection_id", "tenant"),
+    sa.Index(None, "status", "expires_at", "tenant"),
+    sa.Index("uq_consent_root", "connection_id", "tenant", unique=True,
              sqlite_where=sa.text("base_consent_id IS NULL"), postgresql_where=sa.text("base_consent_id IS NULL")),
 )  # fmt: skip
 
@@ -149,7 +149,7 @@ expiry_flag = sa.Table(
     sa.Column("decided_at", Instant, nullable=False),
     sa.Column("skipped", sa.String(20), comment="why nobody was told: passed | succeeded | short; NULL: flagged"),
     sa.ForeignKeyConstraint(["tenant", "consent_id"], ["consent.tenant", "consent.consent_id"]),
-    sa.Index(None, "tenant", "decided_at"),
+    sa.Index(None, "decided_at", "tenant"),
 )
 
 token = sa.Table(
@@ -705,6 +705,7 @@ audit = sa.Table(
     sa.Column("what", sa.String(64), nullable=False, comment="a constant word for the event"),
     sa.Column("subject", CONSENT_ID, nullable=False),
     sa.Column("facts", JSON, nullable=False, comment="ids and codes only"),
+    sa.Index(None, "subject", "tenant"),
 )
 
 RECORD_TABLES: Final[dict[ResourceName, sa.Table]] = {
