@@ -63,6 +63,7 @@ micro-bench: $(VENV)/.installed
 
 scenarios: $(VENV)/.installed
 	$(BIN)/python -m tests.live.scenarios.full
+	$(BIN)/python -m tests.store.test_plans
 	SYNCWORKER_TEST_YEAR_USERS=46 $(BIN)/python -m pytest -q tests/consents/test_virtual_year.py
 
 lock:

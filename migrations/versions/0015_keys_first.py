@@ -9,6 +9,8 @@ Why it is safe on a live table: no row changes.  On PostgreSQL writers of a tabl
 seconds for a million consents.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -22,8 +24,11 @@ _MOVED = (
     ("consent", ("connection_id",)),
     ("consent", ("status", "expires_at")),
     ("expiry_flag", ("decided_at",)),
+    ("event", ("received_at",)),
 )
-_ROOT = {name: sa.text("base_consent_id IS NULL") for name in ("sqlite_where", "postgresql_where")}
+_ROOT: dict[str, Any] = {name: sa.text("base_consent_id IS NULL") for name in ("sqlite_where", "postgresql_where")}
+_LISTED = "ix_transaction_tenant_connection_id_account_id_booking_date_time"  # shortened where it is too long
+_DATED = "ix_transaction_dated"
 
 
 def upgrade() -> None:
@@ -32,11 +37,17 @@ def upgrade() -> None:
         op.create_index(_name(table, (*columns, "tenant")), table, [*columns, "tenant"])
     op.drop_index("uq_consent_root", "consent")
     op.create_index("uq_consent_root", "consent", ["connection_id", "tenant"], unique=True, **_ROOT)
+    op.drop_index(op.f(_LISTED), "transaction")
+    op.create_index(_DATED, "transaction", ["booking_date_time", "account_id", "connection_id", "tenant"])
     op.create_index("ix_audit_subject_tenant", "audit", ["subject", "tenant"])
+    op.create_index("ix_event_digest_tenant", "event", ["digest", "tenant"])
 
 
 def downgrade() -> None:
+    op.drop_index("ix_event_digest_tenant", "event")
     op.drop_index("ix_audit_subject_tenant", "audit")
+    op.drop_index(_DATED, "transaction")
+    op.create_index(op.f(_LISTED), "transaction", ["tenant", "connection_id", "account_id", "booking_date_time"])
     op.drop_index("uq_consent_root", "consent")
     op.create_index("uq_consent_root", "consent", ["tenant", "connection_id"], unique=True, **_ROOT)
     for table, columns in reversed(_MOVED):

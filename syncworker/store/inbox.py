@@ -158,11 +158,11 @@ _ASKED: Final = Statement(partial(_lfis, table=authorization))
 _HELD: Final = Statement(partial(_lfis, table=consent))
 
 
-def _counting_again(_: Dialect, given: Given) -> Any:
+def _counting_again(dialect: Dialect, given: Given) -> Any:
     return (
         sa.update(event)
         .where(
-            event.c.tenant == given["tenant"],
+            dialect.aside(event.c.tenant) == given["tenant"],
             event.c.issuer == named(event.c.issuer, "of_issuer"),
             event.c.digest == given["of_digest"],
         )

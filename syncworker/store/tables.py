@@ -386,7 +386,11 @@ transaction = _record(
     sa.Column("counterparty_name", sa.String(140), comment="creditor of a Debit, debtor of a Credit"),
 )
 sa.Index(
-    None, transaction.c.tenant, transaction.c.connection_id, transaction.c.account_id, transaction.c.booking_date_time
+    "ix_transaction_dated",
+    transaction.c.booking_date_time,  # the rows of one account are found by the key
+    transaction.c.account_id,
+    transaction.c.connection_id,
+    transaction.c.tenant,
 )
 
 party = _record(
@@ -628,7 +632,8 @@ event = sa.Table(
     sa.UniqueConstraint("tenant", "issuer", "digest"),
     sa.UniqueConstraint("tenant", "issuer", "jti"),
     sa.UniqueConstraint("tenant", "bearer_jti"),
-    sa.Index(None, "tenant", "received_at"),
+    sa.Index(None, "received_at", "tenant"),
+    sa.Index(None, "digest", "tenant"),  # of three that open with the tenant, any finds a repeat without statistics
     sa.Index(
         "ix_event_quarantined",
         "tenant",

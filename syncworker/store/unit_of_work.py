@@ -63,7 +63,7 @@ STATEMENT_TIMEOUT_MS: Final = 30_000
 LOCK_TIMEOUT_MS: Final = 10_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 60_000
 SQLITE_BUSY_TIMEOUT_MS: Final = 30_000
-RANDOM_PAGE_COST: Final = 1.1
+RANDOM_PAGE_COST: Final = 1.0
 """What PostgreSQL thinks a look-up by an index costs beside a page read in order.
 
 Its own 4 is for disks that turn.  By it a table of a hundred rows is read whole for one key, and a prepared statement
