@@ -234,7 +234,7 @@ class Connections:
             iban = _iban(row.item)
             found.append(
                 AccountShown(
-                    account_id=row.account_id,
+                    account_id=row.account,
                     account_type=row.columns["account_type"],
                     account_sub_type=row.columns["account_sub_type"],
                     currency=row.columns["currency"],

@@ -117,6 +117,11 @@ class StoredRecord:
     gone_at: datetime | None
     gen: int
 
+    @property
+    def account(self) -> str:
+        """The AccountId it is about: a row of `/accounts` lies below none, and has it as its key; `''` for no account."""
+        return self.key if self.resource is ResourceName.ACCOUNTS else self.account_id
+
 
 class Ended(StrEnum):
     """What ended a state of a row."""
