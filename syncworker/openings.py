@@ -17,7 +17,6 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
-import msgspec
 import structlog
 import xxhash
 
@@ -29,6 +28,7 @@ from syncworker.errors import LFIRateLimitedError, RefusedError, RequestError, S
 from syncworker.lfi.openings import InDoubtError, OpeningCalls, Prepared, refused_with
 from syncworker.lfi.transport import Call
 from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest
+from syncworker.standard.json_text import WITH_NUMBERS
 from syncworker.standard.opening_request import data_sharing_audit, faults
 from syncworker.standard.openings import ENDED, UNDER_WAY, OpeningState, OpeningVersion, OpeningView
 from syncworker.standard.permissions import faults_of
@@ -55,8 +55,6 @@ NOT_HANDED_OVER: Final = "opening_not_handed_over"
 
 HAND_OVER_LIFE: Final = timedelta(days=7)
 """How long the data-sharing consent of an opened account waits for its user: nobody sits before the screen then."""
-
-BODY: Final = msgspec.json.Encoder(decimal_format="number")
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -558,7 +556,7 @@ class Openings:
 
 def _written(body: Mapping[str, Any]) -> bytes:
     try:
-        return BODY.encode(body)
+        return WITH_NUMBERS.encode(body)
     except (ValueError, OverflowError, RecursionError):
         raise RequestError("body: holds text that is not Unicode, or a number no reader takes") from None
 

@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
@@ -21,6 +20,7 @@ from sqlalchemy.types import TypeDecorator
 
 from syncworker.clock import Clock
 from syncworker.errors import SettingsError
+from syncworker.standard.json_text import instant_text, json_bytes
 from syncworker.standard.values import MONEY_PLACES
 
 _SCALE: Final = Decimal(10) ** MONEY_PLACES
@@ -40,7 +40,7 @@ class Instant(TypeDecorator[datetime]):
             return None
         if value.tzinfo is None:
             raise ValueError("instant: has no time zone")
-        return _instant_text(value) if dialect.name == "sqlite" else value.astimezone(UTC)
+        return instant_text(value) if dialect.name == "sqlite" else value.astimezone(UTC)
 
     def bind_column(self, values: Sequence[datetime | None], dialect: SQLAlchemyDialect) -> Sequence[Any]:
         """Many at once, as `process_bind_param`; PostgreSQL's driver takes an aware instant of any offset as it is."""
@@ -223,7 +223,7 @@ class Dialect:
         """Rows for `given`, as mappings or dataclasses: text, numbers, truths, aware instants or JSON by column."""
         if not self.is_postgresql:
             rows = [
-                {name: _instant_text(value) if isinstance(value, datetime) else value for name, value in row.items()}
+                {name: instant_text(value) if isinstance(value, datetime) else value for name, value in row.items()}
                 for row in rows
             ]
         return json_text(rows)
@@ -282,16 +282,4 @@ def _looked_up(keys: sa.Select[Any]) -> sa.Select[Any]:
 
 def json_text(value: Any) -> str:
     """Rows as one text of JSON; instants as aware ones are written."""
-    return msgspec.json.encode(value, enc_hook=_instant_of_another_kind).decode()
-
-
-def _instant_of_another_kind(value: Any) -> str:
-    """An instant of a subclass, which the encoder does not take for one."""
-    if isinstance(value, datetime):
-        return _instant_text(value)
-    raise NotImplementedError(f"rows: {type(value).__name__} is nothing JSON can say")
-
-
-def _instant_text(moment: datetime) -> str:
-    """UTC text of fixed width; a tenth of the time `strftime` takes."""
-    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+    return json_bytes(value).decode()

@@ -119,7 +119,7 @@ class StoredRecord:
 
     @property
     def account(self) -> str:
-        """The AccountId it is about: a row of `/accounts` lies below none, and has it as its key; `''` for no account."""
+        """The AccountId it is about; `''` for none.  A row of `/accounts` lies below no account and has it as its key."""
         return self.key if self.resource is ResourceName.ACCOUNTS else self.account_id
 
 
