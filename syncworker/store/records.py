@@ -119,7 +119,7 @@ class StoredRecord:
 
     @property
     def account(self) -> str:
-        """The AccountId it is about; `''` for none.  A row of `/accounts` lies below no account and has it as its key."""
+        """The AccountId it is about, a row's key where it is one of `/accounts`; `''` for none."""
         return self.key if self.resource is ResourceName.ACCOUNTS else self.account_id
 
 

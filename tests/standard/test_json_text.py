@@ -125,7 +125,10 @@ def test_rows_under_a_clock_that_is_a_tests(name: str) -> None:
 
 
 def test_every_json_for_others_is_written_here() -> None:
-    """No module but this one has msgspec write JSON, save for the digest of what was just read from JSON; banks made up are banks."""
+    """No module but this one has msgspec write JSON, save for digests of what was just read from JSON.
+
+    Banks that are made up write their own.
+    """
     package = Path(syncworker.__file__).parent
     writers = {
         path.relative_to(package).as_posix()
