@@ -29,6 +29,7 @@ from celery.exceptions import Reject
 from kombu import Connection, Queue
 from kombu.exceptions import KombuError, OperationalError
 
+from syncworker import private
 from syncworker.clock import monotonic
 from syncworker.errors import SettingsError, SetupError, SyncWorkerError
 from syncworker.runtime import EXIT_HUNG, HARD_LIMIT_S, Runtime, RuntimeStoppedError
@@ -270,7 +271,8 @@ def configure(
         worker: name of this worker process, for a queue of its own that brings its canaries; `None` when it is none.
         build: builds the application on the process's loop; without it, `wiring` builds it from the settings.
     """
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private.narrow()  # `celery -A syncworker.tasks` begins here, too
+    private.make_folder(data_dir)
     entry = dict(app.conf.beat_schedule["tick"], schedule=tick_seconds, options={"expires": TICK_EXPIRES_S})
     app.conf.update(
         broker_url=broker_url,

@@ -23,8 +23,8 @@ from typing import Annotated, Any, Final
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from syncworker import private, wiring
 from syncworker import settings as settings_module
-from syncworker import wiring
 from syncworker.cli import act_two, bank_settings, frame, show
 from syncworker.cli.audit import audit_sandboxes, print_report, read_facts
 from syncworker.clock import monotonic
@@ -316,7 +316,7 @@ def _fresh(folder: Path) -> Path:
     if folder.exists() and any(folder.iterdir()) and not marker.exists():
         raise SetupError(f"folder: {folder} holds files that are not the demo's; give another --folder")
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, mode=0o700)
+    private.make_folder(folder)
     marker.touch()
     return folder
 

@@ -5,6 +5,7 @@ in a command, before any loop.  Only `demo` and `up` on SQLite migrate by themse
 schema with the command to run.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
+from syncworker import private
 from syncworker.errors import SettingsError, SetupError
 from syncworker.store.dialect import database_url as parse_url
 from syncworker.store.failures import StoreUnavailableError, translated
@@ -111,7 +113,7 @@ def _run(database_url: str, step: Callable[[Config], None]) -> None:
 
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private.make_folder(folder)
     except OSError as error:
         raise SettingsError(
             f"database_url: the folder {folder} cannot be made ({error.strerror}); give another place"
@@ -157,6 +159,11 @@ def _connected(url: URL, *, begin: str) -> Iterator[sa.Connection]:
         engine.dispose()
 
 
+def _close_to_others(database: Path) -> None:
+    with contextlib.suppress(OSError):  # SQLite says better what is wrong with the file
+        private.close_database(database)
+
+
 def _engine(url: URL, begin: str) -> sa.Engine:
     if _is_sqlite(url):
         engine = sa.create_engine(
@@ -165,6 +172,7 @@ def _engine(url: URL, begin: str) -> sa.Engine:
             hide_parameters=True,
             connect_args={"isolation_level": None, "timeout": _LOCK_TIMEOUT_MS / 1000},
         )
+        sa.event.listen(engine, "do_connect", lambda *_: _close_to_others(Path(str(url.database))))
         sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
         return engine
     options = f"-c lock_timeout={_LOCK_TIMEOUT_MS} -c timezone=UTC"

@@ -12,6 +12,7 @@ engine serves reads beside it.
 """
 
 import asyncio
+import contextlib
 import logging
 import select
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -28,6 +29,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from syncworker import private
 from syncworker.clock import Clock
 from syncworker.errors import SettingsError, SetupError
 from syncworker.store.api_keys import APIKeys
@@ -334,7 +336,7 @@ def _engines(url: URL, connections: int) -> tuple[AsyncEngine, AsyncEngine]:
         return engine, engine
     url = url.set(drivername="sqlite+aiosqlite")
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # at DEBUG it prints every row (rule 37)
-    Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+    private.make_folder(Path(str(url.database)).parent)
     common: dict[str, Any] = {
         "hide_parameters": True,
         "connect_args": {"isolation_level": None, "timeout": SQLITE_BUSY_TIMEOUT_MS / 1000},
@@ -366,6 +368,11 @@ def _refuse_dead_connections(engine: AsyncEngine) -> None:
 
 
 def _sqlite_events(engine: AsyncEngine, begin: str) -> None:
+    @sa.event.listens_for(engine.sync_engine, "do_connect")
+    def before_connect(_dialect: Any, _record: Any, _arguments: Any, _named: Any) -> None:
+        with contextlib.suppress(OSError):  # SQLite says better what is wrong with the file
+            private.close_database(Path(str(engine.url.database)))
+
     @sa.event.listens_for(engine.sync_engine, "connect")
     def on_connect(connection: Any, _record: Any) -> None:
         cursor = connection.cursor()
