@@ -54,6 +54,7 @@ micro-bench: $(VENV)/.installed
 	$(BIN)/python -m bench.calls
 	$(BIN)/python -m bench.decode
 	$(BIN)/python -m bench.writing
+	$(BIN)/python -m bench.ends
 	$(BIN)/python -m bench.signing
 	$(BIN)/python -m bench.memory
 	$(BIN)/python bench/concurrency.py
