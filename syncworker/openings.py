@@ -17,7 +17,6 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
-import msgspec
 import structlog
 import xxhash
 
@@ -30,6 +29,7 @@ from syncworker.lfi.openings import InDoubtError, OpeningCalls, Prepared, refuse
 from syncworker.lfi.transport import Call
 from syncworker.standard.calendar import shifted, span
 from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest
+from syncworker.standard.json_text import WITH_NUMBERS
 from syncworker.standard.opening_request import data_sharing_audit, faults
 from syncworker.standard.openings import ENDED, UNDER_WAY, OpeningState, OpeningVersion, OpeningView
 from syncworker.standard.permissions import faults_of
@@ -56,8 +56,6 @@ NOT_HANDED_OVER: Final = "opening_not_handed_over"
 
 HAND_OVER_LIFE: Final = timedelta(days=7)
 """How long the data-sharing consent of an opened account waits for its user: nobody sits before the screen then."""
-
-BODY: Final = msgspec.json.Encoder(decimal_format="number")
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -565,7 +563,7 @@ class Openings:
 
 def _written(body: Mapping[str, Any]) -> bytes:
     try:
-        return BODY.encode(body)
+        return WITH_NUMBERS.encode(body)
     except (ValueError, OverflowError, RecursionError):
         raise RequestError("body: holds text that is not Unicode, or a number no reader takes") from None
 

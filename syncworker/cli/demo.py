@@ -24,8 +24,8 @@ from typing import Annotated, Any, Final, NamedTuple
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from syncworker import private, wiring
 from syncworker import settings as settings_module
-from syncworker import wiring
 from syncworker.cli import act_two, bank_settings, frame, show
 from syncworker.cli.audit import audit_sandboxes, print_report, read_facts
 from syncworker.clock import monotonic
@@ -364,7 +364,7 @@ def _held(folder: Path) -> Iterator[Path]:
     marker = folder / ".syncworker-demo"
     if folder.exists() and any(folder.iterdir()) and not marker.exists():
         raise SetupError(f"folder: {folder} holds files that are not the demo's; give another --folder")
-    folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+    private.make_folder(folder)
     with marker.open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -29,12 +29,19 @@ from syncworker.standard.consents import Status
 from syncworker.standard.values import ConsentId, Slug, write_instant
 from syncworker.store.consents import Connection, StoredConsent
 from syncworker.store.failures import StoreRefusedError
+from syncworker.store.statistics import IMPORTED as IMPORTED_TABLES
 from syncworker.store.tokens import ImportedToken, StoredToken
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import WorkKind
 
 BATCH_LINES: Final = 200
 """Lines in one transaction, and in memory."""
+
+STATISTICS_FROM: Final = 1_000
+"""Consents added after which the database gathers its statistics while an import runs; at its end it always does."""
+
+STATISTICS_AGAIN: Final = 4
+"""It does so again each time that there are so many times as many."""
 
 MEMBERS_SHOWN_MAX: Final = 20
 IMPORTED: Final = "consent_imported"
@@ -145,7 +152,7 @@ class Importer:
         Raises:
             StoreUnavailableError: the database is away; the batches before are in.  Running again is harmless.
         """
-        report = ImportReport()
+        report, gather_at = ImportReport(), STATISTICS_FROM
         for chunk in _chunks(lines, self._batch):
             good: list[Line] = []
             for number, content in chunk:
@@ -160,8 +167,20 @@ class Importer:
                 report.counts[verdict] += 1
                 if verdict is Verdict.REFUSED:
                     refused(number, reason)
+            if self._added(report) >= gather_at:
+                gather_at = self._added(report) * STATISTICS_AGAIN
+                await self._gather_statistics()
             progress(report)
+        if self._added(report):
+            await self._gather_statistics()
         return report
+
+    def _added(self, report: ImportReport) -> int:
+        return report.counts[Verdict.IMPORTED]
+
+    async def _gather_statistics(self) -> None:
+        """Let the database know how much there is now: workers sync the first consents while the last are filed."""
+        await self._store.atomically(lambda unit: unit.statistics.gather(*IMPORTED_TABLES))
 
     def _read(self, number: int, content: bytes | None) -> Line:
         line = read_line(number, content, tenant=self._store.tenant)

@@ -79,6 +79,7 @@ from syncworker.lfi.transport import (
 )
 from syncworker.standard.calendar import as_utc, shifted
 from syncworker.standard.consents import ConsentView, read_consent
+from syncworker.standard.json_text import json_bytes
 from syncworker.standard.operations import OperationClass, class_of
 from syncworker.standard.resources import Resource
 from syncworker.standard.values import AccountId, ConsentId, read_instant
@@ -582,7 +583,7 @@ class LFIClient:
             operation="PatchAccountAccessConsentsConsentId",
             calls=calls,
             headers={"Content-Type": "application/json"},
-            body=msgspec.json.encode(body),
+            body=json_bytes(body),
             good=range(200, 300),
         )
 

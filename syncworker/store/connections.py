@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from syncworker.standard.consents import TERMINAL, Status
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId, Slug
+from syncworker.store.statements import Statement, named
 from syncworker.store.tables import account, connection, consent, lfi
 
 if TYPE_CHECKING:
@@ -160,6 +161,18 @@ class Place:
     connection_id: str
 
 
+_ACCOUNTS: Final = Statement(
+    lambda dialect: (
+        sa.select(account.c.connection_id, sa.func.count())
+        .where(
+            dialect.among(account.c.connection_id, "connection_ids", tenant=named(account.c.tenant)),
+            account.c.gone_at.is_(None),
+        )
+        .group_by(account.c.connection_id)
+    )
+)
+
+
 class Connections:
     """Reads connections of one tenant, for users' eyes."""
 
@@ -221,7 +234,7 @@ class Connections:
             iban = _iban(row.item)
             found.append(
                 AccountShown(
-                    account_id=row.account_id,
+                    account_id=row.account,
                     account_type=row.columns["account_type"],
                     account_sub_type=row.columns["account_sub_type"],
                     currency=row.columns["currency"],
@@ -233,16 +246,8 @@ class Connections:
         return sorted(found, key=lambda one: one.account_id)
 
     async def _accounts(self, connection_ids: Collection[str]) -> dict[str, int]:
-        query = (
-            sa.select(account.c.connection_id, sa.func.count().label("accounts"))
-            .where(
-                account.c.tenant == self._unit.tenant,
-                account.c.connection_id.in_(sorted(connection_ids)),
-                account.c.gone_at.is_(None),
-            )
-            .group_by(account.c.connection_id)
-        )
-        return {row.connection_id: row.accounts for row in await self._unit.connection.execute(query)}
+        place = {"tenant": self._unit.tenant, "connection_ids": sorted(set(connection_ids))}
+        return dict((await _ACCOUNTS.run(self._unit, **place)).rows)
 
     def _shown(self, *wanted: sa.ColumnElement[bool]) -> sa.Subquery:
         """Every consent of the wanted connections with its label; `place` 1 is the one its connection is shown by."""

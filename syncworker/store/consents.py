@@ -150,10 +150,15 @@ class Moved:
         return self.after in TERMINAL and self.before not in TERMINAL
 
 
-_WITH_USER: Final = sa.select(consent, connection.c.user_ref).join(
-    connection,
-    sa.and_(connection.c.tenant == consent.c.tenant, connection.c.connection_id == consent.c.connection_id),
+_USER: Final = (
+    sa.select(connection.c.user_ref)
+    .where(connection.c.tenant == consent.c.tenant, connection.c.connection_id == consent.c.connection_id)
+    .correlate(consent)
+    .scalar_subquery()
 )
+_WITH_USER: Final = sa.select(consent, _USER.label("user_ref"))
+"""No join: PostgreSQL might begin with the connections, all of them, for the sake of a few consents."""
+
 _WHOLE: Final = (*(column.name for column in consent.columns), "user_ref")
 _ONE: Final = _WITH_USER.where(
     consent.c.tenant == named(consent.c.tenant), consent.c.consent_id == named(consent.c.consent_id)
@@ -163,9 +168,7 @@ GET_LOCKED: Final = Statement(lambda _: _ONE.with_for_update(of=consent))
 
 
 def _these(dialect: Dialect) -> sa.Select[Any]:
-    return _WITH_USER.where(
-        consent.c.tenant == named(consent.c.tenant), dialect.among(consent.c.consent_id, "consent_ids")
-    )
+    return _WITH_USER.where(dialect.among(consent.c.consent_id, "consent_ids", tenant=named(consent.c.tenant)))
 
 
 GET_MANY: Final = Statement(_these)
@@ -203,8 +206,7 @@ def live_ids(dialect: Dialect) -> sa.Select[tuple[str]]:
     ranked = (
         sa.select(consent.c.consent_id, place.label("place"))
         .where(
-            consent.c.tenant == named(consent.c.tenant),
-            dialect.among(consent.c.connection_id, "connection_ids"),
+            dialect.among(consent.c.connection_id, "connection_ids", tenant=named(consent.c.tenant)),
         )
         .subquery()
     )
@@ -213,7 +215,7 @@ def live_ids(dialect: Dialect) -> sa.Select[tuple[str]]:
 
 LIVE: Final = Statement(
     lambda dialect: _WITH_USER.where(
-        consent.c.tenant == named(consent.c.tenant), dialect.one_of(consent.c.consent_id, live_ids(dialect))
+        dialect.one_of(consent.c.consent_id, live_ids(dialect), tenant=named(consent.c.tenant))
     )
 )
 
@@ -221,9 +223,9 @@ LIVE: Final = Statement(
 def _standing(dialect: Dialect) -> sa.Select[Any]:
     return (
         sa.select(*(consent.c[name] for name in Standing.__slots__))
-        .where(consent.c.tenant == named(consent.c.tenant), dialect.among(consent.c.consent_id, "consent_ids"))
+        .where(dialect.among(consent.c.consent_id, "consent_ids", tenant=named(consent.c.tenant)))
         .order_by(consent.c.consent_id)
-        .with_for_update()
+        .with_for_update(of=consent)
     )
 
 
@@ -232,12 +234,13 @@ STANDING: Final = Statement(_standing)
 
 
 def _receiving(dialect: Dialect) -> Any:
-    those = dialect.given("received", {name: connection.c[name].type for name in ("connection_id",)})
+    kinds = {"connection_id": connection.c.connection_id.type}
+    those = dialect.keys("received", kinds, tenant=named(connection.c.tenant, "of_tenant"))
     at = named(connection.c.last_data_at, "at")
     return (
         sa.update(connection)
         .where(
-            connection.c.tenant == named(connection.c.tenant, "of_tenant"),
+            connection.c.tenant == those.c.tenant,
             connection.c.connection_id == those.c.connection_id,
             sa.or_(connection.c.last_data_at.is_(None), connection.c.last_data_at < at),
         )
@@ -246,6 +249,21 @@ def _receiving(dialect: Dialect) -> Any:
 
 
 _DATA_RECEIVED: Final = Statement(_receiving)
+_NAMED: Final = Statement(
+    lambda dialect: sa.select(connection).where(
+        dialect.among(connection.c.connection_id, "connection_ids", tenant=named(connection.c.tenant))
+    )
+)
+_NOTES: Final = Statement(
+    lambda dialect: (
+        sa.select(audit.c.id, audit.c.subject, audit.c.facts)
+        .where(
+            audit.c.what == named(audit.c.what, "word"),
+            dialect.among(audit.c.subject, "subjects", tenant=named(audit.c.tenant)),
+        )
+        .order_by(audit.c.id)
+    )
+)
 
 
 class Consents:
@@ -288,16 +306,15 @@ class Consents:
 
     async def get_many(self, consent_ids: Collection[ConsentId]) -> dict[ConsentId, StoredConsent]:
         """Those of some consents that are held."""
-        query = self._select().where(consent.c.consent_id.in_(sorted(consent_ids)))
-        rows = (await self._unit.connection.execute(query)).mappings()
-        return {found.consent_id: found for found in map(_stored, rows)}
+        place = {"tenant": self._unit.tenant, "consent_ids": sorted(set(consent_ids))}
+        return {found.consent_id: found for found in read_consents(await GET_MANY.run(self._unit, **place))}
 
     async def connections_named(self, connection_ids: Collection[ConsentId]) -> dict[ConsentId, Connection]:
         """Those of some connections that are held."""
-        query = sa.select(connection).where(
-            connection.c.tenant == self._unit.tenant, connection.c.connection_id.in_(sorted(connection_ids))
+        place = {"tenant": self._unit.tenant, "connection_ids": sorted(set(connection_ids))}
+        rows = (
+            dict(zip(connection.c.keys(), row, strict=True)) for row in (await _NAMED.run(self._unit, **place)).rows
         )
-        rows = (await self._unit.connection.execute(query)).mappings()
         return {found.connection_id: found for found in map(_connection, rows)}
 
     async def connection(self, connection_id: ConsentId) -> Connection | None:
@@ -358,11 +375,15 @@ class Consents:
         for column, wanted in (
             (consent.c.lfi, lfi),
             (consent.c.status, status),
-            (connection.c.user_ref, user_ref),
             (consent.c.connection_id, connection_id),
         ):
             if wanted is not None:
                 query = query.where(column == wanted)
+        if user_ref is not None:
+            theirs = sa.select(connection.c.connection_id).where(
+                connection.c.tenant == self._unit.tenant, connection.c.user_ref == user_ref
+            )
+            query = query.where(consent.c.connection_id.in_(theirs))
         if limit is not None:
             query = query.limit(limit)
         return [_stored(row) for row in (await self._unit.connection.execute(query)).mappings()]
@@ -545,12 +566,8 @@ class Consents:
         """The facts of the newest note of that word about each subject that has one."""
         if not subjects:
             return {}
-        query = (
-            sa.select(audit.c.subject, audit.c.facts)
-            .where(audit.c.tenant == self._unit.tenant, audit.c.what == what, audit.c.subject.in_(sorted(subjects)))
-            .order_by(audit.c.id)
-        )
-        return {row.subject: row.facts for row in await self._unit.connection.execute(query)}
+        place = {"tenant": self._unit.tenant, "word": what, "subjects": sorted(set(subjects))}
+        return {subject: facts for _, subject, facts in (await _NOTES.run(self._unit, **place)).rows}
 
     async def notes(self, *, subject: str | None = None, what: str | None = None) -> Sequence[Mapping[str, Any]]:
         """The audit's rows, oldest first: `at`, `what`, `subject`, `facts`."""

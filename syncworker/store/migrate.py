@@ -5,6 +5,7 @@ in a command, before any loop.  Only `demo` and `up` on SQLite migrate by themse
 schema with the command to run.
 """
 
+import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -19,11 +20,13 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError
 
+from syncworker import private
 from syncworker.clock import in_time
 from syncworker.errors import SettingsError, SetupError
 from syncworker.store.address import Address, address_of
 from syncworker.store.engines import NO_DRIVER, set_in_transactions
 from syncworker.store.failures import StoreUnavailableError, translated
+from syncworker.store.statistics import gather_all
 
 if TYPE_CHECKING:
     import psycopg
@@ -96,6 +99,8 @@ def fault_of(text: str) -> str:
 def upgrade(database: str | Address, revision: str = "head") -> None:
     """Run the missing migrations, all or none; a database that has them all is left alone.
 
+    On PostgreSQL the statistics of the tables that hold rows are gathered then (`store.statistics`).
+
     Raises:
         StoreUnavailableError: the database cannot be reached.
         StoreRefusedError: it refused a statement.
@@ -105,7 +110,12 @@ def upgrade(database: str | Address, revision: str = "head") -> None:
     address = address_of(database)
     if address.file is None:
         _refuse_encoding(facts(address))
+    before = current(address)
     _run(address, lambda config: command.upgrade(config, revision))
+    if address.file is None and current(address) != before:
+        with _connected(address, begin="BEGIN") as connection:
+            gather_all(connection)
+            connection.commit()
 
 
 def downgrade(database: str | Address, revision: str) -> None:
@@ -264,7 +274,7 @@ def _run(address: Address, step: Callable[[Config], None]) -> None:
 
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private.make_folder(folder)
     except OSError as error:
         raise SettingsError(
             f"database_url: the folder {folder} cannot be made ({error.strerror}); give another place"
@@ -308,14 +318,21 @@ def _connected(address: Address, *, begin: str) -> Iterator[sa.Connection]:
         engine.dispose()
 
 
+def _close_to_others(database: Path) -> None:
+    with contextlib.suppress(OSError):  # SQLite says better what is wrong with the file
+        private.close_database(database, make=True)
+
+
 def _engine(address: Address, begin: str) -> sa.Engine:
-    if address.file is not None:
+    file = address.file
+    if file is not None:
         engine = sa.create_engine(
-            sa.URL.create("sqlite", database=str(address.file)),
+            sa.URL.create("sqlite", database=str(file)),
             poolclass=sa.NullPool,
             hide_parameters=True,
             connect_args={"isolation_level": None, "timeout": _LOCK_TIMEOUT_MS / 1000},
         )
+        sa.event.listen(engine, "do_connect", lambda *_: _close_to_others(file))
         sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
         return engine
     try:

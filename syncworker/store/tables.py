@@ -1,6 +1,6 @@
 """The schema: one row per what, in the words of the standard.
 
-Every table carries `tenant`, and every key opens with it.  Keys contain no NULL: a resource that belongs to the
+Every table carries `tenant`, and every key opens with it; indexes beside the key end with it (migration 0015).  Keys contain no NULL: a resource that belongs to the
 connection and not to an account uses `account_id = ''`.  Each *record* table (account, balance, transaction, party)
 has the same frame (`_record`) around the typed columns people query; the LFI's own item lies beside them in `raw`.
 
@@ -112,7 +112,7 @@ connection = sa.Table(
     sa.Column("user_ref", sa.String(128), nullable=False),
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("last_data_at", Instant, comment="date of last data received"),
-    sa.Index(None, "tenant", "user_ref"),
+    sa.Index(None, "user_ref", "tenant"),
 )
 
 consent = sa.Table(
@@ -147,9 +147,9 @@ consent = sa.Table(
     sa.Column("raw", JSON, comment="`Data` of the consent as last seen"),
     sa.ForeignKeyConstraint(["tenant", "connection_id"], ["connection.tenant", "connection.connection_id"]),
     sa.CheckConstraint("base_consent_id IS NULL OR base_consent_id = connection_id", name="base_is_root"),
-    sa.Index(None, "tenant", "connection_id"),
-    sa.Index(None, "tenant", "status", "expires_at"),
-    sa.Index("uq_consent_root", "tenant", "connection_id", unique=True,
+    sa.Index(None, "connection_id", "tenant"),
+    sa.Index(None, "status", "expires_at", "tenant"),
+    sa.Index("uq_consent_root", "connection_id", "tenant", unique=True,
              sqlite_where=sa.text("base_consent_id IS NULL"), postgresql_where=sa.text("base_consent_id IS NULL")),
 )  # fmt: skip
 
@@ -163,7 +163,7 @@ expiry_flag = sa.Table(
     sa.Column("decided_at", Instant, nullable=False),
     sa.Column("skipped", sa.String(20), comment="why nobody was told: passed | succeeded | short; NULL: flagged"),
     sa.ForeignKeyConstraint(["tenant", "consent_id"], ["consent.tenant", "consent.consent_id"]),
-    sa.Index(None, "tenant", "decided_at"),
+    sa.Index(None, "decided_at", "tenant"),
 )
 
 token = sa.Table(
@@ -404,7 +404,11 @@ transaction = _record(
     sa.Column("counterparty_name", sa.String(140), comment="creditor of a Debit, debtor of a Credit"),
 )
 sa.Index(
-    None, transaction.c.tenant, transaction.c.connection_id, transaction.c.account_id, transaction.c.booking_date_time
+    "ix_transaction_dated",
+    transaction.c.booking_date_time,  # the rows of one account are found by the key
+    transaction.c.account_id,
+    transaction.c.connection_id,
+    transaction.c.tenant,
 )
 
 party = _record(
@@ -705,7 +709,8 @@ event = sa.Table(
     sa.UniqueConstraint("tenant", "issuer", "digest"),
     sa.UniqueConstraint("tenant", "issuer", "jti"),
     sa.UniqueConstraint("tenant", "bearer_jti"),
-    sa.Index(None, "tenant", "received_at"),
+    sa.Index(None, "received_at", "tenant"),
+    sa.Index(None, "digest", "tenant"),  # of three that open with the tenant, any finds a repeat without statistics
     sa.Index(
         "ix_event_quarantined",
         "tenant",
@@ -789,6 +794,7 @@ audit = sa.Table(
     sa.Column("what", sa.String(64), nullable=False, comment="a constant word for the event"),
     sa.Column("subject", CONSENT_ID, nullable=False),
     sa.Column("facts", JSON, nullable=False, comment="ids and codes only"),
+    sa.Index(None, "subject", "tenant"),
 )
 
 RECORD_TABLES: Final[dict[ResourceName, sa.Table]] = {

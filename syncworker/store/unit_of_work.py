@@ -45,6 +45,7 @@ from syncworker.store.records import Records
 from syncworker.store.renewals import Renewals
 from syncworker.store.runs import Runs
 from syncworker.store.statements import NOW, Ready, Told, run_all
+from syncworker.store.statistics import Statistics
 from syncworker.store.tokens import Tokens
 from syncworker.store.unreadable import UnreadableItems
 from syncworker.store.work import Work
@@ -202,6 +203,10 @@ class UnitOfWork:
     @cached_property
     def runs(self) -> Runs:
         return Runs(self)
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        return Statistics(self)
 
 
 class Store:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import sqlalchemy as sa
 from pydantic import SecretStr
 
 from syncworker.consents.import_file import LINE_BYTES_MAX, KnownLFI, numbered, read_line
@@ -535,3 +536,21 @@ async def test_an_older_token_put_in_by_mistake_costs_nothing(house: House, move
     vault = await house.vault()
     assert await vault.refresh(completed.consent_id, reason="asked") is Outcome.ROTATED
     assert await house.stored_is_current(completed.consent_id)
+
+
+@pytest.mark.store
+async def test_the_database_knows_how_much_an_import_added(store: Store, take: Take, clock: ManualClock) -> None:
+    """PostgreSQL plans by it; an import that adds nothing gathers nothing."""
+    content = file_of(*(member_values(clock, f"c-{number}") for number in range(3)))
+    known: list[int | None] = []
+    for _ in range(2):
+        await take(content)
+        async with store.writing() as unit:
+            if unit.dialect.is_postgresql:
+                known.append(
+                    await unit.connection.scalar(sa.text("SELECT reltuples FROM pg_class WHERE relname = 'token'"))
+                )
+                await unit.connection.execute(sa.text("UPDATE pg_class SET reltuples = -1 WHERE relname = 'token'"))
+                await unit.commit()
+
+    assert known in ([], [3, -1])

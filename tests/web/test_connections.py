@@ -212,6 +212,19 @@ async def test_a_card_and_its_detail(web: WebHouse) -> None:
 
 
 @pytest.mark.flow
+async def test_each_connected_account_is_named_by_its_account_id(small_web: WebHouse) -> None:
+    """An account's row lies below no account and has the AccountId as its key: that is what a product is shown."""
+    connection_id = await synced(small_web)
+    detail = (await small_web.product.get(f"/v1/connections/{connection_id}")).json()
+    async with small_web.store.reading() as unit:
+        granted = await unit.records.granted(ConsentId(connection_id))
+        held = [row async for row in unit.records.all_rows()]
+
+    assert [one["account_id"] for one in detail["connected_accounts"]] == sorted(granted)
+    assert {row.account for row in held} == granted
+
+
+@pytest.mark.flow
 async def test_what_is_kept_of_an_ended_connection_shows_no_whole_iban(small_web: WebHouse) -> None:
     """Whoever asks: its data is restricted (rule 41)."""
     connection_id = await synced(small_web)
