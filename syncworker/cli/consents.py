@@ -2,17 +2,19 @@
 
 import asyncio
 import sys
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from syncworker import opening
 from syncworker.cli import consent_acts, frame, reconciling, renewals, show
 from syncworker.clock import SystemClock, monotonic
 from syncworker.consents.lifecycle import NEVER
 from syncworker.errors import RequestError, meaning_of
 from syncworker.settings import Settings, read_slug
-from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest, Purpose, UserType
+from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest, Purpose, Status, UserType
 from syncworker.standard.permissions import Permission
 from syncworker.standard.values import ConsentId
 from syncworker.store.consents import StoredConsent
@@ -267,7 +269,12 @@ def sync(
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 120,
     as_json: frame.AsJson = False,
 ) -> None:
-    """Ask for a sync now."""
+    """Ask for a sync now.
+
+    Where none can come that is said at once.  Exit code 1: the consent has ended, was revoked here or has to be given
+    again, or its LFI is neither declared nor allowed; with --wait also when no worker lives.  3: not now, because the
+    consent is paused, suspended or not authorised yet.
+    """
     if here:
         frame.with_application(lambda application: _sync_here(application, consent_id, as_json=as_json))
         return
@@ -279,6 +286,11 @@ def sync(
 
         one = await _held(store, consent_id)
         wiring.allowed(config).check(one.lfi, one.user_ref)
+        await _check_syncable(store, one)
+        if one.lfi not in await opening.declared_lfis(config, store):
+            raise RequestError(
+                f"lfi: {one.lfi} is not declared, so no worker calls it; `syncworker lfis add {one.lfi}`"
+            )
         async with store.writing() as unit:
             asked_at = await unit.now()
             if not await unit.work.ask_now(WorkKind.SYNC, one.connection_id):
@@ -310,10 +322,67 @@ def _hurry(config: Settings) -> None:
 
 async def _sync_here(application: "Application", consent_id: str, *, as_json: bool) -> None:
     one = await _held(application.store, consent_id)
+    application.allowed.check(one.lfi, one.user_ref)
+    await _check_syncable(application.store, one)
     report = await application.sync_now(one.connection_id)
     if report is None:
         raise RequestError(f"consent_id: {consent_id} is being synced by a worker right now, or has no schedule")
     await _print_run(application.store, one, as_json=as_json, since=report.started_at)
+
+
+@dataclass(frozen=True, slots=True)
+class NoSync:
+    """Why no sync can come.
+
+    Attributes:
+        code: stable.
+        said: what is so and what to do.
+        exit_code: `FAILED` where only a new consent helps, `PARTLY` where it may be synced again later.
+    """
+
+    code: str
+    said: str
+    exit_code: int
+
+
+def why_no_sync(one: StoredConsent, *, now: datetime) -> NoSync | None:
+    """Why a consent cannot be synced as it stands; `None` when it can."""
+    anew = f"; its user has to consent again: `syncworker consents renew {one.consent_id}`"
+    if one.terminal:
+        since = "" if one.ended_at is None else f" since {one.ended_at:%Y-%m-%d %H:%M:%SZ}"
+        return NoSync("consent_ended", f"is {one.status}{since}, so nothing is synced any more{anew}", frame.FAILED)
+    if one.revoke_asked_at is not None:
+        ordered = f"{one.revoke_asked_at:%Y-%m-%d %H:%M:%SZ}"
+        return NoSync(
+            "consent_revoked_here", f"was revoked here at {ordered}, so nothing is synced any more", frame.FAILED
+        )
+    if now >= one.expires_at:
+        return NoSync("consent_ended", f"ended at {one.expires_at:%Y-%m-%d %H:%M:%SZ}{anew}", frame.FAILED)
+    if one.paused_at is not None:
+        again = f"go on with `syncworker consents resume {one.consent_id}`"
+        return NoSync("consent_paused", f"is paused, so nothing is synced; {again}", frame.PARTLY)
+    if one.needs_consent is not None:
+        return NoSync("consent_needed", f"lost its grant ({one.needs_consent}){anew}", frame.FAILED)
+    if one.status == Status.Suspended:
+        until = "the bank lifts it, and a poll or an event tells us"
+        return NoSync("consent_suspended", f"is Suspended, so nothing is synced until {until}", frame.PARTLY)
+    if not one.callable_at(now):
+        return NoSync("consent_not_authorised", f"is {one.status}, so nothing is synced yet", frame.PARTLY)
+    return None
+
+
+async def _check_syncable(store: Store, one: StoredConsent) -> None:
+    """Say why no sync of a consent can come, and end the command; return when one can."""
+    async with store.reading() as unit:
+        now = await unit.now()
+        others = await unit.consents.find(connection_id=one.connection_id)
+    reason = why_no_sync(one, now=now)
+    if reason is None:
+        return
+    usable = [other.consent_id for other in others if other.callable_at(now)]
+    instead = f"; in use is {usable[-1]}: `syncworker consents sync {usable[-1]}`" if usable else ""
+    show.say(f"error [{reason.code}]: consent_id: {one.consent_id} {reason.said}{instead}")
+    raise typer.Exit(reason.exit_code)
 
 
 async def _wait(store: Store, one: StoredConsent, since: datetime, *, timeout: float, as_json: bool) -> None:
@@ -324,6 +393,7 @@ async def _wait(store: Store, one: StoredConsent, since: datetime, *, timeout: f
         if runs and runs[0].started_at >= since:
             await _print_run(store, one, as_json=as_json, since=since)
             return
+        await _check_syncable(store, await _held(store, one.consent_id))  # it may have ended while we wait
         await asyncio.sleep(0.2)
     show.say(f"no sync ended within {timeout:.0f} s; `syncworker status` shows why")
     raise typer.Exit(frame.FAILED)
