@@ -24,8 +24,6 @@ REASONS: dict[str, tuple[str, str, int, tuple[str, ...]]] = {
                      ("was revoked here at 2026-01-02 03:04:05Z",)),
     "grant lost": ("needs_consent = 'grant_lost'", "consent_needed", 1, ("lost its grant (grant_lost)",)),
     "paused": (f"paused_at = {LONG_AGO}", "consent_paused", 3, ("`syncworker consents resume ",)),
-    "suspended": ("status = 'Suspended'", "consent_suspended", 3, ("until the bank lifts it",)),
-    "not authorised yet": ("status = 'AwaitingAuthorization'", "consent_not_authorised", 3, ("is AwaitingAuth",)),
 }  # fmt: skip
 
 
@@ -45,6 +43,44 @@ def test_where_no_sync_can_come_it_is_said_at_once(house: House, prepared: Prepa
     assert said.startswith(f"error [{error}]: consent_id: {prepared.consent_id} ")
     assert [one for one in words if one not in said] == []
     assert house.tables()["work"] == before["work"]
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [("Suspended", "consent_suspended"), ("AwaitingAuthorization", "consent_not_authorised")]
+)
+def test_where_the_bank_may_have_moved_it_the_hub_is_asked(
+    house: House, prepared: Prepared, status: str, error: str
+) -> None:
+    """Nothing is waited for: exit 3, and a worker asks.  With --here the Hub says Authorized, and it is synced."""
+    house.sql(ALIVE)
+    house.sql(f"UPDATE consent SET status = '{status}' WHERE consent_id = ?", prepared.consent_id)
+    ended = house.run("consents", "sync", prepared.consent_id, "--wait", "--timeout", "240")
+    asked = house.sql("SELECT count(*) FROM work WHERE kind = 'sync' AND asked_at IS NOT NULL")
+    here = house.run("consents", "sync", prepared.consent_id, "--here", "--json")
+
+    assert (ended.code, ended.stderr.startswith(f"error [{error}]: consent_id: "), asked) == (3, True, [(1,)])
+    assert (here.code, here.stderr) == (0, ""), here.said
+
+
+def test_a_consent_that_was_renewed_names_its_successor(house: House, prepared: Prepared) -> None:
+    """The connection is synced through the one in use."""
+    house.sql("UPDATE consent SET status = 'Revoked' WHERE consent_id = ?", prepared.consent_id)
+    columns = [name for (_, name, *_) in house.sql("PRAGMA table_info(consent)")]
+    other = {"consent_id": "'successor-1'", "status": "'Authorized'", "base_consent_id": "connection_id"}
+    copied = ", ".join(other.get(name, f'"{name}"') for name in columns)
+    house.sql(f"INSERT INTO consent SELECT {copied} FROM consent WHERE consent_id = ?", prepared.consent_id)
+    ended = house.run("consents", "sync", prepared.consent_id)
+
+    assert (ended.code, "in use is successor-1: `syncworker consents sync successor-1`" in ended.stderr) == (1, True)
+
+
+def test_an_lfi_that_is_not_declared_any_more_is_named(house: House, prepared: Prepared) -> None:
+    """No worker claims its work, so nothing is waited for."""
+    house.sql(ALIVE)
+    house.toml.write_text(house.toml.read_text().replace("[lfis.sandbox", "[lfis.another"))
+    ended = house.run("consents", "sync", prepared.consent_id, "--wait")
+
+    assert (ended.code, ended.stderr.startswith("error [bad_request]: lfi: sandbox is not declared")) == (2, True)
 
 
 def test_outside_the_allow_lists_no_sync_is_waited_for(house: House, prepared: Prepared) -> None:
