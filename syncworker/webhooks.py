@@ -721,7 +721,7 @@ class Acting:
             if not behind:
                 return "followed"
             if next_question(event, now=now) is None:
-                return "not_confirmed"
+                return "followed" if event.status is None else "not_confirmed"
         woken = [await unit.work.ask_now(WorkKind.OPENING, one.opening_id) for one in openings]
         if not any(woken):
             return "known"
@@ -795,20 +795,34 @@ def says_nothing_new(event: StoredEvent, held: StoredConsent) -> str | None:
 
 
 def says_something_new(event: StoredEvent, opening: StoredOpening) -> bool:
-    """Whether an event tells a status of an account opening that the LFI has not shown, and may show yet."""
-    if opening.state in ENDED or event.status in (None, opening.status):
+    """Whether an event tells of an account opening what the LFI has not shown, and may show yet.
+
+    One that names no status tells of a move: the LFI has shown it when it moved since.
+    """
+    if opening.state in ENDED or (event.status is not None and event.status == opening.status):
         return False
+    if event.status is None:
+        return opening.state_since <= event.received_at and not _as_late(opening.status_updated_at, event)
     said, held = event.status_updated_at, opening.status_updated_at
     return said is None or held is None or said >= held
 
 
+def _as_late(updated_at: datetime | None, event: StoredEvent) -> bool:
+    """Whether what is shown is from the instant of an event, or later."""
+    return updated_at is not None and event.happened_at is not None and updated_at >= event.happened_at
+
+
 def judged(event: StoredEvent, answer: _Answer) -> str:
     """What became of an event about a consent by an answer to a question asked after it came."""
-    moved = answer.seen.status != answer.before
-    if event.status in (None, answer.seen.status):
+    seen, moved = answer.seen, answer.seen.status != answer.before
+    asked_again = next_question(event, now=answer.began_at) is not None
+    if event.status is None:  # it tells of a move and does not say which
+        silent = not moved and not seen.terminal and not _as_late(seen.status_updated_at, event)
+        return "confirmation_awaited" if silent and asked_again else "moved" if moved else "unmoved"
+    if event.status == seen.status:
         return "moved" if moved else "unmoved"
-    nothing_new = says_nothing_new(event, answer.seen)
-    if nothing_new is None and next_question(event, now=answer.began_at) is not None:
+    nothing_new = says_nothing_new(event, seen)
+    if nothing_new is None and asked_again:
         return "confirmation_awaited"
     return "moved" if moved else nothing_new or "not_confirmed"
 

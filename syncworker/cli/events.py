@@ -178,6 +178,7 @@ def _facts(one: StoredEvent) -> dict[str, Any]:
         "event_type": one.event_type,
         "happened_at": one.happened_at,
         "status_updated_at": one.status_updated_at,
+        "asked_at": one.asked_at,
         "acted_at": one.acted_at,
         "waited": None if one.acted_at is None else max(one.acted_at - one.received_at, timedelta()),
         "interaction_id": one.interaction_id,

@@ -117,6 +117,25 @@ async def test_an_event_ahead_of_the_hubs_own_view_is_asked_about_again(
     assert ((await house.consent(consent_id)).status, (await office.event(event_id)).outcome) == ("Revoked", "moved")
 
 
+@pytest.mark.parametrize("hub_moves", [True, False])
+async def test_an_event_that_names_no_status_is_asked_about_until_the_hub_shows_a_move(
+    house: House, office: PostOffice, sender: EventSender, work: Work, hub_moves: bool
+) -> None:
+    """v2.0 leaves `Data` to the sender, and v2.1 leaves it out of a deletion: such an event may be ahead too."""
+    consent_id = (await consented(house)).consent_id
+    message = consent_message(consent_id, at=house.clock.now())
+    await office.take(sender.event({"Data": {"ConsentId": consent_id}, "Meta": message["Meta"]}))
+    first = await work()
+    if hub_moves:
+        house.bank.bank.revoke(consent_id)
+    house.clock.advance(seconds=5)
+
+    turns = await until_done(house, work)
+
+    awaited = {"confirmation_awaited": 1}
+    assert (first, turns) == (awaited, [{"moved": 1}] if hub_moves else [awaited, awaited, {"unmoved": 1}])
+
+
 async def test_a_hub_that_is_behind_by_two_moves_is_asked_again(
     house: House, office: PostOffice, sender: EventSender, work: Work
 ) -> None:
@@ -131,6 +150,19 @@ async def test_a_hub_that_is_behind_by_two_moves_is_asked_again(
 
     assert (first, status, await work()) == ({"confirmation_awaited": 1}, "Suspended", {"moved": 1})
     assert (await house.consent(consent_id)).status == "Revoked"
+
+
+async def test_an_event_overtaken_by_a_later_status_is_not_waited_for(
+    house: House, office: PostOffice, sender: EventSender, work: Work
+) -> None:
+    """Suspended, and lifted before we asked: the Hub's status is younger than the event's."""
+    consent_id = (await consented(house)).consent_id
+    await office.take(sender.event(consent_message(consent_id, "Suspended", at=house.clock.now())))
+    house.clock.advance(seconds=2)
+    house.bank.bank.suspend(consent_id)
+    house.bank.bank.lift(consent_id)
+
+    assert (await work(), reads(house)) == ({"older": 1}, 1)
 
 
 async def test_one_answer_serves_every_event_of_a_consent_that_waits(

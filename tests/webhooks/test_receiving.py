@@ -323,7 +323,7 @@ async def test_an_event_that_came_again_meanwhile_is_not_filed_twice(
     assert [(one.status, one.received) for one in await held.events()] == [("Suspended", 1), ("Revoked", 2)]
 
 
-async def test_a_key_that_nobody_publishes_is_looked_for_ten_minutes_and_no_longer(
+async def test_a_key_that_is_never_published_is_looked_for_ten_minutes_and_no_longer(
     held: PostOffice, sender: EventSender, forger: EventSender
 ) -> None:
     """For the sake of what was held back; one look for each key in a round, and at most one a minute as ever."""
