@@ -30,7 +30,7 @@ from syncworker.lfi.transport import Call
 from syncworker.standard.calendar import shifted, span
 from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest
 from syncworker.standard.json_text import WITH_NUMBERS
-from syncworker.standard.opening_request import data_sharing_audit, faults
+from syncworker.standard.opening_request import data_sharing_audit, faults, warnings
 from syncworker.standard.openings import ENDED, UNDER_WAY, OpeningState, OpeningVersion, OpeningView
 from syncworker.standard.permissions import faults_of
 from syncworker.standard.values import AccountId, ConsentId, Slug
@@ -156,6 +156,26 @@ def composed(order: OpeningOrder, version: OpeningVersion) -> dict[str, Any]:
     Raises:
         RequestError: the LFI would refuse it; names each field and what is wrong, never a value.
     """
+    body = _whole(order)
+    if found := faults(body, version):
+        more = len(found) - FAULTS_SHOWN_MAX
+        shown = "; ".join(found[:FAULTS_SHOWN_MAX]) + (f"; and {more} more" if more > 0 else "")
+        raise RequestError(f"body: not a request of {version.value}: {shown}")
+    return body
+
+
+def doubts(order: OpeningOrder, version: OpeningVersion) -> list[str]:
+    """What the LFI may refuse in an order that is sent all the same, each line `path: what is wrong`; never a value.
+
+    For a version without a published file it is what the file of its errata demands; for others there is none.
+
+    Raises:
+        RequestError: as `composed`.
+    """
+    return warnings(_whole(order), version)
+
+
+def _whole(order: OpeningOrder) -> dict[str, Any]:
     body = dict(order.body)
     if order.webhook is not None:
         if "Subscription" in body:
@@ -163,10 +183,6 @@ def composed(order: OpeningOrder, version: OpeningVersion) -> dict[str, Any]:
         body["Subscription"] = {"Webhook": {"Url": order.webhook, "IsActive": True}}
     if order.original is not None:
         body["Data"] = _audited(body.get("Data"), order.original)
-    if found := faults(body, version):
-        more = len(found) - FAULTS_SHOWN_MAX
-        shown = "; ".join(found[:FAULTS_SHOWN_MAX]) + (f"; and {more} more" if more > 0 else "")
-        raise RequestError(f"body: not a request of {version.value}: {shown}")
     return body
 
 

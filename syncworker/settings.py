@@ -282,13 +282,14 @@ class SenderSettings(_Group):
     Attributes:
         jwks_url: where it publishes its signature keys.
         lfis: whose consents it may speak of; absent means every LFI's.
-        bearer: whether its events must come with a bearer JWT (v1.2, v2.0).
+        bearer: whether its events must come with a bearer JWT; absent: where no LFI it may speak of serves v2.1, since
+            v1.2 and v2.0 demand one and v2.1 does not declare it any more.
         allow_private_hosts: for a sandbox of your own.
     """
 
     jwks_url: HttpsUrl
     lfis: frozenset[Annotated[str, Field(pattern=SLUG)]] | None = None
-    bearer: bool = False
+    bearer: bool | None = None
     allow_private_hosts: bool = False
 
 

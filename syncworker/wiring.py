@@ -4,12 +4,13 @@ What commands need that only look lies in `opening`; `build_application` builds 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import structlog
@@ -48,7 +49,7 @@ from syncworker.schedule.handlers import Ended, HandledReport, Handler, Handlers
 from syncworker.schedule.limits import admission, keeps_counts
 from syncworker.schedule.stopping import Door, LastCalls
 from syncworker.schedule.traffic import TrafficControl
-from syncworker.settings import LFISettings, RefreshMode, Settings
+from syncworker.settings import LFISettings, RefreshMode, SenderSettings, Settings
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
 from syncworker.store.erasure import DataClass
@@ -789,8 +790,12 @@ def sync_settings(settings: Settings) -> SyncSettings:
     )
 
 
-def senders(settings: Settings) -> Mapping[str, Sender]:
+def senders(settings: Settings, versions: Mapping[Slug, Collection[Version]]) -> Mapping[str, Sender]:
     """Whose events are taken, by issuer.
+
+    Args:
+        versions: which each declared LFI serves: they say whether a sender must bring a bearer JWT where its settings
+            do not.
 
     Raises:
         SettingsError: a `jwks_url` nobody may be asked at.
@@ -800,25 +805,39 @@ def senders(settings: Settings) -> Mapping[str, Sender]:
             issuer=issuer,
             jwks_url=one.jwks_url,
             lfis=None if one.lfis is None else frozenset(map(Slug, one.lfis)),
-            bearer=one.bearer,
+            bearer=demands_bearer(one, versions) if one.bearer is None else one.bearer,
             allow_private_hosts=one.allow_private_hosts,
         )
         for issuer, one in settings.events.senders.items()
     }
 
 
-def event_rules(settings: Settings, client_ids: Iterable[str | None] = ()) -> EventRules:
+def demands_bearer(sender: SenderSettings, versions: Mapping[Slug, Collection[Version]]) -> bool:
+    """Whether every LFI a sender may speak of is of a version that demands a bearer JWT with each event.
+
+    The Webhook Template of v2.1-errata2 declares no security scheme; those of v1.2 and v2.0 declare the bearer JWT.
+    """
+    served = {one for lfi, known in versions.items() if sender.lfis is None or lfi in sender.lfis for one in known}
+    return bool(served) and Version.V2_1 not in served
+
+
+def event_rules(
+    settings: Settings,
+    client_ids: Iterable[str | None] = (),
+    versions: Mapping[Slug, Collection[Version]] = MappingProxyType({}),
+) -> EventRules:
     """What events are taken, our encryption keys read.
 
     Args:
         client_ids: as whom LFIs know us, beside `client.client_id`.
+        versions: as in `senders`.
 
     Raises:
         SettingsError: a key or a sender cannot be used; names the field and the fix.
     """
     given = settings.events
     return EventRules(
-        senders=senders(settings),
+        senders=senders(settings, versions),
         encryption_keys={
             kid: EncryptionKey.load(settings.resolved(path), kid, field=f"events.encryption_keys.{kid}")
             for kid, path in given.encryption_keys.items()
@@ -838,7 +857,8 @@ async def open_receiver(settings: Settings, store: Store) -> AsyncIterator[Recei
     """
     clock = SystemClock()
     declared = await declared_lfis(settings, store)
-    rules = event_rules(settings, (entry.client_id for entry, _ in declared.values()))
+    versions = {slug: entry.base_urls.keys() for slug, (entry, _) in declared.items()}
+    rules = event_rules(settings, (entry.client_id for entry, _ in declared.values()), versions)
     ca_bundle = settings.client.ca_bundle
     async with KeyFetcher(ca_bundle=settings.resolved(ca_bundle) if ca_bundle else None, clock=clock) as fetch:
         yield Receiver(store, rules, SenderKeys(fetch, clock=clock))

@@ -2,19 +2,21 @@
 
 import asyncio
 import sys
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from syncworker import opening
 from syncworker.cli import consent_acts, frame, reconciling, renewals, show
 from syncworker.cli.syncs import facts_as_told
 from syncworker.clock import SystemClock, monotonic
 from syncworker.consents.lifecycle import NEVER
-from syncworker.errors import ConsentNotUsableError, RequestError, meaning_of
+from syncworker.errors import RequestError, meaning_of
 from syncworker.settings import Settings, read_slug
 from syncworker.standard.calendar import as_utc, fault_of_day, fault_of_instant, read_day, read_iso, shifted, span
-from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest, Purpose, UserType
+from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest, Purpose, Status, UserType
 from syncworker.standard.permissions import Permission
 from syncworker.standard.values import ConsentId
 from syncworker.store.consents import StoredConsent
@@ -295,7 +297,10 @@ def sync(
 ) -> None:
     """Ask for a sync now; also listings that were refused or absent lately are asked for.
 
-    With --wait or --here, exit code 0: complete.  3: not complete, and something was read.  1: nothing was read.
+    Where none can come that is said at once.  Exit code 1: the consent has ended, was revoked here or has to be given
+    again, or its LFI is neither declared nor allowed; with --wait also when no worker lives.  3: not now, because the
+    consent is paused, suspended or not authorised yet; of the latter two the Hub is asked at once all the same.
+    With --wait or --here: 0 when the run is complete, 3 when it is not and something was read, 1 when nothing was.
     """
     if here:
         frame.with_application(lambda application: _sync_here(application, consent_id, as_json=as_json))
@@ -308,18 +313,27 @@ def sync(
 
         one = await _held(store, consent_id)
         wiring.allowed(config).check(one.lfi, one.user_ref)
+        reason = await _no_sync(store, one)
+        if reason is not None and not reason.hub_asked:
+            raise typer.Exit(reason.exit_code)
+        if one.lfi not in await opening.declared_lfis(config, store):
+            raise RequestError(
+                f"lfi: {one.lfi} is not declared, so no worker calls it; `syncworker lfis add {one.lfi}`"
+            )
         async with store.writing() as unit:
             asked_at = await unit.now()
-            if not await unit.work.ask_now(WorkKind.SYNC, one.connection_id):
+            if not await unit.work.ask_now(WorkKind.SYNC, one.connection_id) and reason is None:
                 raise RequestError(f"consent_id: {consent_id} has no schedule; it was never authorised")
             alive = await unit.work.alive("worker", within=max(WORKER_SEEN_WITHIN_TICKS * tick, WORKER_SEEN_WITHIN_MIN))
             await unit.commit()
         if not alive:
             show.say("no worker lives; the sync is due and runs when one starts (`syncworker up`, or --here)")
-            if wait:
-                raise typer.Exit(frame.FAILED)
+            if wait or reason is not None:
+                raise typer.Exit(frame.FAILED if reason is None else reason.exit_code)
             return
         _hurry(config)
+        if reason is not None:
+            raise typer.Exit(reason.exit_code)
         if wait:
             await _wait(store, one, asked_at, timeout=timeout, as_json=as_json)
         else:
@@ -339,10 +353,72 @@ def _hurry(config: Settings) -> None:
 
 async def _sync_here(application: "Application", consent_id: str, *, as_json: bool) -> None:
     one = await _held(application.store, consent_id)
+    application.allowed.check(one.lfi, one.user_ref)
+    reason = await _no_sync(application.store, one, said=False)
+    if reason is not None and not reason.hub_asked:
+        await _no_sync(application.store, one)
+        raise typer.Exit(reason.exit_code)
     report = await application.sync_now(one.connection_id)
     if report is None:
         raise RequestError(f"consent_id: {consent_id} is being synced by a worker right now, or has no schedule")
     await _print_run(application.store, one, as_json=as_json, since=report.started_at)
+
+
+@dataclass(frozen=True, slots=True)
+class NoSync:
+    """Why no sync can come.
+
+    Attributes:
+        code: stable.
+        said: what is so and what to do.
+        exit_code: `FAILED` where only a new consent helps, `PARTLY` where it may be synced again later.
+        hub_asked: whether a sync asks the Hub first, and reads data where the Hub shows it in use again.
+    """
+
+    code: str
+    said: str
+    exit_code: int
+    hub_asked: bool = False
+
+
+def why_no_sync(one: StoredConsent, *, now: datetime) -> NoSync | None:
+    """Why a consent cannot be synced as it stands; `None` when it can."""
+    anew = f"; its user has to consent again: `syncworker consents renew {one.consent_id}`"
+    if one.terminal:
+        since = "" if one.ended_at is None else f" since {one.ended_at:%Y-%m-%d %H:%M:%SZ}"
+        return NoSync("consent_ended", f"is {one.status}{since}, so nothing is synced any more{anew}", frame.FAILED)
+    if one.revoke_asked_at is not None:
+        ordered = f"{one.revoke_asked_at:%Y-%m-%d %H:%M:%SZ}"
+        return NoSync(
+            "consent_revoked_here", f"was revoked here at {ordered}, so nothing is synced any more", frame.FAILED
+        )
+    if now >= one.expires_at:
+        return NoSync("consent_ended", f"ended at {one.expires_at:%Y-%m-%d %H:%M:%SZ}{anew}", frame.FAILED)
+    if one.paused_at is not None:
+        again = f"go on with `syncworker consents resume {one.consent_id}`"
+        return NoSync("consent_paused", f"is paused, so nothing is synced; {again}", frame.PARTLY)
+    if one.needs_consent is not None:
+        return NoSync("consent_needed", f"lost its grant ({one.needs_consent}){anew}", frame.FAILED)
+    if one.status == Status.Suspended:
+        until = "the bank lifts it; the Hub is asked whether it has"
+        return NoSync("consent_suspended", f"is Suspended, so nothing is synced until {until}", frame.PARTLY, True)
+    if not one.callable_at(now):
+        said = f"is {one.status}, so nothing is synced yet; the Hub is asked whether that still holds"
+        return NoSync("consent_not_authorised", said, frame.PARTLY, True)
+    return None
+
+
+async def _no_sync(store: Store, one: StoredConsent, *, said: bool = True) -> NoSync | None:
+    """Why a consent cannot be synced as it stands, on stderr too; `None` when it can."""
+    async with store.reading() as unit:
+        now = await unit.now()
+        others = await unit.consents.find(connection_id=one.connection_id)
+    reason = why_no_sync(one, now=now)
+    if reason is not None and said:
+        usable = [other.consent_id for other in others if other.callable_at(now)]
+        instead = f"; in use is {usable[-1]}: `syncworker consents sync {usable[-1]}`" if usable else ""
+        show.say(f"error [{reason.code}]: consent_id: {one.consent_id} {reason.said}{instead}")
+    return reason
 
 
 async def _wait(store: Store, one: StoredConsent, since: datetime, *, timeout: float, as_json: bool) -> None:
@@ -355,6 +431,8 @@ async def _wait(store: Store, one: StoredConsent, since: datetime, *, timeout: f
         if ended or (runs and runs[0].started_at >= since):
             await _print_run(store, one, as_json=as_json, since=since)
             return
+        if reason := await _no_sync(store, await _held(store, one.consent_id)):  # it may have ended while we wait
+            raise typer.Exit(reason.exit_code)
         await asyncio.sleep(0.2)
     show.say(f"no sync ended within {timeout:.0f} s; `syncworker status` shows why")
     raise typer.Exit(frame.FAILED)
@@ -364,15 +442,14 @@ async def _print_run(store: Store, one: StoredConsent, *, as_json: bool, since: 
     async with store.reading() as unit:
         runs = await unit.runs.latest(one.connection_id, limit=1)
     if not runs or runs[0].started_at < since:
-        held = await _held(store, one.consent_id)
-        async with store.reading() as unit:
-            row = await unit.work.find(WorkKind.SYNC, one.connection_id)
-        error = row.last_error if row is not None else None
-        why = held.needs_consent or held.status
-        fault = f"the run ended with [{error}], `syncs failed` says what to do"
-        usable = error is None or error.startswith(ConsentNotUsableError.code)
-        show.say(f"nothing was synced: {f'the consent is {why}' if usable else fault}")
-        raise typer.Exit(frame.FAILED)
+        reason = await _no_sync(store, await _held(store, one.consent_id))
+        if reason is None:
+            async with store.reading() as unit:
+                row = await unit.work.find(WorkKind.SYNC, one.connection_id)
+            error = row.last_error if row is not None else None
+            fault = f"the run ended with [{error}], `syncs failed` says what to do"
+            show.say(f"nothing was synced: {fault if error else '`syncworker status` shows why'}")
+        raise typer.Exit(frame.FAILED if reason is None else reason.exit_code)
     run = runs[0]
     facts = facts_of_run(run.outcome, run.error, run.steps)
     show.facts(

@@ -14,9 +14,10 @@ import typer
 from syncworker.cli import frame, show
 from syncworker.clock import monotonic
 from syncworker.errors import RequestError, TransientError, meaning_of
-from syncworker.openings import WHAT_TO_DO, OpeningOrder, Openings
+from syncworker.openings import WHAT_TO_DO, OpeningOrder, Openings, doubts
 from syncworker.settings import Settings, read_slug
 from syncworker.standard.consents import EXPIRY_MAX
+from syncworker.standard.opening_request import WARNED
 from syncworker.standard.openings import ENDED, OpeningState
 from syncworker.store.openings import OpeningContents, OpeningMoved, ShareWish, StoredOpening
 from syncworker.store.unit_of_work import Store
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Account openings at LFIs.", no_args_is_help=True)
 
 BODY_BYTES_MAX: Final = 1024 * 1024
+WARNED_CODE: Final = "opening_not_as_errata"
+"""Of a request that the file of its version's errata would not take, where the version itself has none."""
+
 SHARE_DAYS: Final = 180
 LOOK_EVERY_S: Final = 0.5
 ASK_EVERY_S: Final = 5.0
@@ -72,7 +76,12 @@ def create(
     )
     slug = read_slug(lfi)
     opening, contents = frame.with_application(lambda application: _created(application, slug, order))
-    show.facts(_facts(opening, contents), as_json=as_json)
+    warned = doubts(order, opening.version)
+    for line in warned:
+        show.say(
+            f"warning [{WARNED_CODE}]: {line}, says the file of {WARNED[opening.version].value}; it was sent as it is"
+        )
+    show.facts(_facts(opening, contents) | ({"warnings": warned} if as_json else {}), as_json=as_json)
     _advise(opening)
     if opening.state in (OpeningState.UNKNOWN, OpeningState.REFUSED):
         raise typer.Exit(ENDS[opening.state])

@@ -80,6 +80,7 @@ class StoredEvent:
         status, status_updated_at: as the event says; a hint.
         received: how often it came.
         outcome: a constant word for what became of it; `None` while nothing did.
+        asked_at: when the question to the Hub began whose answer it was last held against; `None`: it never was.
     """
 
     id: int
@@ -97,6 +98,7 @@ class StoredEvent:
     outcome: str | None
     acted_at: datetime | None
     interaction_id: str
+    asked_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,12 +257,41 @@ class Inbox:
             .values(state=state.value, outcome=outcome, acted_at=at)
         )
 
+    async def filed(self, kind: EventKind, subject: str, *, until: datetime, limit: int) -> Sequence[StoredEvent]:
+        """Events of one subject that wait to be acted on and came by then, oldest first."""
+        query = self._select().where(
+            event.c.state == EventState.FILED.value,
+            event.c.subject == subject,
+            event.c.kind == kind.value,
+            event.c.received_at <= until,
+        )
+        rows = await self._unit.connection.execute(query.order_by(event.c.id).limit(limit))
+        return [_stored(row) for row in rows.mappings()]
+
+    async def end_filed(self, outcomes: Mapping[int, str], *, at: datetime, asked_at: datetime) -> None:
+        """Write down what became of events that one answer served; those that ended meanwhile are left alone."""
+        alike: dict[str, list[int]] = defaultdict(list)
+        for event_id, outcome in sorted(outcomes.items()):
+            alike[outcome].append(event_id)
+        for outcome, ids in sorted(alike.items()):
+            ended = {"state": EventState.DONE.value, "outcome": outcome, "acted_at": at, "asked_at": asked_at}
+            await self._unit.connection.execute(sa.update(event).where(*self._still_filed(ids)).values(ended))
+
+    async def note_asked(self, ids: Collection[int], *, asked_at: datetime) -> None:
+        """Write down that events were held against the answer to a question of that instant, and wait on."""
+        if ids:
+            still = self._still_filed(sorted(ids))
+            await self._unit.connection.execute(sa.update(event).where(*still).values(asked_at=asked_at))
+
+    def _still_filed(self, ids: Sequence[int]) -> tuple[sa.ColumnElement[bool], ...]:
+        return event.c.tenant == self._unit.tenant, event.c.id.in_(ids), event.c.state == EventState.FILED.value
+
     async def reopen(self, event_id: int, *, lfi: Slug) -> None:
         """Have an event acted on once more, its subject's LFI being known now."""
         await self._unit.connection.execute(
             sa.update(event)
             .where(event.c.tenant == self._unit.tenant, event.c.id == event_id)
-            .values(state=EventState.FILED.value, outcome=None, lfi=lfi)
+            .values(state=EventState.FILED.value, outcome=None, lfi=lfi, asked_at=None)
         )
 
     # -- what does not verify ----------------------------------------------------------------------------------------
@@ -296,6 +327,26 @@ class Inbox:
             return None
         opened = None if row["body"] is None else self._open(refused_event, "body", _row(row["digest"]))(row["body"])
         return _refused(row, opened)
+
+    async def held_back(self, *, since: datetime) -> Sequence[Refused]:
+        """Entries of the quarantine whose body is kept and that came since then, oldest first, without their bodies."""
+        columns = [column for column in refused_event.c if column is not refused_event.c.body]
+        query = sa.select(*columns).where(
+            refused_event.c.tenant == self._unit.tenant,
+            refused_event.c.body.is_not(None),
+            refused_event.c.received_at >= since,
+        )
+        rows = await self._unit.connection.execute(query.order_by(refused_event.c.id))
+        return [_refused(row, None) for row in rows.mappings()]
+
+    async def rejudge(self, refused_id: int, *, why: str, keep: bool) -> None:
+        """Write down another check that an entry of the quarantine fails; its body goes unless it is worth keeping."""
+        changes: dict[str, Any] = {"why": why} | ({} if keep else {"body": None})
+        await self._unit.connection.execute(
+            sa.update(refused_event)
+            .where(refused_event.c.tenant == self._unit.tenant, refused_event.c.id == refused_id)
+            .values(changes)
+        )
 
     async def release(self, refused_id: int) -> None:
         """Take an entry out of the quarantine: it was taken in after all."""

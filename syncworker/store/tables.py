@@ -705,12 +705,20 @@ event = sa.Table(
     sa.Column("outcome", sa.String(40), comment="what became of it"),
     sa.Column("acted_at", Instant),
     sa.Column("content", sa.LargeBinary, nullable=False, comment="the signed claims: deflated and sealed"),
+    sa.Column("asked_at", Instant, comment="when the question began whose answer it was last held against"),
     sa.CheckConstraint("state IN ('filed', 'done', 'quarantined')", name="state"),
     sa.UniqueConstraint("tenant", "issuer", "digest"),
     sa.UniqueConstraint("tenant", "issuer", "jti"),
     sa.UniqueConstraint("tenant", "bearer_jti"),
     sa.Index(None, "received_at", "tenant"),
     sa.Index(None, "digest", "tenant"),  # of three that open with the tenant, any finds a repeat without statistics
+    sa.Index(
+        "ix_event_filed",
+        "tenant",
+        "subject",
+        sqlite_where=sa.text("state = 'filed'"),
+        postgresql_where=sa.text("state = 'filed'"),
+    ),
     sa.Index(
         "ix_event_quarantined",
         "tenant",
