@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from syncworker.consents.authorize import Authorizer
 from syncworker.consents.lifecycle import NEVER, Lifecycle
 from syncworker.consents.polling import Cadence, Polling
-from syncworker.consents.renewal import NEAR_END, THRESHOLDS, Flagging, Renewals
+from syncworker.consents.renewal import NEAR_END, THRESHOLDS, Flagging, Renewals, Wishes
 from syncworker.consents.revoking import Revoking
 from syncworker.lfi.api import Page
 from syncworker.lfi.directory import Discovery
@@ -216,7 +216,7 @@ class Year:
 
     async def renews(self, user: User, **changes: Any) -> None:
         assert user.root is not None
-        intended = await self.renewals.renew(user.root, **changes)
+        intended = await self.renewals.renew(user.root, Wishes(**changes))
         if user.doubts:
             user.doubts = False
             await self.authorizer.open(intended.intent_id)

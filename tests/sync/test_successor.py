@@ -9,7 +9,7 @@ import pytest
 
 from syncworker.consents.authorize import Completed, Intended
 from syncworker.consents.polling import Cadence, Polling
-from syncworker.consents.renewal import ACCOUNTS_COMPARED, SUCCEEDED, Flagging, Renewals
+from syncworker.consents.renewal import ACCOUNTS_COMPARED, SUCCEEDED, Flagging, Renewals, Wishes
 from syncworker.consents.revoking import Revoking
 from syncworker.errors import RequestError
 from syncworker.lfi.api import LFIClient
@@ -67,7 +67,8 @@ class Desk:
 
     async def renewed(self, consent_id: ConsentId, *, user: int = 0, accounts: Any = None, **changes: Any) -> Completed:
         """The user follows the link of a renewal and agrees."""
-        return await self.agreed(await self.renewals.renew(consent_id, **changes), user=user, accounts=accounts)
+        intended = await self.renewals.renew(consent_id, Wishes(**changes))
+        return await self.agreed(intended, user=user, accounts=accounts)
 
     async def agreed(self, intended: Intended, *, user: int = 0, accounts: Any = None) -> Completed:
         product = self.product
@@ -308,7 +309,7 @@ async def test_a_successor_lasts_less_than_a_year(desk: Desk, days: int) -> None
     first = await desk.product.consented()
 
     with pytest.raises(RequestError, match=r"^expires_at: "):
-        await desk.renewals.renew(first, expires_at=desk.product.clock.now() + timedelta(days=days))
+        await desk.renewals.renew(first, Wishes(expires_at=desk.product.clock.now() + timedelta(days=days)))
 
 
 async def test_a_joint_account_is_two_rows_in_two_connections(open_product: Opener) -> None:
