@@ -633,6 +633,7 @@ class Consents:
             "revoked_by": row.revoked_by and _text(row.revoked_by, STATUS_LENGTH),
             "paused_at": row.paused_at,
             "needs_consent": row.needs_consent,
+            "webhook_active": row.webhook_active,
             "user_type": _text(row.user_type, USER_TYPE_LENGTH),
             "purpose": _text(row.purpose, PURPOSE_LENGTH),
             "created_at": row.created_at,
@@ -659,11 +660,7 @@ class Consents:
             )
             if after and after != before
         ]
-        changed += [
-            TERMS[name]
-            for name, shown in _terms_shown(view).items()
-            if (known := getattr(held, name)) and _differs(known, shown)
-        ]
+        changed += [name for name, _, _ in terms_changed(held, view)]
         if changed:
             await self.note("consent_terms_changed", subject=held.consent_id, facts={"members": changed}, at=at)
 
@@ -684,6 +681,24 @@ def _terms_shown(view: ConsentView) -> dict[str, Any]:
     """Those of `TERMS` that a view shows, as a consent that was read from its row would have them."""
     shown = ((name, _as_held(name, getattr(view, name))) for name in TERMS)
     return {name: term for name, term in shown if term is not None}
+
+
+def terms_changed(held: StoredConsent, view: ConsentView) -> list[tuple[str, str, str]]:
+    """Terms of which a view shows another value than is held: the standard's name, what is held, what is shown.
+
+    A term nothing was known of is not among them.  Of `OnBehalfOf` only that it changed is said.
+    """
+    return [
+        (TERMS[name], _said(known), _said(shown))
+        for name, shown in _terms_shown(view).items()
+        if (known := getattr(held, name)) and _differs(known, shown)
+    ]
+
+
+def _said(term: Any) -> str:
+    if isinstance(term, OnBehalfOf):
+        return "another"
+    return ",".join(term) if isinstance(term, tuple) else str(term)
 
 
 def _as_held(name: str, term: Any) -> Any:
