@@ -106,7 +106,7 @@ def authorize(
             renewals.print_link(application.settings, intended, as_json=as_json)
             return
         started = await application.authorize.begin(slug, request, user_ref=user_ref, version=chosen)
-        renewals.print_started(started, request, as_json=as_json)
+        renewals.print_started(started, as_json=as_json)
 
     frame.with_application(begin)
 

@@ -116,7 +116,7 @@ def renew(
         started = await application.authorize.begin(
             wanted.lfi, wanted.request, user_ref=wanted.user_ref, version=wanted.version
         )
-        print_started(started, wanted.request, as_json=as_json)
+        print_started(started, as_json=as_json)
 
     frame.with_application(ask)
 
@@ -209,13 +209,10 @@ async def told_of_renewal(unit: UnitOfWork, one: StoredConsent) -> dict[str, Any
     }
 
 
-def print_started(started: "AuthorizationStarted", request: ConsentRequest | None = None, *, as_json: bool) -> None:
-    """The address of a request that was pushed just now, and what it asks for where that is known."""
-    facts: dict[str, Any] = {"consent": started.consent_id}
-    if request is not None:
-        facts |= asked_for(request)
-    facts |= {"open_before": started.expires_at, "url": started.url}
-    show.facts(facts, as_json=as_json)
+def print_started(started: "AuthorizationStarted", *, as_json: bool) -> None:
+    """The address of a request that was pushed just now, and what it asks for."""
+    facts = {"consent": started.consent_id, **asked_for(started.request)}
+    show.facts(facts | {"open_before": started.expires_at, "url": started.url}, as_json=as_json)
     show.say(BRING_HOME)
 
 

@@ -146,9 +146,11 @@ class AuthorizationStarted:
     Attributes:
         url: for the user to open, once, before `expires_at`; it carries the `request_uri`, so it is not logged.
         state: comes back with the redirect; whoever serves the user's browser binds it to that browser.
+        request: what the user is asked for; a link opened twice at once has one consent, with the ConsentId above.
     """
 
     consent_id: ConsentId
+    request: ConsentRequest
     url: str = field(repr=False)
     expires_at: datetime
     state: str = field(repr=False)
@@ -314,6 +316,7 @@ class Authorizer:
             client = await self._clients(intent.lfi)
             return AuthorizationStarted(
                 consent_id=earlier.consent_id,
+                request=intent.request,
                 url=await client.authorization_url(earlier.request_uri.get_secret_value()),
                 expires_at=earlier.expires_at,
                 state=earlier.state,
@@ -373,7 +376,9 @@ class Authorizer:
         await self._store.atomically(lambda unit: self._add(unit, row))
         url = await client.authorization_url(pushed.request_uri)
         log.info("authorisation begun", lfi=lfi, consent_id=request.consent_id)
-        return AuthorizationStarted(consent_id=request.consent_id, url=url, expires_at=pushed.expires_at, state=state)
+        return AuthorizationStarted(
+            consent_id=request.consent_id, request=request, url=url, expires_at=pushed.expires_at, state=state
+        )
 
     async def complete(self, redirect_url: str) -> Completed:
         """Take the redirect a user came back with, and bring home the tokens.

@@ -174,6 +174,14 @@ def read_line(number: int, content: bytes | None, *, tenant: str) -> Line:
     return _Reader(members, number).line(tenant)
 
 
+def _is_date(text: str) -> bool:
+    """Whether a text is a date without a time."""
+    try:
+        return bool(date.fromisoformat(text))
+    except ValueError:
+        return False
+
+
 class _Reader:
     """Reads the members of one line, and collects what is wrong with them."""
 
@@ -287,10 +295,9 @@ class _Reader:
         try:
             moment, without_offset = read_instant(value)
         except (ValueError, OverflowError, TypeError):
+            moment, without_offset = None, False
+        if moment is None or _is_date(value):
             self._fault(name, "must be an instant, as 2027-01-31T00:00:00Z")
-            return None
-        if "T" not in value:
-            self._fault(name, "has no time; write 2027-01-31T00:00:00Z")
             return None
         if without_offset:
             self._uae_time.add(name)

@@ -30,7 +30,7 @@ def test_a_renewal_prints_an_address_or_a_link(prepared: Prepared, house: House)
     opened = house.run("consents", "open", link.json["authorization"], "--json")
 
     assert (now.code, link.code, opened.code) == (0, 0, 0), now.said + link.said + opened.said
-    assert {"consent", "open_before", "url"} == set(now.json) == set(opened.json)
+    assert {"consent", "permissions", "open_before", "url"} <= set(now.json) == set(opened.json)
     assert len({prepared.consent_id, now.json["consent"], opened.json["consent"]}) == 3
     assert link.json["connection"] == prepared.consent_id
     assert link.json["url"] == f"http://127.0.0.1:8080/v1/authorize/{link.json['authorization']}"
