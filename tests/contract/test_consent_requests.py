@@ -139,11 +139,10 @@ def test_a_base_must_be_a_uuid_on_v2_1_alone(version: Version, pushed_authorizat
         read_details(details, versions=[version], now=NOW)
         return
     assert official_faults(pushed_authorization, details) != []
-    assert faults == [
-        (
-            "base_consent_id: aac-7f3c is not a UUID, and v2.1 takes no other; ask on v1.2 (version), or begin a new chain "
-            "in the same connection (new_chain)"
-        )
-    ]
+    (fault,) = faults
+    assert fault == (
+        "base_consent_id: aac-7f3c is not a UUID, and v2.1 takes no other; "
+        "ask on v1.2 (version), or begin a new chain in the same connection (new_chain)"
+    )
     with pytest.raises(DetailsError, match="BaseConsentId must be a UUID"):
         read_details(details, versions=[version], now=NOW)
