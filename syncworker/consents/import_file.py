@@ -62,6 +62,7 @@ class Line:
         number: of the line, from 1.
         version: it is read on; `None` until its LFI is known, for a consent of a version no LFI serves.
         made_in: the version it was made in, where that is one of `HISTORY`.
+        joins: the connection its root is held in; `None` while that was not looked for, or the root is not held.
         user_ref: `None` when the file does not say: then it is the root ConsentId, or that of the connection we hold.
         webhook_active: whether events are sent for it, as its `Subscription` says.
         uae_time: members whose instant came without an offset, and was read as UAE time.
@@ -79,6 +80,7 @@ class Line:
     access_token: SecretStr | None = None
     access_token_expires_at: datetime | None = None
     base_consent_id: ConsentId | None = None
+    joins: ConsentId | None = None
     user_ref: str | None = None
     from_date: date | None = None
     to_date: date | None = None
@@ -93,8 +95,8 @@ class Line:
 
     @property
     def connection_id(self) -> ConsentId:
-        """Root of the chain of consents."""
-        return root_of(self.consent_id, self.base_consent_id)
+        """The connection it belongs to: the one of its root, where that is held, else one named like the root."""
+        return self.joins or root_of(self.consent_id, self.base_consent_id)
 
     @property
     def fingerprint(self) -> str:

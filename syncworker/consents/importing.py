@@ -192,6 +192,7 @@ class Importer:
 
     async def _file(self, unit: UnitOfWork, lines: Sequence[Line]) -> list[tuple[int, Verdict, str]]:
         at = await unit.now()
+        lines = await _joining(unit, lines)
         held = await _held(unit, lines)
         fresh: list[_Fresh] = []
         ended: list[tuple[int, Verdict, str]] = []
@@ -367,6 +368,16 @@ class _Holdings:
             consent_id=consent_id, version=1, access_token=None, refresh_token=one.line.refresh_token
         )
         self.imported[consent_id] = one.line.fingerprint
+
+
+async def _joining(unit: UnitOfWork, lines: Sequence[Line]) -> list[Line]:
+    """The lines, each with the connection its root is held in: a later chain's root does not name the connection."""
+    roots = await unit.consents.get_many({line.base_consent_id for line in lines if line.base_consent_id is not None})
+    return [
+        line if (root := roots.get(line.base_consent_id or ConsentId(""))) is None
+        else replace(line, joins=root.connection_id)
+        for line in lines
+    ]  # fmt: skip
 
 
 async def _held(unit: UnitOfWork, lines: Sequence[Line]) -> _Holdings:
