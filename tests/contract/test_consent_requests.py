@@ -88,6 +88,17 @@ def bent(**changes: Any) -> Callable[[dict[str, Any], Version], None]:
     return lambda consent, _: consent.update(changes)
 
 
+OTHER: Final[dict[Version, str]] = {Version.V1_2: "CreditCard", Version.V2_0: "Finance", Version.V2_1: "PersonalLoan"}
+OTHER_WINDOW: Final[dict[Version, str]] = {
+    Version.V1_2: "FromDate", Version.V2_0: "FromDate", Version.V2_1: "TransactionFromDateTime"
+}  # fmt: skip
+DAY: Final[dict[Version, str]] = {
+    Version.V1_2: "2026-01-01",
+    Version.V2_0: "2026-01-01",
+    Version.V2_1: write_instant(NOW),
+}
+
+
 REFUSED: Final[list[tuple[str, Callable[[dict[str, Any], Version], None]]]] = [
     ("an account type nobody knows", bent(AccountType=["Private"])),
     ("an account type that is no list", bent(AccountType="Retail")),
@@ -107,11 +118,6 @@ REFUSED: Final[list[tuple[str, Callable[[dict[str, Any], Version], None]]]] = [
     ("an empty base", bent(BaseConsentId="")),
     ("a base that is too long", bent(BaseConsentId="x" * 129)),
 ]
-OTHER: Final = {Version.V1_2: "CreditCard", Version.V2_0: "Finance", Version.V2_1: "PersonalLoan"}
-OTHER_WINDOW: Final = {
-    Version.V1_2: "FromDate", Version.V2_0: "FromDate", Version.V2_1: "TransactionFromDateTime"
-}  # fmt: skip
-DAY: Final = {Version.V1_2: "2026-01-01", Version.V2_0: "2026-01-01", Version.V2_1: write_instant(NOW)}
 
 
 @pytest.mark.parametrize("bend", [bend for _, bend in REFUSED], ids=[name for name, _ in REFUSED])

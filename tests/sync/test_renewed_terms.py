@@ -337,10 +337,11 @@ async def test_a_new_chain_begins_only_in_a_connection_of_the_same_user(open_pro
     plain: dict[str, Any] = {
         "permissions": (Permission.ReadAccountsBasic,), "expires_at": product.clock.now() + timedelta(days=9)
     }  # fmt: skip
-    for asked, user_ref, says in (
+    wrong: list[tuple[dict[str, Any], str, str]] = [
         ({"connection_id": mine}, "customer-1", "user_ref: is not that of the connection connection_id names"),
         ({"connection_id": ConsentId("none")}, "u", "connection_id: is not the root ConsentId of a connection at"),
         ({"connection_id": mine, "base_consent_id": theirs}, "customer-0", "connection_id: is not the connection base"),
-    ):
+    ]
+    for asked, user_ref, says in wrong:
         with pytest.raises(RequestError, match=says):
             await product.authorizer.intend(LFI, ConsentRequest(**plain, **asked), user_ref=user_ref)
