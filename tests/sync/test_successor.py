@@ -1,7 +1,7 @@
 """A connection is renewed: another consent, the same history."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -127,7 +127,7 @@ async def test_the_successor_takes_over_and_then_what_it_follows_is_revoked(desk
 
 
 async def test_a_chain_names_its_root_for_ever(desk: Desk) -> None:
-    """Also the third consent, asked for by the id of the second; and the database takes no second root."""
+    """Also the third consent, asked for by the id of the second; and the database takes none that names itself."""
     product = desk.product
     first = await product.consented()
     product.clock.advance(days=1)
@@ -142,12 +142,12 @@ async def test_a_chain_names_its_root_for_ever(desk: Desk) -> None:
     assert desk.at_the_bank(first, second, third) == ["Revoked", "Revoked", "Authorized"]
     with pytest.raises(StoreRefusedError):
         async with product.store.writing() as unit:
-            await unit.consents.add_new([_another_root(held)])
+            await unit.consents.add_new([_naming_itself(held)])
 
 
-def _another_root(held: StoredConsent) -> StoredConsent:
-    values = {name: getattr(held, name) for name in StoredConsent.__slots__}
-    return StoredConsent(**values | {"consent_id": ConsentId("another-root"), "base_consent_id": None})
+def _naming_itself(held: StoredConsent) -> StoredConsent:
+    itself = ConsentId("itself")
+    return replace(held, consent_id=itself, base_consent_id=itself)
 
 
 async def test_the_gap_after_an_expiry_is_filled(desk: Desk) -> None:
