@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -95,18 +94,19 @@ def authorize(
     async def begin(application: "Application") -> None:
         request, chosen = asked, version
         if not permission:
-            chosen, everything = await application.authorize.everything(slug, version=version)
-            request = replace(asked, permissions=everything)
-            show.say(f"no --permission: asks for everything we can read in {chosen.value}: {', '.join(everything)}")
+            chosen, request = await application.authorize.with_everything(slug, asked, version=version)
         if link:
             renewals.check_return(application.settings, return_url)
             intended = await application.authorize.intend(
                 slug, request, user_ref=user_ref, version=chosen, return_url=return_url
             )
             renewals.print_link(application.settings, intended, as_json=as_json)
-            return
-        started = await application.authorize.begin(slug, request, user_ref=user_ref, version=chosen)
-        renewals.print_started(started, as_json=as_json)
+        else:
+            started = await application.authorize.begin(slug, request, user_ref=user_ref, version=chosen)
+            renewals.print_started(started, as_json=as_json)
+        if chosen is not None and not permission:
+            named = ", ".join(request.permissions)
+            show.say(f"no --permission was given: it asks for everything we can read in {chosen.value}: {named}")
 
     frame.with_application(begin)
 

@@ -58,7 +58,6 @@ from syncworker.standard.consents import (
     read_consent,
     root_of,
 )
-from syncworker.standard.permissions import Permission
 from syncworker.standard.resources import readable
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version, highest
@@ -146,7 +145,7 @@ class AuthorizationStarted:
     Attributes:
         url: for the user to open, once, before `expires_at`; it carries the `request_uri`, so it is not logged.
         state: comes back with the redirect; whoever serves the user's browser binds it to that browser.
-        request: what the user is asked for; a link opened twice at once has one consent, with the ConsentId above.
+        request: what the user is asked for.
     """
 
     consent_id: ConsentId
@@ -287,7 +286,7 @@ class Authorizer:
         async def step(unit: UnitOfWork) -> StoredIntent:
             at = await unit.now()
             row = StoredIntent(
-                intent_id=secrets.token_urlsafe(INTENT_BYTES),
+                intent_id=_intent_id(),
                 lfi=lfi,
                 user_ref=user_ref,
                 version=version,
@@ -316,7 +315,7 @@ class Authorizer:
             client = await self._clients(intent.lfi)
             return AuthorizationStarted(
                 consent_id=earlier.consent_id,
-                request=intent.request,
+                request=replace(intent.request, consent_id=earlier.consent_id),
                 url=await client.authorization_url(earlier.request_uri.get_secret_value()),
                 expires_at=earlier.expires_at,
                 state=earlier.state,
@@ -458,21 +457,26 @@ class Authorizer:
         last = row.created_at + ASTRAY_FOR
         return (last if now < last else None), "never_came"
 
-    async def everything(self, lfi: Slug, *, version: Version | None = None) -> tuple[Version, tuple[Permission, ...]]:
-        """Everything we can read at an LFI, in the words of the version a request to it would take.
+    async def with_everything(
+        self, lfi: Slug, request: ConsentRequest, *, version: Version | None = None
+    ) -> tuple[Version, ConsentRequest]:
+        """A request with every permission we can read an LFI with, in the words of the version it would be made in.
 
         Args:
+            request: its permissions are not looked at.
             version: as for `begin`.
 
         Raises:
+            RequestError: another of its terms is one the Hub would refuse; nothing was asked of the LFI.
             NotAllowedError: the LFI is outside the allow-lists.
-            RequestError, SetupError, TransientError, StandardViolationError: as `begin`.
+            SetupError, TransientError, StandardViolationError: as `begin`.
         """
+        self._check(replace(request, permissions=readable(version or min(Version))), "-")
         self._allowed.check(lfi)
         client = await self._client(lfi, version)
         declared = (version,) if version else tuple(client.config.base_urls)
         chosen = _version(lfi, await client.discovery(), declared)
-        return chosen, readable(chosen, published=client.config.published_in(chosen))
+        return chosen, replace(request, permissions=readable(chosen, published=client.config.published_in(chosen)))
 
     async def drain(self) -> None:
         """Wait until what was answered is stored."""
@@ -829,6 +833,13 @@ def _consent_of(details: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     consent = details[0]["consent"]
     assert isinstance(consent, Mapping)
     return consent
+
+
+def _intent_id() -> str:
+    """A random id that no command takes for an option."""
+    while (made := secrets.token_urlsafe(INTENT_BYTES)).startswith("-"):
+        pass
+    return made
 
 
 def _intended(row: StoredIntent) -> Intended:

@@ -154,7 +154,7 @@ def test_without_permissions_everything_we_read_is_asked_for(house: House) -> No
     everything = [one["permission"] for one in listed if "v2.1" in one["asked_by_default"]]
 
     assert ended.code == 0, ended.said
-    assert "asks for everything we can read in v2.1: ReadAccountsDetail, " in ended.stderr
+    assert "it asks for everything we can read in v2.1: ReadAccountsDetail, " in ended.stderr
     assert ended.json["permissions"] == everything == requests(house)[-1][0]["consent"]["Permissions"]
     assert {"ReadStatements", "ReadParty", "ReadProductFinanceRates"} <= set(everything)
     assert not {one for one in everything if one.endswith("Basic")}
