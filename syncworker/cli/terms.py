@@ -60,7 +60,7 @@ def on_behalf_of(trading_name: str | None, legal_name: str | None, identifier: s
 
 
 def day(name: str, text: str | None) -> date | Keep | None:
-    """A date as somebody gave it; `open` is no limit.
+    """A date option; `open` is no limit.
 
     Raises:
         RequestError: it is neither.

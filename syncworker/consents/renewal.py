@@ -300,7 +300,7 @@ class Renewals:
         """The request that follows a connection's newest consent, which may be in use, expired or revoked.
 
         Raises:
-            RequestError: no such consent, nobody ever agreed to one of this connection, or a term of the consent before
+            RequestError: no such consent, none of this connection was ever agreed to, or a term of the consent before
                 it cannot be asked for again: names the term.
             SetupError: the LFI is not known.
         """

@@ -59,7 +59,7 @@ def test_an_authorisation_may_wait_for_its_user(house: House) -> None:
         pytest.param(("renew", "{}", "--expires-at", "2099-01-01T00:00:00Z"), "expires_at", id="too far ahead"),
         pytest.param(("renew", "{}", "--return-url", "https://x.example/"), "return_url", id="no link"),
         pytest.param(("renew", "{}", "--link", "--return-url", "https://x.example/"), "return_url", id="not allowed"),
-        pytest.param(("renew", "{}", "--account-type", "Private"), "account_types", id="an account type nobody knows"),
+        pytest.param(("renew", "{}", "--account-type", "Private"), "account_types", id="an unknown account type"),
         pytest.param(("renew", "{}", "--from-date", "soon"), "from_date", id="no date"),
         pytest.param(("renew", "{}", "--version", "v1.2"), "version", id="a version the LFI is not declared for"),
         pytest.param(

@@ -100,17 +100,17 @@ DAY: Final[dict[Version, str]] = {
 
 
 REFUSED: Final[list[tuple[str, Callable[[dict[str, Any], Version], None]]]] = [
-    ("an account type nobody knows", bent(AccountType=["Private"])),
+    ("an unknown account type", bent(AccountType=["Private"])),
     ("an account type that is no list", bent(AccountType="Retail")),
     ("account types of another kind", bent(AccountType=[{"Retail": True}])),
-    ("an account sub-type nobody knows", bent(AccountSubType=["Takaful"])),
+    ("an unknown account sub-type", bent(AccountSubType=["Takaful"])),
     ("an account sub-type that is no list", bent(AccountSubType="Savings")),
     ("a sub-type of another version", lambda consent, version: consent.update(AccountSubType=[OTHER[version]])),
     ("OnBehalfOf that is text", bent(OnBehalfOf="Al Waha")),
     ("OnBehalfOf with a number", bent(OnBehalfOf={"LegalName": 1})),
     ("OnBehalfOf with a member too many", bent(OnBehalfOf={"LegalName": "Al Waha", "Country": "AE"})),
     ("OnBehalfOf with another type of identifier", bent(OnBehalfOf={"IdentifierType": "TradeLicence"})),
-    ("a user type nobody knows", bent(OpenFinanceBilling={"UserType": "Private", "Purpose": "TaxFiling"})),
+    ("an unknown user type", bent(OpenFinanceBilling={"UserType": "Private", "Purpose": "TaxFiling"})),
     ("billing without a purpose", bent(OpenFinanceBilling={"UserType": "Retail"})),
     ("a window of the other versions", lambda consent, version: consent.update({OTHER_WINDOW[version]: DAY[version]})),
     ("a member the server sets", bent(Status="Authorized")),

@@ -38,7 +38,7 @@ def test_a_wish_is_spelled_in_the_words_of_the_version(
         pytest.param(
             ("Personal",), None, None,
             ["account_types: 'Personal' cannot be asked for; give some of Retail, SME, Corporate"],
-            id="a type nobody knows",
+            id="an unknown type",
         ),
         pytest.param(
             None, ("CreditCard", "Savings"), V.V1_2,

@@ -103,7 +103,7 @@ def test_what_is_no_consent_is_refused(payload: dict[str, Any]) -> None:
                 "SME",
                 "TaxFiling",
             ),
-            id="every member; a word nobody knows is kept",
+            id="every member; an unknown word is kept",
         ),
         pytest.param(
             {"AccountType": [], "AccountSubType": "Savings", "OnBehalfOf": {}, "OpenFinanceBilling": None},

@@ -346,7 +346,7 @@ async def test_a_narrowed_consent_is_asked_for_shown_and_renewed_as_it_is(small_
 @pytest.mark.parametrize(
     ("members", "field"),
     [
-        pytest.param({"account_types": ["Private"]}, "account_types", id="a type nobody knows"),
+        pytest.param({"account_types": ["Private"]}, "account_types", id="an unknown type"),
         pytest.param({"account_sub_types": []}, "account_sub_types", id="an empty list"),
         pytest.param({"on_behalf_of": {}}, "on_behalf_of", id="a firm without a name"),
         pytest.param({"on_behalf_of": {"legal_name": ""}}, "on_behalf_of", id="an empty name"),
