@@ -27,6 +27,7 @@ from syncworker.consents.storing import Storing
 from syncworker.errors import LFIRateLimitedError, RefusedError, RequestError, SyncWorkerError
 from syncworker.lfi.openings import InDoubtError, OpeningCalls, Prepared, refused_with
 from syncworker.lfi.transport import Call
+from syncworker.standard import accounts
 from syncworker.standard.calendar import shifted, span
 from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest
 from syncworker.standard.json_text import WITH_NUMBERS
@@ -593,11 +594,23 @@ def _check_refs(order: OpeningOrder) -> None:
 
 
 def _consent(wish: ShareWish, *, now: datetime) -> ConsentRequest:
-    return ConsentRequest(permissions=wish.permissions, expires_at=shifted(now, span(days=wish.days)))
+    return ConsentRequest(
+        permissions=wish.permissions,
+        expires_at=shifted(now, span(days=wish.days)),
+        user_type=wish.user_type,
+        purpose=wish.purpose,
+        account_types=wish.account_types,
+        account_sub_types=wish.account_sub_types,
+        on_behalf_of=wish.on_behalf_of,
+    )
 
 
 def _check_wish(wish: ShareWish) -> None:
-    if found := faults_of(wish.permissions):
+    found = faults_of(wish.permissions)
+    found += accounts.faults_of(wish.account_types, wish.account_sub_types, version=None)
+    if wish.on_behalf_of is not None:
+        found += wish.on_behalf_of.faults()
+    if found:
         raise RequestError(f"share: {found[0]}")
     if not 0 < wish.days <= EXPIRY_MAX.days:
         raise RequestError(f"days: must be 1 to {EXPIRY_MAX.days}")

@@ -133,6 +133,8 @@ class LFISettings(ClientSettings):
         base_urls: the Account Information base URL of each version the LFI serves.
         allow_private_hosts: loopback and private addresses, for a sandbox of your own.
         published: path templates the LFI publishes, for all versions or for each; absent means all.
+        account_types, account_sub_types: the kinds of account the LFI supports; a consent for others is not asked for.
+            Absent: unknown, and every kind may be asked for.
         openings: the switch for account opening: the version new requests are made in; absent: off.
         openings_urls: base URL of the account-opening API per version; those already asked for are followed at theirs.
         openings_iss, openings_aud: of the signed request; our client id and the issuer unless given.
@@ -147,6 +149,8 @@ class LFISettings(ClientSettings):
     connections: Annotated[int, Field(ge=1, le=512)] = 8
     calls_per_second: Annotated[float, Field(ge=CALLS_PER_SECOND_MIN)] = 10.0
     published: frozenset[str] | dict[Version, frozenset[str]] | None = None
+    account_types: tuple[str, ...] = ()
+    account_sub_types: tuple[str, ...] = ()
     par_client_id: bool = False
     signed_answers: Literal["accept", "require", "refuse"] = "accept"
     openings: OpeningVersion | None = None

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -115,6 +115,8 @@ def lfi_config(settings: Settings, slug: Slug, declared: LFISettings, *, now: da
         connections=declared.connections,
         calls_per_second=declared.calls_per_second,
         published=_published(declared),
+        account_types=declared.account_types,
+        account_sub_types=declared.account_sub_types,
         par_client_id=declared.par_client_id,
         signed_answers=SignedAnswers(declared.signed_answers),
         openings=declared.openings,
@@ -203,6 +205,16 @@ def _published(declared: LFISettings) -> Mapping[Version, frozenset[str]] | None
     if declared.published is None or isinstance(declared.published, Mapping):
         return declared.published
     return dict.fromkeys(declared.base_urls, declared.published)
+
+
+def _followed(declared: LFISettings) -> dict[str, Any]:
+    """What of a declaration the directory may change while we run: base URLs, endpoints, kinds of account."""
+    return {
+        "base_urls": declared.base_urls,
+        "published": _published(declared),
+        "account_types": declared.account_types,
+        "account_sub_types": declared.account_sub_types,
+    }
 
 
 def token_schedule(settings: Settings) -> TokenDue | None:
@@ -350,7 +362,7 @@ class Clients:
         )
 
     async def _follow(self) -> None:
-        """Take over base URLs and published endpoints that changed in the database since; at most once a minute."""
+        """Take over what of `_followed` changed in the database since; at most once a minute."""
         if monotonic() - self._looked_at < DECLARATIONS_EVERY_S:
             return
         self._looked_at = monotonic()
@@ -361,11 +373,11 @@ class Clients:
             return
         for slug, client in self._clients.items():
             fresh = known[slug][0] if slug in known else self._declared[slug]
-            if (fresh.base_urls, fresh.published) == (self._declared[slug].base_urls, self._declared[slug].published):
+            if _followed(fresh) == _followed(self._declared[slug]):
                 continue
             self._declared[slug] = fresh
             try:
-                client.config = replace(client.config, base_urls=fresh.base_urls, published=_published(fresh))
+                client.config = replace(client.config, **_followed(fresh))
             except SettingsError as error:
                 log.warning("declaration changed and cannot be used", lfi=slug, why=str(error))
             else:

@@ -2,22 +2,22 @@
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from syncworker import opening
-from syncworker.cli import consent_acts, frame, reconciling, renewals, show
+from syncworker.cli import consent_acts, frame, reconciling, renewals, show, terms
 from syncworker.cli.syncs import facts_as_told
 from syncworker.clock import SystemClock, monotonic
 from syncworker.consents.lifecycle import NEVER
 from syncworker.errors import RequestError, meaning_of
 from syncworker.settings import Settings, read_slug
-from syncworker.standard.calendar import as_utc, fault_of_day, fault_of_instant, read_day, read_iso, shifted, span
-from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest, Purpose, Status, UserType
-from syncworker.standard.permissions import Permission
+from syncworker.standard.calendar import as_utc, fault_of_instant, read_iso, shifted, span
+from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest, Purpose, Status, UserType, without_offset
 from syncworker.standard.values import ConsentId
 from syncworker.store.consents import StoredConsent
 from syncworker.store.runs import CallRow
@@ -42,11 +42,6 @@ for act in (
     app.command()(act)
 app.command("open")(renewals.open_)
 
-DEFAULT_PERMISSIONS: Final = (
-    Permission.ReadAccountsDetail,
-    Permission.ReadBalances,
-    Permission.ReadTransactionsDetail,
-)
 SPREAD_MINUTES: Final = 60
 WORKER_SEEN_WITHIN_TICKS: Final = 3
 LINE_BYTES_MAX: Final = 65_536
@@ -59,7 +54,12 @@ WORKER_SEEN_WITHIN_MIN: Final = timedelta(seconds=15)
 @app.command()
 def authorize(
     lfi: Annotated[str, typer.Argument(help="Slug of the LFI.")],
-    permission: Annotated[list[str] | None, typer.Option("--permission", help="Repeatable.")] = None,
+    permission: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--permission", help="Repeatable; everything we can read unless given (`syncworker permissions`)."
+        ),
+    ] = None,
     days: Annotated[
         int | None, typer.Option(min=1, max=EXPIRY_MAX.days, help="Ends after so many days; default 180.")
     ] = None,
@@ -69,6 +69,12 @@ def authorize(
     purpose: Annotated[Purpose, typer.Option()] = Purpose.AccountAggregation,
     from_date: Annotated[str | None, typer.Option(help="First day of transactions shown, YYYY-MM-DD.")] = None,
     to_date: Annotated[str | None, typer.Option(help="Last day of transactions shown, YYYY-MM-DD.")] = None,
+    account_type: terms.AccountTypes = None,
+    account_sub_type: terms.AccountSubTypes = None,
+    on_behalf_of_trading_name: terms.TradingName = None,
+    on_behalf_of_legal_name: terms.LegalName = None,
+    on_behalf_of_identifier: terms.Identifier = None,
+    version: terms.VersionWish = None,
     link: Annotated[
         bool, typer.Option("--link", help="Give a link of the web process that may wait for its user.")
     ] = False,
@@ -81,23 +87,35 @@ def authorize(
     """
     slug = read_slug(lfi)
     renewals.check_link(link=link, return_url=return_url)
-    request = ConsentRequest(
-        permissions=tuple(permission or DEFAULT_PERMISSIONS),
+    behalf = terms.on_behalf_of(on_behalf_of_trading_name, on_behalf_of_legal_name, on_behalf_of_identifier)
+    asked = ConsentRequest(
+        permissions=tuple(permission or ()),
         expires_at=ending(days, expires_at, now=SystemClock().now()),
         user_type=user_type,
         purpose=purpose,
-        from_date=_date("from_date", from_date),
-        to_date=_date("to_date", to_date),
+        from_date=terms.said(terms.day("from_date", from_date)),
+        to_date=terms.said(terms.day("to_date", to_date)),
+        account_types=terms.said(terms.kinds(account_type)),
+        account_sub_types=terms.said(terms.kinds(account_sub_type)),
+        on_behalf_of=terms.said(behalf),
     )
 
     async def begin(application: "Application") -> None:
+        request, chosen = asked, version
+        if not permission:
+            chosen, request = await application.authorize.with_everything(slug, asked, version=version)
         if link:
             renewals.check_return(application.settings, return_url)
-            intended = await application.authorize.intend(slug, request, user_ref=user_ref, return_url=return_url)
+            intended = await application.authorize.intend(
+                slug, request, user_ref=user_ref, version=chosen, return_url=return_url
+            )
             renewals.print_link(application.settings, intended, as_json=as_json)
-            return
-        started = await application.authorize.begin(slug, request, user_ref=user_ref)
-        renewals.print_started(started, as_json=as_json)
+        else:
+            started = await application.authorize.begin(slug, request, user_ref=user_ref, version=chosen)
+            renewals.print_started(started, as_json=as_json)
+        if chosen is not None and not permission:
+            named = ", ".join(request.permissions)
+            show.say(f"no --permission was given: it asks for everything we can read in {chosen.value}: {named}")
 
     frame.with_application(begin)
 
@@ -144,7 +162,7 @@ def import_(
 
     Each line: ConsentId, lfi (slug), Permissions, ExpirationDateTime, refresh_token, standard_version; and where known
     access_token with access_token_expires_at, BaseConsentId (the root), user_ref, tenant, FromDate, ToDate,
-    OpenFinanceBilling.
+    AccountType, AccountSubType, OnBehalfOf, OpenFinanceBilling, Subscription.
 
     A line goes in as a whole or not at all.  Running it again is harmless: a line that is in changes nothing.
 
@@ -191,6 +209,10 @@ def list_(
                     "needs_consent": one.needs_consent,
                     "expires_at": one.expires_at,
                     "ends_in": one.expires_at - now,
+                    "accounts": _narrowed(one),
+                    "from_date": one.from_date,
+                    "to_date": one.to_date,
+                    "on_behalf_of": one.on_behalf_of and one.on_behalf_of.written(),
                 }
                 for one in await unit.consents.find(lfi=read_slug(lfi) if lfi else None, status=status)
             ]
@@ -255,6 +277,13 @@ def show_(consent_id: str, as_json: frame.AsJson = False) -> None:
                 "expires_at": one.expires_at,
                 "from_date": one.from_date,
                 "to_date": one.to_date,
+                "account_types": _listed(one.account_types),
+                "account_sub_types": _listed(one.account_sub_types),
+                "on_behalf_of": one.on_behalf_of and one.on_behalf_of.written(),
+                "user_type": one.user_type or None,
+                "purpose": one.purpose or None,
+                "made_in": one.made_in or one.version.value,
+                "read_as_uae_time": list(without_offset(one.raw)),
                 "last_data_at": connection.last_data_at if connection else None,
                 "authorization": None if asked is None else asked.outcome,
                 "authorization_reason": None if asked is None else asked.reason,
@@ -484,6 +513,15 @@ async def _held(store: Store, consent_id: str) -> StoredConsent:
     return one
 
 
+def _narrowed(one: StoredConsent) -> list[str] | None:
+    """The kinds of account a consent shows; `None`: every kind."""
+    return _listed((one.account_types or ()) + (one.account_sub_types or ())) or None
+
+
+def _listed(words: Sequence[str] | None) -> list[str] | None:
+    return None if words is None else list(words)
+
+
 def _line_of_stdin() -> str:
     """One line, whatever the locale makes of its bytes; cut where no redirect goes on."""
     return sys.stdin.buffer.readline(LINE_BYTES_MAX).decode(errors="replace").strip()
@@ -509,13 +547,3 @@ def ending(days: int | None, expires_at: str | None, *, now: datetime) -> dateti
     if fault := fault_of_instant(end):
         raise RequestError(f"expires_at: {fault}")
     return end
-
-
-def _date(name: str, text: str | None) -> date | None:
-    try:
-        day = read_day(text) if text else None
-    except ValueError:
-        raise RequestError(f"{name}: {text!r} is not a date; write 2026-01-31") from None
-    if day is not None and (fault := fault_of_day(day)):
-        raise RequestError(f"{name}: {fault}")
-    return day

@@ -44,6 +44,7 @@ COMMANDS: Final = {
     "doctor": "health",
     "status": "health",
     "health": "liveness",
+    "permissions": "permissions",
 }
 """Single commands, and the module whose function of that name each is."""
 

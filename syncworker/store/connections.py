@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from syncworker.standard.consents import TERMINAL, Status
+from syncworker.standard.consents import TERMINAL, OnBehalfOf, Status, read_on_behalf_of
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.statements import Statement, named
@@ -86,6 +86,7 @@ class ConsentShown:
     """
 
     consent_id: ConsentId
+    connection_id: ConsentId
     base_consent_id: ConsentId | None
     version: str
     status: str
@@ -96,6 +97,9 @@ class ConsentShown:
     user_type: str
     from_date: date | None
     to_date: date | None
+    account_types: tuple[str, ...] | None
+    account_sub_types: tuple[str, ...] | None
+    on_behalf_of: OnBehalfOf | None
     created_at: datetime
     expires_at: datetime
     paused_at: datetime | None
@@ -110,7 +114,7 @@ class ConsentShown:
 
     @property
     def actions(self) -> tuple[Action, ...]:
-        if self.label == Label.REJECTED and self.base_consent_id is None:
+        if self.label == Label.REJECTED and self.consent_id == self.connection_id:
             return ()  # nobody ever agreed: there is nothing to renew
         return ACTIONS.get(self.label, ())
 
@@ -329,6 +333,7 @@ def _connection(row: Mapping[Any, Any], accounts: int) -> ConnectionShown:
 def _consent(row: Mapping[Any, Any]) -> ConsentShown:
     return ConsentShown(
         consent_id=ConsentId(row["consent_id"]),
+        connection_id=ConsentId(row["connection_id"]),
         base_consent_id=row["base_consent_id"] and ConsentId(row["base_consent_id"]),
         version=row["version"],
         status=row["status"],
@@ -339,6 +344,9 @@ def _consent(row: Mapping[Any, Any]) -> ConsentShown:
         user_type=row["user_type"],
         from_date=row["from_date"],
         to_date=row["to_date"],
+        account_types=row["account_types"] and tuple(row["account_types"]),
+        account_sub_types=row["account_sub_types"] and tuple(row["account_sub_types"]),
+        on_behalf_of=read_on_behalf_of(row["on_behalf_of"]),
         created_at=row["created_at"],
         expires_at=row["expires_at"],
         paused_at=row["paused_at"],

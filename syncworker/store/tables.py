@@ -107,7 +107,7 @@ connection = sa.Table(
     "connection",
     metadata,
     _tenant(),
-    sa.Column("connection_id", CONSENT_ID, primary_key=True, comment="root ConsentId of the chain"),
+    sa.Column("connection_id", CONSENT_ID, primary_key=True, comment="root ConsentId of its first chain"),
     sa.Column("lfi", sa.String(64), nullable=False),
     sa.Column("user_ref", sa.String(128), nullable=False),
     sa.Column("created_at", Instant, nullable=False),
@@ -130,7 +130,11 @@ consent = sa.Table(
     sa.Column("expires_at", Instant, nullable=False),
     sa.Column("from_date", sa.Date),
     sa.Column("to_date", sa.Date),
-    sa.Column("base_consent_id", CONSENT_ID),
+    sa.Column("account_types", JSON_OR_NULL, comment="AccountType, in the consent's words; NULL: every kind"),
+    sa.Column("account_sub_types", JSON_OR_NULL, comment="AccountSubType, in the consent's words; NULL: every kind"),
+    sa.Column("on_behalf_of", JSON_OR_NULL, comment="OnBehalfOf"),
+    sa.Column("made_in", sa.String(8), comment="version it was made in, where that is none we speak: v1.1"),
+    sa.Column("base_consent_id", CONSENT_ID, comment="root of its chain; NULL: it is the root"),
     sa.Column("revoked_by", sa.String(40)),
     sa.Column("paused_at", Instant, comment="ours alone: no calls while set"),
     sa.Column("needs_consent", sa.String(64), comment="why the user has to consent again; NULL while the grant lives"),
@@ -146,11 +150,9 @@ consent = sa.Table(
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("raw", JSON, comment="`Data` of the consent as last seen"),
     sa.ForeignKeyConstraint(["tenant", "connection_id"], ["connection.tenant", "connection.connection_id"]),
-    sa.CheckConstraint("base_consent_id IS NULL OR base_consent_id = connection_id", name="base_is_root"),
+    sa.CheckConstraint("base_consent_id IS NULL OR base_consent_id <> consent_id", name="root_has_no_base"),
     sa.Index(None, "connection_id", "tenant"),
     sa.Index(None, "status", "expires_at", "tenant"),
-    sa.Index("uq_consent_root", "connection_id", "tenant", unique=True,
-             sqlite_where=sa.text("base_consent_id IS NULL"), postgresql_where=sa.text("base_consent_id IS NULL")),
 )  # fmt: skip
 
 expiry_flag = sa.Table(
@@ -210,6 +212,7 @@ authorization = sa.Table(
     sa.Column("outcome", sa.String(64), comment="authorized, declined, expired, failed …"),
     sa.Column("reason", sa.String(500), comment="the LFI's words about it, masked; destroyed with the personal data"),
     sa.Column("intent_id", sa.String(64), comment="the intent whose opening pushed it; NULL: none"),
+    sa.Column("connection_id", CONSENT_ID, comment="the connection it joins; NULL: the one its root names"),
     sa.UniqueConstraint("tenant", "consent_id"),
 )
 

@@ -12,6 +12,7 @@ from syncworker.errors import NotAllowedError, RefusedError, RequestError
 from syncworker.lfi.senders import Sender
 from syncworker.openings import NOT_HANDED_OVER, Openings
 from syncworker.schedule.handlers import Ended, Handlers
+from syncworker.standard.consents import OnBehalfOf, Purpose
 from syncworker.standard.openings import OpeningState, OpeningVersion
 from syncworker.store.inbox import EventState
 from syncworker.store.openings import ShareWish, StoredOpening
@@ -26,7 +27,13 @@ __all__ = ["keys", "sender"]  # fixtures of the events' tests
 pytestmark = pytest.mark.flow
 
 S, V = OpeningState, OpeningVersion
-WISH = ShareWish(permissions=("ReadAccountsBasic", "ReadBalances"), days=90)
+WISH = ShareWish(
+    permissions=("ReadAccountsBasic", "ReadBalances"),
+    days=90,
+    purpose=Purpose.Onboarding,
+    account_types=("Retail", "SME"),
+    on_behalf_of=OnBehalfOf(legal_name="Al Waha LLC"),
+)
 DONE = {V.V2_0: "Created", V.V2_0_ERRATA1: "Created", V.V2_1: "Completed"}
 WAITS = {V.V2_0: "AwaitingPartyData", V.V2_0_ERRATA1: "AwaitingPartyData", V.V2_1: "AwaitingUserInput"}
 
@@ -441,7 +448,12 @@ async def test_an_opened_account_becomes_a_consent(house: House) -> None:
     assert connection is not None
     assert (connection.lfi, connection.user_ref) == (LFI, "customer-7")
     assert consent is not None
-    assert consent.permissions == WISH.permissions
+    assert (consent.permissions, consent.purpose, consent.account_types, consent.on_behalf_of) == (
+        WISH.permissions,
+        WISH.purpose,
+        WISH.account_types,
+        WISH.on_behalf_of,
+    )
     assert handed.intent_id not in repr(handed)
 
 
