@@ -121,15 +121,8 @@ class Rules:
     complete: bool = True
 
 
-OPEN: Final = frozenset(
-    name
-    for name in KINDS
-    if name.startswith(("404-", "later-", "without-id", "blank-id", "ends-early", "403-", "400-", "410-"))
-)
-"""Kinds against which the product does not hold yet; empty when it holds against all."""
-
-HOLDING: Final = Rules(kinds=frozenset(KINDS) - OPEN, complete=False)
-"""What the product holds against.  `Rules()` is everything."""
+HOLDING: Final = Rules()
+"""What the product holds against: everything."""
 
 
 @dataclass(slots=True)
