@@ -52,6 +52,7 @@ class Cursor:
         backfill_due_at: no slice before this.
         attempts: ends in a row that time is to mend; 0 once the listing was read.
         failing_since: when the newest of those faults was met first.
+        look_again_at: when to look again at items that could not be read, where no other walk comes to any more.
         covered_from: first date of the window that reaches the newest; filled when read, not written.
     """
 
@@ -75,6 +76,7 @@ class Cursor:
     backfill_due_at: datetime | None = None
     attempts: int = 0
     failing_since: datetime | None = None
+    look_again_at: datetime | None = None
     covered_from: date | None = None
 
 
@@ -117,7 +119,7 @@ _LISTING: Final = ("tenant", "connection_id", "account_id", "resource")
 _MOVED: Final = (
     "pages", "window_from", "high_water", "open_since", "checked_at", "attempted_at", "changed_at", "due_at",
     "outcome", "error", "refused_until", "first_available", "deep_at", "backfilled_to", "empty_slices",
-    "backfill_due_at", "attempts", "failing_since", "gen",
+    "backfill_due_at", "attempts", "failing_since", "look_again_at", "gen",
 )  # fmt: skip
 _ATTEMPTED: Final = (
     "attempted_at", "due_at", "outcome", "error", "refused_until", "changed_at", "attempts", "failing_since", "gen",
@@ -245,6 +247,20 @@ class Cursors:
         """Note complete walks that found nothing new, to be sent with others: their pages and marks stay."""
         rows = self._unit.dialect.rows([{name: getattr(one, name) for name in Checked.__slots__} for one in those])
         return _CHECK, {"of_tenant": self._unit.tenant, "at": at, "as_outcome": outcome, "checked": rows}
+
+    async def look_again(self, connection_id: ConsentId, listing: Listing, *, at: datetime | None, gen: int) -> None:
+        """Look at the unreadable items of a listing at an instant; `None`: there are none to look at."""
+        await self._unit.connection.execute(
+            sa.update(cursor)
+            .where(
+                cursor.c.tenant == self._unit.tenant,
+                cursor.c.connection_id == connection_id,
+                cursor.c.account_id == listing.account_id,
+                cursor.c.resource == listing.resource.value,
+                cursor.c.gen <= gen,
+            )
+            .values(look_again_at=at, gen=gen)
+        )
 
     async def delay_backfill(
         self, connection_id: ConsentId, listing: Listing, *, until: datetime, attempts: int, gen: int

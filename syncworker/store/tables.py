@@ -577,6 +577,7 @@ cursor = sa.Table(
     ),
     sa.Column("failing_since", Instant, comment="when the newest of those faults was met first"),
     sa.Column("gen", sa.BigInteger, nullable=False),
+    sa.Column("look_again_at", Instant, comment="when items that could not be read are looked at again"),
 )
 
 finding = sa.Table(

@@ -41,7 +41,7 @@ from syncworker.sync.filters import FILTER_IGNORED, misses
 from syncworker.sync.pages import NOTHING, Footprint, items_in, pack, page_digest
 from syncworker.sync.plan import Window, backfilled_to
 from syncworker.sync.reports import StepOutcome, StepReport
-from syncworker.sync.unreadable import Judged, judge
+from syncworker.sync.unreadable import Judged, judge, look_again_in
 
 BOOKED: Final = "Booked"
 KNOWN_MANY: Final = 20
@@ -303,7 +303,16 @@ async def apply(
     await unit.changes.append(scope.connection_id, feed, at=now, gen=scope.claim.gen)
     complete = [(shown, changes, rows) for shown, changes, rows in decided if shown.walk.error is None]
     advanced = [
-        _cursor(shown, changes, rows, cursors.get(shown.listing), due=due[shown.listing], gen=scope.claim.gen, now=now)
+        _cursor(
+            shown,
+            changes,
+            rows,
+            cursors.get(shown.listing),
+            judged.get(shown.listing),
+            due=due[shown.listing],
+            gen=scope.claim.gen,
+            now=now,
+        )
         for shown, changes, rows in complete
     ]
     await unit.cursors.advance(scope.connection_id, advanced)
@@ -312,7 +321,7 @@ async def apply(
     ]
     await unit.cursors.forget_pages(scope.connection_id, broken_off, gen=scope.claim.gen)
     await _keep_unreadable(unit, scope, decided, judged, now=now)
-    walked = [shown for shown, _, _ in complete if not shown.walk.short and not _is_refuted(shown)]
+    walked = [shown for shown, _, _ in complete if not (shown.walk.short or shown.walk.step.look or _is_refuted(shown))]
     await _cover(unit, scope, walked, known.coverage, now=now)
     return tuple(_report(shown, changes, due.get(shown.listing)) for shown, changes, _ in decided)
 
@@ -363,13 +372,22 @@ async def _judged(
             one.unreadable,
             known[one.listing],
             complete=proof.walk_complete,
-            since=proof.since,
+            since=_looks_since(one, proof),
             until=proof.until,
             now=now,
         )
         if judged[one.listing].not_kept:
             one.notes["item.not_kept"] = judged[one.listing].not_kept
     return judged
+
+
+def _looks_since(shown: Showing, proof: Proof) -> datetime | None:
+    """From where on a walk must show unreadable items.
+
+    A second look asks for them where they were: behind the LFI's own history they are gone as well.
+    """
+    step = shown.walk.step
+    return step.window.since if step.look and step.window is not None else proof.since
 
 
 def _may_remember(shown: Showing, cursor: Cursor | None) -> bool:
@@ -616,6 +634,7 @@ def _cursor(
     changes: Changes,
     held: Mapping[str, Held],
     before: Cursor | None,
+    judged: Judged | None,
     *,
     due: datetime,
     gen: int,
@@ -651,6 +670,7 @@ def _cursor(
             gen=gen,
         )
     start = _backfill_state(shown, start)
+    start = _looks_state(shown, start, judged, now=now)
     looked_at = shown.complete and "item.id_used_twice" not in shown.notes
     if shown.walk.step.backfill:
         return replace(
@@ -697,7 +717,7 @@ def _backfill_state(shown: Showing, start: Cursor) -> Cursor:
     """How far the history reaches after a walk: the newest part, or a slice behind it."""
     step = shown.walk.step
     window = step.window
-    if window is None or _is_refuted(shown):
+    if window is None or step.look or _is_refuted(shown):
         return start
     first_available = shown.walk.first_available or start.first_available
     empty = start.empty_slices
@@ -707,6 +727,19 @@ def _backfill_state(shown: Showing, start: Cursor) -> Cursor:
     ends = backfilled_to(window, floor=step.floor, first_available=first_available, empty_slices=empty)
     known = [day for day in (ends, start.backfilled_to) if day is not None]
     return replace(start, first_available=first_available, empty_slices=empty, backfilled_to=min(known, default=None))
+
+
+def _looks_state(shown: Showing, start: Cursor, judged: Judged | None, *, now: datetime) -> Cursor:
+    """When to look again at what could not be read: it may lie where no ordinary walk comes to any more.
+
+    Only a walk that knows of all such items of the listing says so: any other leaves it as it is.
+    """
+    if shown.resource.window is None or judged is None:
+        return start
+    wait = look_again_in(judged.left)
+    if wait is not None and start.look_again_at is not None and not shown.walk.step.look:
+        return start
+    return replace(start, look_again_at=None if wait is None else now + wait)
 
 
 def _marks(shown: Showing, instant: str | None, status: str | None) -> dict[str, tuple[datetime | None, str | None]]:

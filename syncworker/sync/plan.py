@@ -15,6 +15,8 @@ How a long listing (`Window.sliced`) is read, so that what is new comes first an
     later        from `overlap` before the newest booked record, or from the oldest undecided one
     now and then from `rewalk` back, once every `rewalk_every`: rows that the LFI files late, dated weeks ago, lie
                  before any overlap.  What comes later still is found by no walk but a full one.
+    looks        at items that could not be read, where they lie, once the history is whole (`looks`): no other walk
+                 reaches that far back again, and the LFI may have mended them
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +28,7 @@ from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.resources import Window as WindowParams
 from syncworker.standard.values import local_date, write_instant
 from syncworker.store.cursors import BEGINNING, Cursor, Listing
+from syncworker.store.unreadable import Remembered
 from syncworker.sync.refusals import BLOCKED_FOR, is_blocked
 
 DAY = timedelta(days=1)
@@ -82,6 +85,7 @@ class Step:
         deep: reaches back for rows filed late.
         backfill: a slice of the history behind what was read, not the newest part.
         whole: all of the listing at once, since the LFI ignores the window; proves no absence (`sync.filters`).
+        look: a window of history read once more, for items in it that could not be read.
     """
 
     resource: Resource
@@ -92,6 +96,7 @@ class Step:
     deep: bool = False
     backfill: bool = False
     whole: bool = False
+    look: bool = False
 
     @property
     def listing(self) -> Listing:
@@ -329,6 +334,71 @@ def next_slice(
     begin = max(floor, shifted(cursor.covered_from, -settings.backfill_slice))
     window = Window(shifted(begin, -wider), shifted(end, wider), wider)
     return Step(resource, cursor.listing.account_id, window.params(resource.window), window, floor=floor, backfill=True)
+
+
+def is_to_look(resource: Resource, cursor: Cursor | None, *, floor: date, now: datetime) -> bool:
+    """Whether it is time to look again at items of a listing that could not be read."""
+    if cursor is None or cursor.look_again_at is None or cursor.look_again_at > now:
+        return False
+    if cursor.refused_until is not None and cursor.refused_until > now:
+        return False
+    return owes_items(resource, cursor, floor=floor)
+
+
+def owes_items(resource: Resource, cursor: Cursor, *, floor: date) -> bool:
+    """Whether items of a listing, all of whose history was read, could not be read and are looked at again."""
+    if resource.window is None or cursor.look_again_at is None:
+        return False
+    return not resource.window.sliced or is_backfilled(cursor, floor=floor)
+
+
+def looks(
+    resource: Resource,
+    account_id: str,
+    items: Iterable[Remembered],
+    *,
+    limits: ConsentLimits,
+    now: datetime,
+    settings: PlanSettings,
+) -> tuple[Step, ...]:
+    """The windows in which items lie that could not be read, oldest first; none longer than a slice of history is.
+
+    A window is as long as need be where it is not known more closely where an item lies.  What lies outside the
+    consent's dates is not asked for.
+    """
+    of = resource.window
+    if of is None:
+        return ()
+    first, last = limits.from_date or BEGINNING, limits.to_date or LAST_DAY
+    places = sorted(
+        (
+            first if one.not_before is None else utc_date(one.not_before),
+            last if one.not_after is None else shifted(utc_date(one.not_after), DAY),
+        )
+        for one in items
+    )
+    spans: list[tuple[date, date]] = []
+    for begin, end in places:
+        if end < first or begin > last:
+            continue
+        begin, end = max(begin, first), min(end, last)
+        if spans and (end <= spans[-1][1] or end - spans[-1][0] <= settings.backfill_slice):
+            spans[-1] = spans[-1][0], max(end, spans[-1][1])
+        else:
+            spans.append((begin, end))
+    windows = [
+        Window(
+            None if begin == BEGINNING else shifted(begin, -of.wider),
+            None if end == LAST_DAY else shifted(end, of.wider),
+            of.wider,
+        )
+        for begin, end in spans
+    ]
+    floor = floor_of(limits, now=now, settings=settings)
+    return tuple(
+        Step(resource, account_id, window.params(of), window, floor=floor, backfill=True, look=True)
+        for window in windows
+    )
 
 
 def backfilled_to(window: Window, *, floor: date, first_available: datetime | None, empty_slices: int) -> date | None:

@@ -2,7 +2,8 @@
 
     read       consent, cursors, grants and token, in one trip
     walk       the listings that are due, a few at a time; what goes wrong is a value
-    backfill   slices of the history behind what was read, one after the other, each in its own transaction
+    backfill   slices of the history behind what was read, one after the other, each in its own transaction; then,
+               where it is time, windows of it in which items could not be read
     write      records, cursors, changes, the run, its calls and the end of the claim, in one transaction
 
 A listing whose pages are all known is not decoded: its cursor moves with the others in one statement.  A consent that
@@ -16,7 +17,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final
 
 import structlog
@@ -72,7 +73,18 @@ from syncworker.sync.bearer import RunTokens, refusing
 from syncworker.sync.facts import ENDS_EARLY, again, findings_of_notes, needed_person
 from syncworker.sync.fetch import Reader, Walk, fetch
 from syncworker.sync.filters import Evidence, Filters
-from syncworker.sync.plan import ConsentLimits, PlanSettings, Step, Window, next_slice, plan
+from syncworker.sync.plan import (
+    ConsentLimits,
+    PlanSettings,
+    Step,
+    Window,
+    floor_of,
+    is_to_look,
+    looks,
+    next_slice,
+    owes_items,
+    plan,
+)
 from syncworker.sync.refusals import ABSENT, FAULT, OF_THE_ACCOUNT, TRUNCATED, UNREADABLE, Refusal, refusal
 from syncworker.sync.reports import RunOutcome, RunReport, StepOutcome, StepReport, run_outcome
 
@@ -295,6 +307,7 @@ class ConsentRun:
         self._limits = ConsentLimits(from_date=consent.from_date, to_date=consent.to_date)
         self._slices = 0
         self._broken_slices: dict[Listing, StepReport] = {}
+        self._settled: set[Listing] = set()
         self._backfill_due: dict[Listing, datetime] = {}
         self._evidence: dict[Listing, Evidence] = {}
         self._unauthorized = 0
@@ -626,11 +639,20 @@ class ConsentRun:
             **{listing: cursor for listing, cursor in ahead.items() if cursor is not None},
             **read_before,
         }
-        if all(one in cursors and not self._slice(resource, cursors[one]) for resource, one in listings):
+        read = all(one in cursors and not self._slice(resource, cursors[one]) for resource, one in listings)
+        if read and not self._to_look(self._known.cursors):
             return
         await self._flush()
         async with self._store.reading() as unit:
             cursors = await unit.cursors.of(self.scope.connection_id)
+        if not read:
+            cursors = await self._read_slices(listings, cursors, enough)
+        await self._look_again(cursors, enough)
+
+    async def _read_slices(
+        self, listings: Sequence[tuple[Resource, Listing]], cursors: Mapping[Listing, Cursor], enough: float
+    ) -> Mapping[Listing, Cursor]:
+        """Slices of history until there is none left, or time is short; gives back the cursors as they are then."""
         while self._stop is None:
             begun = self._slices
             for resource, listing in listings:
@@ -643,7 +665,7 @@ class ConsentRun:
                     continue
                 self._backfill_due[listing] = self._known.now
                 if asyncio.get_running_loop().time() > enough:
-                    return
+                    return cursors
                 if listing not in self._broken_slices:
                     cursors = await self._one_slice(step, cursors)
                     later = cursors[listing].backfill_due_at
@@ -652,7 +674,59 @@ class ConsentRun:
                     else:
                         self._backfill_due[listing] = later
             if self._slices == begun:
-                return
+                break
+        return cursors
+
+    def _to_look(self, cursors: Mapping[Listing, Cursor]) -> list[tuple[Resource, Listing]]:
+        """Listings with unreadable items that it is time to look at again; only where all else of them was read."""
+        floor = self._floor
+        return [
+            (resource, listing)
+            for resource in self._resources
+            if resource.window is not None
+            for account_id in self._accounts
+            if (listing := Listing(account_id, resource.name)) not in self._broken
+            and listing not in self._broken_slices
+            and is_to_look(resource, cursors.get(listing), floor=floor, now=self._known.now)
+        ]
+
+    @property
+    def _floor(self) -> date:
+        return floor_of(self._limits, now=self._known.now, settings=self._settings.plan)
+
+    async def _look_again(self, cursors: Mapping[Listing, Cursor], enough: float) -> None:
+        """Read once more the windows in which items lie that could not be read."""
+        listings = self._to_look(cursors)
+        if not listings or self._stop is not None:
+            return
+        async with self._store.reading() as unit:
+            known = await unit.unreadable.of(self.scope.connection_id, [listing for _, listing in listings])
+        for resource, listing in listings:
+            items, now = known[listing].values(), self._known.now
+            steps = looks(
+                resource, listing.account_id, items, limits=self._limits, now=now, settings=self._settings.plan
+            )
+            if not steps:
+                await self._looked_at(listing)
+            for step in steps:
+                if self._stop is not None or asyncio.get_running_loop().time() > enough:
+                    return
+                if listing not in self._broken_slices:
+                    cursors = await self._one_slice(step, cursors)
+            if cursors[listing].look_again_at is None:
+                self._settled.add(listing)
+
+    async def _looked_at(self, listing: Listing) -> None:
+        """No item of a listing is left to look at."""
+
+        async def write(unit: UnitOfWork) -> None:
+            await guard(unit, self.scope)
+            await unit.cursors.look_again(self.scope.connection_id, listing, at=None, gen=self._claim.gen)
+
+        try:
+            await self._store.atomically(write)
+        except SyncWorkerError as error:
+            self._stop = self._stop or error
 
     def _slice(self, resource: Resource, cursor: Cursor | None) -> Step | None:
         evidence = None if cursor is None else self._evidence.get(cursor.listing)
@@ -711,7 +785,7 @@ class ConsentRun:
             tried = again(self._known.cursors.get(step.listing), ENDS_EARLY, now=self._known.now)
             self._broken_slices[step.listing] = replace(_report(step, StepOutcome.FAILED), error=ENDS_EARLY, retry=True)
             later = self._known.now + self._retry_in(step, tried.attempts), tried.attempts
-        elif step.window is not None and not step.whole:
+        elif step.window is not None and not (step.whole or step.look):
             self._evidence_of(step.listing).slice(step.window, step.resource.name, shown.records)
         shown.unfiltered = step.whole
 
@@ -724,7 +798,9 @@ class ConsentRun:
                 reports = await apply(unit, self.scope, [shown], held, due=due, now=now)
                 await self._remember(unit, [shown], now=now)
                 await unit.send()
-            if later is not None:
+            if later is not None and step.look:
+                await unit.cursors.look_again(self.scope.connection_id, step.listing, at=later[0], gen=self._claim.gen)
+            elif later is not None:
                 until, attempts = later
                 await unit.cursors.delay_backfill(
                     self.scope.connection_id, step.listing, until=until, attempts=attempts, gen=self._claim.gen
@@ -938,13 +1014,19 @@ class ConsentRun:
 
     def _cleared(self, report: RunReport, *, now: datetime) -> list[Cleared]:
         """The operations that this connection met trouble at before, and read without now."""
-        troubled = {step.resource for step in report.steps if step.person}
+        troubled, floor = {step.resource for step in report.steps if step.person}, self._floor
         read = {
             step.resource
             for step in report.steps
             if step.complete
-            and (cursor := self._known.cursors.get(Listing(step.account_id, step.resource))) is not None
-            and needed_person(cursor)
+            and (
+                (listing := Listing(step.account_id, step.resource)) in self._settled
+                or (
+                    (cursor := self._known.cursors.get(listing)) is not None
+                    and needed_person(cursor)
+                    and not owes_items(BY_NAME[step.resource], cursor, floor=floor)  # they lie where no walk came to
+                )
+            )
         }
         cleared = [
             self._clear(BY_NAME[name].operation, now - CLEARED_AFTER * self._settings.plan.cadence[name])

@@ -14,12 +14,15 @@ The row is broken
     by a walk that was cut off and showed new records: what else there was, is not known
 
 A walk that was cut off begins no row: what it did not come to may have been beside the item.
+
+An item that lies behind the windows of ordinary walks is looked at again where it lies (`sync.plan.looks`), after a
+day, two, four, up to 30: once the LFI has mended it, its record is written.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from syncworker.store.unreadable import Remembered, Sighting
@@ -28,6 +31,9 @@ from syncworker.sync.diff import NEW
 
 ITEMS_MAX: Final = 200
 """Items of one listing that are kept; more are counted."""
+
+LOOK_AGAIN_FIRST: Final = timedelta(days=1)
+LOOK_AGAIN_MOST: Final = timedelta(days=30)
 
 
 class Judged(NamedTuple):
@@ -41,6 +47,7 @@ class Judged(NamedTuple):
         since, before: `Proof.unreadable_since` and `Proof.unreadable_before`.
         not_kept: items beyond the bound.
         fresh: those of `kept` that are kept for the first time.
+        left: all of the listing that are kept after this walk.
     """
 
     kept: Sequence[Sighting]
@@ -51,6 +58,7 @@ class Judged(NamedTuple):
     before: datetime | None
     not_kept: int
     fresh: Sequence[Sighting]
+    left: Sequence[Remembered]
 
 
 def judge(
@@ -96,7 +104,16 @@ def judge(
         before=max((one.shown_since for one in known.values() if one.shown_since is not None), default=None),
         not_kept=sum(copies[digest] for digest in copies.keys() - set(room)),
         fresh=[one for one in kept if one.now.digest not in known],
+        left=[*(one.now for one in kept), *(one for one in left if one.digest not in gone)],
     )
+
+
+def look_again_in(left: Sequence[Remembered]) -> timedelta | None:
+    """How long to leave unreadable items alone, by the one that was met least often; `None`: there are none."""
+    if not left:
+        return None
+    met = min(one.times for one in left)
+    return min(LOOK_AGAIN_FIRST * 2 ** min(max(met - 1, 0), 8), LOOK_AGAIN_MOST)
 
 
 def _after(

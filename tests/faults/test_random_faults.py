@@ -11,13 +11,14 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
-from syncworker.standard.resources import ResourceName
+from syncworker.standard.resources import RESOURCES, ResourceName
+from syncworker.standard.versions import Version
 from syncworker.store.cursors import Listing
 from tests.faults.full import play_some, prepared
 from tests.faults.ground import Clock, Keys, ShiftedLoop
 from tests.faults.kinds import KINDS, Verdict
 from tests.faults.oracle import Witness
-from tests.faults.play import HOLDING, FailedError, Play, play
+from tests.faults.play import HOLDING, LISTS_404, FailedError, Play, play
 from tests.faults.wire import Asked, Sent
 from tests.ground.postgres import PostgresServer
 
@@ -154,6 +155,14 @@ def test_every_kind_of_fault_has_a_name_of_its_own_and_can_be_switched_off() -> 
     """`Rules` names kinds by the table's keys."""
     assert HOLDING.kinds <= KINDS.keys()
     assert all(name == kind.name for name, kind in KINDS.items())
+
+
+def test_what_a_404_may_say_is_read_from_the_standard_twice() -> None:
+    """The oracle has its own list of the operations that list 404; it and the product's catalogue were read apart."""
+    listed = {
+        version: {resource.name for resource in RESOURCES if version in resource.lists_404} for version in Version
+    }
+    assert listed == {version: set(names) for version, names in LISTS_404.items()}
 
 
 def test_time_of_the_loop_moves_with_the_clock() -> None:
