@@ -294,6 +294,7 @@ class ConsentRun:
         self._reports: list[StepReport] = []
         self._limits = ConsentLimits(from_date=consent.from_date, to_date=consent.to_date)
         self._slices = 0
+        self._slices_read: set[Listing] = set()
         self._broken_slices: dict[Listing, StepReport] = {}
         self._backfill_due: dict[Listing, datetime] = {}
         self._evidence: dict[Listing, Evidence] = {}
@@ -442,7 +443,8 @@ class ConsentRun:
         if walk.pages:
             self._showings.append(shown)
         if walk.pages and walk.step.resource.name is ResourceName.ACCOUNTS:
-            self._accounts_seen = frozenset(shown.seen) | (self._known.granted if walk.error else frozenset())
+            not_shown = frozenset() if shown.complete else self._known.granted  # they may be on what was not read
+            self._accounts_seen = frozenset(shown.seen) | not_shown
         if walk.error is not None:
             await self._broken_off(walk, walk.error, brought=bool(shown.seen))
 
@@ -656,6 +658,8 @@ class ConsentRun:
 
     def _slice(self, resource: Resource, cursor: Cursor | None) -> Step | None:
         evidence = None if cursor is None else self._evidence.get(cursor.listing)
+        if cursor is not None and self._is_refused(cursor.listing):
+            return None
         return next_slice(
             resource,
             cursor,
@@ -664,6 +668,13 @@ class ConsentRun:
             settings=self._settings.plan,
             unfiltered=self._is_unfiltered(resource) or (evidence is not None and evidence.enough),
         )
+
+    def _is_refused(self, listing: Listing) -> bool:
+        """Whether this run was refused a listing, or its account: its cursor says so only once the run has ended."""
+        _, attempt = self._broken.get(listing, (None, None))
+        return (
+            attempt is not None and attempt.refused_until is not None
+        ) or listing.account_id in self._closed_accounts
 
     def _is_unfiltered(self, resource: Resource) -> bool:
         """Whether the LFI is known to ignore the window of a resource that is read in slices."""
@@ -698,7 +709,7 @@ class ConsentRun:
             return cursors
         walk = await self._walked(step)
         if isinstance(walk.error, StoppingError):
-            self._stop = walk.error  # the slice is walked anew by whoever comes next
+            self._stop = walk.error  # the next run walks the slice anew
             return cursors
         shown = show(walk, footprint.NOTHING)
         walk = shown.walk
@@ -737,7 +748,9 @@ class ConsentRun:
             self._stop = self._stop or error
             return cursors
         self._reports += reports
-        self._slices += later is None
+        if later is None:
+            self._slices += 1
+            self._slices_read.add(step.listing)
         return cursors
 
     # -- write -------------------------------------------------------------------------------------------------------
@@ -805,7 +818,12 @@ class ConsentRun:
         for listing, slice_ in self._broken_slices.items():
             written = by_listing.get(listing, slice_)
             by_listing[listing] = replace(
-                written, outcome=slice_.outcome, error=slice_.error, retry=slice_.retry, person=slice_.person
+                written,
+                outcome=slice_.outcome,
+                error=slice_.error,
+                notes={**slice_.notes, **written.notes},
+                retry=slice_.retry or written.retry,
+                person=slice_.person or written.person,
             )
         for listing, (broken, _) in self._broken.items():
             written = by_listing.get(listing, broken)
@@ -902,12 +920,9 @@ class ConsentRun:
         for step in report.steps:
             if not step.person or step.outcome is StepOutcome.SKIPPED or (step.error and step.error == of_the_run):
                 continue
-            codes = findings_of_notes(step.notes)
-            if step.error is not None and (not step.read or not codes):
-                codes = (*codes, step.error)
             refused = self._refusals.get(Listing(step.account_id, step.resource))
-            operation = BY_NAME[step.resource].operation
-            found += [self._finding(operation, code, reason=refused.lfi_reason if refused else "") for code in codes]
+            operation, reason = BY_NAME[step.resource].operation, refused.lfi_reason if refused else ""
+            found += [self._finding(operation, code, reason=reason) for code in self._codes(step)]
         if (
             self._stop is not None
             and not isinstance(self._stop, ConsentError)
@@ -915,6 +930,18 @@ class ConsentRun:
         ):
             found.append(self._finding("", _code(self._stop)))
         return together(found)
+
+    def _codes(self, step: StepReport) -> list[str]:
+        """What a person has to look at of one listing: its notes, and the error of a walk whose end no note names."""
+        listing = Listing(step.account_id, step.resource)
+        broken, _ = self._broken.get(listing, (None, None))
+        broken_off = [one for one in (broken, self._broken_slices.get(listing)) if one is not None]
+        unnamed = {
+            one.error
+            for one in broken_off or [step]
+            if one.person and one.error is not None and not findings_of_notes(one.notes)
+        }
+        return [*findings_of_notes(step.notes), *sorted(unnamed)]
 
     def _lasts(self) -> bool:
         """Whether runs of this connection break off as a whole again and again, for what time should have mended."""
@@ -938,13 +965,19 @@ class ConsentRun:
 
     def _cleared(self, report: RunReport, *, now: datetime) -> list[Cleared]:
         """The operations that this connection met trouble at before, and read without now."""
+        cursors = self._known.cursors
+        complete = {Listing(step.account_id, step.resource) for step in report.steps if step.complete}
         troubled = {step.resource for step in report.steps if step.person}
+        troubled |= {  # a listing that is refused is not asked for in each run
+            listing.resource
+            for listing, cursor in cursors.items()
+            if listing not in complete and listing.account_id in ("", *self._accounts) and needed_person(cursor)
+        }
         read = {
-            step.resource
-            for step in report.steps
-            if step.complete
-            and (cursor := self._known.cursors.get(Listing(step.account_id, step.resource))) is not None
-            and needed_person(cursor)
+            listing.resource
+            for listing in complete & cursors.keys()
+            if needed_person(cursors[listing])
+            or (listing in self._slices_read and cursors[listing].backfill_due_at is not None)
         }
         cleared = [
             self._clear(BY_NAME[name].operation, now - CLEARED_AFTER * self._settings.plan.cadence[name])
