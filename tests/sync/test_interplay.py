@@ -181,6 +181,22 @@ async def test_a_refused_listing_asked_by_hand_and_read_resolves_its_finding(ope
     assert (before, report.complete, await house.findings()) == (1, True, [])
 
 
+async def test_two_faults_of_one_page_are_noted_as_they_are(open_house: Opener) -> None:
+    """A listing of two pages, its second unreadable, after a complete walk: it did not end early, it broke off."""
+    house = await open_house(["ReadAccountsDetail", "ReadStandingOrdersDetail"])
+    house.shows(ORDERS, ORDER)
+    await house.sync()
+    first = body(
+        {"AccountId": "acc-1", "StandingOrder": [ORDER, ORDER]}, next_url=house.url(f"{ORDERS}?page=2"), TotalPages=2
+    )
+    second = body({"AccountId": "acc-1"}, TotalPages=2)  # without its items
+    house.answers[ORDERS] = lambda query: http(body=second if "page" in query else first)
+    report = await house.sync(hours=1)
+    step = house.step(report, N.STANDING_ORDERS)
+
+    assert (step.outcome, dict(step.notes)) == (StepOutcome.FAILED, {"item.shown_twice": 1, "page.unreadable": 1})
+
+
 async def test_accounts_that_fail_at_first_and_are_empty_then(open_house: Opener) -> None:
     """Nothing is owed any more, and the next look at `/accounts` is at its cadence."""
     house = await open_house(["ReadAccountsDetail", "ReadBalances"])
