@@ -197,6 +197,36 @@ async def test_two_faults_of_one_page_are_noted_as_they_are(open_house: Opener) 
     assert (step.outcome, dict(step.notes)) == (StepOutcome.FAILED, {"item.shown_twice": 1, "page.unreadable": 1})
 
 
+async def test_an_ignored_filter_is_remembered_although_an_item_cannot_be_read(open_house: Opener) -> None:
+    """Every row that is held was shown: an item beside them that cannot be read takes nothing from that."""
+    house = await open_house(["ReadAccountsDetail", "ReadTransactionsDetail"], backfill_days=800)
+    items = [transaction(f"t-{month}", f"2026-{month:02}-03") for month in range(1, 10)]
+    house.answers[PAYMENTS] = lambda _: payments(*items, transaction("", "2026-10-02"))
+    await house.sync()
+    async with house.store.reading() as unit:
+        _, ignored = await unit.lfis.habits()
+
+    assert (LFI, N.TRANSACTIONS) in ignored
+
+
+async def test_another_window_with_an_item_that_cannot_be_read_is_no_whole_history(open_house: Opener) -> None:
+    """A bank answers long windows with the newest rows: one item that cannot be read is not all rows it lacks."""
+    house = await open_house(["ReadAccountsDetail", "ReadTransactionsDetail"], backfill_days=400)
+    items = [transaction(f"t-{month}", f"2026-{month:02}-03") for month in range(1, 11)]
+    nameless = transaction("", "2026-10-02")
+
+    def say(query: dict[str, str]) -> bytes:
+        if is_slice(query) or query["fromBookingDateTime"] < "2026-01-01":
+            return payments(items[-1], nameless)
+        return payments(*[one for one in items if one["BookingDateTime"] >= query["fromBookingDateTime"]], nameless)
+
+    house.answers[PAYMENTS] = say
+    await house.sync()
+    asked = [is_slice(query) for path, query in house.log if path == PAYMENTS]
+
+    assert (asked[:4], all(asked[4:]), len(asked) > 4) == ([False, True, True, False], True, True)
+
+
 async def test_accounts_that_fail_at_first_and_are_empty_then(open_house: Opener) -> None:
     """Nothing is owed any more, and the next look at `/accounts` is at its cadence."""
     house = await open_house(["ReadAccountsDetail", "ReadBalances"])
