@@ -151,7 +151,7 @@ def show(walk: Walk, known: Footprint) -> Showing:
 
 
 def page_notes(error: SyncWorkerError | None) -> Mapping[str, int]:
-    """What the error that ended a walk says of the page it ended at, as a note."""
+    """The note for the error that ended a walk; none for an error that says nothing of the listing itself."""
     if isinstance(error, EndlessListingError):
         return {error.note: 1}
     unreadable = isinstance(error, StandardViolationError) and not isinstance(error, TruncatedError)
@@ -340,7 +340,7 @@ def _is_filtered(shown: Showing, changes: Changes, held: Mapping[str, Held], bef
 
 
 def _is_refuted(shown: Showing) -> bool:
-    """Whether a walk of everything lacked a row that is held: another window was answered, nobody knows which."""
+    """Whether a walk of everything lacked a row that is held: the LFI answered another window, not known which."""
     return shown.walk.step.whole and shown.filtered is True
 
 

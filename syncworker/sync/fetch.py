@@ -54,7 +54,7 @@ class Walk:
 
     @property
     def short(self) -> bool:
-        """Whether the links ended before the last page: what the other pages would have shown is not known."""
+        """Whether the links ended before the last page: what the others would have shown is not known."""
         return self.error is None and self.pages_said is not None and self.pages_said > len(self.pages)
 
     @property

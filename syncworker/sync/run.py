@@ -81,16 +81,16 @@ RESTING: Final = timedelta(hours=1)
 
 CODE_LENGTH: Final = 64
 REASON_LENGTH: Final = 200
-"""Of what a finding keeps of the words of an LFI."""
+"""Most characters that a finding keeps of a code, and of the words of an LFI."""
 
 TOKEN_DOUBTED_FROM: Final = 8
-"""Listings that refuse the token, while none was read in this run, from which on the run stops: it is the token."""
+"""The run stops when so many listings refused the token and none was read: then the token is at fault."""
 
 RUN_LASTS_FROM: Final = 5
-"""Runs in a row that broke off as a whole, from which on a person is told; by the ladder some three hours."""
+"""A person is told after so many runs in a row that broke off as a whole: some three hours, by the ladder."""
 
 CLEARED_AFTER: Final = 2
-"""Cadences without being met after which a finding counts as gone once any connection reads the operation."""
+"""A finding that no run met for so many cadences is resolved by the next connection that recovers there."""
 
 BACKFILL_SHARE: Final = 0.7
 """Share of a run's deadline after which no further slice of history is begun."""
@@ -443,7 +443,9 @@ class ConsentRun:
         if walk.pages:
             self._showings.append(shown)
         if walk.pages and walk.step.resource.name is ResourceName.ACCOUNTS:
-            not_shown = frozenset() if shown.complete else self._known.granted  # they may be on what was not read
+            not_shown = (
+                frozenset() if shown.complete else self._known.granted
+            )  # they may be on a page or in an item that was not read
             self._accounts_seen = frozenset(shown.seen) | not_shown
         if walk.error is not None:
             await self._broken_off(walk, walk.error, brought=bool(shown.seen))
@@ -613,7 +615,7 @@ class ConsentRun:
             if resource.window is not None and resource.window.sliced
             for account_id in self._accounts
         ]
-        # a listing never read to its end may have a cursor all the same, of attempts that failed: it says nothing
+        # failed attempts alone make a cursor too; it does not say how far the listing was read
         read_before = {
             listing: cursor
             for listing, cursor in self._known.cursors.items()
@@ -1007,7 +1009,7 @@ class ConsentRun:
             asked = GATE_S  # every consent of the LFI waits: this one's bad ends must not say how long
         ladder = self._settings.retry_after(self._claim.attempts)
         if isinstance(error, LFIBreakerOpenError) and any((call.status or 599) >= 500 for call in self._calls):
-            asked = max(asked or 0, ladder.total_seconds())  # whoever tripped it is not first in the row for the trial
+            asked = max(asked or 0, ladder.total_seconds())  # another connection makes the trial call
         return ladder if asked is None else max(span(seconds=asked), timedelta(seconds=1))
 
     def _next_due(self, reports: list[StepReport], *, now: datetime) -> datetime:
