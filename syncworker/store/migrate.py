@@ -112,7 +112,7 @@ def upgrade(database: str | Address, revision: str = "head") -> None:
         _refuse_encoding(facts(address))
     before = current(address)
     _run(address, lambda config: command.upgrade(config, revision))
-    if address.file is None and current(address) != before:
+    if address.file is None and before != current(address) == head():
         with _connected(address, begin="BEGIN") as connection:
             gather_all(connection)
             connection.commit()
@@ -305,7 +305,7 @@ def _connected(address: Address, *, begin: str) -> Iterator[sa.Connection]:
         refused = translated(error)
         if getattr(error.orig, "sqlite_errorname", "") == "SQLITE_NOTADB":
             raise SettingsError(f"database_url: {address.file} is no SQLite database; give another file") from None
-        if isinstance(refused, StoreUnavailableError) or fault_of(str(error.orig)):
+        if isinstance(refused, StoreUnavailableError):
             check = _CHECKED if address.file is None else "the file and that we may write it and its folder"
             code = getattr(error.orig, "sqlite_errorname", None) or type(error.orig).__name__
             said = fault_of(str(error.orig)) if address.file is None else ""

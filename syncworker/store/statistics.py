@@ -38,7 +38,7 @@ def gather_all(own: sa.Connection) -> None:
     """Read samples of every table of ours that holds rows; nothing on SQLite."""
     if own.dialect.name != "postgresql":
         return
-    filled = [table for table in metadata.sorted_tables if own.scalar(sa.select(sa.select(table).exists()))]
+    filled = [table for table in metadata.sorted_tables if own.scalar(sa.select(sa.exists().select_from(table)))]
     if filled:
         own.execute(sa.text("ANALYZE " + ", ".join(map(_quoted, filled))))
 
