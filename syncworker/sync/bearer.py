@@ -2,9 +2,9 @@
 
 A 401 on one listing after the same token read another one belongs to that listing: a newer token would fare no better,
 and every forced refresh puts the grant at risk.  A 401 on a slice of the history after the newest part was read is no
-different.  So at most one refresh is forced in a run, for a token that read nothing yet, or that read earlier pages of the very walk
-that is now refused.  An access token is bound to the transport certificate it was asked for with: after a change of
-certificate nothing was read yet.
+different.  So at most one refresh is forced in a run, for a token that read nothing yet, or that read earlier pages of
+the very walk that is now refused.  An access token is bound to the transport certificate it was asked for with: after a
+change of certificate nothing was read yet.
 """
 
 import asyncio
