@@ -539,7 +539,7 @@ WRITES: Final[Mapping[str, Write]] = {
     "cursors.attempted": Write(lambda unit: unit.cursors.attempted(C1, [_ATTEMPT], gen=2)),
     "cursors.checking": Write(checking),
     "cursors.delay_backfill": Write(
-        lambda unit: unit.cursors.delay_backfill(C1, LISTING, until=LATER, attempts=1, gen=2)
+        lambda unit: unit.cursors.delay_backfill(C1, LISTING, until=LATER, attempts=1, failing_since=None, gen=2)
     ),
     "cursors.forget_pages": Write(lambda unit: unit.cursors.forget_pages(C1, [LISTING], gen=2)),
     "cursors.cover": Write(
