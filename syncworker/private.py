@@ -28,8 +28,8 @@ def make_folder(folder: Path) -> None:
         OSError: it cannot be made.
     """
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
-    for one in reversed(missing):
-        one.mkdir(mode=FOLDER, exist_ok=True)  # of `parents=True` only the last would have the mode
+    for one in reversed(missing or [folder]):  # of `parents=True` only the last would have the mode
+        one.mkdir(mode=FOLDER, exist_ok=True)  # a file of that name is an error
 
 
 def close_file(file: Path, *, make: bool = False) -> None:
