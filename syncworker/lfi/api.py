@@ -448,8 +448,11 @@ class LFIClient:
             await self._check_id_token(answer.id_token, keys, nonce=nonce)
         return answer
 
-    async def refresh(self, refresh_token: SecretStr, *, calls: CallLog) -> TokenAnswer:
+    async def refresh(self, refresh_token: SecretStr, *, calls: CallLog, interaction_id: str = "") -> TokenAnswer:
         """Trade a refresh token for new tokens: one attempt, never repeated here (rule 20).
+
+        Args:
+            interaction_id: from `new_interaction_id`, when it has to be known before; a fresh one unless given.
 
         Raises:
             GrantLostError: `invalid_grant`, with that as `cause`.
@@ -460,7 +463,7 @@ class LFIClient:
             SetupError, StandardViolationError: discovery failed before anything was sent.
         """
         form = {"grant_type": "refresh_token", "refresh_token": refresh_token.get_secret_value()}
-        return await self._token_call(form, calls=calls)
+        return await self._token_call(form, calls=calls, interaction_id=interaction_id)
 
     async def prove_registration(self) -> TokenAnswer:
         """Get a client-credentials token that nobody will use, once: the LFI gives it to a client it knows.
@@ -478,7 +481,7 @@ class LFIClient:
         """
         return tuple(sorted(await self._published_keys()))
 
-    async def _token_call(self, form: Mapping[str, str], *, calls: CallLog) -> TokenAnswer:
+    async def _token_call(self, form: Mapping[str, str], *, calls: CallLog, interaction_id: str = "") -> TokenAnswer:
         discovery = await self.discovery()
         answer = await self._post(
             "CreateAccessTokenRequest",
@@ -487,11 +490,20 @@ class LFIClient:
             lane=Lane.TOKEN,
             discovery=discovery,
             calls=calls,
+            interaction_id=interaction_id,
         )
         return oauth.read_tokens(answer, received_at=self._clock.now())
 
     async def _post(
-        self, operation: str, url: str, form: Mapping[str, str], *, lane: Lane, discovery: Discovery, calls: CallLog
+        self,
+        operation: str,
+        url: str,
+        form: Mapping[str, str],
+        *,
+        lane: Lane,
+        discovery: Discovery,
+        calls: CallLog,
+        interaction_id: str = "",
     ) -> Answer:
         """POST a form with a fresh client assertion, exactly once.
 
@@ -517,6 +529,7 @@ class LFIClient:
                 "client_assertion_type": oauth.ASSERTION_TYPE,
                 "client_assertion": assertion.get_secret_value(),
             },
+            interaction_id=interaction_id,
         )
         try:
             answer = await self._attempts.make(request)

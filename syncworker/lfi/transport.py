@@ -174,6 +174,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         form: sent form-encoded.
         body: sent as it is, of the content type in `headers`.
         attended: whether `headers` declare a live customer session.
+        interaction_id: of a request that is sent once; empty: each attempt gets a fresh one.
     """
 
     operation: str
@@ -187,6 +188,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     form: Mapping[str, str] | None = None
     body: bytes | None = None
     attended: bool = False
+    interaction_id: str = ""
 
     def __repr__(self) -> str:
         return f"Request({self.method} {self.operation})"
@@ -638,7 +640,7 @@ class Attempts:
         Raises:
             NoAnswerError, UnfitAnswerError, UntrustedServerError: as `Transport.send`.
         """
-        interaction_id = _interaction_id()
+        interaction_id = request.interaction_id or new_interaction_id()
         headers = {**request.headers, INTERACTION_ID: interaction_id}
         if bearer is not None:
             headers["Authorization"] = f"Bearer {bearer.get_secret_value()}"
@@ -698,7 +700,7 @@ class Attempts:
         )
 
 
-def _interaction_id() -> str:
+def new_interaction_id() -> str:
     """A UUID of version 4 (RFC 9562 §5.4).  Unique, not secret: neither the system nor `uuid` is asked for it."""
     digits = f"{random.getrandbits(128) & _UUID_RANDOM | _UUID_4:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
