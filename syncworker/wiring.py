@@ -829,7 +829,9 @@ async def open_receiver(settings: Settings, store: Store) -> AsyncIterator[Recei
     declared = await declared_lfis(settings, store)
     rules = event_rules(settings, (entry.client_id for entry, _ in declared.values()))
     ca_bundle = settings.client.ca_bundle
-    async with KeyFetcher(ca_bundle=settings.resolved(ca_bundle) if ca_bundle else None, clock=clock) as fetch:
+    private = {one.jwks_url for one in rules.senders.values() if one.allow_private_hosts}
+    roots = settings.resolved(ca_bundle) if ca_bundle else None
+    async with KeyFetcher(ca_bundle=roots, clock=clock, private=private) as fetch:
         yield Receiver(store, rules, SenderKeys(fetch, clock=clock))
 
 

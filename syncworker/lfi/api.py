@@ -48,6 +48,7 @@ from syncworker.errors import (
     TruncatedError,
 )
 from syncworker.lfi import jose, oauth
+from syncworker.lfi.addresses import Lookup, system_lookup
 from syncworker.lfi.bounds import FAULTS, Fault, check_json, fault_of_json, home_link, json_body, media_type_of
 from syncworker.lfi.directory import (
     DISCOVERY_AGE_MAX,
@@ -227,6 +228,7 @@ class LFIClient:
         sleep: waits between the attempts of a GET.
         look_every: how often the files of the transport certificate are looked at, at most.
         observing: runs what is told of each attempt, and counts what fails of that.
+        lookup: resolves host names.
 
     Attributes:
         config: the LFI as declared.  Its `transport` is what the client began with; `certificate` is what it uses now.
@@ -245,13 +247,14 @@ class LFIClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         look_every: timedelta = LOOK_EVERY,
         observing: Observing | None = None,
+        lookup: Lookup = system_lookup,
     ) -> None:
         self.config = config
         self._clock = clock
         self._log = log
         self._traffic = traffic or FreeTraffic()
         self._sleep = sleep
-        self._lines = Lines(config, clock=clock, look_every=look_every)
+        self._lines = Lines(config, clock=clock, look_every=look_every, lookup=lookup)
         self._accept = {"Accept": JWT} if config.signed_answers is SignedAnswers.REQUIRE else {}
         self._foreign_issuer_told = False
         self._attempts = Attempts(config.slug, self._lines, clock=clock, heard=self._traffic.note, observing=observing)

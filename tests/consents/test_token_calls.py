@@ -26,7 +26,7 @@ async def filed(house: House) -> list[tuple[str, int | None, str | None]]:
     """The rows of token calls: interaction id, status, error."""
     query = sa.select(call.c.interaction_id, call.c.status, call.c.error).where(call.c.operation == TOKEN_CALL)
     async with house.store.reading() as unit:
-        return [tuple(row) for row in await unit.connection.execute(query.order_by(call.c.id))]  # type: ignore[misc]
+        return [tuple(row) for row in await unit.connection.execute(query.order_by(call.c.id))]
 
 
 def refreshed(house: House) -> list[str | None]:
@@ -275,7 +275,7 @@ async def test_the_lease_of_a_scheduled_refresh_ends_with_that_of_its_claim(
     async def admitted(_: object) -> None:
         house.clock.advance(seconds=waited_s)
 
-    client.admit = admitted  # type: ignore[method-assign]  # a place among the LFI's calls came free after so long
+    client.admit = admitted  # type: ignore[method-assign, assignment]  # a place among the LFI's calls came free after so long
     house.clock.advance(seconds=450)
 
     await vault.token_batch(await claimed(house))
