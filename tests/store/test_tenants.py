@@ -365,7 +365,7 @@ async def scheduling(unit: UnitOfWork) -> None:
 
 
 async def swap_locked(unit: UnitOfWork) -> None:
-    unit.tokens.swap_locked([(C1, 1, new_token("two"))], holder="me")
+    unit.tokens.swap_locked([(C1, 1, new_token("two"))])
     await unit.send()
 
 
@@ -435,7 +435,7 @@ WRITES: Final[Mapping[str, Write]] = {
         lambda unit: unit.tokens.extend(C1, version=1, holder="me", lease=timedelta(hours=9)), before=leased
     ),
     "tokens.release": Write(lambda unit: unit.tokens.release(C1, holder="me", in_doubt=False), before=leased),
-    "tokens.swap": Write(lambda unit: unit.tokens.swap(C1, version=1, holder="me", new=new_token("two"))),
+    "tokens.swap": Write(lambda unit: unit.tokens.swap(C1, version=1, new=new_token("two"))),
     "tokens.swap_locked": Write(swap_locked),
     "tokens.keep_spare": Write(spare),
     "tokens.drop_spare": Write(lambda unit: unit.tokens.drop_spare(C1, SecretStr("spare")), before=spare),
