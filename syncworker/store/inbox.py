@@ -206,7 +206,10 @@ def _filed(_: Dialect) -> sa.Select[Any]:
 def _still_filed(dialect: Dialect) -> sa.Update:
     """An `UPDATE` of those of some events that wait to be acted on."""
     those = dialect.among(event.c.id, "ids", tenant=named(event.c.tenant, "of_tenant"))
-    return sa.update(event).where(those, _IS_FILED).values(asked_at=named(event.c.asked_at, "as_asked_at"))
+    is_filed = (
+        dialect.aside(event.c.state) == EventState.FILED.value
+    )  # else all that wait are read, by `ix_event_filed`
+    return sa.update(event).where(those, is_filed).values(asked_at=named(event.c.asked_at, "as_asked_at"))
 
 
 _FILED: Final = Statement(_filed)
