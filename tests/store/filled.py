@@ -394,7 +394,11 @@ CASES: Final[Mapping[str, Case]] = {
     "tokens.READ_MANY": Case(_among(tokens.READ_MANY, "consent_ids"), (tables.token,)),
     "tokens.VERSIONS_FREE": Case(_among(tokens.VERSIONS_FREE, "consent_ids"), (tables.token,)),
     "tokens._BEGIN": Case(
-        _many(tokens._BEGIN, lambda number: {**_version(number), "at": NOW, "until": NOW}, me="me"), (tables.token,)
+        _many(tokens._BEGIN, lambda number: {**_version(number), "at": NOW, "until": NOW, "call": "i"}, me="me"),
+        (tables.token,),
+    ),
+    "tokens._LEFT_IN_DOUBT": Case(
+        _many(tokens._LEFT_IN_DOUBT, lambda number: {"of_consent": f"c{number}"}), (tables.token, tables.consent)
     ),
     "tokens._FREE": Case(_many(tokens._FREE, _version, me="me"), (tables.token,)),
     "tokens._SWAP": Case(_many(tokens._SWAP, lambda number: {**_version(number), **_SWAP}, me="me"), (tables.token,)),

@@ -253,6 +253,11 @@ async def leased(unit: UnitOfWork) -> None:
     await unit.tokens.begin(C1, version=1, holder="me", lease=timedelta(minutes=1))
 
 
+async def called(unit: UnitOfWork) -> None:
+    """A refresh under way whose call has no row yet."""
+    await unit.tokens.begin(C1, version=1, holder="me", lease=timedelta(minutes=1), call="call-1")
+
+
 async def parked(unit: UnitOfWork) -> None:
     for one in await ids(unit, work):
         await unit.work.park(one)
@@ -598,6 +603,10 @@ WRITES: Final[Mapping[str, Write]] = {
         )
     ),
     "runs.add": Write(lambda unit: unit.runs.add(run())),
+    "tokens.file_in_doubt": Write(lambda unit: unit.tokens.file_in_doubt(C1), before=called),
+    "tokens.filed": Write(lambda unit: unit.tokens.filed(C1, call="call-1"), before=called),
+    "runs.adding": Write(lambda unit: run_all(unit, unit.runs.adding([CALL]))),
+    "runs.settle": Write(lambda unit: unit.runs.settle([replace(CALL, interaction_id="two")])),
     "runs.add_calls": Write(lambda unit: unit.runs.add_calls([CALL])),
     "runs.file": Write(together(lambda unit: unit.runs.file([(run(), [CALL])]), lambda unit: unit.send())),
 }  # fmt: skip
@@ -615,7 +624,7 @@ READS: Final = _named(
         " notes",
         "connections": "page get accounts",
         "api_keys": "find list",
-        "tokens": "read opened opened_many exists read_many states",
+        "tokens": "holder read opened opened_many exists read_many states",
         "authorizations": "get of",
         "intents": "get of_state",
         "renewals": "flags due ending granted_before",
