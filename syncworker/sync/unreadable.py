@@ -113,7 +113,8 @@ def look_again_in(left: Sequence[Remembered]) -> timedelta | None:
     if not left:
         return None
     met = min(one.times for one in left)
-    return min(LOOK_AGAIN_FIRST * 2 ** min(max(met - 1, 0), 8), LOOK_AGAIN_MOST)
+    doubled = min(max(met - 1, 0), 8)
+    return min(LOOK_AGAIN_FIRST * (1 << doubled), LOOK_AGAIN_MOST)
 
 
 def _after(
