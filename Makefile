@@ -54,6 +54,7 @@ micro-bench: $(VENV)/.installed
 	$(BIN)/python -m bench.calls
 	$(BIN)/python -m bench.decode
 	$(BIN)/python -m bench.writing
+	$(BIN)/python -m bench.ends
 	$(BIN)/python -m bench.signing
 	$(BIN)/python -m bench.memory
 	$(BIN)/python bench/concurrency.py
@@ -65,6 +66,7 @@ scenarios: $(VENV)/.installed
 	$(BIN)/python -m tests.live.scenarios.full
 	$(BIN)/python -m tests.lfi.storm
 	$(BIN)/python -m tests.faults.full
+	$(BIN)/python -m tests.store.test_plans
 	SYNCWORKER_TEST_YEAR_USERS=46 $(BIN)/python -m pytest -q tests/consents/test_virtual_year.py
 
 lock:

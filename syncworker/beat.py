@@ -21,8 +21,10 @@ from typing import Any, Final
 
 from celery import beat, signals
 
+from syncworker import private
 from syncworker.clock import monotonic
 from syncworker.processes import process_name
+from syncworker.store.address import Address
 from syncworker.store.life_sign import LifeSign
 
 log = logging.getLogger(__name__)
@@ -92,15 +94,15 @@ class _Signs:
 _signs: Final = _Signs()
 
 
-def leave_signs(data_dir: Path, database_url: str) -> None:
+def leave_signs(data_dir: Path, database: str | Address) -> None:
     """Say where this process leaves its signs of life once it is a beat.
 
     Args:
         data_dir: of the file.
-        database_url: of the row.
+        database: of the row.
     """
     _signs.file = file_of(data_dir, os.getpid())
-    _signs.sign = LifeSign(database_url, process_name(), "beat")
+    _signs.sign = LifeSign(database, process_name(), "beat")
 
 
 def _on_beat(sender: Any = None, **_: Any) -> None:
@@ -148,15 +150,7 @@ def _on_published(sender: str | None = None, **_: Any) -> None:
     """A tick went out."""
     if sender == TICK and _signs.file is not None and _signs.scheduler is not None:
         with suppress(OSError):
-            _write_private(_signs.file, repr(monotonic()))
-
-
-def _write_private(file: Path, text: str) -> None:
-    """Replace a file whole, readable by its owner alone."""
-    new = file.with_name(f".{file.name}")
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
-        out.write(text)
-    new.replace(file)
+            private.replace_file(_signs.file, repr(monotonic()))
 
 
 signals.beat_init.connect(_on_beat, weak=False)

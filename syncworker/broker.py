@@ -24,6 +24,7 @@ from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport.redis import Channel, Transport
 from redis import exceptions as redis_errors
 
+from syncworker import private
 from syncworker.clock import in_time
 from syncworker.errors import SettingsError, SetupError
 from syncworker.processes import EmbeddedBroker
@@ -218,7 +219,8 @@ def configure(broker: Broker, tick_seconds: float, data_dir: Path, *, threads: i
         data_dir: where beat keeps its life sign; made when missing.
         threads: of a worker process.
     """
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private.narrow()  # with Celery's own command line a process begins here
+    private.make_folder(data_dir)
     if broker.is_tls and not broker.verify:
         log.warning("broker_verify is false: any server that answers at the broker's address is trusted")
     entry = dict(app.conf.beat_schedule["tick"], schedule=tick_seconds, options={"expires": TICK_EXPIRES_S})

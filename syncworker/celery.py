@@ -55,7 +55,7 @@ def _on_configure(**_: Any) -> None:
     """Celery has read `celeryconfig.py`: give it what the settings say."""
     config = load()
     broker.configure(broker.broker_of(config), config.tick_seconds, config.data_folder, threads=config.threads)
-    leave_signs(config.data_folder, config.database_url)
+    leave_signs(config.data_folder, config.database)
 
 
 def _on_logging(loglevel: int | str | None = None, **_: Any) -> None:

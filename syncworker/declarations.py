@@ -154,11 +154,14 @@ def kept(participant: Participant) -> dict[str, Any]:
     }
 
 
-def declaration(participant: Participant, held: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def declaration(
+    participant: Participant, held: Mapping[str, Any] | None = None, *, before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The declaration of a participant, as `lfis add` would keep it.
 
     Args:
         held: the one so far: what the operator added to it stays, and so do versions the directory no longer shows.
+        before: what the directory said then, as from `kept`.
     """
     held = held or {}
     published = held.get("published")
@@ -170,6 +173,11 @@ def declaration(participant: Participant, held: Mapping[str, Any] | None = None)
         "base_urls": {**held.get("base_urls", {}), **facts["base_urls"]},
         "published": {**(published if isinstance(published, Mapping) else {}), **facts["published"]},
     }
+    for kinds in ("account_types", "account_sub_types"):
+        if facts[kinds]:
+            declared[kinds] = facts[kinds]
+        elif before and declared.get(kinds) == before.get(kinds):  # else the operator said so
+            declared.pop(kinds, None)
     if any(is_private_host(url) for url in (participant.issuer, *participant.base_urls.values())):
         declared["allow_private_hosts"] = True  # the rules let them pass, so the operator said so
     return declared
@@ -289,7 +297,7 @@ async def _shown(unit: UnitOfWork, entry: DeclaredLFI, participant: Participant,
     assert entry.directory is not None
     facts = kept(participant)
     moved = participant.issuer != entry.declared.get("issuer")
-    declared = entry.declared if moved else declaration(participant, entry.declared)
+    declared = entry.declared if moved else declaration(participant, entry.declared, before=entry.directory)
     await unit.lfis.follow(entry.slug, declared, directory=facts, at=at)
     changes = [
         LFIChange(slug=entry.slug, seen_at=at, what=what, version=version, detail=detail)

@@ -29,8 +29,8 @@ async def open_store(settings: Settings, *, sealed: bool = False, clock: Clock |
         SetupError: the schema is not the newest; names the command to run.
     """
     keyring = load_keyring(settings) if sealed or settings.keyring else None
-    migrate.check(settings.database_url)
-    return Store(settings.database_url, tenant=settings.tenant, keyring=keyring, clock=clock)
+    migrate.check(settings.database)
+    return Store(settings.database, tenant=settings.tenant, keyring=keyring, clock=clock)
 
 
 def load_keyring(settings: Settings) -> KeyRing:

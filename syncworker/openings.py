@@ -17,7 +17,6 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
-import msgspec
 import structlog
 import xxhash
 
@@ -28,9 +27,11 @@ from syncworker.consents.storing import Storing
 from syncworker.errors import LFIRateLimitedError, RefusedError, RequestError, SyncWorkerError
 from syncworker.lfi.openings import InDoubtError, OpeningCalls, Prepared, refused_with
 from syncworker.lfi.transport import Call
+from syncworker.standard import accounts
 from syncworker.standard.calendar import shifted, span
 from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest
-from syncworker.standard.opening_request import data_sharing_audit, faults
+from syncworker.standard.json_text import WITH_NUMBERS
+from syncworker.standard.opening_request import data_sharing_audit, faults, warnings
 from syncworker.standard.openings import ENDED, UNDER_WAY, OpeningState, OpeningVersion, OpeningView
 from syncworker.standard.permissions import faults_of
 from syncworker.standard.values import AccountId, ConsentId, Slug
@@ -56,8 +57,6 @@ NOT_HANDED_OVER: Final = "opening_not_handed_over"
 
 HAND_OVER_LIFE: Final = timedelta(days=7)
 """How long the data-sharing consent of an opened account waits for its user: nobody sits before the screen then."""
-
-BODY: Final = msgspec.json.Encoder(decimal_format="number")
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -158,6 +157,26 @@ def composed(order: OpeningOrder, version: OpeningVersion) -> dict[str, Any]:
     Raises:
         RequestError: the LFI would refuse it; names each field and what is wrong, never a value.
     """
+    body = _whole(order)
+    if found := faults(body, version):
+        more = len(found) - FAULTS_SHOWN_MAX
+        shown = "; ".join(found[:FAULTS_SHOWN_MAX]) + (f"; and {more} more" if more > 0 else "")
+        raise RequestError(f"body: not a request of {version.value}: {shown}")
+    return body
+
+
+def doubts(order: OpeningOrder, version: OpeningVersion) -> list[str]:
+    """What the LFI may refuse in an order that is sent all the same, each line `path: what is wrong`; never a value.
+
+    For a version without a published file it is what the file of its errata demands; for others there is none.
+
+    Raises:
+        RequestError: as `composed`.
+    """
+    return warnings(_whole(order), version)
+
+
+def _whole(order: OpeningOrder) -> dict[str, Any]:
     body = dict(order.body)
     if order.webhook is not None:
         if "Subscription" in body:
@@ -165,10 +184,6 @@ def composed(order: OpeningOrder, version: OpeningVersion) -> dict[str, Any]:
         body["Subscription"] = {"Webhook": {"Url": order.webhook, "IsActive": True}}
     if order.original is not None:
         body["Data"] = _audited(body.get("Data"), order.original)
-    if found := faults(body, version):
-        more = len(found) - FAULTS_SHOWN_MAX
-        shown = "; ".join(found[:FAULTS_SHOWN_MAX]) + (f"; and {more} more" if more > 0 else "")
-        raise RequestError(f"body: not a request of {version.value}: {shown}")
     return body
 
 
@@ -565,7 +580,7 @@ class Openings:
 
 def _written(body: Mapping[str, Any]) -> bytes:
     try:
-        return BODY.encode(body)
+        return WITH_NUMBERS.encode(body)
     except (ValueError, OverflowError, RecursionError):
         raise RequestError("body: holds text that is not Unicode, or a number no reader takes") from None
 
@@ -579,11 +594,23 @@ def _check_refs(order: OpeningOrder) -> None:
 
 
 def _consent(wish: ShareWish, *, now: datetime) -> ConsentRequest:
-    return ConsentRequest(permissions=wish.permissions, expires_at=shifted(now, span(days=wish.days)))
+    return ConsentRequest(
+        permissions=wish.permissions,
+        expires_at=shifted(now, span(days=wish.days)),
+        user_type=wish.user_type,
+        purpose=wish.purpose,
+        account_types=wish.account_types,
+        account_sub_types=wish.account_sub_types,
+        on_behalf_of=wish.on_behalf_of,
+    )
 
 
 def _check_wish(wish: ShareWish) -> None:
-    if found := faults_of(wish.permissions):
+    found = faults_of(wish.permissions)
+    found += accounts.faults_of(wish.account_types, wish.account_sub_types, version=None)
+    if wish.on_behalf_of is not None:
+        found += wish.on_behalf_of.faults()
+    if found:
         raise RequestError(f"share: {found[0]}")
     if not 0 < wish.days <= EXPIRY_MAX.days:
         raise RequestError(f"days: must be 1 to {EXPIRY_MAX.days}")

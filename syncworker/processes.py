@@ -29,6 +29,7 @@ from hashlib import blake2s
 from pathlib import Path
 from typing import IO, Any, Final, Self
 
+from syncworker import private
 from syncworker.clock import monotonic
 from syncworker.errors import SetupError
 
@@ -313,7 +314,7 @@ def _broker_argv(binary: Path, socket_file: Path, folder: Path) -> list[str]:
 def _private_folder(folder: Path) -> None:
     """A folder only this user may enter, or the error that says why not."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.make_folder(folder)
         found = folder.lstat()
     except OSError as error:
         raise SetupError(f"data_dir: {folder} cannot be used ({error.strerror}); set another data_dir") from None

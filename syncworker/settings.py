@@ -36,6 +36,7 @@ from syncworker.standard.openings import OpeningVersion
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import Slug
 from syncworker.standard.versions import Version
+from syncworker.store.address import Address, Pooler, address_of
 
 ENVIRONMENT_PREFIX: Final = "SYNCWORKER_"
 CONFIG_VARIABLE: Final = "SYNCWORKER_CONFIG"
@@ -132,6 +133,8 @@ class LFISettings(ClientSettings):
         base_urls: the Account Information base URL of each version the LFI serves.
         allow_private_hosts: loopback and private addresses, for a sandbox of your own.
         published: path templates the LFI publishes, for all versions or for each; absent means all.
+        account_types, account_sub_types: the kinds of account the LFI supports; a consent for others is not asked for.
+            Absent: unknown, and every kind may be asked for.
         openings: the switch for account opening: the version new requests are made in; absent: off.
         openings_urls: base URL of the account-opening API per version; those already asked for are followed at theirs.
         openings_iss, openings_aud: of the signed request; our client id and the issuer unless given.
@@ -146,6 +149,8 @@ class LFISettings(ClientSettings):
     connections: Annotated[int, Field(ge=1, le=512)] = 8
     calls_per_second: Annotated[float, Field(ge=CALLS_PER_SECOND_MIN)] = 10.0
     published: frozenset[str] | dict[Version, frozenset[str]] | None = None
+    account_types: tuple[str, ...] = ()
+    account_sub_types: tuple[str, ...] = ()
     par_client_id: bool = False
     signed_answers: Literal["accept", "require", "refuse"] = "accept"
     openings: OpeningVersion | None = None
@@ -281,13 +286,14 @@ class SenderSettings(_Group):
     Attributes:
         jwks_url: where it publishes its signature keys.
         lfis: whose consents it may speak of; absent means every LFI's.
-        bearer: whether its events must come with a bearer JWT (v1.2, v2.0).
+        bearer: whether its events must come with a bearer JWT; absent: where no LFI it may speak of serves v2.1, since
+            v1.2 and v2.0 demand one and v2.1 does not declare it any more.
         allow_private_hosts: for a sandbox of your own.
     """
 
     jwks_url: HttpsUrl
     lfis: frozenset[Annotated[str, Field(pattern=SLUG)]] | None = None
-    bearer: bool = False
+    bearer: bool | None = None
     allow_private_hosts: bool = False
 
 
@@ -385,6 +391,7 @@ class Settings(BaseSettings):
     )
 
     database_url: str = "sqlite:///syncworker.db"
+    database_pooler: Pooler = Pooler.NONE
     broker_url: str = EMBEDDED
     broker_ca: Path | None = None
     broker_certificate: Path | None = None
@@ -449,6 +456,15 @@ class Settings(BaseSettings):
     @property
     def data_folder(self) -> Path:
         return self.resolved(self.data_dir)
+
+    @property
+    def database(self) -> Address:
+        """Where the database is.
+
+        Raises:
+            SettingsError: `database_url` is no URL of a database we know, or has a parameter that is none.
+        """
+        return address_of(self.database_url, pooler=self.database_pooler)
 
     def with_values(self, **values: Any) -> Self:
         """The same settings with some replaced, checked again."""

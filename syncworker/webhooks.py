@@ -6,7 +6,12 @@ very insert that files the event.  Filing and the work that will act on it are o
 that come at the same time share (`store/grouped.py`); once it is committed the sender gets its answer.
 
 `Acting.act` is called by a worker for each filed event.  An event is a hint: it says *that* something changed, and
-what is true is asked of the Hub.  A false event that verifies costs one GET, nothing more.
+what is true is asked of the Hub.  One question serves every event of a consent that came before it.  An event may be
+ahead of the Hub's own view: where the answer does not say what the event says, the Hub is asked again, a few times
+(`CONFIRM_AFTER`).  A false event that verifies costs those GETs, nothing more.
+
+An event whose check cannot be made yet, because a look at its sender's keys is not allowed at this moment, is held back
+in the quarantine, and its sender is told to come again.  `Receiver.take_held_back` takes in what verifies later.
 
     verified, subject ours        filed, acted on      moved | unmoved | not_confirmed | older | known | followed |
                                                        not_allowed | given_up
@@ -33,6 +38,7 @@ from pydantic import SecretStr
 from syncworker.clock import Clock
 from syncworker.consents.lifecycle import Lifecycle
 from syncworker.errors import (
+    LFIUnavailableError,
     NotAllowedError,
     RequestError,
     StandardViolationError,
@@ -42,14 +48,16 @@ from syncworker.errors import (
 from syncworker.lfi import jose
 from syncworker.lfi.jose import Fault
 from syncworker.lfi.keys import EncryptionKey, SigningKey
-from syncworker.lfi.senders import Sender, SenderKeys
+from syncworker.lfi.senders import KeyNotYetKnownError, Sender, SenderKeys
 from syncworker.standard.calendar import shifted
 from syncworker.standard.consents import TERMINAL
 from syncworker.standard.events import Event, EventKind, read_event
+from syncworker.standard.openings import ENDED, OpeningState
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.consents import StoredConsent
 from syncworker.store.grouped import Grouped
 from syncworker.store.inbox import NOT_OURS, PRUNED_MAX, Arrival, EventState, Filing, Refused, StoredEvent
+from syncworker.store.openings import StoredOpening
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim, WorkKind
 
@@ -68,6 +76,24 @@ CALLBACK_AWAITED: Final = timedelta(minutes=15)
 """An event may overtake the user's way back to us: so long it waits for the consent to be stored."""
 
 CALLBACK_RETRY: Final = timedelta(seconds=30)
+CONFIRM_AFTER: Final = (timedelta(seconds=5), timedelta(seconds=30), timedelta(seconds=120))
+"""So long after it came, an event that the Hub or the LFI does not confirm has them asked again."""
+
+OPENING_GIVEN_UP_AFTER: Final = CONFIRM_AFTER[-1] + timedelta(seconds=30)
+"""An account opening is asked about by its own work; what the last question brought is known by then."""
+
+SERVED_MAX: Final = 1_000
+"""Events one answer of the Hub serves; those beyond it ask again."""
+
+HELD_BACK_FOR: Final = timedelta(hours=24)
+"""An entry of the quarantine older than this is not taken in by itself: polling has learnt what it told long since."""
+
+LOOKED_FOR: Final = timedelta(minutes=10)
+"""So long after an event came its sender's keys are looked at for its sake."""
+
+TAKEN_IN_MAX: Final = 50
+"""Entries of the quarantine verified again in one round."""
+
 ATTEMPTS_MAX: Final = 12
 """After so many attempts in a row without an answer of the Hub, the poll alone looks after the consent."""
 
@@ -163,6 +189,21 @@ class EventRefusedError(StandardViolationError):
         self.claimed = Claimed()
 
 
+class EventHeldBackError(TransientError):
+    """An event's key is not known yet and may not be looked for at this moment; it is kept, and may come again.
+
+    Attributes:
+        why, claimed: as in `EventRefusedError`, for the quarantine.
+    """
+
+    code = "event_held_back"
+    why: ClassVar[Why] = Why.UNKNOWN_KEY
+
+    def __init__(self, message: str, *, retry_after: float | None) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.claimed = Claimed()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """One request that brings an event.
@@ -173,7 +214,7 @@ class Delivery:
         bearer: the JWT of the `Authorization` header, if there was one.
         address: of the peer, for the quarantine.
         received_at: what `exp` and `nbf` are held against.
-        replayed: taken out of the quarantine by a person; its bearer JWT was not kept and is not asked for.
+        replayed: taken out of the quarantine; its bearer JWT was not kept and is not asked for.
     """
 
     body: bytes = field(repr=False)
@@ -223,7 +264,8 @@ class Receiver:
         group: how many events that come at the same time share a transaction at most.
 
     Attributes:
-        counts: deliveries since the process began, by what became of them: `new`, `again`, a `Why`, `unavailable`.
+        counts: deliveries since the process began, by what became of them: `new`, `again`, a `Why`, `held_back`,
+            `unavailable`.
     """
 
     def __init__(self, store: Store, rules: EventRules, keys: SenderKeys, *, group: int = GROUP_MAX) -> None:
@@ -232,6 +274,7 @@ class Receiver:
         self._rules = rules
         self._keys = keys
         self._noting = asyncio.Lock()  # refusals take one connection of the pool, never those of good events
+        self._tried: set[int] = set()  # entries of the quarantine that failed again under these rules
         self.counts: Counter[str] = Counter()
 
     async def receive(self, delivery: Delivery) -> int:
@@ -244,6 +287,7 @@ class Receiver:
 
         Raises:
             EventRefusedError: it failed a check.
+            EventHeldBackError: its key is not known yet; `quarantine` it, and let its sender come again.
             TransientError: its sender's keys or the database are away; it may come again.
         """
         claimed = Claimed()
@@ -253,16 +297,24 @@ class Receiver:
             self.counts[refused.why.value] += 1
             refused.claimed = claimed
             raise
+        except EventHeldBackError as held_back:
+            self.counts["held_back"] += 1
+            held_back.claimed = claimed
+            raise
         except TransientError:
             self.counts["unavailable"] += 1
             raise
         self.counts[filing.value] += 1
         return event_id
 
-    async def quarantine(self, delivery: Delivery, refused: EventRefusedError) -> None:
-        """Note an event that was refused, in the database and in the log.  While the database is away it is not."""
+    async def quarantine(self, delivery: Delivery, refused: EventRefusedError | EventHeldBackError) -> None:
+        """Note an event that was refused or held back, in the database and in the log.
+
+        While the database is away it is not noted.
+        """
         why, claimed = refused.why, refused.claimed
-        log.warning("event refused", why=why.value, address=delivery.address, size=len(delivery.body))
+        event = "event held back" if isinstance(refused, EventHeldBackError) else "event refused"
+        log.warning(event, why=why.value, address=delivery.address, size=len(delivery.body))
 
         async def note(unit: UnitOfWork) -> None:
             entry = Refused(
@@ -284,6 +336,78 @@ class Receiver:
                 await self._store.atomically(note)
         except SyncWorkerError as error:  # the refusal stands, noted or not
             log.warning("refused event not noted", error=error.code)
+
+    # -- what is held back -------------------------------------------------------------------------------------------
+
+    async def take_held_back(self, *, now: datetime) -> int:
+        """Take in events of the quarantine that verify by now; call it every half minute or so.
+
+        Tried is what came within `HELD_BACK_FOR` and whose reason is gone: its key is known by now, its sender or our
+        key was written down, a setting takes it.  At most `TAKEN_IN_MAX` in one round.  What fails another check is
+        noted with that one.
+
+        Returns:
+            How many were taken in.
+
+        Raises:
+            StoreUnavailableError: the quarantine could not be read.
+        """
+        async with self._store.reading() as unit:
+            entries = await unit.inbox.held_back(since=now - HELD_BACK_FOR)
+        self._tried &= {one.id for one in entries}
+        looked_for: set[tuple[str, str]] = set()
+        ripe: list[int] = []
+        for one in entries:
+            if len(ripe) < TAKEN_IN_MAX and one.id not in self._tried and await self._may_pass(one, now, looked_for):
+                ripe.append(one.id)
+        return sum([await self._taken_in(entry_id) for entry_id in ripe])
+
+    async def _may_pass(self, entry: Refused, now: datetime, looked_for: set[tuple[str, str]]) -> bool:
+        """Whether what an entry failed may hold by now."""
+        match entry.why:
+            case Why.UNENCRYPTED:
+                return self._rules.accept_unencrypted
+            case Why.UNKNOWN_ENCRYPTION_KEY:
+                return entry.kid in self._rules.encryption_keys
+            case Why.UNTRUSTED_SENDER:
+                return entry.issuer in self._rules.senders
+            case Why.UNKNOWN_KEY:
+                return await self._key_is_known(entry, now, looked_for)
+            case _:
+                return True  # nothing noted of it says more: it is tried once by each process
+
+    async def _key_is_known(self, entry: Refused, now: datetime, looked_for: set[tuple[str, str]]) -> bool:
+        """Whether the key an entry names is known; of each key of a young entry one look in a round, if one is due."""
+        sender = self._rules.senders.get(entry.issuer or "")
+        if sender is None or entry.kid is None:
+            return False
+        named = sender.issuer, entry.kid
+        if now - entry.received_at < LOOKED_FOR and named not in looked_for:
+            looked_for.add(named)
+            try:
+                await self._keys.key(sender, entry.kid)
+            except (StandardViolationError, TransientError):
+                return False
+        return self._keys.holds(sender, entry.kid)
+
+    async def _taken_in(self, entry_id: int) -> bool:
+        async with self._store.reading() as unit:
+            entry = await unit.inbox.one_refused(entry_id)
+        if entry is None or entry.body is None:
+            return False
+        try:
+            event_id = await self.receive(redelivered(entry, entry.body))
+        except EventRefusedError as refused:
+            self._tried.add(entry_id)
+            why, keep = refused.why, refused.why in KEPT
+            if why.value != entry.why:
+                await self._store.atomically(lambda unit: unit.inbox.rejudge(entry_id, why=why.value, keep=keep))
+            return False
+        except TransientError:
+            return False
+        await self._store.atomically(lambda unit: unit.inbox.release(entry_id))
+        log.info("event of the quarantine taken in", entry=entry_id, event_id=event_id, why=entry.why)
+        return True
 
     async def _filed(self, delivery: Delivery, claimed: Claimed) -> tuple[Filing, int]:
         opened = await self._open(delivery, claimed)
@@ -330,6 +454,8 @@ class Receiver:
             kid = jose.check_signature_header(token)
             sender = self._sender(token, claimed)
             claims = _claims(await self._verified(token, sender, kid))
+        except EventHeldBackError as error:  # not kept: in the quarantine it would pass without its bearer JWT
+            raise LFIUnavailableError(f"authorization: {error}", retry_after=error.retry_after) from None
         except StandardViolationError:
             raise EventRefusedError(Why.BEARER, "authorization: not a JWT of a sender we trust") from None
         jti = _jti(claims)
@@ -373,7 +499,20 @@ class Receiver:
             key = await self._keys.key(sender, kid)
         except jose.UnknownKeyError as error:
             raise EventRefusedError(Why.UNKNOWN_KEY, str(error)) from None
+        except KeyNotYetKnownError as error:
+            raise EventHeldBackError(str(error), retry_after=error.retry_after) from None
         return _envelope(partial(jose.verified_payload, key=key), token)
+
+
+def redelivered(entry: Refused, body: bytes) -> Delivery:
+    """An entry of the quarantine as a delivery of the instant it came."""
+    return Delivery(
+        body=body,
+        media_type=entry.media_type,
+        address=entry.address,
+        received_at=entry.received_at,
+        replayed=True,
+    )
 
 
 async def _file(unit: UnitOfWork, group: Sequence[_Opened]) -> Sequence[tuple[Filing, int]]:
@@ -423,6 +562,31 @@ class Refusals:
         return jose.signed_refusal(errors, key=self._key, issuer=self._issuer, now=self._clock.now())
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What the Hub said about a consent.
+
+    Attributes:
+        began_at: when the question began: the answer serves every event that came before.
+        before: the status held until then.
+    """
+
+    began_at: datetime
+    before: str
+    seen: StoredConsent
+
+
+WAITING: Final[Mapping[str, Callable[[StoredEvent, datetime], datetime]]] = {
+    "callback_awaited": lambda _, now: now + CALLBACK_RETRY,
+    "answer_awaited": lambda _, now: now + CALLBACK_RETRY,
+    "confirmation_awaited": lambda event, now: next_question(event, now=now) or now,
+}
+"""Outcomes that leave an event filed, and when it is looked at again."""
+
+SERVED: Final = frozenset({"moved", "unmoved", "not_confirmed"})
+"""Outcomes of an event about a consent that are written down with the answer of the Hub."""
+
+
 class Acting:
     """Acts on filed events, one claim each, and takes away old ones.  Lives on one event loop.
 
@@ -435,6 +599,7 @@ class Acting:
         self._lifecycle = lifecycle
         self._retention = retention
         self._pruned_at: datetime | None = None
+        self._asking: dict[ConsentId, asyncio.Future[None]] = {}
 
     async def act(self, claim: Claim) -> tuple[datetime | None, str]:
         """Act on the event of a claim; says when to come back to it, if ever, and what was done.
@@ -444,23 +609,28 @@ class Acting:
         Raises:
             TransientError, RefusedError, StandardViolationError, SetupError: the Hub gave no answer we could file.
         """
-        async with self._store.reading() as unit:
-            event, now = await unit.inbox.get(int(claim.subject)), await unit.now()
+        event, now = await self._event(claim)
         if event is None:
             return None, "forgotten"
         if event.state is not EventState.FILED:
             return None, "done"
         if event.kind is EventKind.OPENING:
-            outcome = await self._store.atomically(partial(self._follow_opening, event))
+            outcome = await self._store.atomically(partial(self._follow_opening, event, now, claim.asked))
         elif claim.attempts > ATTEMPTS_MAX:
             outcome = "given_up"
         else:
-            outcome = await self._ask(event, now, asked=claim.asked)
-        if outcome == "callback_awaited":
-            return now + CALLBACK_RETRY, outcome
+            outcome = await self._ask(event, now, claim)
+        if outcome in WAITING:
+            return WAITING[outcome](event, now), outcome
+        if event.kind is EventKind.CONSENT and outcome in SERVED:
+            return None, outcome
         state = EventState.QUARANTINED if outcome == "unknown_subject" else EventState.DONE
         await self._store.atomically(lambda unit: unit.inbox.end(event.id, outcome=outcome, at=now, state=state))
         return None, outcome
+
+    async def _event(self, claim: Claim) -> tuple[StoredEvent | None, datetime]:
+        async with self._store.reading() as unit:
+            return await unit.inbox.get(int(claim.subject)), await unit.now()
 
     async def prune(self) -> None:
         """Take away what is past its retention, inbox and quarantine; once an hour, and at once where more is left.
@@ -481,27 +651,83 @@ class Acting:
         except SyncWorkerError as error:
             log.warning("old events not taken away yet", error=error.code)
 
-    async def _ask(self, event: StoredEvent, now: datetime, *, asked: bool) -> str:
+    async def _ask(self, event: StoredEvent, now: datetime, claim: Claim) -> str:
+        """What became of an event about a consent, by an answer of the Hub that is new enough for it."""
         consent_id = ConsentId(event.subject)
         async with self._store.reading() as unit:
             held = await unit.consents.get(consent_id)
         if held is None:
             return "callback_awaited" if now < shifted(event.received_at, CALLBACK_AWAITED) else "unknown_subject"
-        if not asked and (nothing_new := says_nothing_new(event, held)):
+        if not claim.asked and (nothing_new := says_nothing_new(event, held)):
             return nothing_new
-        try:
-            seen = await self._lifecycle.ask(consent_id)
-        except NotAllowedError:  # no time mends it; the event stays, and `events replay` acts once it is allowed
-            return "not_allowed"
-        if seen.status != held.status:
-            return "moved"
-        return "unmoved" if event.status in (None, seen.status) else "not_confirmed"
+        since = now if claim.asked else last_question(event, now=now)
+        for _ in range(2):  # an answer that was under way when it came does not serve it; the next one does
+            if event.asked_at is not None and event.asked_at >= since:
+                break
+            try:
+                await self._served(consent_id)
+            except NotAllowedError:  # no time mends it; the event stays, and `events replay` acts once it is allowed
+                return "not_allowed"
+            found, _ = await self._event(claim)
+            if found is None or found.state is not EventState.FILED:
+                return "forgotten" if found is None else found.outcome or "done"
+            event = found
+        return "confirmation_awaited"
 
-    async def _follow_opening(self, event: StoredEvent, unit: UnitOfWork) -> str:
-        """Wake the work that follows the opening: it asks the LFI."""
+    async def _served(self, consent_id: ConsentId) -> None:
+        """Ask the Hub for a consent, or wait for the answer to a question that is under way in this process.
+
+        Raises:
+            SyncWorkerError: the Hub gave no answer we could file; those that waited for it get the same.
+        """
+        under_way = self._asking.get(consent_id)
+        if under_way is not None:
+            await asyncio.shield(under_way)
+            return
+        mine = self._asking[consent_id] = asyncio.get_running_loop().create_future()
+        try:
+            await self._serve(consent_id)
+        except SyncWorkerError as error:
+            mine.set_exception(error)
+            mine.exception()  # seen: it is no fault that nobody waited for it
+            raise
+        finally:
+            del self._asking[consent_id]
+            if not mine.done():  # good, or cancelled: then those that waited ask themselves
+                mine.set_result(None)
+
+    async def _serve(self, consent_id: ConsentId) -> None:
+        """Ask the Hub for a consent, and hold every event of it that waits against the answer."""
+        async with self._store.reading() as unit:
+            held, began_at = await unit.consents.get(consent_id), await unit.now()
+        seen = await self._lifecycle.ask(consent_id)
+        answer = _Answer(began_at, seen.status if held is None else held.status, seen)
+
+        async def step(unit: UnitOfWork) -> None:
+            waiting = await unit.inbox.filed(EventKind.CONSENT, consent_id, until=began_at, limit=SERVED_MAX)
+            words = {one.id: judged(one, answer) for one in waiting}
+            ended = {event_id: word for event_id, word in words.items() if word not in WAITING}
+            await unit.inbox.end_filed(ended, at=await unit.now(), asked_at=began_at)
+            await unit.inbox.note_asked(words.keys() - ended.keys(), asked_at=began_at)
+
+        await self._store.atomically(step)
+
+    async def _follow_opening(self, event: StoredEvent, now: datetime, asked: bool, unit: UnitOfWork) -> str:
+        """Wake the work that follows the opening: it asks the LFI; until the LFI says what the event says, again."""
         openings = await unit.openings.find(lfi=event.lfi, account_id=event.subject)
+        if not openings:
+            return "answer_awaited" if now < shifted(event.received_at, CALLBACK_AWAITED) else "unknown_subject"
+        behind = any(says_something_new(event, one) for one in openings)
+        if event.asked_at is not None and not asked:
+            if not behind:
+                return "followed"
+            if next_question(event, now=now) is None:
+                return "followed" if event.status is None else "not_confirmed"
         woken = [await unit.work.ask_now(WorkKind.OPENING, one.opening_id) for one in openings]
-        return "followed" if any(woken) else "known"
+        if not any(woken):
+            return "known"
+        await unit.inbox.note_asked([event.id], asked_at=now)
+        return "confirmation_awaited" if behind and next_question(event, now=now) else "followed"
 
 
 Subject = tuple[EventKind, str]
@@ -509,12 +735,15 @@ Subject = tuple[EventKind, str]
 
 
 async def lfis_of(unit: UnitOfWork, subjects: Collection[Subject]) -> Mapping[Subject, Sequence[Slug]]:
-    """The LFIs of those subjects we know."""
+    """The LFIs of those subjects we know; of an account opening we do not know, those whose answer is under way."""
     consents = await unit.inbox.lfis_of_consents({one for kind, one in subjects if kind is EventKind.CONSENT})
     known: dict[Subject, Sequence[Slug]] = {(EventKind.CONSENT, one): [lfi] for one, lfi in consents.items()}
     for kind, subject in subjects:
         if kind is EventKind.OPENING and subject:
             known[kind, subject] = [one.lfi for one in await unit.openings.find(account_id=subject)]
+            if not known[kind, subject]:  # it may overtake the answer that tells us the AccountId
+                sending = await unit.openings.find(state=OpeningState.SENDING)
+                known[kind, subject] = sorted({one.lfi for one in sending})
     return known
 
 
@@ -564,6 +793,55 @@ def says_nothing_new(event: StoredEvent, held: StoredConsent) -> str | None:
         return "older"
     same = event.status == held.status
     return "known" if same and (held.terminal or (said is not None and said == stored)) else None
+
+
+def says_something_new(event: StoredEvent, opening: StoredOpening) -> bool:
+    """Whether an event tells of an account opening what the LFI has not shown, and may show yet.
+
+    One that names no status tells of a move: the LFI has shown it when it moved since.
+    """
+    if opening.state in ENDED or (event.status is not None and event.status == opening.status):
+        return False
+    if event.status is None:
+        return opening.state_since <= event.received_at and not _as_late(opening.status_updated_at, event)
+    said, held = event.status_updated_at, opening.status_updated_at
+    return said is None or held is None or said >= held
+
+
+def _as_late(updated_at: datetime | None, event: StoredEvent) -> bool:
+    """Whether what is shown is from the instant of an event, or later."""
+    return updated_at is not None and event.happened_at is not None and updated_at >= event.happened_at
+
+
+def judged(event: StoredEvent, answer: _Answer) -> str:
+    """What became of an event about a consent by an answer to a question asked after it came."""
+    seen, moved = answer.seen, answer.seen.status != answer.before
+    asked_again = next_question(event, now=answer.began_at) is not None
+    if event.status is None:  # it tells of a move and does not say which
+        silent = not moved and not seen.terminal and not _as_late(seen.status_updated_at, event)
+        return "confirmation_awaited" if silent and asked_again else "moved" if moved else "unmoved"
+    if event.status == seen.status:
+        return "moved" if moved else "unmoved"
+    nothing_new = says_nothing_new(event, seen)
+    if nothing_new is None and asked_again:
+        return "confirmation_awaited"
+    return "moved" if moved else nothing_new or "not_confirmed"
+
+
+def last_question(event: StoredEvent, *, now: datetime) -> datetime:
+    """Since when an event deserves an answer: it came, or it was time to ask again."""
+    return max(at for at in _questions(event) if at <= now or at == event.received_at)
+
+
+def next_question(event: StoredEvent, *, now: datetime) -> datetime | None:
+    """When to ask again about an event that was not confirmed by now; `None`: no more."""
+    later = [at for at in _questions(event) if at > now]
+    return min(later) if later else None
+
+
+def _questions(event: StoredEvent) -> Sequence[datetime]:
+    times = [event.received_at, *(event.received_at + after for after in CONFIRM_AFTER)]
+    return [*times, event.received_at + OPENING_GIVEN_UP_AFTER] if event.kind is EventKind.OPENING else times
 
 
 def _structure(body: bytes) -> str:

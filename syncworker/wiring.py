@@ -4,13 +4,14 @@ What commands need that only look lies in `opening`; `build_application` builds 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 import structlog
 
@@ -48,7 +49,7 @@ from syncworker.schedule.handlers import Ended, HandledReport, Handler, Handlers
 from syncworker.schedule.limits import admission, keeps_counts
 from syncworker.schedule.stopping import Door, LastCalls
 from syncworker.schedule.traffic import TrafficControl
-from syncworker.settings import LFISettings, RefreshMode, Settings
+from syncworker.settings import LFISettings, RefreshMode, SenderSettings, Settings
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
 from syncworker.store.erasure import DataClass
@@ -114,6 +115,8 @@ def lfi_config(settings: Settings, slug: Slug, declared: LFISettings, *, now: da
         connections=declared.connections,
         calls_per_second=declared.calls_per_second,
         published=_published(declared),
+        account_types=declared.account_types,
+        account_sub_types=declared.account_sub_types,
         par_client_id=declared.par_client_id,
         signed_answers=SignedAnswers(declared.signed_answers),
         openings=declared.openings,
@@ -202,6 +205,16 @@ def _published(declared: LFISettings) -> Mapping[Version, frozenset[str]] | None
     if declared.published is None or isinstance(declared.published, Mapping):
         return declared.published
     return dict.fromkeys(declared.base_urls, declared.published)
+
+
+def _followed(declared: LFISettings) -> dict[str, Any]:
+    """What of a declaration the directory may change while we run: base URLs, endpoints, kinds of account."""
+    return {
+        "base_urls": declared.base_urls,
+        "published": _published(declared),
+        "account_types": declared.account_types,
+        "account_sub_types": declared.account_sub_types,
+    }
 
 
 def token_schedule(settings: Settings) -> TokenDue | None:
@@ -349,7 +362,7 @@ class Clients:
         )
 
     async def _follow(self) -> None:
-        """Take over base URLs and published endpoints that changed in the database since; at most once a minute."""
+        """Take over what of `_followed` changed in the database since; at most once a minute."""
         if monotonic() - self._looked_at < DECLARATIONS_EVERY_S:
             return
         self._looked_at = monotonic()
@@ -360,11 +373,11 @@ class Clients:
             return
         for slug, client in self._clients.items():
             fresh = known[slug][0] if slug in known else self._declared[slug]
-            if (fresh.base_urls, fresh.published) == (self._declared[slug].base_urls, self._declared[slug].published):
+            if _followed(fresh) == _followed(self._declared[slug]):
                 continue
             self._declared[slug] = fresh
             try:
-                client.config = replace(client.config, base_urls=fresh.base_urls, published=_published(fresh))
+                client.config = replace(client.config, **_followed(fresh))
             except SettingsError as error:
                 log.warning("declaration changed and cannot be used", lfi=slug, why=str(error))
             else:
@@ -789,8 +802,12 @@ def sync_settings(settings: Settings) -> SyncSettings:
     )
 
 
-def senders(settings: Settings) -> Mapping[str, Sender]:
+def senders(settings: Settings, versions: Mapping[Slug, Collection[Version]]) -> Mapping[str, Sender]:
     """Whose events are taken, by issuer.
+
+    Args:
+        versions: which each declared LFI serves: they say whether a sender must bring a bearer JWT where its settings
+            do not.
 
     Raises:
         SettingsError: a `jwks_url` nobody may be asked at.
@@ -800,25 +817,39 @@ def senders(settings: Settings) -> Mapping[str, Sender]:
             issuer=issuer,
             jwks_url=one.jwks_url,
             lfis=None if one.lfis is None else frozenset(map(Slug, one.lfis)),
-            bearer=one.bearer,
+            bearer=demands_bearer(one, versions) if one.bearer is None else one.bearer,
             allow_private_hosts=one.allow_private_hosts,
         )
         for issuer, one in settings.events.senders.items()
     }
 
 
-def event_rules(settings: Settings, client_ids: Iterable[str | None] = ()) -> EventRules:
+def demands_bearer(sender: SenderSettings, versions: Mapping[Slug, Collection[Version]]) -> bool:
+    """Whether every LFI a sender may speak of is of a version that demands a bearer JWT with each event.
+
+    The Webhook Template of v2.1-errata2 declares no security scheme; those of v1.2 and v2.0 declare the bearer JWT.
+    """
+    served = {one for lfi, known in versions.items() if sender.lfis is None or lfi in sender.lfis for one in known}
+    return bool(served) and Version.V2_1 not in served
+
+
+def event_rules(
+    settings: Settings,
+    client_ids: Iterable[str | None] = (),
+    versions: Mapping[Slug, Collection[Version]] = MappingProxyType({}),
+) -> EventRules:
     """What events are taken, our encryption keys read.
 
     Args:
         client_ids: as whom LFIs know us, beside `client.client_id`.
+        versions: as in `senders`.
 
     Raises:
         SettingsError: a key or a sender cannot be used; names the field and the fix.
     """
     given = settings.events
     return EventRules(
-        senders=senders(settings),
+        senders=senders(settings, versions),
         encryption_keys={
             kid: EncryptionKey.load(settings.resolved(path), kid, field=f"events.encryption_keys.{kid}")
             for kid, path in given.encryption_keys.items()
@@ -838,7 +869,8 @@ async def open_receiver(settings: Settings, store: Store) -> AsyncIterator[Recei
     """
     clock = SystemClock()
     declared = await declared_lfis(settings, store)
-    rules = event_rules(settings, (entry.client_id for entry, _ in declared.values()))
+    versions = {slug: entry.base_urls.keys() for slug, (entry, _) in declared.items()}
+    rules = event_rules(settings, (entry.client_id for entry, _ in declared.values()), versions)
     ca_bundle = settings.client.ca_bundle
     async with KeyFetcher(ca_bundle=settings.resolved(ca_bundle) if ca_bundle else None, clock=clock) as fetch:
         yield Receiver(store, rules, SenderKeys(fetch, clock=clock))

@@ -109,7 +109,6 @@ def _book_rows(consents: list[dict[str, Any]], chains: Mapping[ConsentId, Consen
 
 async def _held_rows(rows: AsyncIterator[Any]) -> AsyncIterator[AuditedRow]:
     async for row in rows:
-        account_id = row.account_id or (row.key if row.resource == ResourceName.ACCOUNTS else "")
         yield AuditedRow(
-            RowName(row.connection_id, account_id, row.resource.value, row.key), row.item, dict(row.columns)
+            RowName(row.connection_id, row.account, row.resource.value, row.key), row.item, dict(row.columns)
         )

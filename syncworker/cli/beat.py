@@ -26,4 +26,4 @@ def ready_beat(config: Settings, log_level: str) -> None:
     found = broker.broker_of(config)
     broker.check(found)
     broker.configure(found, config.tick_seconds, config.data_folder, threads=config.threads)
-    leave_signs(config.data_folder, config.database_url)
+    leave_signs(config.data_folder, config.database)

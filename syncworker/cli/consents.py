@@ -2,20 +2,22 @@
 
 import asyncio
 import sys
-from datetime import date, datetime, timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from syncworker.cli import consent_acts, frame, reconciling, renewals, show
+from syncworker import opening
+from syncworker.cli import consent_acts, frame, reconciling, renewals, show, terms
 from syncworker.cli.syncs import facts_as_told
 from syncworker.clock import SystemClock, monotonic
 from syncworker.consents.lifecycle import NEVER
-from syncworker.errors import ConsentNotUsableError, RequestError, meaning_of
+from syncworker.errors import RequestError, meaning_of
 from syncworker.settings import Settings, read_slug
-from syncworker.standard.calendar import as_utc, fault_of_day, fault_of_instant, read_day, read_iso, shifted, span
-from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest, Purpose, UserType
-from syncworker.standard.permissions import Permission
+from syncworker.standard.calendar import as_utc, fault_of_instant, read_iso, shifted, span
+from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest, Purpose, Status, UserType, without_offset
 from syncworker.standard.values import ConsentId
 from syncworker.store.consents import StoredConsent
 from syncworker.store.runs import CallRow
@@ -40,11 +42,6 @@ for act in (
     app.command()(act)
 app.command("open")(renewals.open_)
 
-DEFAULT_PERMISSIONS: Final = (
-    Permission.ReadAccountsDetail,
-    Permission.ReadBalances,
-    Permission.ReadTransactionsDetail,
-)
 SPREAD_MINUTES: Final = 60
 WORKER_SEEN_WITHIN_TICKS: Final = 3
 LINE_BYTES_MAX: Final = 65_536
@@ -57,7 +54,12 @@ WORKER_SEEN_WITHIN_MIN: Final = timedelta(seconds=15)
 @app.command()
 def authorize(
     lfi: Annotated[str, typer.Argument(help="Slug of the LFI.")],
-    permission: Annotated[list[str] | None, typer.Option("--permission", help="Repeatable.")] = None,
+    permission: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--permission", help="Repeatable; everything we can read unless given (`syncworker permissions`)."
+        ),
+    ] = None,
     days: Annotated[
         int | None, typer.Option(min=1, max=EXPIRY_MAX.days, help="Ends after so many days; default 180.")
     ] = None,
@@ -67,6 +69,12 @@ def authorize(
     purpose: Annotated[Purpose, typer.Option()] = Purpose.AccountAggregation,
     from_date: Annotated[str | None, typer.Option(help="First day of transactions shown, YYYY-MM-DD.")] = None,
     to_date: Annotated[str | None, typer.Option(help="Last day of transactions shown, YYYY-MM-DD.")] = None,
+    account_type: terms.AccountTypes = None,
+    account_sub_type: terms.AccountSubTypes = None,
+    on_behalf_of_trading_name: terms.TradingName = None,
+    on_behalf_of_legal_name: terms.LegalName = None,
+    on_behalf_of_identifier: terms.Identifier = None,
+    version: terms.VersionWish = None,
     link: Annotated[
         bool, typer.Option("--link", help="Give a link of the web process that may wait for its user.")
     ] = False,
@@ -79,23 +87,35 @@ def authorize(
     """
     slug = read_slug(lfi)
     renewals.check_link(link=link, return_url=return_url)
-    request = ConsentRequest(
-        permissions=tuple(permission or DEFAULT_PERMISSIONS),
+    behalf = terms.on_behalf_of(on_behalf_of_trading_name, on_behalf_of_legal_name, on_behalf_of_identifier)
+    asked = ConsentRequest(
+        permissions=tuple(permission or ()),
         expires_at=ending(days, expires_at, now=SystemClock().now()),
         user_type=user_type,
         purpose=purpose,
-        from_date=_date("from_date", from_date),
-        to_date=_date("to_date", to_date),
+        from_date=terms.said(terms.day("from_date", from_date)),
+        to_date=terms.said(terms.day("to_date", to_date)),
+        account_types=terms.said(terms.kinds(account_type)),
+        account_sub_types=terms.said(terms.kinds(account_sub_type)),
+        on_behalf_of=terms.said(behalf),
     )
 
     async def begin(application: "Application") -> None:
+        request, chosen = asked, version
+        if not permission:
+            chosen, request = await application.authorize.with_everything(slug, asked, version=version)
         if link:
             renewals.check_return(application.settings, return_url)
-            intended = await application.authorize.intend(slug, request, user_ref=user_ref, return_url=return_url)
+            intended = await application.authorize.intend(
+                slug, request, user_ref=user_ref, version=chosen, return_url=return_url
+            )
             renewals.print_link(application.settings, intended, as_json=as_json)
-            return
-        started = await application.authorize.begin(slug, request, user_ref=user_ref)
-        renewals.print_started(started, as_json=as_json)
+        else:
+            started = await application.authorize.begin(slug, request, user_ref=user_ref, version=chosen)
+            renewals.print_started(started, as_json=as_json)
+        if chosen is not None and not permission:
+            named = ", ".join(request.permissions)
+            show.say(f"no --permission was given: it asks for everything we can read in {chosen.value}: {named}")
 
     frame.with_application(begin)
 
@@ -142,7 +162,7 @@ def import_(
 
     Each line: ConsentId, lfi (slug), Permissions, ExpirationDateTime, refresh_token, standard_version; and where known
     access_token with access_token_expires_at, BaseConsentId (the root), user_ref, tenant, FromDate, ToDate,
-    OpenFinanceBilling.
+    AccountType, AccountSubType, OnBehalfOf, OpenFinanceBilling, Subscription.
 
     A line goes in as a whole or not at all.  Running it again is harmless: a line that is in changes nothing.
 
@@ -189,6 +209,10 @@ def list_(
                     "needs_consent": one.needs_consent,
                     "expires_at": one.expires_at,
                     "ends_in": one.expires_at - now,
+                    "accounts": _narrowed(one),
+                    "from_date": one.from_date,
+                    "to_date": one.to_date,
+                    "on_behalf_of": one.on_behalf_of and one.on_behalf_of.written(),
                 }
                 for one in await unit.consents.find(lfi=read_slug(lfi) if lfi else None, status=status)
             ]
@@ -253,6 +277,13 @@ def show_(consent_id: str, as_json: frame.AsJson = False) -> None:
                 "expires_at": one.expires_at,
                 "from_date": one.from_date,
                 "to_date": one.to_date,
+                "account_types": _listed(one.account_types),
+                "account_sub_types": _listed(one.account_sub_types),
+                "on_behalf_of": one.on_behalf_of and one.on_behalf_of.written(),
+                "user_type": one.user_type or None,
+                "purpose": one.purpose or None,
+                "made_in": one.made_in or one.version.value,
+                "read_as_uae_time": list(without_offset(one.raw)),
                 "last_data_at": connection.last_data_at if connection else None,
                 "authorization": None if asked is None else asked.outcome,
                 "authorization_reason": None if asked is None else asked.reason,
@@ -295,7 +326,10 @@ def sync(
 ) -> None:
     """Ask for a sync now; also listings that were refused or absent lately are asked for.
 
-    With --wait or --here, exit code 0: complete.  3: not complete, and something was read.  1: nothing was read.
+    Where none can come that is said at once.  Exit code 1: the consent has ended, was revoked here or has to be given
+    again, or its LFI is neither declared nor allowed; with --wait also when no worker lives.  3: not now, because the
+    consent is paused, suspended or not authorised yet; of the latter two the Hub is asked at once all the same.
+    With --wait or --here: 0 when the run is complete, 3 when it is not and something was read, 1 when nothing was.
     """
     if here:
         frame.with_application(lambda application: _sync_here(application, consent_id, as_json=as_json))
@@ -308,18 +342,27 @@ def sync(
 
         one = await _held(store, consent_id)
         wiring.allowed(config).check(one.lfi, one.user_ref)
+        reason = await _no_sync(store, one)
+        if reason is not None and not reason.hub_asked:
+            raise typer.Exit(reason.exit_code)
+        if one.lfi not in await opening.declared_lfis(config, store):
+            raise RequestError(
+                f"lfi: {one.lfi} is not declared, so no worker calls it; `syncworker lfis add {one.lfi}`"
+            )
         async with store.writing() as unit:
             asked_at = await unit.now()
-            if not await unit.work.ask_now(WorkKind.SYNC, one.connection_id):
+            if not await unit.work.ask_now(WorkKind.SYNC, one.connection_id) and reason is None:
                 raise RequestError(f"consent_id: {consent_id} has no schedule; it was never authorised")
             alive = await unit.work.alive("worker", within=max(WORKER_SEEN_WITHIN_TICKS * tick, WORKER_SEEN_WITHIN_MIN))
             await unit.commit()
         if not alive:
             show.say("no worker lives; the sync is due and runs when one starts (`syncworker up`, or --here)")
-            if wait:
-                raise typer.Exit(frame.FAILED)
+            if wait or reason is not None:
+                raise typer.Exit(frame.FAILED if reason is None else reason.exit_code)
             return
         _hurry(config)
+        if reason is not None:
+            raise typer.Exit(reason.exit_code)
         if wait:
             await _wait(store, one, asked_at, timeout=timeout, as_json=as_json)
         else:
@@ -339,10 +382,72 @@ def _hurry(config: Settings) -> None:
 
 async def _sync_here(application: "Application", consent_id: str, *, as_json: bool) -> None:
     one = await _held(application.store, consent_id)
+    application.allowed.check(one.lfi, one.user_ref)
+    reason = await _no_sync(application.store, one, said=False)
+    if reason is not None and not reason.hub_asked:
+        await _no_sync(application.store, one)
+        raise typer.Exit(reason.exit_code)
     report = await application.sync_now(one.connection_id)
     if report is None:
         raise RequestError(f"consent_id: {consent_id} is being synced by a worker right now, or has no schedule")
     await _print_run(application.store, one, as_json=as_json, since=report.started_at)
+
+
+@dataclass(frozen=True, slots=True)
+class NoSync:
+    """Why no sync can come.
+
+    Attributes:
+        code: stable.
+        said: what is so and what to do.
+        exit_code: `FAILED` where only a new consent helps, `PARTLY` where it may be synced again later.
+        hub_asked: whether a sync asks the Hub first, and reads data where the Hub shows it in use again.
+    """
+
+    code: str
+    said: str
+    exit_code: int
+    hub_asked: bool = False
+
+
+def why_no_sync(one: StoredConsent, *, now: datetime) -> NoSync | None:
+    """Why a consent cannot be synced as it stands; `None` when it can."""
+    anew = f"; its user has to consent again: `syncworker consents renew {one.consent_id}`"
+    if one.terminal:
+        since = "" if one.ended_at is None else f" since {one.ended_at:%Y-%m-%d %H:%M:%SZ}"
+        return NoSync("consent_ended", f"is {one.status}{since}, so nothing is synced any more{anew}", frame.FAILED)
+    if one.revoke_asked_at is not None:
+        ordered = f"{one.revoke_asked_at:%Y-%m-%d %H:%M:%SZ}"
+        return NoSync(
+            "consent_revoked_here", f"was revoked here at {ordered}, so nothing is synced any more", frame.FAILED
+        )
+    if now >= one.expires_at:
+        return NoSync("consent_ended", f"ended at {one.expires_at:%Y-%m-%d %H:%M:%SZ}{anew}", frame.FAILED)
+    if one.paused_at is not None:
+        again = f"go on with `syncworker consents resume {one.consent_id}`"
+        return NoSync("consent_paused", f"is paused, so nothing is synced; {again}", frame.PARTLY)
+    if one.needs_consent is not None:
+        return NoSync("consent_needed", f"lost its grant ({one.needs_consent}){anew}", frame.FAILED)
+    if one.status == Status.Suspended:
+        until = "the bank lifts it; the Hub is asked whether it has"
+        return NoSync("consent_suspended", f"is Suspended, so nothing is synced until {until}", frame.PARTLY, True)
+    if not one.callable_at(now):
+        said = f"is {one.status}, so nothing is synced yet; the Hub is asked whether that still holds"
+        return NoSync("consent_not_authorised", said, frame.PARTLY, True)
+    return None
+
+
+async def _no_sync(store: Store, one: StoredConsent, *, said: bool = True) -> NoSync | None:
+    """Why a consent cannot be synced as it stands, on stderr too; `None` when it can."""
+    async with store.reading() as unit:
+        now = await unit.now()
+        others = await unit.consents.find(connection_id=one.connection_id)
+    reason = why_no_sync(one, now=now)
+    if reason is not None and said:
+        usable = [other.consent_id for other in others if other.callable_at(now)]
+        instead = f"; in use is {usable[-1]}: `syncworker consents sync {usable[-1]}`" if usable else ""
+        show.say(f"error [{reason.code}]: consent_id: {one.consent_id} {reason.said}{instead}")
+    return reason
 
 
 async def _wait(store: Store, one: StoredConsent, since: datetime, *, timeout: float, as_json: bool) -> None:
@@ -355,6 +460,8 @@ async def _wait(store: Store, one: StoredConsent, since: datetime, *, timeout: f
         if ended or (runs and runs[0].started_at >= since):
             await _print_run(store, one, as_json=as_json, since=since)
             return
+        if reason := await _no_sync(store, await _held(store, one.consent_id)):  # it may have ended while we wait
+            raise typer.Exit(reason.exit_code)
         await asyncio.sleep(0.2)
     show.say(f"no sync ended within {timeout:.0f} s; `syncworker status` shows why")
     raise typer.Exit(frame.FAILED)
@@ -364,15 +471,14 @@ async def _print_run(store: Store, one: StoredConsent, *, as_json: bool, since: 
     async with store.reading() as unit:
         runs = await unit.runs.latest(one.connection_id, limit=1)
     if not runs or runs[0].started_at < since:
-        held = await _held(store, one.consent_id)
-        async with store.reading() as unit:
-            row = await unit.work.find(WorkKind.SYNC, one.connection_id)
-        error = row.last_error if row is not None else None
-        why = held.needs_consent or held.status
-        fault = f"the run ended with [{error}], `syncs failed` says what to do"
-        usable = error is None or error.startswith(ConsentNotUsableError.code)
-        show.say(f"nothing was synced: {f'the consent is {why}' if usable else fault}")
-        raise typer.Exit(frame.FAILED)
+        reason = await _no_sync(store, await _held(store, one.consent_id))
+        if reason is None:
+            async with store.reading() as unit:
+                row = await unit.work.find(WorkKind.SYNC, one.connection_id)
+            error = row.last_error if row is not None else None
+            fault = f"the run ended with [{error}], `syncs failed` says what to do"
+            show.say(f"nothing was synced: {fault if error else '`syncworker status` shows why'}")
+        raise typer.Exit(frame.FAILED if reason is None else reason.exit_code)
     run = runs[0]
     facts = facts_of_run(run.outcome, run.error, run.steps)
     show.facts(
@@ -407,6 +513,15 @@ async def _held(store: Store, consent_id: str) -> StoredConsent:
     return one
 
 
+def _narrowed(one: StoredConsent) -> list[str] | None:
+    """The kinds of account a consent shows; `None`: every kind."""
+    return _listed((one.account_types or ()) + (one.account_sub_types or ())) or None
+
+
+def _listed(words: Sequence[str] | None) -> list[str] | None:
+    return None if words is None else list(words)
+
+
 def _line_of_stdin() -> str:
     """One line, whatever the locale makes of its bytes; cut where no redirect goes on."""
     return sys.stdin.buffer.readline(LINE_BYTES_MAX).decode(errors="replace").strip()
@@ -432,13 +547,3 @@ def ending(days: int | None, expires_at: str | None, *, now: datetime) -> dateti
     if fault := fault_of_instant(end):
         raise RequestError(f"expires_at: {fault}")
     return end
-
-
-def _date(name: str, text: str | None) -> date | None:
-    try:
-        day = read_day(text) if text else None
-    except ValueError:
-        raise RequestError(f"{name}: {text!r} is not a date; write 2026-01-31") from None
-    if day is not None and (fault := fault_of_day(day)):
-        raise RequestError(f"{name}: {fault}")
-    return day

@@ -24,8 +24,8 @@ from typing import Annotated, Any, Final, NamedTuple
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from syncworker import private, wiring
 from syncworker import settings as settings_module
-from syncworker import wiring
 from syncworker.cli import act_two, bank_settings, frame, show
 from syncworker.cli.audit import audit_sandboxes, print_report, read_facts
 from syncworker.clock import monotonic
@@ -50,7 +50,9 @@ LFIS: Final = {
     Slug("bank-three"): Version.V1_2,
 }
 """The banks and what they serve; all in one process: three would spend their first seconds importing the same."""
-KEPT_FROM_ENVIRONMENT: Final = frozenset({f"{ENVIRONMENT_PREFIX}DATABASE_URL", f"{ENVIRONMENT_PREFIX}BROKER_URL"})
+KEPT_FROM_ENVIRONMENT: Final = frozenset(
+    {f"{ENVIRONMENT_PREFIX}{name}" for name in ("DATABASE_URL", "DATABASE_POOLER", "BROKER_URL")}
+)
 ACCESS_TOKEN_SECONDS: Final = 30
 CADENCE_SECONDS: Final = 8
 STORM_PER_CUSTOMER: Final = 10
@@ -283,7 +285,7 @@ async def _stage(folder: Path, customers: int) -> AsyncIterator[Stage]:
     async with contextlib.AsyncExitStack() as stack:
         facts = await _sandboxes(stack, folder, _shared_out(customers))
         settings = _settings(folder, facts)
-        migrate.upgrade(settings.database_url)
+        migrate.upgrade(settings.database)
         application = await wiring.build_application(settings)
         stack.push_async_callback(application.close)
         counters = RowCounters(application.store)
@@ -362,7 +364,7 @@ def _held(folder: Path) -> Iterator[Path]:
     marker = folder / ".syncworker-demo"
     if folder.exists() and any(folder.iterdir()) and not marker.exists():
         raise SetupError(f"folder: {folder} holds files that are not the demo's; give another --folder")
-    folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+    private.make_folder(folder)
     with marker.open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -99,7 +99,7 @@ async def _acted_on_again(settings: Settings, store: Store, number: int, _shown:
     """
     from syncworker import webhooks, wiring
 
-    senders = wiring.senders(settings)
+    senders = wiring.senders(settings, {})  # no bearer JWT is asked for: the event verified when it came
     return await store.atomically(lambda unit: webhooks.replay(unit, number, senders))
 
 
@@ -110,7 +110,7 @@ async def _verified_again(settings: Settings, store: Store, number: int, shown: 
         RequestError: no such entry, its body was not kept, or it fails a check still; names the check.
     """
     from syncworker import wiring
-    from syncworker.webhooks import Delivery, EventRefusedError
+    from syncworker.webhooks import EventRefusedError, redelivered
 
     async with store.reading() as unit:
         refused = _found(await unit.inbox.one_refused(number), shown)
@@ -118,16 +118,9 @@ async def _verified_again(settings: Settings, store: Store, number: int, shown: 
         raise RequestError(
             f"id: {shown} failed the check {refused.why!r}, which no replay can mend; its body was not kept"
         )
-    delivery = Delivery(
-        body=refused.body,
-        media_type=refused.media_type,
-        address=refused.address,
-        received_at=refused.received_at,
-        replayed=True,
-    )
     async with wiring.open_receiver(settings, store) as receiver:
         try:
-            accepted = await receiver.receive(delivery)
+            accepted = await receiver.receive(redelivered(refused, refused.body))
         except EventRefusedError as error:
             raise RequestError(f"id: {shown} still fails the check {error.why.value!r}: {error}") from None
     await store.atomically(lambda unit: unit.inbox.release(number))
@@ -185,6 +178,7 @@ def _facts(one: StoredEvent) -> dict[str, Any]:
         "event_type": one.event_type,
         "happened_at": one.happened_at,
         "status_updated_at": one.status_updated_at,
+        "asked_at": one.asked_at,
         "acted_at": one.acted_at,
         "waited": None if one.acted_at is None else max(one.acted_at - one.received_at, timedelta()),
         "interaction_id": one.interaction_id,

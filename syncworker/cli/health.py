@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import typer
 
@@ -31,15 +31,22 @@ from syncworker.settings import Settings
 from syncworker.standard.consents import Status
 from syncworker.standard.operations import OperationClass
 from syncworker.store import migrate
+from syncworker.store.consents import StoredConsent
+from syncworker.store.failures import StoreUnavailableError
 from syncworker.store.lfis import DeclaredLFI
 from syncworker.store.unit_of_work import Store
 from syncworker.store.work import WorkKind
 from syncworker.sync.reports import NEEDS_A_PERSON
 
+T = TypeVar("T")
+
 CERTIFICATE_DAYS_WARNED: Final = 30
 EXPIRY_DAYS_SHOWN: Final = 30
 CHECK_S: Final = 20.0
 """Most seconds of one check of `doctor`."""
+
+LOOK_S: Final = 90.0
+"""Most seconds of a look at the whole database: far more than one takes, and an end for one that goes silent."""
 
 TRAFFIC_OVER: Final = timedelta(minutes=10)
 CLOCKS_OVER: Final = timedelta(hours=3)
@@ -49,7 +56,7 @@ CLOCKS_OVER: Final = timedelta(hours=3)
 def status(as_json: frame.AsJson = False) -> None:
     """What is due, late, parked, gated or failing, why, and what to do; exit 1 when a person should look."""
     config = frame.settings()
-    found, wrong = frame.with_store(lambda store: _look(config, store))
+    found, wrong = _asked(lambda: frame.with_store(lambda store: _look(config, store)))
     if as_json:
         show.value(found | {"wrong": [one.what for one in wrong], "todo": [one.do for one in wrong]})
     else:
@@ -249,13 +256,14 @@ def doctor(as_json: frame.AsJson = False) -> None:
     """Check settings, keys, database, broker and each LFI's discovery document; exit 1 when something is wrong."""
     config = frame.settings()
     findings = [
-        _check("database schema", lambda: migrate.check(config.database_url), "newest"),
+        _check("database schema", lambda: migrate.check(config.database), "newest", within=LOOK_S),
         _check("key ring", lambda: opening.load_keyring(config), "readable"),
         _check("broker", lambda: broker.check(broker.broker_of(config)), "answers"),
     ]
     if all(finding.good for finding in findings[:2]):
+        findings.append(_check("database", lambda: _database(config), str, within=LOOK_S))
         findings += frame.run(_check_lfis(config))
-        findings += frame.run(_check_consents(config))
+        findings += _check_consents(config)
     findings += _warnings(config)
     origins = [
         {"setting": name, "value": value, "from": origin} for name, value, origin in settings_module.origins(config)
@@ -273,15 +281,47 @@ def doctor(as_json: frame.AsJson = False) -> None:
         raise typer.Exit(frame.FAILED)
 
 
-def _check(what: str, check: Callable[[], object], good: str) -> _Finding:
-    """One check with a deadline of its own: what hangs says so, and the others still run."""
+def _asked(look: Callable[[], T]) -> T:
+    """A look at the database that ends when the database goes silent meanwhile.
+
+    Raises:
+        StoreUnavailableError: no answer in time.
+    """
     try:
-        in_time(check, within=CHECK_S)
+        return in_time(look, within=LOOK_S)
+    except TimeoutError:
+        raise StoreUnavailableError(f"database_url: the database did not answer within {LOOK_S:.0f} s") from None
+
+
+def _database(config: Settings) -> str:
+    """What the database says of itself.
+
+    Raises:
+        StoreUnavailableError: it takes no writes.
+    """
+    found = migrate.facts(config.database)
+    if not found.writable:
+        raise StoreUnavailableError(
+            "database_url: the database takes no writes now (a standby, or default_transaction_read_only);"
+            " work waits until it does, or name the host that takes them"
+        )
+    pooler = "" if found.pooler == "none" else f", through a pooler in {found.pooler} mode"
+    return f"{found.server}, {found.encoding}{pooler}"
+
+
+def _check(what: str, check: Callable[[], T], good: str | Callable[[T], str], *, within: float = CHECK_S) -> _Finding:
+    """One check with a deadline of its own: what hangs says so, and the others still run.
+
+    Args:
+        good: what to say when it is good, or what makes that of the answer.
+    """
+    try:
+        found = in_time(check, within=within)
     except SyncWorkerError as error:
         return _Finding(what, False, str(error))
     except TimeoutError:
-        return _Finding(what, False, f"no answer within {CHECK_S:.0f} s")
-    return _Finding(what, True, good)
+        return _Finding(what, False, f"no answer within {within:.0f} s")
+    return _Finding(what, True, good if isinstance(good, str) else good(found))
 
 
 def _warnings(config: Settings) -> list[_Finding]:
@@ -324,10 +364,17 @@ async def _check_lfis(config: Settings) -> list[_Finding]:
     ]
 
 
-async def _check_consents(config: Settings) -> list[_Finding]:
+def _check_consents(config: Settings) -> list[_Finding]:
     """How consents stand, and what is wrong with some."""
-    async with frame.open_store(config) as store, store.reading() as unit:
-        consents, now = await unit.consents.find(), await unit.now()
+
+    async def read() -> tuple[Sequence[StoredConsent], datetime]:
+        async with frame.open_store(config) as store, store.reading() as unit:
+            return await unit.consents.find(), await unit.now()
+
+    try:
+        consents, now = _asked(lambda: frame.run(read()))
+    except SyncWorkerError as error:
+        return [_Finding("consents", False, str(error))]
     found = [_Finding("consents", True, _standing(counted(consents)))]
     return found + [_Finding("consents", False, str(one)) for one in consent_troubles(consents, now=now)]
 

@@ -36,6 +36,10 @@ def take_over(file: str, *, replace_tokens: bool, spread: timedelta, as_json: bo
         report = frame.run(take(source, outlet))
     if report.ignored:
         show.say(f"members that mean nothing here were left out: {', '.join(sorted(report.ignored))}")
+    for (made_in, read_on), count in sorted(report.read_on.items()):
+        show.say(f"{count} consent(s) of {made_in}, which no LFI serves any more: read on {read_on} until they end")
+    for member, count in sorted(report.uae_time.items()):
+        show.say(f"{member} without an offset was read as UAE time in {count} line(s)")
     if not report.lines:
         show.say(f"{'stdin' if file == STDIN else file}: holds no line")
     if not report.good:
@@ -83,7 +87,16 @@ class _Outlet:
             show.facts(counts, as_json=False)
             return
         del counts[Verdict.REFUSED]
-        sys.stdout.write("]" + "".join(f', "{name}": {count}' for name, count in counts.items()) + "}\n")
+        noted: dict[str, object] = {
+            "read_on": [
+                {"made_in": made_in, "read_on": read_on, "consents": count}
+                for (made_in, read_on), count in sorted(self._report.read_on.items())
+            ],
+            "read_as_uae_time": dict(sorted(self._report.uae_time.items())),
+            "ignored": sorted(self._report.ignored),
+        }
+        rest = "".join(f', "{name}": {json.dumps(value)}' for name, value in {**counts, **noted}.items())
+        sys.stdout.write(f"]{rest}}}\n")
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from syncworker import opening
+from syncworker import opening, private
 from syncworker.cli import frame, show
 from syncworker.errors import SettingsError
 from syncworker.lfi import keys
@@ -38,7 +38,7 @@ def generate(
     if ring.exists():
         raise SettingsError(f"keyring: {ring} exists already; keys are never overwritten, give another folder")
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.make_folder(directory)
     except OSError as error:
         raise SettingsError(f"directory: {directory} cannot be made ({error.strerror}); give another folder") from None
     made: dict[str, str] = {}

@@ -12,7 +12,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
-from syncworker import __version__
+from syncworker import __version__, private
 from syncworker.cli import show
 from syncworker.cli.show import FAILED, USED_WRONGLY
 from syncworker.environment import forget_foreign
@@ -44,6 +44,7 @@ COMMANDS: Final = {
     "doctor": "health",
     "status": "health",
     "health": "liveness",
+    "permissions": "permissions",
 }
 """Single commands, and the module whose function of that name each is."""
 
@@ -113,6 +114,7 @@ def _check_arguments(arguments: Sequence[str]) -> None:
 
 def main() -> None:
     """Run one command.  A failure is one line on stderr and an exit code, never a traceback."""
+    private.narrow()
     forget_foreign()
     show.take_any_encoding()
     try:

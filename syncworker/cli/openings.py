@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from syncworker.cli import frame, show
+from syncworker.cli import frame, show, terms
 from syncworker.clock import monotonic
 from syncworker.errors import RequestError, TransientError, meaning_of
-from syncworker.openings import WHAT_TO_DO, OpeningOrder, Openings
+from syncworker.openings import WHAT_TO_DO, OpeningOrder, Openings, doubts
 from syncworker.settings import Settings, read_slug
-from syncworker.standard.consents import EXPIRY_MAX
+from syncworker.standard.consents import EXPIRY_MAX, Purpose, UserType
+from syncworker.standard.opening_request import WARNED
 from syncworker.standard.openings import ENDED, OpeningState
 from syncworker.store.openings import OpeningContents, OpeningMoved, ShareWish, StoredOpening
 from syncworker.store.unit_of_work import Store
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Account openings at LFIs.", no_args_is_help=True)
 
 BODY_BYTES_MAX: Final = 1024 * 1024
+WARNED_CODE: Final = "opening_not_as_errata"
+"""Of a request that the file of its version's errata would not take, where the version itself has none."""
+
 SHARE_DAYS: Final = 180
 LOOK_EVERY_S: Final = 0.5
 ASK_EVERY_S: Final = 5.0
@@ -60,6 +64,13 @@ def create(
     ] = None,
     permission: Permissions = None,
     days: Days = SHARE_DAYS,
+    user_type: Annotated[UserType, typer.Option(help="Of that consent.")] = UserType.Retail,
+    purpose: Annotated[Purpose, typer.Option(help="Of that consent.")] = Purpose.AccountAggregation,
+    account_type: terms.AccountTypes = None,
+    account_sub_type: terms.AccountSubTypes = None,
+    on_behalf_of_trading_name: terms.TradingName = None,
+    on_behalf_of_legal_name: terms.LegalName = None,
+    on_behalf_of_identifier: terms.Identifier = None,
     as_json: frame.AsJson = False,
 ) -> None:
     """Ask an LFI to open an account, exactly once; an answer that never came is `unknown`, never a second request."""
@@ -68,11 +79,26 @@ def create(
         user_ref=user_ref,
         webhook=webhook,
         original=None if original is None else _document("original", _text(str(original))),
-        share=ShareWish(permissions=tuple(permission), days=days) if permission else None,
+        share=_wish(
+            permission,
+            days,
+            user_type=user_type,
+            purpose=purpose,
+            account_types=terms.said(terms.kinds(account_type)),
+            account_sub_types=terms.said(terms.kinds(account_sub_type)),
+            on_behalf_of=terms.said(
+                terms.on_behalf_of(on_behalf_of_trading_name, on_behalf_of_legal_name, on_behalf_of_identifier)
+            ),
+        ),
     )
     slug = read_slug(lfi)
     opening, contents = frame.with_application(lambda application: _created(application, slug, order))
-    show.facts(_facts(opening, contents), as_json=as_json)
+    warned = doubts(order, opening.version)
+    for line in warned:
+        show.say(
+            f"warning [{WARNED_CODE}]: {line}, says the file of {WARNED[opening.version].value}; it was sent as it is"
+        )
+    show.facts(_facts(opening, contents) | ({"warnings": warned} if as_json else {}), as_json=as_json)
     _advise(opening)
     if opening.state in (OpeningState.UNKNOWN, OpeningState.REFUSED):
         raise typer.Exit(ENDS[opening.state])
@@ -166,10 +192,30 @@ def watch(
 
 @app.command()
 def share(
-    opening_id: str, permission: Permissions = None, days: Days = SHARE_DAYS, as_json: frame.AsJson = False
+    opening_id: str,
+    permission: Permissions = None,
+    days: Days = SHARE_DAYS,
+    user_type: Annotated[UserType, typer.Option(help="Of that consent.")] = UserType.Retail,
+    purpose: Annotated[Purpose, typer.Option(help="Of that consent.")] = Purpose.AccountAggregation,
+    account_type: terms.AccountTypes = None,
+    account_sub_type: terms.AccountSubTypes = None,
+    on_behalf_of_trading_name: terms.TradingName = None,
+    on_behalf_of_legal_name: terms.LegalName = None,
+    on_behalf_of_identifier: terms.Identifier = None,
+    as_json: frame.AsJson = False,
 ) -> None:
     """Begin the data-sharing consent of an opened account and print the URL the user has to open."""
-    wish = ShareWish(permissions=tuple(permission), days=days) if permission else None
+    wish = _wish(
+        permission,
+        days,
+        user_type=user_type,
+        purpose=purpose,
+        account_types=terms.said(terms.kinds(account_type)),
+        account_sub_types=terms.said(terms.kinds(account_sub_type)),
+        on_behalf_of=terms.said(
+            terms.on_behalf_of(on_behalf_of_trading_name, on_behalf_of_legal_name, on_behalf_of_identifier)
+        ),
+    )
 
     async def begin(application: "Application") -> dict[str, Any]:
         started = await application.openings.share(opening_id, wish=wish)
@@ -279,6 +325,20 @@ async def _contents(store: Store, opening_id: str) -> OpeningContents:
         return await unit.openings.contents(opening_id)
 
 
+def _wish(permission: list[str] | None, days: int, **more: Any) -> ShareWish | None:
+    """The consent wished for; `None` without a permission.
+
+    Raises:
+        RequestError: something else of it was given, and no permission.
+    """
+    if permission:
+        return ShareWish(permissions=tuple(permission), days=days, **more)
+    given = [name for name in ("account_types", "account_sub_types", "on_behalf_of") if more[name] is not None]
+    if given:
+        raise RequestError(f"{given[0]}: needs --permission: it says what that consent shows")
+    return None
+
+
 def _unknown(opening_id: str) -> RequestError:
     return RequestError(f"opening_id: {opening_id!r} is not held; `syncworker openings list` shows those that are")
 
@@ -301,6 +361,10 @@ def _facts(opening: StoredOpening, contents: OpeningContents) -> dict[str, Any]:
         "error": opening.error,
         "events": opening.webhook_active,
         "share": None if wish is None else list(wish.permissions),
+        "share_accounts": None
+        if wish is None
+        else [*(wish.account_types or ()), *(wish.account_sub_types or ())] or None,
+        "share_on_behalf_of": wish and wish.on_behalf_of and wish.on_behalf_of.written(),
         "intent": opening.intent_id,
         "consent": opening.consent_id,
         "created_at": opening.created_at,

@@ -54,8 +54,8 @@ def up(
     config = frame.settings(workers=workers)
     opening.load_keyring(config)
     if config.database_url.startswith("sqlite"):
-        migrate.upgrade(config.database_url)
-    migrate.check(config.database_url)
+        migrate.upgrade(config.database)
+    migrate.check(config.database)
     embedded = EmbeddedBroker(config.data_folder) if config.broker_url == EMBEDDED else None
     if embedded is None:
         broker.check(broker.broker_of(config))
@@ -125,7 +125,7 @@ def ready_worker(config: Settings, log_level: str, *, name: str, threads: int | 
         SyncWorkerError: something that a worker needs is not there; says what, and the fix.
     """
     logs.configure(log_level)
-    migrate.check(config.database_url)
+    migrate.check(config.database)
     opening.load_keyring(config)
     found = broker.broker_of(config)
     broker.check(found)

@@ -4,6 +4,7 @@ import csv
 import io
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from syncworker import __version__
-from syncworker.cli import frame, show
+from syncworker.cli import frame, show, terms
+from syncworker.consents.renewal import Wishes
 from syncworker.errors import RequestError
 from syncworker.settings import Settings
 from syncworker.standard.calendar import shifted, span
-from syncworker.standard.consents import EXPIRY_MAX, Status
+from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest, Purpose, Status, UserType
 from syncworker.standard.values import ConsentId, write_instant
 from syncworker.store.consents import StoredConsent
 from syncworker.store.renewals import ExpiryFlag
@@ -55,6 +57,26 @@ def renew(
         int | None, typer.Option(min=1, max=EXPIRY_MAX.days, help="Ends after so many days; as long as before.")
     ] = None,
     expires_at: Annotated[str | None, typer.Option(help="Or ends at this instant, ISO 8601 with offset.")] = None,
+    user_type: Annotated[UserType | None, typer.Option()] = None,
+    purpose: Annotated[Purpose | None, typer.Option()] = None,
+    from_date: Annotated[str | None, typer.Option(help="First day shown, YYYY-MM-DD, or `open`.")] = None,
+    to_date: Annotated[str | None, typer.Option(help="Last day shown, YYYY-MM-DD, or `open`.")] = None,
+    pin_window: Annotated[
+        bool, typer.Option("--pin-window", help="Keep both days as they are; else they move with the consent.")
+    ] = False,
+    account_type: terms.AccountTypes = None,
+    account_sub_type: terms.AccountSubTypes = None,
+    on_behalf_of_trading_name: terms.TradingName = None,
+    on_behalf_of_legal_name: terms.LegalName = None,
+    on_behalf_of_identifier: terms.Identifier = None,
+    version: terms.VersionWish = None,
+    new_chain: Annotated[
+        bool,
+        typer.Option(
+            "--new-chain",
+            help="Name no BaseConsentId: begin a new chain in the same connection, where the root cannot be named.",
+        ),
+    ] = False,
     link: Annotated[
         bool, typer.Option("--link", help="Give a link of the web process that may wait for its user.")
     ] = False,
@@ -63,27 +85,42 @@ def renew(
 ) -> None:
     """Ask a user again: same connection, same history.  Once the new consent is Authorized, the old one is revoked.
 
+    What is not given stays as it was: never more is asked for.
+
     Prints an address for the user to open within minutes; with --link one that waits for them.
     """
     from syncworker.cli.consents import ending
 
     check_link(link=link, return_url=return_url)
+    wishes = Wishes(
+        permissions=tuple(permission) if permission else None,
+        user_type=user_type,
+        purpose=purpose,
+        from_date=terms.day("from_date", from_date),
+        to_date=terms.day("to_date", to_date),
+        pin_window=pin_window,
+        account_types=terms.kinds(account_type),
+        account_sub_types=terms.kinds(account_sub_type),
+        on_behalf_of=terms.on_behalf_of(on_behalf_of_trading_name, on_behalf_of_legal_name, on_behalf_of_identifier),
+        version=version,
+        new_chain=new_chain,
+    )
 
     async def ask(application: "Application") -> None:
         async with application.store.reading() as unit:
             now = await unit.now()
         end = None if days is None and expires_at is None else ending(days, expires_at, now=now)
+        wished = replace(wishes, expires_at=end)
         if link:
             check_return(application.settings, return_url)
-            intended = await application.renewals.renew(
-                ConsentId(consent_id), permissions=permission, expires_at=end, return_url=return_url
-            )
+            intended = await application.renewals.renew(ConsentId(consent_id), wished, return_url=return_url)
             print_link(application.settings, intended, as_json=as_json)
             return
-        wanted = await application.renewals.successor(ConsentId(consent_id), permissions=permission, expires_at=end)
-        print_started(
-            await application.authorize.begin(wanted.lfi, wanted.request, user_ref=wanted.user_ref), as_json=as_json
+        wanted = await application.renewals.successor(ConsentId(consent_id), wished)
+        started = await application.authorize.begin(
+            wanted.lfi, wanted.request, user_ref=wanted.user_ref, version=wanted.version
         )
+        print_started(started, as_json=as_json)
 
     frame.with_application(ask)
 
@@ -177,10 +214,26 @@ async def told_of_renewal(unit: UnitOfWork, one: StoredConsent) -> dict[str, Any
 
 
 def print_started(started: "AuthorizationStarted", *, as_json: bool) -> None:
-    """The address of a request that was pushed just now."""
-    facts = {"consent": started.consent_id, "open_before": started.expires_at, "url": started.url}
-    show.facts(facts, as_json=as_json)
+    """The address of a request that was pushed just now, and what it asks for."""
+    facts = {"consent": started.consent_id, **asked_for(started.request)}
+    show.facts(facts | {"open_before": started.expires_at, "url": started.url}, as_json=as_json)
     show.say(BRING_HOME)
+
+
+def asked_for(request: ConsentRequest) -> dict[str, Any]:
+    """What a request asks a user for."""
+    return {
+        "connection": request.connection_id or request.base_consent_id,
+        "permissions": list(request.permissions),
+        "consent_expires_at": request.expires_at,
+        "user_type": request.user_type.value,
+        "purpose": request.purpose.value,
+        "from_date": request.from_date,
+        "to_date": request.to_date,
+        "account_types": request.account_types and list(request.account_types),
+        "account_sub_types": request.account_sub_types and list(request.account_sub_types),
+        "on_behalf_of": request.on_behalf_of and request.on_behalf_of.written(),
+    }
 
 
 def print_link(config: Settings, intended: "Intended", *, as_json: bool) -> None:
@@ -191,9 +244,7 @@ def print_link(config: Settings, intended: "Intended", *, as_json: bool) -> None
     path = AUTHORIZE_PATH.format(authorization_id=intended.intent_id)
     facts = {
         "authorization": intended.intent_id,
-        "connection": intended.base_consent_id,
-        "permissions": list(intended.permissions),
-        "consent_expires_at": intended.consent_expires_at,
+        **asked_for(intended.request),
         "open_before": intended.expires_at,
         "url": (config.web.url or own_url(config)) + path,
     }

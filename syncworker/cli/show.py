@@ -109,6 +109,8 @@ def cell(content: Any) -> str:
             return f"{content.replace(tzinfo=None).isoformat(' ', 'seconds')}Z"
         case timedelta():
             return span(content)
+        case dict():
+            return ", ".join(f"{name} {cell(part)}" for name, part in content.items())
         case list() | tuple() | frozenset():
             return ", ".join(cell(part) for part in content)
     return str(content)

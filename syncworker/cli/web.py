@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from syncworker import opening
+from syncworker import opening, private
 from syncworker.cli import frame, liveness, logs, show
 from syncworker.cli.logs import Level, LogLevel
 from syncworker.errors import SettingsError, SetupError
@@ -50,7 +50,7 @@ def web(log_level: Level = LogLevel.INFO) -> None:
     logs.configure(log_level)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     opening.load_keyring(config)
-    migrate.check(config.database_url)
+    migrate.check(config.database)
     try:
         frame.run(_serve(config))
     except ModuleNotFoundError as error:
@@ -96,8 +96,8 @@ async def _serve(config: Settings) -> None:
 def _noted(config: Settings) -> Iterator[None]:
     """Leave a file that tells `syncworker health --web` which process it is."""
     file = liveness.web_file(config, os.getpid())
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file.touch(mode=0o600)
+    private.make_folder(file.parent)
+    private.close_file(file, make=True)
     try:
         yield
     finally:

@@ -44,9 +44,10 @@ from syncworker.errors import (
     TransientError,
 )
 from syncworker.lfi.api import LFIClient
-from syncworker.lfi.directory import Discovery
+from syncworker.lfi.directory import Discovery, LFIConfig
 from syncworker.lfi.jose import code_challenge
 from syncworker.lfi.oauth import Redirect, TokenAnswer, read_redirect
+from syncworker.standard import accounts
 from syncworker.standard.consents import (
     IN_USE,
     ConsentRequest,
@@ -57,6 +58,7 @@ from syncworker.standard.consents import (
     read_consent,
     root_of,
 )
+from syncworker.standard.resources import readable
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version, highest
 from syncworker.store.authorizations import StoredAuthorization, StoredIntent
@@ -143,9 +145,11 @@ class AuthorizationStarted:
     Attributes:
         url: for the user to open, once, before `expires_at`; it carries the `request_uri`, so it is not logged.
         state: comes back with the redirect; whoever serves the user's browser binds it to that browser.
+        request: what the user is asked for.
     """
 
     consent_id: ConsentId
+    request: ConsentRequest
     url: str = field(repr=False)
     expires_at: datetime
     state: str = field(repr=False)
@@ -172,19 +176,21 @@ class Intended:
 
     Attributes:
         intent_id: random, part of the link; whoever knows it may open it, so it is not logged.
-        base_consent_id: root of the connection that is renewed; `None` for a new one.
-        consent_expires_at: `ExpirationDateTime` the user is asked for.
+        request: what the user is asked for.
         expires_at: the link's end.
     """
 
     intent_id: str = field(repr=False)
     lfi: Slug
     user_ref: str | None
-    base_consent_id: ConsentId | None
-    permissions: tuple[str, ...]
-    consent_expires_at: datetime
+    request: ConsentRequest
     return_url: str | None = field(default=None, repr=False)
     expires_at: datetime
+
+    @property
+    def connection_id(self) -> ConsentId | None:
+        """Of the connection that is renewed; `None` for a new one."""
+        return self.request.connection_id or self.request.base_consent_id
 
 
 class Authorizer:
@@ -269,15 +275,18 @@ class Authorizer:
         """
         self._check(request, "-" if user_ref is None else user_ref, version)
         self._allowed.check(lfi, user_ref)
-        await self._client(lfi, version)
-        await self._check_root(lfi, request, user_ref or request.base_consent_id)
+        config = (await self._client(lfi, version)).config
+        self._check_at(config, request, version or highest(config.base_urls))
+        connection = await self._joined(lfi, request, user_ref)
+        if connection is not None:
+            request = replace(request, connection_id=connection.connection_id)
         if return_url is not None and len(return_url) > RETURN_URL_LENGTH:
             raise RequestError(f"return_url: is longer than {RETURN_URL_LENGTH} characters")
 
         async def step(unit: UnitOfWork) -> StoredIntent:
             at = await unit.now()
             row = StoredIntent(
-                intent_id=secrets.token_urlsafe(INTENT_BYTES),
+                intent_id=_intent_id(),
                 lfi=lfi,
                 user_ref=user_ref,
                 version=version,
@@ -306,6 +315,7 @@ class Authorizer:
             client = await self._clients(intent.lfi)
             return AuthorizationStarted(
                 consent_id=earlier.consent_id,
+                request=replace(intent.request, consent_id=earlier.consent_id),
                 url=await client.authorization_url(earlier.request_uri.get_secret_value()),
                 expires_at=earlier.expires_at,
                 state=earlier.state,
@@ -325,15 +335,16 @@ class Authorizer:
         version: Version | None,
         intent_id: str | None = None,
     ) -> AuthorizationStarted:
-        connection_id = root_of(request.consent_id, request.base_consent_id)
+        connection = await self._joined(lfi, request, user_ref)
+        connection_id = request.consent_id if connection is None else connection.connection_id
         user_ref = connection_id if user_ref is None else user_ref
         self._check(request, user_ref, version)
         self._allowed.check(lfi, user_ref)
         client = await self._client(lfi, version)
-        await self._check_root(lfi, request, user_ref)
         discovery = await client.discovery()
         version = _version(lfi, discovery, (version,) if version else tuple(client.config.base_urls))
-        self._check(request, user_ref, version)
+        self._check(request, user_ref, version, offered=client.config.base_urls)
+        self._check_at(client.config, request, version)
 
         verifier = SecretStr(secrets.token_urlsafe(VERIFIER_BYTES))
         state, nonce = str(uuid.uuid4()), str(uuid.uuid4())
@@ -359,11 +370,14 @@ class Authorizer:
             created_at=self._clock.now(),
             expires_at=pushed.expires_at,
             intent_id=intent_id,
+            connection_id=connection_id,
         )
         await self._store.atomically(lambda unit: self._add(unit, row))
         url = await client.authorization_url(pushed.request_uri)
         log.info("authorisation begun", lfi=lfi, consent_id=request.consent_id)
-        return AuthorizationStarted(consent_id=request.consent_id, url=url, expires_at=pushed.expires_at, state=state)
+        return AuthorizationStarted(
+            consent_id=request.consent_id, request=request, url=url, expires_at=pushed.expires_at, state=state
+        )
 
     async def complete(self, redirect_url: str) -> Completed:
         """Take the redirect a user came back with, and bring home the tokens.
@@ -443,16 +457,59 @@ class Authorizer:
         last = row.created_at + ASTRAY_FOR
         return (last if now < last else None), "never_came"
 
+    async def with_everything(
+        self, lfi: Slug, request: ConsentRequest, *, version: Version | None = None
+    ) -> tuple[Version, ConsentRequest]:
+        """A request with every permission we can read an LFI with, in the words of the version it would be made in.
+
+        Args:
+            request: its permissions are not looked at.
+            version: as for `begin`.
+
+        Raises:
+            RequestError: another of its terms is one the Hub would refuse; nothing was asked of the LFI.
+            NotAllowedError: the LFI is outside the allow-lists.
+            SetupError, TransientError, StandardViolationError: as `begin`.
+        """
+        self._check(replace(request, permissions=readable(version or min(Version))), "-")
+        self._allowed.check(lfi)
+        client = await self._client(lfi, version)
+        declared = (version,) if version else tuple(client.config.base_urls)
+        chosen = _version(lfi, await client.discovery(), declared)
+        return chosen, replace(request, permissions=readable(chosen, published=client.config.published_in(chosen)))
+
     async def drain(self) -> None:
         """Wait until what was answered is stored."""
         await self._storing.drain()
 
     # -- begin --------------------------------------------------------------------------------------------------------
 
-    def _check(self, request: ConsentRequest, user_ref: str, version: Version | None = None) -> None:
-        faults = request.faults(now=self._clock.now(), version=version)
+    def _check(
+        self,
+        request: ConsentRequest,
+        user_ref: str,
+        version: Version | None = None,
+        *,
+        offered: Collection[Version] = tuple(Version),
+    ) -> None:
+        faults = request.faults(now=self._clock.now(), version=version, offered=offered)
         if not 1 <= len(user_ref) <= USER_REF_LENGTH or not user_ref.isprintable():
             faults.append(f"user_ref: must be 1 to {USER_REF_LENGTH} printable characters")
+        if faults:
+            raise RequestError("; ".join(faults))
+
+    def _check_at(self, config: LFIConfig, request: ConsentRequest, version: Version | None) -> None:
+        """See that an LFI takes a request: what it declares to support, in a version's words.
+
+        Raises:
+            RequestError: names each field, and what the LFI or the version takes.
+        """
+        faults = request.unsaid(version=version, offered=config.base_urls) or accounts.unsupported(
+            request.account_types,
+            request.account_sub_types,
+            by_types=config.account_types,
+            by_sub_types=config.account_sub_types,
+        )
         if faults:
             raise RequestError("; ".join(faults))
 
@@ -480,16 +537,30 @@ class Authorizer:
             raise _unopened(Ending.INTENT_EXPIRED, "has expired; begin a new one")
         return intent, earlier, now
 
-    async def _check_root(self, lfi: Slug, request: ConsentRequest, user_ref: str | None) -> None:
-        """A successor names the root of a chain we hold, of the same user at the same LFI (trap 10)."""
-        if request.base_consent_id is None:
-            return
+    async def _joined(self, lfi: Slug, request: ConsentRequest, user_ref: str | None) -> Connection | None:
+        """The connection a request joins, of the same user at the same LFI; `None`: it begins one.
+
+        Raises:
+            RequestError: there is no such connection, or it is another user's.
+        """
+        base, named = request.base_consent_id, request.connection_id
+        if base is None and named is None:
+            return None
+        field = "connection_id" if base is None else "base_consent_id"
         async with self._store.reading() as unit:
-            root = await unit.consents.connection(request.base_consent_id)
-        if root is None or root.lfi != lfi:
-            raise RequestError("base_consent_id: is not the root ConsentId of a connection at this LFI")
-        if user_ref not in (root.user_ref, root.connection_id):
-            raise RequestError("user_ref: is not that of the connection base_consent_id names")
+            found = None
+            if base is not None:
+                found = await unit.consents.connection_of(base)
+            elif named is not None:
+                found = await unit.consents.connection(named)
+            root = None if base is None else await unit.consents.get(base)
+        if found is None or found.lfi != lfi or (root is not None and root.base_consent_id is not None):
+            raise RequestError(f"{field}: is not the root ConsentId of a connection at this LFI")
+        if named is not None and named != found.connection_id:
+            raise RequestError("connection_id: is not the connection base_consent_id belongs to")
+        if user_ref is not None and user_ref not in (found.user_ref, found.connection_id):
+            raise RequestError(f"user_ref: is not that of the connection {field} names")
+        return found
 
     async def _add(self, unit: UnitOfWork, row: StoredAuthorization) -> None:
         """File the request in database time: its age decides, in whichever process the redirect arrives."""
@@ -738,7 +809,7 @@ def asked_for(row: StoredAuthorization, *, at: datetime) -> StoredConsent:
     billing = consent["OpenFinanceBilling"]
     return StoredConsent(
         consent_id=row.consent_id,
-        connection_id=root_of(row.consent_id, view.base_consent_id),
+        connection_id=row.connection_id or root_of(row.consent_id, view.base_consent_id),
         lfi=row.lfi,
         user_ref=row.user_ref,
         version=row.version,
@@ -749,6 +820,9 @@ def asked_for(row: StoredAuthorization, *, at: datetime) -> StoredConsent:
         expires_at=view.expires_at,
         from_date=view.from_date,
         to_date=view.to_date,
+        account_types=view.account_types,
+        account_sub_types=view.account_sub_types,
+        on_behalf_of=view.on_behalf_of,
         base_consent_id=view.base_consent_id,
         user_type=billing["UserType"],
         purpose=billing["Purpose"],
@@ -763,14 +837,19 @@ def _consent_of(details: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return consent
 
 
+def _intent_id() -> str:
+    """A random id that no command takes for an option."""
+    while (made := secrets.token_urlsafe(INTENT_BYTES)).startswith("-"):
+        pass
+    return made
+
+
 def _intended(row: StoredIntent) -> Intended:
     return Intended(
         intent_id=row.intent_id,
         lfi=row.lfi,
         user_ref=row.user_ref,
-        base_consent_id=row.request.base_consent_id,
-        permissions=row.request.permissions,
-        consent_expires_at=row.request.expires_at,
+        request=row.request,
         return_url=row.return_url,
         expires_at=row.expires_at,
     )

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, BinaryIO, Final
@@ -18,14 +18,25 @@ from typing import Any, BinaryIO, Final
 from pydantic import SecretStr
 
 from syncworker.errors import RequestError
-from syncworker.standard.calendar import EARLIEST, fault_of_day, fault_of_instant, read_day
-from syncworker.standard.consents import Purpose, Status, UserType, root_of
+from syncworker.standard.calendar import fault_of_day, fault_of_instant, read_day
+from syncworker.standard.consents import (
+    OnBehalfOf,
+    Purpose,
+    Status,
+    UserType,
+    read_on_behalf_of,
+    read_subscription,
+    root_of,
+)
 from syncworker.standard.permissions import BY_CODE, Permission, faults_of
 from syncworker.standard.values import ConsentId, Slug, local_date, read_instant
-from syncworker.standard.versions import Version
+from syncworker.standard.versions import HISTORY, Version
 
 LINE_BYTES_MAX: Final = 65_536
 ID_LENGTH: Final = 128
+
+_EARLIEST: Final = min(Version, key=lambda version: version.rank)
+"""Has the permissions of the versions before it, and more."""
 
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,16384}")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
@@ -50,31 +61,43 @@ class Line:
 
     Attributes:
         number: of the line, from 1.
+        version: it is read on; `None` until its LFI is known, for a consent of a version no LFI serves.
+        made_in: the version it was made in, where that is one of `HISTORY`.
+        joins: the connection its root is held in; `None` while that was not looked for, or the root is not held.
         user_ref: `None` when the file does not say: then it is the root ConsentId, or that of the connection we hold.
+        webhook_active: whether events are sent for it, as its `Subscription` says.
+        uae_time: members whose instant came without an offset, and was read as UAE time.
         ignored: members of the line that mean nothing to us.
     """
 
     number: int
     consent_id: ConsentId
     lfi: Slug
-    version: Version
+    version: Version | None
+    made_in: str | None = None
     permissions: tuple[str, ...]
     expires_at: datetime
     refresh_token: SecretStr
     access_token: SecretStr | None = None
     access_token_expires_at: datetime | None = None
     base_consent_id: ConsentId | None = None
+    joins: ConsentId | None = None
     user_ref: str | None = None
     from_date: date | None = None
     to_date: date | None = None
+    account_types: tuple[str, ...] | None = None
+    account_sub_types: tuple[str, ...] | None = None
+    on_behalf_of: OnBehalfOf | None = field(default=None, repr=False)
     user_type: str = ""
     purpose: str = ""
+    webhook_active: bool | None = None
+    uae_time: frozenset[str] = frozenset()
     ignored: frozenset[str] = frozenset()
 
     @property
     def connection_id(self) -> ConsentId:
-        """Root of the chain of consents."""
-        return root_of(self.consent_id, self.base_consent_id)
+        """The connection it belongs to: the one of its root, where that is held, else one named like the root."""
+        return self.joins or root_of(self.consent_id, self.base_consent_id)
 
     @property
     def fingerprint(self) -> str:
@@ -86,7 +109,7 @@ class Line:
 def terms_faults(line: Line, known: KnownLFI) -> list[str]:
     """What keeps a line's terms from being used at its LFI; empty when nothing."""
     faults = _permission_faults(line)
-    if line.version not in known.versions:
+    if line.version is not None and line.version not in known.versions:
         declared = sorted(known.versions, key=lambda one: one.rank)
         faults.append(
             f"standard_version: {line.lfi} is declared for {', '.join(declared)} only; "
@@ -106,10 +129,11 @@ def _permission_faults(line: Line) -> list[str]:
         return [f"Permissions: what stands at place {numbers} is not a permission of the standard"]
     faults = [fault.replace("permissions:", "Permissions:", 1) for fault in faults_of(line.permissions)]
     codes = [BY_CODE[Permission(code)] for code in line.permissions]
+    version = line.version if line.version is not None and line.made_in is None else _EARLIEST
     return faults + [
-        f"Permissions: {code.permission} is not in {line.version.value}"
+        f"Permissions: {code.permission} is not in {line.made_in or version.value}"
         for code in codes
-        if (versions := code.asked | code.granted) and line.version not in versions
+        if (versions := code.asked | code.granted) and version not in versions
     ]
 
 
@@ -153,6 +177,14 @@ def read_line(number: int, content: bytes | None, *, tenant: str) -> Line:
     return _Reader(members, number).line(tenant)
 
 
+def _is_date(text: str) -> bool:
+    """Whether a text is a date without a time."""
+    try:
+        return bool(date.fromisoformat(text))
+    except ValueError:
+        return False
+
+
 class _Reader:
     """Reads the members of one line, and collects what is wrong with them."""
 
@@ -161,6 +193,7 @@ class _Reader:
         self._number = number
         self._faults: list[str] = []
         self._read: set[str] = set()
+        self._uae_time: set[str] = set()
 
     def line(self, tenant: str) -> Line:
         """The line.
@@ -172,10 +205,12 @@ class _Reader:
         self._check_status()
         billing = self._object("OpenFinanceBilling")
         consent_id, base = self._id("ConsentId", required=True), self._id("BaseConsentId")
+        version, made_in = self._version()
         values: dict[str, Any] = {
             "consent_id": consent_id,
             "lfi": self._lfi(),
-            "version": self._one_of("standard_version", Version, required=True),
+            "version": version,
+            "made_in": made_in,
             "permissions": self._permissions(),
             "expires_at": self._instant("ExpirationDateTime", required=True),
             "refresh_token": self._token("refresh_token", required=True),
@@ -185,6 +220,10 @@ class _Reader:
             "user_ref": self._id("user_ref"),
             "from_date": self._date("FromDate") or self._day("TransactionFromDateTime"),
             "to_date": self._date("ToDate") or self._day("TransactionToDateTime"),
+            "account_types": self._words("AccountType"),
+            "account_sub_types": self._words("AccountSubType"),
+            "on_behalf_of": read_on_behalf_of(self._object("OnBehalfOf")),
+            "webhook_active": self._subscribed(),
             "user_type": self._one_of("UserType", UserType, of=billing) or "",
             "purpose": self._one_of("Purpose", Purpose, of=billing) or "",
         }
@@ -193,7 +232,7 @@ class _Reader:
         if self._faults:
             raise RequestError("; ".join(dict.fromkeys(self._faults)))
         ignored = frozenset(name for name in self._members.keys() - self._read if _NAME.fullmatch(name))
-        return Line(number=self._number, ignored=ignored, **values)
+        return Line(number=self._number, ignored=ignored, uae_time=frozenset(self._uae_time), **values)
 
     def _fault(self, name: str, words: str) -> None:
         self._faults.append(f"{name}: {words}")
@@ -259,14 +298,42 @@ class _Reader:
         try:
             moment, without_offset = read_instant(value)
         except (ValueError, TypeError):
-            moment, without_offset = EARLIEST, True
-        if without_offset:
-            self._fault(name, "must be an instant with offset, as 2027-01-31T00:00:00Z")
+            moment, without_offset = None, False
+        if moment is None or _is_date(value):
+            self._fault(name, "must be an instant, as 2027-01-31T00:00:00Z")
             return None
         if fault := fault_of_instant(moment):
             self._fault(name, fault)
             return None
+        if without_offset:
+            self._uae_time.add(name)
         return moment
+
+    def _version(self) -> tuple[Version | None, str | None]:
+        """The version a consent is read on, and the one it was made in where no LFI serves that any more."""
+        value = self._get("standard_version", required=True)
+        if value is None or (isinstance(value, str) and value in HISTORY):
+            return None, value
+        try:
+            return Version(value), None
+        except ValueError:
+            self._fault("standard_version", f"must be one of {', '.join([*sorted(HISTORY), *Version])}")
+            return None, None
+
+    def _words(self, name: str) -> tuple[str, ...] | None:
+        """A list of words of the standard; words that no version has are kept, for an LFI may have sent them."""
+        words = self._get(name)
+        if words is None:
+            return None
+        if not isinstance(words, list) or not all(isinstance(word, str) and _NAME.fullmatch(word) for word in words):
+            self._fault(name, "must be a list of words")
+            return None
+        return tuple(dict.fromkeys(words)) or None
+
+    def _subscribed(self) -> bool | None:
+        for name in ("Subscription", "subscription"):
+            self._object(name)
+        return read_subscription(self._members)
 
     def _date(self, name: str) -> date | None:
         value = self._get(name)

@@ -14,8 +14,9 @@ first sync is spread: ten thousand imported consents never share an instant (`re
 Source: `domain.md` §4.2, §4.4; `reliability.md` rules 16, 19, 22, 26.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from itertools import islice
@@ -27,14 +28,22 @@ from syncworker.consents.tokens import TokenDue
 from syncworker.errors import RequestError, SetupError
 from syncworker.standard.consents import Status
 from syncworker.standard.values import ConsentId, Slug, write_instant
+from syncworker.standard.versions import oldest
 from syncworker.store.consents import Connection, StoredConsent
 from syncworker.store.failures import StoreRefusedError
+from syncworker.store.statistics import IMPORTED as IMPORTED_TABLES
 from syncworker.store.tokens import ImportedToken, StoredToken
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import WorkKind
 
 BATCH_LINES: Final = 200
 """Lines in one transaction, and in memory."""
+
+STATISTICS_FROM: Final = 1_000
+"""Consents added after which the database gathers its statistics while an import runs; at its end it always does."""
+
+STATISTICS_AGAIN: Final = 4
+"""It does so again each time that there are so many times as many."""
 
 MEMBERS_SHOWN_MAX: Final = 20
 IMPORTED: Final = "consent_imported"
@@ -84,10 +93,14 @@ class ImportReport:
 
     Attributes:
         ignored: members that mean nothing to us, each once; the first few.
+        uae_time: lines with an instant without an offset, by the member; it was read as UAE time.
+        read_on: consents of a version no LFI serves any more: (it, the one they are read on) → how many.
     """
 
     counts: dict[Verdict, int] = field(default_factory=lambda: dict.fromkeys(Verdict, 0))
     ignored: set[str] = field(default_factory=set)
+    uae_time: Counter[str] = field(default_factory=Counter)
+    read_on: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     @property
     def lines(self) -> int:
@@ -145,7 +158,7 @@ class Importer:
         Raises:
             StoreUnavailableError: the database is away; the batches before are in.  Running again is harmless.
         """
-        report = ImportReport()
+        report, gather_at = ImportReport(), STATISTICS_FROM
         for chunk in _chunks(lines, self._batch):
             good: list[Line] = []
             for number, content in chunk:
@@ -155,13 +168,28 @@ class Importer:
                     report.counts[Verdict.REFUSED] += 1
                     refused(number, str(error))
             for line in good:
+                report.uae_time.update(line.uae_time)
+                if line.made_in is not None and line.version is not None:
+                    report.read_on[line.made_in, line.version.value] += 1
                 report.ignored.update(islice(sorted(line.ignored), MEMBERS_SHOWN_MAX - len(report.ignored)))
             for number, verdict, reason in await self._filed(good):
                 report.counts[verdict] += 1
                 if verdict is Verdict.REFUSED:
                     refused(number, reason)
+            if self._added(report) >= gather_at:
+                gather_at = self._added(report) * STATISTICS_AGAIN
+                await self._gather_statistics()
             progress(report)
+        if self._added(report):
+            await self._gather_statistics()
         return report
+
+    def _added(self, report: ImportReport) -> int:
+        return report.counts[Verdict.IMPORTED]
+
+    async def _gather_statistics(self) -> None:
+        """Let the database know how much there is now: workers sync the first consents while the last are filed."""
+        await self._store.atomically(lambda unit: unit.statistics.gather(*IMPORTED_TABLES))
 
     def _read(self, number: int, content: bytes | None) -> Line:
         line = read_line(number, content, tenant=self._store.tenant)
@@ -172,7 +200,7 @@ class Importer:
         faults = terms_faults(line, known)
         if faults:
             raise RequestError("; ".join(faults))
-        return line
+        return line if line.version is not None else replace(line, version=oldest(known.versions))
 
     async def _filed(self, lines: Sequence[Line]) -> list[tuple[int, Verdict, str]]:
         """The batch in one transaction; where the database refuses it, each line in one of its own."""
@@ -187,6 +215,7 @@ class Importer:
 
     async def _file(self, unit: UnitOfWork, lines: Sequence[Line]) -> list[tuple[int, Verdict, str]]:
         at = await unit.now()
+        lines = await _joining(unit, lines)
         held = await _held(unit, lines)
         fresh: list[_Fresh] = []
         ended: list[tuple[int, Verdict, str]] = []
@@ -301,10 +330,25 @@ def _differing(line: Line, held: Held) -> list[str]:
         said.append(("user_ref", line.user_ref or held.connection.user_ref, held.connection.user_ref))
     if held.consent is not None:
         said.append(("BaseConsentId", line.connection_id, held.consent.connection_id))
-        said.append(("standard_version", line.version, held.consent.version))
+        said.append(("standard_version", _made_in(line), held.consent.made_in or held.consent.version))
         said.append(("Permissions", set(line.permissions), set(held.consent.permissions)))
         said.append(("ExpirationDateTime", write_instant(line.expires_at), write_instant(held.consent.expires_at)))
+        for name, ours, theirs in (
+            ("AccountType", line.account_types, held.consent.account_types),
+            ("AccountSubType", line.account_sub_types, held.consent.account_sub_types),
+            ("OnBehalfOf", line.on_behalf_of, held.consent.on_behalf_of),
+        ):
+            if ours is not None and theirs is not None:  # what one of them does not say contradicts nothing
+                said.append((name, _as_set(ours), _as_set(theirs)))
     return [name for name, ours, theirs in said if ours != theirs]
+
+
+def _made_in(line: Line) -> str:
+    return line.made_in or (line.version.value if line.version else "")
+
+
+def _as_set(term: object) -> object:
+    return frozenset(term) if isinstance(term, tuple) else term
 
 
 def _access_token_lives(line: Line, now: datetime) -> bool:
@@ -355,6 +399,16 @@ class _Holdings:
         self.imported[consent_id] = one.line.fingerprint
 
 
+async def _joining(unit: UnitOfWork, lines: Sequence[Line]) -> list[Line]:
+    """The lines, each with the connection its root is held in: a later chain's root does not name the connection."""
+    roots = await unit.consents.get_many({line.base_consent_id for line in lines if line.base_consent_id is not None})
+    return [
+        line if (root := roots.get(line.base_consent_id or ConsentId(""))) is None
+        else replace(line, joins=root.connection_id)
+        for line in lines
+    ]  # fmt: skip
+
+
 async def _held(unit: UnitOfWork, lines: Sequence[Line]) -> _Holdings:
     named = {line.consent_id for line in lines} | {line.connection_id for line in lines}
     consents = await unit.consents.get_many(named)
@@ -368,6 +422,7 @@ async def _held(unit: UnitOfWork, lines: Sequence[Line]) -> _Holdings:
 
 
 def _consent(line: Line, connection: Connection, at: datetime) -> StoredConsent:
+    assert line.version is not None  # its LFI is declared for one at least
     return StoredConsent(
         consent_id=line.consent_id,
         connection_id=connection.connection_id,
@@ -381,6 +436,11 @@ def _consent(line: Line, connection: Connection, at: datetime) -> StoredConsent:
         expires_at=line.expires_at,
         from_date=line.from_date,
         to_date=line.to_date,
+        account_types=line.account_types,
+        account_sub_types=line.account_sub_types,
+        on_behalf_of=line.on_behalf_of,
+        made_in=line.made_in,
+        webhook_active=line.webhook_active,
         base_consent_id=line.base_consent_id,
         user_type=line.user_type,
         purpose=line.purpose,

@@ -48,7 +48,7 @@ async def resume(unit: UnitOfWork, consent_id: ConsentId) -> StoredConsent:
     if held.callable_at(at) and await unit.tokens.exists(consent_id):
         await unit.work.schedule(WorkKind.TOKEN, consent_id, lfi=held.lfi, due_at=at)
         await unit.work.schedule(WorkKind.SYNC, held.connection_id, lfi=held.lfi, due_at=at)
-        if held.base_consent_id is not None:  # what it follows may have waited for it (`renewal`)
+        if held.follows:  # what it follows may have waited for it (`renewal`)
             await unit.work.schedule(WorkKind.FLAG, consent_id, lfi=held.lfi, due_at=at)
     return held
 

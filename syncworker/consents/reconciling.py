@@ -28,7 +28,7 @@ from syncworker.lfi.transport import Call
 from syncworker.standard.consents import IN_USE, TERMINAL, ConsentView, Status
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
-from syncworker.store.consents import Connection, StoredConsent
+from syncworker.store.consents import Connection, StoredConsent, terms_changed
 from syncworker.store.unit_of_work import Store, UnitOfWork
 
 DRIFTED: Final = "consent_drifted"
@@ -48,7 +48,7 @@ class Drift(StrEnum):
 
     STATUS = "status"
     TERMS = "terms"
-    """Permissions or `ExpirationDateTime`, which never change after staging."""
+    """Permissions, `ExpirationDateTime`, dates, kinds of account …, which never change after staging."""
     BASE = "base"
     """The Hub names another `BaseConsentId`."""
     REVOCATION = "revocation_pending"
@@ -131,17 +131,17 @@ class Answers:
     Attributes:
         at: when we began to ask.
         by_id: each consent read by its id; the refusal's HTTP status where the Hub does not know it.
-        chains: the list of each version.
+        chains: the list of each chain, by its root and the version it was asked for in.
     """
 
     at: datetime
     by_id: dict[ConsentId, ConsentView | int] = field(default_factory=dict)
-    chains: dict[Version, Mapping[ConsentId, ConsentView]] = field(default_factory=dict)
+    chains: dict[tuple[ConsentId, Version], Mapping[ConsentId, ConsentView]] = field(default_factory=dict)
     unanswered: list[Unanswered] = field(default_factory=list)
 
     def views_of(self, held: StoredConsent) -> Iterator[ConsentView]:
         """What the Hub said of a consent: in its chain's list, then by its id."""
-        listed = self.chains.get(held.version, {}).get(held.consent_id)
+        listed = self.chains.get((held.root, held.version), {}).get(held.consent_id)
         if listed is not None:
             yield listed
         by_id = self.by_id.get(held.consent_id)
@@ -169,6 +169,8 @@ def differences(held: StoredConsent, answers: Answers, *, now: datetime) -> Iter
             yield _difference(held, Drift.TERMS, ",".join(held.permissions), ",".join(view.permissions))
         if end != held.expires_at:
             yield _difference(held, Drift.TERMS, held.expires_at.isoformat(), end.isoformat())
+        for name, ours, theirs in terms_changed(held, view):
+            yield _difference(held, Drift.TERMS, f"{name}={ours}", f"{name}={theirs}")
         if view.base_consent_id != held.base_consent_id:
             yield _difference(held, Drift.BASE, held.base_consent_id, view.base_consent_id)
 
@@ -185,10 +187,10 @@ def strangers(
             Hub has them, unless the user has agreed.
     """
     known = {held.consent_id for held in consents}
-    for version, listed in answers.chains.items():
+    for asked, listed in answers.chains.items():
         for held in consents:
             successor = held.base_consent_id is not None and held.created_at <= answers.at
-            if successor and held.version is version and held.consent_id not in listed:
+            if successor and (held.root, held.version) == asked and held.consent_id not in listed:
                 yield _difference(held, Drift.NOT_IN_CHAIN, held.status, None)
         for consent_id in sorted(listed.keys() - known):
             if consent_id in begun and listed[consent_id].status not in IN_USE:
@@ -283,15 +285,13 @@ class Reconciling:
 
     async def _ask_chains(self, one: Connection, consents: Sequence[StoredConsent], answers: Answers) -> None:
         client = await self._clients(one.lfi)
-        for version in sorted({held.version for held in consents}, key=lambda known: known.rank):
+        for root, version in sorted({(held.root, held.version) for held in consents}, key=_oldest_first):
             try:
-                listed = await client.consents_of_base(
-                    one.connection_id, version=version, calls=self._calls_of(one, one.connection_id)
-                )
+                listed = await client.consents_of_base(root, version=version, calls=self._calls_of(one, root))
             except SyncWorkerError as error:
-                answers.unanswered.append(Unanswered(subject=one.connection_id, lfi=one.lfi, error=error))
+                answers.unanswered.append(Unanswered(subject=root, lfi=one.lfi, error=error))
             else:
-                answers.chains[version] = {view.consent_id: view for view in listed}
+                answers.chains[root, version] = {view.consent_id: view for view in listed}
 
     async def _ask_each(self, one: Connection, consents: Sequence[StoredConsent], answers: Answers) -> None:
         client = await self._clients(one.lfi)
@@ -327,6 +327,10 @@ class Reconciling:
             if held.consent_id in answers.by_id or drift != held.drift:
                 await unit.consents.compared(held.consent_id, drift=drift, at=at)
         return found
+
+
+def _oldest_first(asked: tuple[ConsentId, Version]) -> tuple[int, ConsentId]:
+    return asked[1].rank, asked[0]
 
 
 async def _begun(unit: UnitOfWork, consents: Sequence[StoredConsent], answers: Answers) -> set[ConsentId]:

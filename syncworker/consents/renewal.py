@@ -4,7 +4,10 @@ There is no silent renewal: the user authenticates again (trap 9).  What we can 
 request, and to make the change invisible in the data:
 
     flags       `thresholds` days before `ExpirationDateTime`, each once, through work rows due at those instants
-    asking      an intended authorisation in the connection's last terms, `BaseConsentId` the root (trap 10)
+    asking      an intended authorisation in the connection's last terms, `BaseConsentId` the root of its chain; where
+                that root cannot be named any more, a new chain in the same connection
+    terms       never more than before, unless told to; the window of dates moves along, so that it stays as long and
+                as far from the consent's beginning as it was
     taking over the successor belongs to the same connection, so cursors, history and the count of generations go on;
                 once it is Authorized and has its tokens, what it follows is revoked: in this order, so that there is
                 always a consent to sync with
@@ -14,9 +17,9 @@ Source: `domain.md` §4.4; `design.md` §7 "Renewal".
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from enum import Enum, StrEnum
 from functools import partial
 from typing import Final, TypeVar
 
@@ -26,10 +29,10 @@ from syncworker.consents.authorize import INTENT_LIFE, Authorizer, Intended
 from syncworker.consents.lifecycle import Clients
 from syncworker.consents.revoking import ordered
 from syncworker.errors import RequestError
-from syncworker.standard.calendar import shifted
-from syncworker.standard.consents import EXPIRY_MAX, IN_USE, ConsentRequest, Purpose, Revoker, UserType
+from syncworker.standard.calendar import fault_of_instant, shifted
+from syncworker.standard.consents import EXPIRY_MAX, IN_USE, ConsentRequest, OnBehalfOf, Purpose, Revoker, UserType
 from syncworker.standard.permissions import Permission, in_words_of
-from syncworker.standard.values import ConsentId, Slug, read_instant
+from syncworker.standard.values import ConsentId, Slug, local_date, read_instant
 from syncworker.standard.versions import Version, highest
 from syncworker.store.consents import StoredConsent
 from syncworker.store.renewals import DECIDED
@@ -37,6 +40,7 @@ from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim
 
 E = TypeVar("E", bound=StrEnum)
+T = TypeVar("T")
 
 THRESHOLDS: Final = (30, 14, 7, 1)
 """Days before the end of a consent."""
@@ -104,11 +108,15 @@ def thresholds_due(
 
 
 def begun_at(held: StoredConsent) -> datetime:
-    """When a consent was staged, as the Hub says; else since when we hold it."""
+    """When a consent was staged, as the Hub says; else since when we hold it.
+
+    A Hub writes the year 1 for "none": no consent began then.
+    """
     try:
-        return read_instant(str(held.raw["CreationDateTime"]))[0]
+        begun = read_instant(str(held.raw["CreationDateTime"]))[0]
     except (KeyError, ValueError):
         return held.created_at
+    return held.created_at if fault_of_instant(begun) else begun
 
 
 def newer(one: StoredConsent, than: StoredConsent) -> bool:
@@ -169,7 +177,7 @@ async def _take_over(
     Only for one that we asked for ourselves: of consents taken over from another system nobody here knows which came
     first, and a revocation cannot be taken back.
     """
-    if held.base_consent_id is None or not held.callable_at(at) or not await unit.tokens.exists(held.consent_id):
+    if not held.follows or not held.callable_at(at) or not await unit.tokens.exists(held.consent_id):
         return ()
     if await unit.authorizations.of(held.consent_id) is None:
         return ()
@@ -187,15 +195,61 @@ async def _take_over(
 # -- asking again -----------------------------------------------------------------------------------------------------
 
 
+class Keep(Enum):
+    """Stands where a term is to stay as it was, since `None` means something else: without a limit."""
+
+    SAME = "same"
+
+
+SAME: Final = Keep.SAME
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What a successor is to have otherwise than the consent before it; what is not given stays.
+
+    Attributes:
+        permissions: others than before; unless given, the same in the words of the version asked in.
+        expires_at: the successor's end; unless given, it lasts as long as the consent before it, 364 days at most.
+        from_date, to_date: `None` takes the limit away.
+        account_types, account_sub_types, on_behalf_of: `None` takes the narrowing away.
+        pin_window: dates that are not given stay as they are, and do not move with the consent.
+        version: of the standard; unless given, the highest the LFI is declared for.
+        new_chain: begin a chain of its own in the same connection, without a `BaseConsentId`.
+    """
+
+    permissions: tuple[str, ...] | None = None
+    expires_at: datetime | None = None
+    user_type: UserType | None = None
+    purpose: Purpose | None = None
+    from_date: date | Keep | None = SAME
+    to_date: date | Keep | None = SAME
+    account_types: tuple[str, ...] | Keep | None = SAME
+    account_sub_types: tuple[str, ...] | Keep | None = SAME
+    on_behalf_of: OnBehalfOf | Keep | None = field(default=SAME, repr=False)
+    pin_window: bool = False
+    version: Version | None = None
+    new_chain: bool = False
+
+
+NOTHING_ELSE: Final = Wishes()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Successor:
-    """What a user is asked for when a connection is renewed."""
+    """What a user is asked for when a connection is renewed.
+
+    Attributes:
+        version: of the standard; `None`: the highest there is when it is asked for.
+        changed: names of the terms that are not as before, beside the end and the dates that move along.
+    """
 
     lfi: Slug
     user_ref: str
     connection_id: ConsentId
     request: ConsentRequest
-    permissions_changed: bool
+    version: Version | None
+    changed: tuple[str, ...]
 
 
 class Renewals:
@@ -212,12 +266,7 @@ class Renewals:
         self._life = life
 
     async def renew(
-        self,
-        consent_id: ConsentId,
-        *,
-        permissions: Sequence[str] | None = None,
-        expires_at: datetime | None = None,
-        return_url: str | None = None,
+        self, consent_id: ConsentId, wishes: Wishes = NOTHING_ELSE, *, return_url: str | None = None
     ) -> Intended:
         """Prepare the successor of a connection; its request is pushed when the user opens the link.
 
@@ -225,41 +274,39 @@ class Renewals:
 
         Args:
             consent_id: of any consent of the connection, or the connection's own.
-            permissions, expires_at, return_url: as for `successor` and `Authorizer.intend`.
+            return_url: as for `Authorizer.intend`.
 
         Raises:
             RequestError, NotAllowedError, SetupError: as `successor` and `Authorizer.intend`.
         """
-        wanted = await self.successor(consent_id, permissions=permissions, expires_at=expires_at)
+        wanted = await self.successor(consent_id, wishes)
         intended = await self._authorize.intend(
-            wanted.lfi, wanted.request, user_ref=wanted.user_ref, return_url=return_url, life=self._life
+            wanted.lfi,
+            wanted.request,
+            user_ref=wanted.user_ref,
+            version=wanted.version,
+            return_url=return_url,
+            life=self._life,
         )
 
         async def note(unit: UnitOfWork) -> None:
             facts = {
                 "expires_at": wanted.request.expires_at.isoformat(),
-                "permissions_changed": wanted.permissions_changed,
+                "permissions_changed": "permissions" in wanted.changed,
+                "changed": list(wanted.changed),
+                "new_chain": wishes.new_chain,
             }
             await unit.consents.note(RENEWAL_BEGUN, subject=wanted.connection_id, facts=facts, at=await unit.now())
 
         await self._store.atomically(note)
         return intended
 
-    async def successor(
-        self,
-        consent_id: ConsentId,
-        *,
-        permissions: Sequence[str] | None = None,
-        expires_at: datetime | None = None,
-    ) -> Successor:
+    async def successor(self, consent_id: ConsentId, wishes: Wishes = NOTHING_ELSE) -> Successor:
         """The request that follows a connection's newest consent, which may be in use, expired or revoked.
 
-        Args:
-            permissions: others than before; unless given, the same in the words of the LFI's highest version.
-            expires_at: the successor's end; unless given, it lasts as long as the consent before it, 364 days at most.
-
         Raises:
-            RequestError: no such consent, or nobody ever agreed to one of this connection.
+            RequestError: no such consent, none of this connection was ever agreed to, or a term of the consent before
+                it cannot be asked for again: names the term.
             SetupError: the LFI is not known.
         """
         async with self._store.reading() as unit:
@@ -276,23 +323,72 @@ class Renewals:
                 "begin a new one"
             )
         config = (await self._clients(last.lfi)).config
-        same = _askable(last.permissions, config.base_urls)
+        version = wishes.version or highest(config.base_urls)
+        same = _askable(last.permissions, version)
+        from_date, to_date = window_after(last, wishes, now=now)
         request = ConsentRequest(
-            permissions=same if permissions is None else tuple(permissions),
-            expires_at=shifted(now, _life(last)) if expires_at is None else expires_at,
-            user_type=_known(UserType, last.user_type, UserType.Retail),
-            purpose=_known(Purpose, last.purpose, Purpose.AccountAggregation),
-            base_consent_id=last.connection_id,
-            from_date=last.from_date,
-            to_date=last.to_date,
+            permissions=same if wishes.permissions is None else wishes.permissions,
+            expires_at=shifted(now, _life(last)) if wishes.expires_at is None else wishes.expires_at,
+            user_type=wishes.user_type or _known(UserType, last.user_type, "user_type"),
+            purpose=wishes.purpose or _known(Purpose, last.purpose, "purpose"),
+            base_consent_id=None if wishes.new_chain else last.root,
+            connection_id=last.connection_id,
+            from_date=from_date,
+            to_date=to_date,
+            account_types=_kept(wishes.account_types, last.account_types),
+            account_sub_types=_kept(wishes.account_sub_types, last.account_sub_types),
+            on_behalf_of=_kept(wishes.on_behalf_of, last.on_behalf_of),
         )
         return Successor(
             lfi=last.lfi,
             user_ref=last.user_ref,
             connection_id=last.connection_id,
             request=request,
-            permissions_changed=set(request.permissions) != set(same),
+            version=wishes.version,
+            changed=_changed(request, last, same),
         )
+
+
+def window_after(last: StoredConsent, wishes: Wishes, *, now: datetime) -> tuple[date | None, date | None]:
+    """The dates a successor is limited to: moved by as many days as lie between the beginnings of the two consents.
+
+    So a consent that showed the year before it began is followed by one that shows the year before it begins, and a
+    last day that has passed is not carried over as it was.
+
+    Raises:
+        RequestError: the window is to stay, and its last day has passed.
+    """
+    moved = timedelta() if wishes.pin_window else max(local_date(now) - local_date(begun_at(last)), timedelta())
+    from_date = _moved(last.from_date, moved) if isinstance(wishes.from_date, Keep) else wishes.from_date
+    if not isinstance(wishes.to_date, Keep):
+        return from_date, wishes.to_date
+    if wishes.pin_window and last.to_date is not None and last.to_date < local_date(now):
+        raise RequestError(
+            f"to_date: {last.to_date.isoformat()} has passed, so a consent that keeps it shows nothing new; "
+            "give another to_date, or let the window move (no pin_window)"
+        )
+    return from_date, _moved(last.to_date, moved)
+
+
+def _moved(day: date | None, by: timedelta) -> date | None:
+    return None if day is None else date.max if date.max - day < by else day + by
+
+
+def _kept(wish: T | Keep, before: T) -> T:
+    return before if isinstance(wish, Keep) else wish
+
+
+def _changed(request: ConsentRequest, last: StoredConsent, same: Collection[str]) -> tuple[str, ...]:
+    """Names of the terms in which a request differs from the consent before it."""
+    pairs = {
+        "permissions": (set(request.permissions), set(same)),
+        "user_type": (request.user_type, last.user_type),
+        "purpose": (request.purpose, last.purpose),
+        "account_types": (set(request.account_types or ()), set(last.account_types or ())),
+        "account_sub_types": (set(request.account_sub_types or ()), set(last.account_sub_types or ())),
+        "on_behalf_of": (request.on_behalf_of, last.on_behalf_of),
+    }
+    return tuple(name for name, (ours, before) in pairs.items() if ours != before)
 
 
 def _last(chain: Sequence[StoredConsent]) -> StoredConsent | None:
@@ -306,16 +402,23 @@ def _life(last: StoredConsent) -> timedelta:
     return min(max(last.expires_at - begun_at(last), LIFE_MIN), EXPIRY_MAX)
 
 
-def _askable(permissions: Sequence[str], versions: Collection[Version]) -> tuple[str, ...]:
-    """The same wish as the highest of these versions can say it; codes the standard does not know are left out."""
-    version = highest(versions)
+def _askable(permissions: Sequence[str], version: Version | None) -> tuple[str, ...]:
+    """The same wish as a version can say it; codes the standard or the version does not know are left out."""
     known = [Permission(code) for code in permissions if code in set(Permission)]
     return tuple(known if version is None else in_words_of(version, known))
 
 
-def _known(kind: type[E], text: str, otherwise: E) -> E:
-    """A value a bank or another system wrote, if it is one that can be asked for."""
-    return kind(text) if text in set(kind) else otherwise
+def _known(kind: type[E], text: str, name: str) -> E:
+    """A value a bank or another system wrote, if it is one that can be asked for.
+
+    Raises:
+        RequestError: it is not; nothing else is asked for in its place.
+    """
+    try:
+        return kind(text)
+    except ValueError:
+        said = f"the consent before says {text!r}" if text else "nothing is known of that of the consent before"
+        raise RequestError(f"{name}: {said}; give one of {', '.join(kind)}") from None
 
 
 # -- the accounts a successor shows -----------------------------------------------------------------------------------
@@ -328,7 +431,7 @@ async def accounts_compared(unit: UnitOfWork, consent_id: ConsentId, shown: Coll
     says so.  Commits nothing.
     """
     held = await unit.consents.get(consent_id)
-    if held is None or held.base_consent_id is None:
+    if held is None or not held.follows:
         return
     if await unit.consents.newest_notes(ACCOUNTS_COMPARED, subjects=[consent_id]):
         return

@@ -79,6 +79,7 @@ from syncworker.lfi.transport import (
 )
 from syncworker.standard.calendar import as_utc, shifted
 from syncworker.standard.consents import ConsentView, read_consent
+from syncworker.standard.json_text import json_bytes
 from syncworker.standard.operations import OperationClass, class_of
 from syncworker.standard.resources import Resource
 from syncworker.standard.values import AccountId, ConsentId, read_instant
@@ -104,7 +105,7 @@ RETRY_AFTER_PATIENCE_S: Final = 5.0
 
 PAGES_MAX: Final = 500
 UNVERIFIED: Final = b"null"
-"""Stands for the body of an error whose signature does not hold: a body, and not the standard's."""
+"""Replaces the body of an error whose signature is not valid: there is a body, and it is not the standard's."""
 
 JWT: Final = "application/jwt"
 CONSENT_SCOPE: Final = "openid accounts"
@@ -582,7 +583,7 @@ class LFIClient:
             operation="PatchAccountAccessConsentsConsentId",
             calls=calls,
             headers={"Content-Type": "application/json"},
-            body=msgspec.json.encode(body),
+            body=json_bytes(body),
             good=range(200, 300),
         )
 
@@ -798,7 +799,7 @@ class LFIClient:
         Raises:
             LFIUnavailableError, LFIRateLimitedError: worth another try later; pages already yielded stay valid.
             RefusedError: 400, 403, 404 and other 4xx; 401 twice.
-            StandardViolationError: a page nobody can read, a link to another path, a loop, more than `pages_max`.
+            StandardViolationError: a page that cannot be read, a link to another path, a loop, more than `pages_max`.
             ConsentError, TransientError: from the token source.
 
         Source: Account Information API v2.1-errata2, `Links`, `Meta`; `domain.md` §5.1.
@@ -979,8 +980,8 @@ def read_page(answer: Answer, *, number: int, listing_url: str) -> Page:
     Args:
         listing_url: where the first page was asked for, without its query: `Links.Next` leads there or is refused.
 
-    Unknown members are ignored, and a `Meta` nobody can read counts as none: only `Data` and `Links.Next` matter.
-    What a strict reader refuses inside `Data` is for its items to answer for: then `Page.data` is `PartlyReadable`.
+    Unknown members are ignored, and a `Meta` that cannot be read counts as none: only `Data` and `Links.Next` matter.
+    Where a strict reader refuses something inside `Data`, `Page.data` is `PartlyReadable`: each item is read by itself.
 
     Raises:
         StandardViolationError: not JSON within bounds outside `Data`, no `Data` object, or a link that leads away.

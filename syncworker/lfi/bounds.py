@@ -48,7 +48,7 @@ _DECODED_MAX: Final = 5
 """How often a segment of a path is decoded: each proxy on the way may do it once."""
 
 _OVERLONG: Final = ((b"\xc0\xae", b"."), (b"\xc0\xaf", b"/"), (b"\xc1\x9c", b"\\"))
-"""Forms of these characters that are no UTF-8, and that some servers read as UTF-8."""
+"""Overlong encodings of `.`, `/` and `\\`: not valid UTF-8, but some servers decode them."""
 
 
 class Inflater:
@@ -167,7 +167,7 @@ FAULTS: Final = {
     Fault.NUMBER_TOO_LONG: f"a number of more than {DIGITS_MAX // 2} digits",
     Fault.NESTED_TOO_DEEP: f"nested deeper than {NESTING_MAX}",
 }
-"""Each in words."""
+"""Each fault as error messages name it."""
 
 
 def fault_of_json(text: bytes) -> Fault | None:

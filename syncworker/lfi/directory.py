@@ -51,6 +51,7 @@ class LFIConfig:
         connections: data connections kept by one process.
         calls_per_second: the LFI's limit over all workers; the schedule enforces it.
         published: path templates the LFI publishes in each version; `None`, or no entry, when it publishes no list.
+        account_types, account_sub_types: the kinds of account it declares to support; empty when it says nothing.
         connect_timeout, call_timeout, token_timeout: seconds; the last two are totals for one attempt.
         par_client_id: whether PAR carries a `client_id` form field beside the assertion (D-9: the schema has none).
         openings: version of the account-opening API new requests are made in; `None`: switched off.
@@ -75,6 +76,8 @@ class LFIConfig:
     connections: int = 8
     calls_per_second: float = 10.0
     published: Mapping[Version, frozenset[str]] | None = None
+    account_types: tuple[str, ...] = ()
+    account_sub_types: tuple[str, ...] = ()
     connect_timeout: float = 5
     call_timeout: float = 30
     token_timeout: float = 15

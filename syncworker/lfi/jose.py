@@ -34,6 +34,7 @@ from syncworker.errors import StandardViolationError
 from syncworker.lfi.bounds import BODY_BYTES_MAX, nests_too_deep
 from syncworker.lfi.keys import KEY_BITS_MIN, EncryptionKey, SigningKey
 from syncworker.lfi.splitting import members
+from syncworker.standard.json_text import json_bytes
 
 ALGORITHM: Final = "PS256"
 SCOPE: Final = "accounts openid"
@@ -186,7 +187,7 @@ def signed_message(
         "message": msgspec.Raw(message),
     }
     header = {"alg": ALGORITHM, "kid": key.kid, "typ": "JWT"}
-    return jws.serialize_compact(header, msgspec.json.encode(claims), key.jwk, algorithms=[ALGORITHM])
+    return jws.serialize_compact(header, json_bytes(claims), key.jwk, algorithms=[ALGORITHM])
 
 
 def read_keys(document: object) -> dict[str, RSAKey]:

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import NameOID
 from joserfc.jwk import RSAKey
 
+from syncworker import private
 from syncworker.errors import SettingsError
 
 KEY_BITS_MIN: Final = 2048
@@ -242,7 +243,7 @@ def generate(directory: Path, *, organisation: str, organisation_id: str, client
             raise SettingsError(f"keys: {path} exists already; give another directory, keys are never overwritten")
     keys = {use: rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS_MIN) for use in uses}
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.make_folder(directory)
         for use, (key_path, request_path) in paths.items():
             request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(keys[use], hashes.SHA256())
             _write_new(key_path, _private_pem(keys[use]), mode=0o600)

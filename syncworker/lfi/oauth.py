@@ -330,13 +330,17 @@ def _seconds(value: object) -> int:
 
 
 def _harvest(details: object) -> ConsentView | None:
-    """The consent inside `authorization_details[0]`; nothing odd about it may cost us the tokens beside it."""
+    """The consent inside `authorization_details[0]`; nothing odd about it may cost us the tokens beside it.
+
+    Its `Subscription` stands in the wrapped consent, or beside the consent (v1.1).
+    """
     first = details[0] if isinstance(details, list) and details else None
     consent = first.get("consent") if isinstance(first, dict) else None
-    if not isinstance(consent, dict):
+    if not isinstance(first, dict) or not isinstance(consent, dict):
         return None
+    beside = {name: first[name] for name in ("Subscription", "subscription") if name in first}
     try:
-        return read_consent(consent)
+        return read_consent(beside | consent)
     except (ValueError, TypeError, AttributeError, OverflowError):
         log.warning("consent of a token answer cannot be read")
         return None

@@ -30,6 +30,7 @@ from syncworker.lfi import jose
 from syncworker.lfi.api import LFIClient, fault_of_get
 from syncworker.lfi.bounds import check_json
 from syncworker.lfi.transport import Answer, CallLog
+from syncworker.standard.json_text import json_bytes
 from syncworker.standard.openings import DIALECTS, SCOPE, OpeningVersion, OpeningView, read_opening, subscription_change
 from syncworker.standard.operations import OperationClass
 from syncworker.standard.values import AccountId
@@ -192,7 +193,7 @@ class OpeningCalls:
             operation=SUBSCRIBE,
             calls=calls,
             headers={"Content-Type": "application/json"},
-            body=msgspec.json.encode(body),
+            body=json_bytes(body),
             good=range(200, 300),
         )
 

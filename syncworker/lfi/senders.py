@@ -5,7 +5,8 @@ No document says whose keys sign an event: the LFI's `jwks_uri`, what the direct
 are; everybody else is refused.  A token's header never says where to look.
 
 Keys are kept for their `max-age`, at most five minutes.  A `kid` that is not among them is worth one fresh look, at
-most once a minute and sender, whatever comes in and whether or not the look succeeds (`reliability.md` rule 38).
+most once a minute and sender, whatever comes in and whether or not the look succeeds (`reliability.md` rule 38).  Only
+a JWKS read after the event came proves that its key is not published; before that, the answer is `KeyNotYetKnownError`.
 """
 
 import asyncio
@@ -24,7 +25,13 @@ import structlog
 from joserfc.jwk import RSAKey
 
 from syncworker.clock import Clock
-from syncworker.errors import LFIUnavailableError, SettingsError, StandardViolationError, SyncWorkerError
+from syncworker.errors import (
+    LFIUnavailableError,
+    SettingsError,
+    StandardViolationError,
+    SyncWorkerError,
+    TransientError,
+)
 from syncworker.lfi import jose
 from syncworker.lfi.bounds import Inflater, fault_of_url, is_private_host
 from syncworker.lfi.connector import Opening
@@ -42,6 +49,12 @@ DOCUMENT_BYTES_MAX: Final = 1024 * 1024
 FETCH_DEADLINE_S: Final = 10.0
 
 log = structlog.stdlib.get_logger(__name__)
+
+
+class KeyNotYetKnownError(TransientError):
+    """A sender's key is not among those read, and a look whether it is published now is not allowed yet."""
+
+    code = "sender_key_not_yet_known"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +114,8 @@ class _Held:
     read_at: datetime | None = None
     good_until: datetime | None = None
     looked_at: datetime | None = None
+    read_from: datetime | None = None
+    """When the look began that read `keys`."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def serves(self, kid: str, *, now: datetime) -> bool:
@@ -120,11 +135,13 @@ class SenderKeys:
         """The key a sender signed with.
 
         Raises:
-            UnknownKeyError: it publishes no such key, as far as we may know by now.
+            UnknownKeyError: it publishes no such key: a JWKS read since this call began does not hold it.
+            KeyNotYetKnownError: the JWKS read before does not hold it, and no look is allowed yet, or it failed.
             LFIUnavailableError: its keys cannot be read, and none that we could use are held.
         """
         held = self._held.setdefault(sender.issuer, _Held())
-        if held.serves(kid, now=self._clock.now()):  # nobody waits for a look that somebody's strange kid began
+        came = self._clock.now()
+        if held.serves(kid, now=came):  # nobody waits for a look that somebody's strange kid began
             return held.keys[kid]
         async with held.lock:  # whoever comes meanwhile shares the outcome
             now = self._clock.now()
@@ -133,17 +150,29 @@ class SenderKeys:
                 await self._look(sender, held)
             if held.read_at is None or now - held.read_at >= STALE_MAX:
                 raise LFIUnavailableError(f'events.senders."{sender.issuer}".jwks_url: not read lately', retry_after=60)
-            if kid not in held.keys:
+            if kid in held.keys:
+                return held.keys[kid]
+            if held.read_from is not None and held.read_from >= came:
                 raise jose.UnknownKeyError("event: its kid is not among its sender's published keys")
-            return held.keys[kid]
+            wait = FETCH_EVERY - (now - held.looked_at) if held.looked_at else FETCH_EVERY
+            raise KeyNotYetKnownError(
+                "event: its kid is not among its sender's keys as last read; they are read again soon",
+                retry_after=max(1.0, wait.total_seconds()),
+            )
+
+    def holds(self, sender: Sender, kid: str) -> bool:
+        """Whether a key of a sender may be used without a look."""
+        held = self._held.get(sender.issuer)
+        return held is not None and held.serves(kid, now=self._clock.now())
 
     async def _look(self, sender: Sender, held: _Held) -> None:
+        began = self._clock.now()
         try:
             published = await self._fetch(sender.jwks_url)
         except SyncWorkerError as error:
             log.warning("keys of a sender not read", issuer=sender.issuer, error=error.code)
             return
-        held.keys, held.read_at = published.by_kid, self._clock.now()
+        held.keys, held.read_at, held.read_from = published.by_kid, self._clock.now(), began
         held.good_until = held.read_at + published.keep
 
 

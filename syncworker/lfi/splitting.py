@@ -1,10 +1,10 @@
-"""Split JSON text into its values without reading them, so that a value no reader takes costs itself alone.
+"""Split JSON text into its values without reading them, so that one unreadable value does not cost the others.
 
 A strict reader refuses a whole text for one lone surrogate, one number out of range, one byte that is not UTF-8.
 Here only strings, brackets and commas are looked at, at any depth and in one pass; each value is then read by itself.
 Text whose brackets or quotes do not balance cannot be split.
 
-This is the way for text a strict reader refused: it takes several times as long.
+It takes several times as long as a strict reader, and is used only for text that one refused.
 
 Source: RFC 8259 §8.2 (an escaped half of a surrogate pair is within the grammar).
 """

@@ -2,7 +2,9 @@
 
 import sys
 
+from syncworker import private
 from syncworker.simulator.process import main
 
 if __name__ == "__main__":
+    private.narrow()
     sys.exit(main())

@@ -211,8 +211,20 @@ class Issuer:
     def _login(self, key: str, session: _Session, user: str) -> Answer:
         if user not in self._ledger.users:
             return _sorry("Nobody has this name.", status=400)
+        consent = self._consents.get(session.request.consent_id)
+        if not any(consent.fits(one) for one in self._ledger.customer(user).accounts):
+            return self._ended(key, session, "no account of the kinds asked for")
         session.user = user
         return Answer(303, headers={"location": f"{_AUTHORIZE}/{key}", **pages.headers()})
+
+    def _ended(self, key: str, session: _Session, why: str) -> Answer:
+        """The bank ends the flow: the consent is rejected, and the user goes back."""
+        del self._sessions[key]
+        try:
+            self._consents.reject(session.request.consent_id)
+        except MoveError as fault:
+            why = str(fault)
+        return _back(session.request, self._addresses.issuer, error="access_denied", error_description=why)
 
     def _decide(self, key: str, session: _Session, decision: str, accounts: list[str]) -> Answer:
         if session.user is None or decision not in ("approve", "approve_first", "decline"):
@@ -220,7 +232,8 @@ class Issuer:
         pushed, issuer = session.request, self._addresses.issuer
         consent_id = pushed.consent_id
         customer = self._ledger.customer(session.user)
-        chosen = tuple(one.account_id for one in customer.accounts if one.account_id in accounts)
+        consent = self._consents.get(consent_id)
+        chosen = tuple(one.account_id for one in customer.accounts if one.account_id in accounts and consent.fits(one))
         if decision != "decline" and not chosen:
             return _sorry("Choose at least one account.", status=400)
         del self._sessions[key]

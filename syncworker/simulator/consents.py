@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from syncworker.simulator.clock import BankClock
 from syncworker.simulator.details import Asked
+from syncworker.simulator.editions import SUB_TYPES
+from syncworker.simulator.ledger import Account
 from syncworker.simulator.render import instant
 from syncworker.standard.consents import ARROWS, Status
 from syncworker.standard.versions import Version
@@ -60,6 +62,12 @@ class Consent:
     def agreed(self) -> bool:
         """Whether everybody who has to agree did, at some time."""
         return self.user is not None and not self.held
+
+    def fits(self, account: Account) -> bool:
+        """Whether an account is of the kinds the consent is narrowed to; an empty list narrows nothing."""
+        word = account.sub_type if self.version is Version.V2_1 else SUB_TYPES.get(account.sub_type, account.sub_type)
+        of = {"AccountType": account.account_type, "AccountSubType": word}
+        return all(not (wanted := self.asked.get(name)) or kind in wanted for name, kind in of.items())
 
     def shows(self, local_day: date) -> bool:
         """Whether a transaction booked on this UAE date lies within FromDate and ToDate, both inclusive."""

@@ -140,7 +140,7 @@ def read_details(details: Any, *, versions: Collection[Version], now: datetime) 
     from_date, to_date = _window(consent, schema)
     for name, values in (("AccountType", _USER_TYPES), ("AccountSubType", schema.sub_types)):
         given = consent.get(name, [])
-        if not isinstance(given, list) or not values.issuperset(given):
+        if not isinstance(given, list) or not all(isinstance(word, str) and word in values for word in given):
             raise DetailsError(name, "holds an unknown value")
     _on_behalf(consent.get("OnBehalfOf", {}))
     _subscription(rar.get("subscription"))

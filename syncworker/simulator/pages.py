@@ -101,17 +101,21 @@ def decide(action: str, consent: Consent, customer: Customer) -> bytes:
         f"<span>{escape(one.nickname or one.description)}<br>"
         f"<small>{escape(one.description)} · {escape(one.iban)}</small></span></label></li>"
         for one in customer.accounts
+        if consent.fits(one)
     )
     until = consent.expires_at.astimezone(UAE).strftime("%d %B %Y, %H:%M")
     span = " ".join(
         f"{word} {day.isoformat()}" for word, day in (("from", consent.from_date), ("to", consent.to_date)) if day
     )
+    behalf = consent.asked.get("OnBehalfOf", {})
+    firm = behalf.get("TradingName") or behalf.get("LegalName")
+    for_whom = f"<p>On behalf of {escape(firm)}.</p>" if firm else ""
     window = f"<h2>Transactions</h2><p>Booked {span}</p>" if span else ""
     return _page(
         "Share your data",
         f"<h1>{escape(customer.person.full_name)}, share your data?</h1>"
         "<p>A licensed provider asks to read, and never to change:</p>"
-        f"<ul>{asked}</ul>{window}<h2>Until</h2><p>{escape(until)} <small>UAE time</small></p>"
+        f"{for_whom}<ul>{asked}</ul>{window}<h2>Until</h2><p>{escape(until)} <small>UAE time</small></p>"
         f'<form method="post" action="{escape(action)}"><h2>From these accounts</h2><ul>{accounts}</ul>'
         '<footer><button class="go" name="decision" value="approve">Approve</button>'
         '<button name="decision" value="approve_first">Approve, and ask a second authoriser</button>'

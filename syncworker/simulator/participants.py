@@ -12,6 +12,7 @@ from datetime import date, timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from syncworker.simulator.details import SCHEMAS
 from syncworker.standard.resources import RESOURCES
 from syncworker.standard.versions import Version
 
@@ -142,7 +143,7 @@ def _api(version: Version, base_url: str, *, paths: Sequence[str] | None = None)
         "Status": "Active",
         "CertificationStatus": "Self-Certified",
         "FamilyComplete": True,
-        "ApiMetadata": {"OverLimitFees": FEE},
+        "ApiMetadata": {"OverLimitFees": FEE, "AccountSubType": sorted(SCHEMAS[version].sub_types)},
         "ApiDiscoveryEndpoints": [
             {"ApiDiscoveryId": _id(f"endpoint {base_url}{path}"), "ApiEndpoint": base_url + path} for path in endpoints
         ],

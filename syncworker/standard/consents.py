@@ -8,12 +8,13 @@ of all versions, `AEReadConsentResponse`; `domain.md` §3 and §4.
 """
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+from syncworker.standard import accounts
 from syncworker.standard.calendar import at_time, fault_of_day, read_day
 from syncworker.standard.permissions import faults_of
 from syncworker.standard.values import UAE, ConsentId, local_date, read_id, read_instant, write_instant
@@ -85,13 +86,62 @@ class Revoker(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OnBehalfOf:
+    """`OnBehalfOf`: for which other firm the TPP asks.  A member that is `None` is left out."""
+
+    trading_name: str | None = None
+    legal_name: str | None = None
+    identifier_type: str | None = None
+    identifier: str | None = None
+
+    def written(self) -> dict[str, str]:
+        """As the standard spells it; empty when there is no member."""
+        named = ((name, getattr(self, member)) for member, name in ON_BEHALF_OF.items())
+        return {name: text for name, text in named if text is not None}
+
+    def faults(self) -> list[str]:
+        """Say in words what the Hub would refuse; empty when nothing."""
+        faults = [f"on_behalf_of.{member}: is empty" for member in ON_BEHALF_OF if getattr(self, member) == ""]
+        if not self.written():
+            faults.append("on_behalf_of: names nothing; give a name or an identifier, or leave it out")
+        if self.identifier_type not in (None, IDENTIFIER_TYPE):
+            faults.append(f"on_behalf_of.identifier_type: must be {IDENTIFIER_TYPE}")
+        return faults
+
+
+ON_BEHALF_OF: Final = {
+    "trading_name": "TradingName",
+    "legal_name": "LegalName",
+    "identifier_type": "IdentifierType",
+    "identifier": "Identifier",
+}
+"""Our name of each member of `OnBehalfOf` → the standard's."""
+
+IDENTIFIER_TYPE: Final = "Other"
+"""The one `IdentifierType` there is."""
+
+
+def read_on_behalf_of(value: Any) -> OnBehalfOf | None:
+    """`OnBehalfOf` as the Hub or a file shows it; `None` when it says nothing.  Members that are no text count not."""
+    if not isinstance(value, Mapping):
+        return None
+    read = OnBehalfOf(
+        **{ours: text for ours, name in ON_BEHALF_OF.items() if isinstance(text := value.get(name), str) and text}
+    )
+    return read if read.written() else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConsentRequest:
     """What we ask a user to agree to: the content of `authorization_details[0].consent`.
 
     Attributes:
         expires_at: `ExpirationDateTime`; at most `EXPIRY_MAX` ahead, `CLOCKS_APART` aside.
         from_date, to_date: limits of transactions and statements, inclusive; `None` is open-ended.
+        account_types, account_sub_types: the kinds of account to be shown; `None` is every kind.
         base_consent_id: root of the chain, for a successor only.
+        connection_id: the connection the consent is to belong to; `None`: that of its root.  Given without
+            `base_consent_id` it begins a new chain there.  Not sent.
     """
 
     permissions: tuple[str, ...]
@@ -100,14 +150,21 @@ class ConsentRequest:
     purpose: Purpose = Purpose.AccountAggregation
     consent_id: ConsentId = field(default_factory=lambda: ConsentId(str(uuid.uuid4())))
     base_consent_id: ConsentId | None = None
+    connection_id: ConsentId | None = None
     from_date: date | None = None
     to_date: date | None = None
+    account_types: tuple[str, ...] | None = None
+    account_sub_types: tuple[str, ...] | None = None
+    on_behalf_of: OnBehalfOf | None = field(default=None, repr=False)
 
-    def faults(self, *, now: datetime, version: Version | None = None) -> list[str]:
+    def faults(
+        self, *, now: datetime, version: Version | None = None, offered: Collection[Version] = tuple(Version)
+    ) -> list[str]:
         """Say in words what the Hub would refuse; empty when nothing.  Each line opens with the field's name.
 
         Args:
             version: of the request; `None` while it is not chosen: then a permission of any version passes.
+            offered: versions a way out may name.
         """
         faults = faults_of(self.permissions, version=version)
         if self.expires_at <= now:
@@ -119,7 +176,32 @@ class ConsentRequest:
                 faults.append(f"{name}: {fault}")
         if self.from_date and self.to_date and self.from_date > self.to_date:
             faults.append("from_date: lies after to_date")
+        if self.on_behalf_of is not None:
+            faults += self.on_behalf_of.faults()
+        return faults + self.unsaid(version=version, offered=offered)
+
+    def unsaid(self, *, version: Version | None, offered: Collection[Version] = tuple(Version)) -> list[str]:
+        """What a version has no word for, permissions aside, as in `faults`."""
+        faults = accounts.faults_of(self.account_types, self.account_sub_types, version=version)
+        if version in UUID_BASE and self.base_consent_id is not None and not _is_uuid(self.base_consent_id):
+            others = [one.value for one in offered if one not in UUID_BASE]
+            older = f"ask on {' or '.join(sorted(others))} (version), or " if others else ""
+            faults.append(
+                f"base_consent_id: {self.base_consent_id} is not a UUID, and {version.value} takes no other; "
+                f"{older}begin a new chain in the same connection (new_chain)"
+            )
         return faults
+
+
+UUID_BASE: Final = frozenset({Version.V2_1})
+"""Versions whose pushed request takes a `BaseConsentId` only if it is a UUID; the others take 1 to 128 characters."""
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        return False
 
 
 def root_of(consent_id: ConsentId, base_consent_id: ConsentId | None) -> ConsentId:
@@ -140,7 +222,7 @@ class Member:
     """
 
     name: str
-    write: Callable[[ConsentRequest], Any]
+    write: Callable[[ConsentRequest, Version], Any]
     versions: frozenset[Version] = frozenset(Version)
 
 
@@ -152,23 +234,30 @@ def _last_instant(day: date | None) -> str | None:
     return None if day is None else at_time(day, time(23, 59, 59), UAE).isoformat()
 
 
+def _sub_types(wish: Sequence[str] | None, version: Version) -> list[str] | None:
+    return None if not wish else list(accounts.words_for(version, wish)[0])
+
+
 _TO_2_0: Final = frozenset({Version.V1_2, Version.V2_0})
 _2_1: Final = frozenset({Version.V2_1})
 
 # fmt: off
 MEMBERS: Final[tuple[Member, ...]] = (
-    #      member                     its value                                                          versions
-    Member("ConsentId",               lambda asked: asked.consent_id),
-    Member("BaseConsentId",           lambda asked: asked.base_consent_id),
-    Member("Permissions",             lambda asked: list(asked.permissions)),
-    Member("ExpirationDateTime",      lambda asked: write_instant(asked.expires_at)),
-    # with the UAE's offset: whoever ignores it still reads the day that is meant
-    Member("TransactionFromDateTime", lambda asked: _first_instant(asked.from_date),                     _TO_2_0),
-    Member("TransactionToDateTime",   lambda asked: _last_instant(asked.to_date),                        _TO_2_0),
-    Member("FromDate",                lambda asked: asked.from_date and asked.from_date.isoformat(),     _2_1),
-    Member("ToDate",                  lambda asked: asked.to_date and asked.to_date.isoformat(),         _2_1),
+    #      member                     its value                                                               versions
+    Member("ConsentId",               lambda asked, _: asked.consent_id),
+    Member("BaseConsentId",           lambda asked, _: asked.base_consent_id),
+    Member("Permissions",             lambda asked, _: list(asked.permissions)),
+    Member("ExpirationDateTime",      lambda asked, _: write_instant(asked.expires_at)),
+    # with the UAE's offset: an LFI that ignores it still reads the day that is meant
+    Member("TransactionFromDateTime", lambda asked, _: _first_instant(asked.from_date),                       _TO_2_0),
+    Member("TransactionToDateTime",   lambda asked, _: _last_instant(asked.to_date),                          _TO_2_0),
+    Member("FromDate",                lambda asked, _: asked.from_date and asked.from_date.isoformat(),       _2_1),
+    Member("ToDate",                  lambda asked, _: asked.to_date and asked.to_date.isoformat(),           _2_1),
+    Member("AccountType",             lambda asked, _: asked.account_types and list(asked.account_types)),
+    Member("AccountSubType",          lambda asked, version: _sub_types(asked.account_sub_types, version)),
+    Member("OnBehalfOf",              lambda asked, _: asked.on_behalf_of and asked.on_behalf_of.written()),
     Member("OpenFinanceBilling",
-           lambda asked: {"UserType": asked.user_type.value, "Purpose": asked.purpose.value}),
+           lambda asked, _: {"UserType": asked.user_type.value, "Purpose": asked.purpose.value}),
 )
 # fmt: on
 
@@ -182,7 +271,7 @@ def authorization_details(
         events_url: where the consent's event notifications are to be sent; `None`: none are asked for.  The member is
             spelled in lower case here in every version, and with a capital in the consent (D-19).
     """
-    written = {member.name: member.write(request) for member in MEMBERS if version in member.versions}
+    written = {member.name: member.write(request, version) for member in MEMBERS if version in member.versions}
     consent = {name: value for name, value in written.items() if value is not None}
     details: dict[str, Any] = {"type": rar_type(version), "consent": consent}
     if events_url is not None:
@@ -215,6 +304,7 @@ class ConsentView:
 
     Attributes:
         status: as sent; a value outside `Status` is kept as text.
+        from_date … purpose: its terms; `None` where the view does not show them, as an event does not show the dates.
         webhook_active: whether events are sent for it; `None` when its `Subscription` does not say.
         raw: the `Data` object as sent.
     """
@@ -227,6 +317,11 @@ class ConsentView:
     expires_at: datetime | None = None
     from_date: date | None = None
     to_date: date | None = None
+    account_types: tuple[str, ...] | None = None
+    account_sub_types: tuple[str, ...] | None = None
+    on_behalf_of: OnBehalfOf | None = field(default=None, repr=False)
+    user_type: str | None = None
+    purpose: str | None = None
     revoked_by: str | None = None
     webhook_active: bool | None = None
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -246,6 +341,7 @@ def read_consent(payload: Mapping[str, Any]) -> ConsentView:
     if consent_id is None or not data.get("Status"):
         raise ValueError("consent: ConsentId or Status is missing")
     base = read_id(data.get("BaseConsentId"))
+    billing = data.get("OpenFinanceBilling")
     return ConsentView(
         consent_id=ConsentId(consent_id),
         status=str(data["Status"]),
@@ -255,8 +351,13 @@ def read_consent(payload: Mapping[str, Any]) -> ConsentView:
         expires_at=_instant(data.get("ExpirationDateTime")),
         from_date=_date(data.get("FromDate") or data.get("TransactionFromDateTime")),
         to_date=_date(data.get("ToDate") or data.get("TransactionToDateTime")),
+        account_types=_words(data.get("AccountType")),
+        account_sub_types=_words(data.get("AccountSubType")),
+        on_behalf_of=read_on_behalf_of(data.get("OnBehalfOf")),
+        user_type=_word(billing, "UserType"),
+        purpose=_word(billing, "Purpose"),
         revoked_by=data.get("RevokedBy"),
-        webhook_active=_webhook_active(payload.get("Subscription")),
+        webhook_active=read_subscription(payload),
         raw=dict(data),
     )
 
@@ -266,10 +367,49 @@ def usable(status: str, expires_at: datetime, *, now: datetime) -> bool:
     return status == S.Authorized and now < expires_at
 
 
-def _webhook_active(subscription: Any) -> bool | None:
+INSTANTS: Final = (
+    "CreationDateTime",
+    "StatusUpdateDateTime",
+    "ExpirationDateTime",
+    "TransactionFromDateTime",
+    "TransactionToDateTime",
+)
+"""The members of a consent that are instants, in all versions."""
+
+
+def without_offset(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Members of a consent whose instant the LFI wrote without an offset: they were read as UAE time."""
+    found = []
+    for name in INSTANTS:
+        try:
+            bare = isinstance(text := data.get(name), str) and read_instant(text)[1]
+        except ValueError:
+            bare = False
+        if bare:
+            found.append(name)
+    return tuple(found)
+
+
+def read_subscription(payload: Mapping[str, Any]) -> bool | None:
+    """Whether events are sent for a consent, from the `Subscription` beside it; `None` when it does not say.
+
+    The member has a capital in consents and, in v1.1, in requests too; later requests spell it `subscription`.
+    """
+    subscription = payload.get("Subscription", payload.get("subscription"))
     webhook = subscription.get("Webhook") if isinstance(subscription, Mapping) else None
     active = webhook.get("IsActive") if isinstance(webhook, Mapping) else None
     return active if isinstance(active, bool) else None
+
+
+def _words(values: Any) -> tuple[str, ...] | None:
+    """A list of words, each once; `None` when there is none.  One word alone counts as a list of one."""
+    listed = _flat([values] if isinstance(values, str) else values) if isinstance(values, str | list | tuple) else ()
+    return tuple(dict.fromkeys(word for word in listed if word)) or None
+
+
+def _word(billing: Any, name: str) -> str | None:
+    word = billing.get(name) if isinstance(billing, Mapping) else None
+    return word if isinstance(word, str) and word else None
 
 
 def _flat(codes: Sequence[Any]) -> list[str]:

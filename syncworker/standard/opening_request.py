@@ -4,14 +4,16 @@ A name that ends in `*` must be there.  The schemas are closed: a member they do
 refuse it first, naming the member and never its value.  One place is left open on purpose: `TrustFramework`, whose
 published enum (`Undefined`) is contradicted by the data-sharing API the claims come from (D-38).
 
-v2.0 is v2.0-errata1 here: the comparison in `domain.md` §8.1 draws no difference in what they take.
+Plain v2.0 has no published file at hand.  Its guide shows requests that the file of v2.0-errata1 would not take, so
+what that file alone demands is a warning for v2.0, not a refusal.  Refused in every version are what has another
+structure, an object where an array or text stands or the other way round, and a webhook that is not https.
 
-Sources: Account Opening API v2.0-errata1 and v2.1, `AECreateAccountRequestBody1`; `domain.md` §8.2.
+Sources: Account Opening API v2.0-errata1 and v2.1, `AECreateAccountRequestBody1`; Account Opening Service Initiation
+API Guide v2.0.
 """
 
 import difflib
 import re
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -28,13 +30,18 @@ NAME_SHOWN_MAX: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A string."""
+    """A string.
+
+    Attributes:
+        firm: whether what is wrong with it is refused in every version.
+    """
 
     least: int = 0
     most: int | None = None
     pattern: str | None = None
     form: str | None = None
     one_of: tuple[str, ...] = ()
+    firm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +127,38 @@ def request_shape(version: OpeningVersion) -> Object:
     }
     if late:
         data["AnnualTransactionVolume"] = Whole()
-    webhook = Object({"Url": Text(pattern=r"^https:\/\/.+"), "IsActive*": Flag()})
+    webhook = Object({"Url": Text(pattern=r"^https:\/\/.+", firm=True), "IsActive*": Flag()})
     return Object({_must("Data", late): Object(data), "Subscription": Object({"Webhook*": webhook})})
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with a request.
+
+    Attributes:
+        line: `path: what is wrong`; never a value.
+        firm: whether every version refuses it; else a version without a published file is only warned of it.
+    """
+
+    line: str
+    firm: bool = False
+
+
+WARNED: Final[Mapping[OpeningVersion, OpeningVersion]] = {OpeningVersion.V2_0: OpeningVersion.V2_0_ERRATA1}
+"""Versions without a published file, and the version by whose file they are warned."""
 
 
 def faults(body: object, version: OpeningVersion) -> list[str]:
     """What the Hub would refuse in a request, each line `path: what is wrong`; empty when nothing.  Never a value."""
-    return list(_faults(request_shape(version), body, ""))
+    found = _faults(request_shape(version), body, "")
+    return [one.line for one in found if one.firm or version not in WARNED]
+
+
+def warnings(body: object, version: OpeningVersion) -> list[str]:
+    """What may be wrong with a request of a version that has no published file, by the file of its errata."""
+    if version not in WARNED:
+        return []
+    return [one.line for one in _faults(request_shape(version), body, "") if not one.firm]
 
 
 def _must(name: str, yes: bool) -> str:
@@ -257,7 +289,7 @@ _ATTACHMENTS: Final = Object(
 # -- judging -------------------------------------------------------------------------------------------------------
 
 
-def _faults(shape: Shape, value: object, path: str) -> Iterator[str]:
+def _faults(shape: Shape, value: object, path: str) -> Iterator[Fault]:
     where = path or "body"
     match shape:
         case Object():
@@ -266,47 +298,51 @@ def _faults(shape: Shape, value: object, path: str) -> Iterator[str]:
             yield from _faults_of_either(shape, value, path)
         case Many():
             if not isinstance(value, list):
-                yield f"{where}: must be an array"
+                yield Fault(f"{where}: must be an array", firm=True)
             elif len(value) < shape.least or (shape.most is not None and len(value) > shape.most):
-                yield f"{where}: must hold {shape.least} to {shape.most or 'any number of'} items"
+                yield Fault(f"{where}: must hold {shape.least} to {shape.most or 'any number of'} items")
             else:
                 for number, item in enumerate(value):
                     yield from _faults(shape.of, item, f"{path}[{number}]")
         case Text():
             if fault := _fault_of_text(shape, value):
-                yield f"{where}: {fault}"
+                yield Fault(f"{where}: {fault}", firm=shape.firm or _is_structure(value))
         case Whole() if isinstance(value, bool) or not isinstance(value, int):
-            yield f"{where}: must be a whole number"
+            yield Fault(f"{where}: must be a whole number", firm=_is_structure(value))
         case Number() if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-            yield f"{where}: must be a number"
+            yield Fault(f"{where}: must be a number", firm=_is_structure(value))
         case Flag() if not isinstance(value, bool):
-            yield f"{where}: must be true or false"
+            yield Fault(f"{where}: must be true or false", firm=_is_structure(value))
 
 
-def _faults_of_object(shape: Object, value: object, path: str) -> Iterator[str]:
+def _is_structure(value: object) -> bool:
+    return isinstance(value, Mapping | list)
+
+
+def _faults_of_object(shape: Object, value: object, path: str) -> Iterator[Fault]:
     if not isinstance(value, Mapping):
-        yield f"{path or 'body'}: must be an object"
+        yield Fault(f"{path or 'body'}: must be an object", firm=True)
         return
     at = f"{path}." if path else ""
     members = shape.members
     for name in shape.needed:
         if name not in value:
-            yield f"{at}{name}: is missing"
+            yield Fault(f"{at}{name}: is missing")
     for name, inner in value.items():
         if name in members:
             yield from _faults(members[name], inner, f"{at}{name}")
         else:
             near = difflib.get_close_matches(str(name), members, n=1)
             meant = f"; {near[0]} is" if near else ""
-            yield f"{at}{str(name)[:NAME_SHOWN_MAX]}: is not a member of the published schema{meant}"
+            yield Fault(f"{at}{str(name)[:NAME_SHOWN_MAX]}: is not a member of the published schema{meant}")
     if len(value) < shape.least:
-        yield f"{path or 'body'}: must not be empty"
+        yield Fault(f"{path or 'body'}: must not be empty")
 
 
-def _faults_of_either(shape: Either, value: object, path: str) -> Iterator[str]:
+def _faults_of_either(shape: Either, value: object, path: str) -> Iterator[Fault]:
     """Judged as the kind it says to be; where it says nothing known, as the kind it misses by the least."""
     if not isinstance(value, Mapping):
-        yield f"{path}: must be an object"
+        yield Fault(f"{path}: must be an object", firm=True)
         return
     named = [one for one in shape.of if _is_named(one.members[shape.by], value.get(shape.by))]
     judged = [list(_faults(one, value, path)) for one in named or shape.of]
@@ -345,12 +381,9 @@ def _moment(text: str) -> str:
     return "" if good else "must be a date-time with an offset, as 2026-01-31T00:00:00Z"
 
 
-def _uuid(text: str) -> str:
-    try:
-        good = str(uuid.UUID(text)) == text.lower()
-    except ValueError:
-        good = False
-    return "" if good else "must be a UUID"
+def _hint(_text: str) -> str:
+    """Of a quote's id: "`format: uuid` is provided as a hint", and LFIs may choose another form (v2.1)."""
+    return ""
 
 
 def _email(text: str) -> str:
@@ -368,7 +401,7 @@ def _uri(text: str) -> str:
 _FORMS: Final[Mapping[str, Callable[[str], str]]] = {
     "date": _day,
     "date-time": _moment,
-    "uuid": _uuid,
+    "uuid": _hint,
     "email": _email,
     "uri": _uri,
 }

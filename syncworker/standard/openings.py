@@ -3,7 +3,7 @@
 Three published shapes are alive: v2.0 as the API guide and the base file show it, v2.0-errata1 under the same base
 path, and v2.1.  What differs is a row of `DIALECTS`; the body to send is in `opening_request`.
 
-v2.0 is built from the guide and the comparison in `domain.md` §8.1: its official file is not at hand.
+v2.0 is built from the guide: its official file is not at hand.
 
 Sources: Account Opening Service Initiation API Guide v2.0; Account Opening API v2.0-errata1 and v2.1;
 `domain.md` §8, D-22, D-23, D-25.

@@ -48,16 +48,19 @@ V = Version
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Where a permission exists.
+    """Where a permission exists, and what it is for.
 
     Attributes:
         asked: versions whose pushed request may carry it.
         granted: versions whose consents may carry it.
+        shows: the fields it opens, in words.  No published file says which permission opens which field; these are the
+            words of the guidance for consent screens.
     """
 
     permission: Permission
     asked: frozenset[Version]
     granted: frozenset[Version]
+    shows: str
 
 
 _NEVER: Final[frozenset[Version]] = frozenset()
@@ -69,32 +72,32 @@ _2_1: Final = frozenset({V.V2_1})
 
 # fmt: off
 CODES: Final[tuple[Code, ...]] = (
-    #    code                           may be asked for  may be granted
-    Code(P.ReadAccountsBasic,           _ALL,             _ALL),
-    Code(P.ReadAccountsDetail,          _ALL,             _ALL),
-    Code(P.ReadBalances,                _ALL,             _ALL),
-    Code(P.ReadBeneficiariesBasic,      _ALL,             _ALL),
-    Code(P.ReadBeneficiariesDetail,     _ALL,             _ALL),
-    Code(P.ReadFXTransactionsBasic,     _FROM_2_0,        _FROM_2_0),
-    Code(P.ReadFXTransactionsDetail,    _FROM_2_0,        _FROM_2_0),
-    Code(P.ReadFXRemittanceCharges,     _2_1,             _FROM_2_0),  # never used in production
-    Code(P.ReadTransactionsBasic,       _ALL,             _ALL),
-    Code(P.ReadTransactionsDetail,      _ALL,             _ALL),
-    Code(P.ReadTransactionsCredits,     _NEVER,           _NEVER),     # v1.1, and v1.2 before its errata
-    Code(P.ReadTransactionsDebits,      _NEVER,           _NEVER),     # likewise
-    Code(P.ReadProduct,                 _ALL,             _ALL),
-    Code(P.ReadScheduledPaymentsBasic,  _ALL,             _ALL),
-    Code(P.ReadScheduledPaymentsDetail, _ALL,             _ALL),
-    Code(P.ReadDirectDebits,            _ALL,             _ALL),
-    Code(P.ReadStandingOrdersBasic,     _ALL,             _ALL),
-    Code(P.ReadStandingOrdersDetail,    _ALL,             _ALL),
-    Code(P.ReadStatements,              _2_1,             _2_1),
-    Code(P.ReadConsents,                _TO_2_0,          _NEVER),     # in requests alone
-    Code(P.ReadPartyUser,               _ALL,             _ALL),
-    Code(P.ReadPartyUserIdentity,       _ALL,             _ALL),
-    Code(P.ReadParty,                   _ALL,             _ALL),
-    Code(P.ReadProductLendingRates,     _2_0,             _2_0),
-    Code(P.ReadProductFinanceRates,     _2_1,             _2_1),
+    #    code                           asked for  granted    what it shows
+    Code(P.ReadAccountsBasic,           _ALL,      _ALL,      "accounts"),
+    Code(P.ReadAccountsDetail,          _ALL,      _ALL,      "accounts, with description and opening date"),
+    Code(P.ReadBalances,                _ALL,      _ALL,      "balances and credit lines"),
+    Code(P.ReadBeneficiariesBasic,      _ALL,      _ALL,      "beneficiaries"),
+    Code(P.ReadBeneficiariesDetail,     _ALL,      _ALL,      "beneficiaries, with address"),
+    Code(P.ReadFXTransactionsBasic,     _FROM_2_0, _FROM_2_0, "transactions: exchanges of currency"),
+    Code(P.ReadFXTransactionsDetail,    _FROM_2_0, _FROM_2_0, "transactions: exchanges of currency, in detail"),
+    Code(P.ReadFXRemittanceCharges,     _2_1,      _FROM_2_0, "transactions: remittance charges; unused in production"),
+    Code(P.ReadTransactionsBasic,       _ALL,      _ALL,      "transactions"),
+    Code(P.ReadTransactionsDetail,      _ALL,      _ALL,      "transactions, with payee or merchant and category"),
+    Code(P.ReadTransactionsCredits,     _NEVER,    _NEVER,    "transactions: credits; only before v1.2-errata1"),
+    Code(P.ReadTransactionsDebits,      _NEVER,    _NEVER,    "transactions: debits; only before v1.2-errata1"),
+    Code(P.ReadProduct,                 _ALL,      _ALL,      "product"),
+    Code(P.ReadScheduledPaymentsBasic,  _ALL,      _ALL,      "scheduled payments"),
+    Code(P.ReadScheduledPaymentsDetail, _ALL,      _ALL,      "scheduled payments, with payee account and references"),
+    Code(P.ReadDirectDebits,            _ALL,      _ALL,      "direct debits"),
+    Code(P.ReadStandingOrdersBasic,     _ALL,      _ALL,      "standing orders"),
+    Code(P.ReadStandingOrdersDetail,    _ALL,      _ALL,      "standing orders, in detail"),
+    Code(P.ReadStatements,              _2_1,      _2_1,      "statements"),
+    Code(P.ReadConsents,                _TO_2_0,   _NEVER,    "nothing that is read; in requests alone"),
+    Code(P.ReadPartyUser,               _ALL,      _ALL,      "parties: name, birth date, contact, address"),
+    Code(P.ReadPartyUserIdentity,       _ALL,      _ALL,      "parties: the same, Emirates ID, nationality, employer"),
+    Code(P.ReadParty,                   _ALL,      _ALL,      "parties: legal name"),
+    Code(P.ReadProductLendingRates,     _2_0,      _2_0,      "product: rates; may be locked by a code of the user"),
+    Code(P.ReadProductFinanceRates,     _2_1,      _2_1,      "product: rates; may be locked by a code of the user"),
 )
 # fmt: on
 
@@ -151,3 +154,9 @@ def _missing(code: Permission, version: Version) -> str:
     elsewhere = " or ".join(one.value for one in Version if one in BY_CODE[code].asked)
     fix = f"leave it out, or ask on {elsewhere}" if elsewhere else "leave it out"
     return f"permissions: {code} is not in {version.value}; {fix}"
+
+
+DETAIL_OF: Final[dict[Permission, Permission]] = {
+    one: P(one.replace("Basic", "Detail")) for one in P if one.endswith("Basic")
+}
+"""A permission that shows the basics → the one that shows them and more."""

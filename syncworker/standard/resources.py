@@ -12,7 +12,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
-from syncworker.standard.permissions import P
+from syncworker.standard.permissions import BY_CODE, DETAIL_OF, P, askable
 from syncworker.standard.versions import Version
 
 
@@ -109,6 +109,13 @@ OPENED: Final = Window(  # D-39: compared with the opening date, spoken of as th
 N = ResourceName
 ALL_VERSIONS: Final = frozenset(Version)
 FIRST_VERSION: Final = frozenset({Version.V1_2})
+_FIELDS: Final = {
+    N.TRANSACTIONS: frozenset({P.ReadFXTransactionsBasic, P.ReadFXTransactionsDetail, P.ReadFXRemittanceCharges})
+    | {P.ReadTransactionsCredits, P.ReadTransactionsDebits},
+    N.PRODUCT: frozenset({P.ReadProductLendingRates, P.ReadProductFinanceRates}),
+}
+"""Permissions that open no endpoint, and more fields or items of one that another permission opens."""
+
 PARTY: Final = frozenset({P.ReadParty, P.ReadPartyUser, P.ReadPartyUserIdentity})  # D-3: any of the three, for both
 
 # fmt: off
@@ -156,3 +163,31 @@ def permitted(
         and (published is None or resource.path in published)
         and (repeats or resource.repeats is None)
     )
+
+
+def opened_by(permission: P) -> tuple[Resource, ...]:
+    """The rows a permission opens, by itself or for more of their fields."""
+    return tuple(
+        row for row in RESOURCES if permission in row.permissions or permission in _FIELDS.get(row.name, frozenset())
+    )
+
+
+def readable(version: Version, *, published: frozenset[str] | None = None) -> tuple[P, ...]:
+    """Everything we can read at an LFI, as the permissions to ask for, in a version's words.
+
+    Of two permissions for the same thing the one that shows more; none for what is never read, since a request is to
+    ask for no permission that goes unused.
+
+    Args:
+        published: path templates the LFI publishes; `None` when it publishes no list.
+    """
+    read = {
+        row.name for row in RESOURCES if version.rank >= row.since.rank and (published is None or row.path in published)
+    }
+    wanted = [one for one in askable(version) if any(row.name in read for row in opened_by(one))]
+    return tuple(one for one in wanted if DETAIL_OF.get(one) not in wanted)
+
+
+def versions_of(permission: P) -> tuple[Version, ...]:
+    """The versions whose requests may carry a permission, oldest first."""
+    return tuple(one for one in Version if one in BY_CODE[permission].asked)

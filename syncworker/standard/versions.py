@@ -2,7 +2,9 @@
 
 Each name stands for the version with its newest errata, which replace the published files in place: v1.2-errata1,
 v2.0-errata1, v2.1-errata2.  v1.1 is history: nothing is asked for in it, and its shapes are read where they still occur
-(`Subscription`, `TransactionFromDateTime`, offsets as `+0300`, ConsentIds as `aac-…`).
+(`Subscription`, `TransactionFromDateTime`, offsets as `+0300`, ConsentIds as `aac-…`).  A consent of v1.1 stays valid
+until it ends, as every consent of an old version does, and no LFI publishes endpoints of v1.1; so it is read on the
+oldest version its LFI serves, the one whose shapes are nearest.
 """
 
 from collections.abc import Collection, Iterable
@@ -21,6 +23,15 @@ class Version(StrEnum):
     def rank(self) -> int:
         """Position in time; a later version ranks higher."""
         return list(Version).index(self)
+
+
+HISTORY: Final = frozenset({"v1.1"})
+"""Versions whose consents may still be held, and that no LFI serves any more."""
+
+
+def oldest(declared: Iterable[Version]) -> Version | None:
+    """The version a consent of `HISTORY` is read on; `None` when none is declared."""
+    return min(declared, key=lambda version: version.rank, default=None)
 
 
 RAR_TYPE: Final = "urn:openfinanceuae:account-access-consent:"

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from syncworker.standard.calendar import read_day, read_iso
-from syncworker.standard.consents import ConsentRequest, Purpose, UserType
+from syncworker.standard.consents import ConsentRequest, Purpose, UserType, read_on_behalf_of
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
 from syncworker.store.tables import authorization, authorization_intent, consent
@@ -38,6 +38,7 @@ class StoredAuthorization:
         outcome: what became of it; `None` while nothing did.
         reason: the LFI's words about that, masked.
         intent_id: the intent whose opening pushed it, if one did.
+        connection_id: the connection its consent joins; `None`: the one its root names.
     """
 
     state: str = field(repr=False)
@@ -56,6 +57,7 @@ class StoredAuthorization:
     outcome: str | None = None
     reason: str | None = field(default=None, repr=False)
     intent_id: str | None = field(default=None, repr=False)
+    connection_id: ConsentId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +118,7 @@ class Authorizations:
                 used_at=row.used_at,
                 outcome=row.outcome,
                 intent_id=row.intent_id,
+                connection_id=row.connection_id,
             )
         )
 
@@ -204,6 +207,7 @@ class Authorizations:
             outcome=row["outcome"],
             reason=row["reason"],
             intent_id=row["intent_id"],
+            connection_id=row["connection_id"] and ConsentId(row["connection_id"]),
         )
 
     def _seal(self, column: str, state: str, secret: SecretStr | None) -> bytes | None:
@@ -295,7 +299,15 @@ def _terms(request: ConsentRequest) -> dict[str, Any]:
         "purpose": request.purpose.value,
         "from_date": request.from_date and request.from_date.isoformat(),
         "to_date": request.to_date and request.to_date.isoformat(),
+        "account_types": request.account_types and list(request.account_types),
+        "account_sub_types": request.account_sub_types and list(request.account_sub_types),
+        "on_behalf_of": request.on_behalf_of and request.on_behalf_of.written(),
+        "connection_id": request.connection_id,
     }
+
+
+def _tuple(words: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if words is None else tuple(words)
 
 
 def _intent(row: Mapping[Any, Any]) -> StoredIntent:
@@ -314,6 +326,11 @@ def _intent(row: Mapping[Any, Any]) -> StoredIntent:
             base_consent_id=ConsentId(base) if base else None,
             from_date=read_day(terms["from_date"]) if terms["from_date"] else None,
             to_date=read_day(terms["to_date"]) if terms["to_date"] else None,
+            # links of before these members were known have none of them
+            account_types=_tuple(terms.get("account_types")),
+            account_sub_types=_tuple(terms.get("account_sub_types")),
+            on_behalf_of=read_on_behalf_of(terms.get("on_behalf_of")),
+            connection_id=terms.get("connection_id") and ConsentId(terms["connection_id"]),
         ),
         return_url=row["return_url"],
         created_at=row["created_at"],

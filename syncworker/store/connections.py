@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from syncworker.standard.consents import TERMINAL, Status
+from syncworker.standard.consents import TERMINAL, OnBehalfOf, Status, read_on_behalf_of
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId, Slug
+from syncworker.store.statements import Statement, named
 from syncworker.store.tables import account, connection, consent, lfi
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class ConsentShown:
     """
 
     consent_id: ConsentId
+    connection_id: ConsentId
     base_consent_id: ConsentId | None
     version: str
     status: str
@@ -95,6 +97,9 @@ class ConsentShown:
     user_type: str
     from_date: date | None
     to_date: date | None
+    account_types: tuple[str, ...] | None
+    account_sub_types: tuple[str, ...] | None
+    on_behalf_of: OnBehalfOf | None
     created_at: datetime
     expires_at: datetime
     paused_at: datetime | None
@@ -109,7 +114,7 @@ class ConsentShown:
 
     @property
     def actions(self) -> tuple[Action, ...]:
-        if self.label == Label.REJECTED and self.base_consent_id is None:
+        if self.label == Label.REJECTED and self.consent_id == self.connection_id:
             return ()  # nobody ever agreed: there is nothing to renew
         return ACTIONS.get(self.label, ())
 
@@ -158,6 +163,18 @@ class Place:
 
     created_at: datetime
     connection_id: str
+
+
+_ACCOUNTS: Final = Statement(
+    lambda dialect: (
+        sa.select(account.c.connection_id, sa.func.count())
+        .where(
+            dialect.among(account.c.connection_id, "connection_ids", tenant=named(account.c.tenant)),
+            account.c.gone_at.is_(None),
+        )
+        .group_by(account.c.connection_id)
+    )
+)
 
 
 class Connections:
@@ -221,7 +238,7 @@ class Connections:
             iban = _iban(row.item)
             found.append(
                 AccountShown(
-                    account_id=row.account_id,
+                    account_id=row.account,
                     account_type=row.columns["account_type"],
                     account_sub_type=row.columns["account_sub_type"],
                     currency=row.columns["currency"],
@@ -233,16 +250,8 @@ class Connections:
         return sorted(found, key=lambda one: one.account_id)
 
     async def _accounts(self, connection_ids: Collection[str]) -> dict[str, int]:
-        query = (
-            sa.select(account.c.connection_id, sa.func.count().label("accounts"))
-            .where(
-                account.c.tenant == self._unit.tenant,
-                account.c.connection_id.in_(sorted(connection_ids)),
-                account.c.gone_at.is_(None),
-            )
-            .group_by(account.c.connection_id)
-        )
-        return {row.connection_id: row.accounts for row in await self._unit.connection.execute(query)}
+        place = {"tenant": self._unit.tenant, "connection_ids": sorted(set(connection_ids))}
+        return dict((await _ACCOUNTS.run(self._unit, **place)).rows)
 
     def _shown(self, *wanted: sa.ColumnElement[bool]) -> sa.Subquery:
         """Every consent of the wanted connections with its label; `place` 1 is the one its connection is shown by."""
@@ -324,6 +333,7 @@ def _connection(row: Mapping[Any, Any], accounts: int) -> ConnectionShown:
 def _consent(row: Mapping[Any, Any]) -> ConsentShown:
     return ConsentShown(
         consent_id=ConsentId(row["consent_id"]),
+        connection_id=ConsentId(row["connection_id"]),
         base_consent_id=row["base_consent_id"] and ConsentId(row["base_consent_id"]),
         version=row["version"],
         status=row["status"],
@@ -334,6 +344,9 @@ def _consent(row: Mapping[Any, Any]) -> ConsentShown:
         user_type=row["user_type"],
         from_date=row["from_date"],
         to_date=row["to_date"],
+        account_types=row["account_types"] and tuple(row["account_types"]),
+        account_sub_types=row["account_sub_types"] and tuple(row["account_sub_types"]),
+        on_behalf_of=read_on_behalf_of(row["on_behalf_of"]),
         created_at=row["created_at"],
         expires_at=row["expires_at"],
         paused_at=row["paused_at"],

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from syncworker.standard.consents import ARROWS, TERMINAL, ConsentView, Status, usable
+from syncworker.standard.consents import (
+    ARROWS,
+    TERMINAL,
+    ConsentView,
+    OnBehalfOf,
+    Status,
+    read_on_behalf_of,
+    root_of,
+    usable,
+)
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
 from syncworker.store.dialect import Dialect
@@ -24,6 +33,8 @@ if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
 
 STATUS_LENGTH: Final = 40
+USER_TYPE_LENGTH: Final = 20
+PURPOSE_LENGTH: Final = 40
 
 ON_ITS_WAY_MAX: Final = timedelta(minutes=15)
 """No answer is on its way for so long, the wait of a token answer for an absent database included.
@@ -35,10 +46,10 @@ where a bank's clock dates what its Hub dates too, and the view is the newer wor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """One chain of consents of one user at one LFI.
+    """The consents of one user at one LFI: a chain, and those that go on where its root can be named no more.
 
     Attributes:
-        connection_id: root ConsentId of the chain.
+        connection_id: root ConsentId of its first chain.
         user_ref: the product's opaque id of its customer; the root ConsentId when it gave none.
         last_data_at: when data was last received; `None` before the first.
     """
@@ -62,6 +73,9 @@ class StoredConsent:
         needs_consent: why the user has to consent again; `None` while the grant lives.
         revoke_asked_at: when it was revoked here: no calls from then on, whatever the Hub still says.
         revoke_by: `RevokedBy` of that revocation.
+        account_types, account_sub_types: the kinds of account it shows, in its own words; `None`: every kind.
+        base_consent_id: root of its chain; `None`: it is the root.
+        made_in: the version it was made in, where that is none we speak (v1.1); `version` is the one it is read on.
         ended_at: when we saw its terminal status.
         compared_at: when it was last compared with the Hub as a whole.
         drift: what that comparison could not mend, in words; `None` when nothing.
@@ -85,6 +99,10 @@ class StoredConsent:
     created_at: datetime
     from_date: date | None = None
     to_date: date | None = None
+    account_types: tuple[str, ...] | None = None
+    account_sub_types: tuple[str, ...] | None = None
+    on_behalf_of: OnBehalfOf | None = field(default=None, repr=False)
+    made_in: str | None = None
     base_consent_id: ConsentId | None = None
     revoked_by: str | None = None
     paused_at: datetime | None = None
@@ -102,6 +120,16 @@ class StoredConsent:
     def terminal(self) -> bool:
         """Whether the Hub will never move it again."""
         return self.status in TERMINAL
+
+    @property
+    def root(self) -> ConsentId:
+        """The root of its chain: what a successor names as `BaseConsentId`."""
+        return root_of(self.consent_id, self.base_consent_id)
+
+    @property
+    def follows(self) -> bool:
+        """Whether it follows another consent of its connection: as a successor, or as the root of a new chain."""
+        return self.consent_id != self.connection_id
 
     def callable_at(self, now: datetime) -> bool:
         """Whether data and tokens may be asked for: Authorized, not past its end, not paused or revoked here, alive."""
@@ -150,10 +178,15 @@ class Moved:
         return self.after in TERMINAL and self.before not in TERMINAL
 
 
-_WITH_USER: Final = sa.select(consent, connection.c.user_ref).join(
-    connection,
-    sa.and_(connection.c.tenant == consent.c.tenant, connection.c.connection_id == consent.c.connection_id),
+_USER: Final = (
+    sa.select(connection.c.user_ref)
+    .where(connection.c.tenant == consent.c.tenant, connection.c.connection_id == consent.c.connection_id)
+    .correlate(consent)
+    .scalar_subquery()
 )
+_WITH_USER: Final = sa.select(consent, _USER.label("user_ref"))
+"""No join: PostgreSQL might begin with the connections, all of them, for the sake of a few consents."""
+
 _WHOLE: Final = (*(column.name for column in consent.columns), "user_ref")
 _ONE: Final = _WITH_USER.where(
     consent.c.tenant == named(consent.c.tenant), consent.c.consent_id == named(consent.c.consent_id)
@@ -163,9 +196,7 @@ GET_LOCKED: Final = Statement(lambda _: _ONE.with_for_update(of=consent))
 
 
 def _these(dialect: Dialect) -> sa.Select[Any]:
-    return _WITH_USER.where(
-        consent.c.tenant == named(consent.c.tenant), dialect.among(consent.c.consent_id, "consent_ids")
-    )
+    return _WITH_USER.where(dialect.among(consent.c.consent_id, "consent_ids", tenant=named(consent.c.tenant)))
 
 
 GET_MANY: Final = Statement(_these)
@@ -203,8 +234,7 @@ def live_ids(dialect: Dialect) -> sa.Select[tuple[str]]:
     ranked = (
         sa.select(consent.c.consent_id, place.label("place"))
         .where(
-            consent.c.tenant == named(consent.c.tenant),
-            dialect.among(consent.c.connection_id, "connection_ids"),
+            dialect.among(consent.c.connection_id, "connection_ids", tenant=named(consent.c.tenant)),
         )
         .subquery()
     )
@@ -213,7 +243,7 @@ def live_ids(dialect: Dialect) -> sa.Select[tuple[str]]:
 
 LIVE: Final = Statement(
     lambda dialect: _WITH_USER.where(
-        consent.c.tenant == named(consent.c.tenant), dialect.one_of(consent.c.consent_id, live_ids(dialect))
+        dialect.one_of(consent.c.consent_id, live_ids(dialect), tenant=named(consent.c.tenant))
     )
 )
 
@@ -221,9 +251,9 @@ LIVE: Final = Statement(
 def _standing(dialect: Dialect) -> sa.Select[Any]:
     return (
         sa.select(*(consent.c[name] for name in Standing.__slots__))
-        .where(consent.c.tenant == named(consent.c.tenant), dialect.among(consent.c.consent_id, "consent_ids"))
+        .where(dialect.among(consent.c.consent_id, "consent_ids", tenant=named(consent.c.tenant)))
         .order_by(consent.c.consent_id)
-        .with_for_update()
+        .with_for_update(of=consent)
     )
 
 
@@ -232,12 +262,13 @@ STANDING: Final = Statement(_standing)
 
 
 def _receiving(dialect: Dialect) -> Any:
-    those = dialect.given("received", {name: connection.c[name].type for name in ("connection_id",)})
+    kinds = {"connection_id": connection.c.connection_id.type}
+    those = dialect.keys("received", kinds, tenant=named(connection.c.tenant, "of_tenant"))
     at = named(connection.c.last_data_at, "at")
     return (
         sa.update(connection)
         .where(
-            connection.c.tenant == named(connection.c.tenant, "of_tenant"),
+            connection.c.tenant == those.c.tenant,
             connection.c.connection_id == those.c.connection_id,
             sa.or_(connection.c.last_data_at.is_(None), connection.c.last_data_at < at),
         )
@@ -246,6 +277,21 @@ def _receiving(dialect: Dialect) -> Any:
 
 
 _DATA_RECEIVED: Final = Statement(_receiving)
+_NAMED: Final = Statement(
+    lambda dialect: sa.select(connection).where(
+        dialect.among(connection.c.connection_id, "connection_ids", tenant=named(connection.c.tenant))
+    )
+)
+_NOTES: Final = Statement(
+    lambda dialect: (
+        sa.select(audit.c.id, audit.c.subject, audit.c.facts)
+        .where(
+            audit.c.what == named(audit.c.what, "word"),
+            dialect.among(audit.c.subject, "subjects", tenant=named(audit.c.tenant)),
+        )
+        .order_by(audit.c.id)
+    )
+)
 
 
 class Consents:
@@ -288,16 +334,15 @@ class Consents:
 
     async def get_many(self, consent_ids: Collection[ConsentId]) -> dict[ConsentId, StoredConsent]:
         """Those of some consents that are held."""
-        query = self._select().where(consent.c.consent_id.in_(sorted(consent_ids)))
-        rows = (await self._unit.connection.execute(query)).mappings()
-        return {found.consent_id: found for found in map(_stored, rows)}
+        place = {"tenant": self._unit.tenant, "consent_ids": sorted(set(consent_ids))}
+        return {found.consent_id: found for found in read_consents(await GET_MANY.run(self._unit, **place))}
 
     async def connections_named(self, connection_ids: Collection[ConsentId]) -> dict[ConsentId, Connection]:
         """Those of some connections that are held."""
-        query = sa.select(connection).where(
-            connection.c.tenant == self._unit.tenant, connection.c.connection_id.in_(sorted(connection_ids))
+        place = {"tenant": self._unit.tenant, "connection_ids": sorted(set(connection_ids))}
+        rows = (
+            dict(zip(connection.c.keys(), row, strict=True)) for row in (await _NAMED.run(self._unit, **place)).rows
         )
-        rows = (await self._unit.connection.execute(query)).mappings()
         return {found.connection_id: found for found in map(_connection, rows)}
 
     async def connection(self, connection_id: ConsentId) -> Connection | None:
@@ -307,6 +352,11 @@ class Consents:
         )
         row = (await self._unit.connection.execute(query)).mappings().first()
         return None if row is None else _connection(row)
+
+    async def connection_of(self, root: ConsentId) -> Connection | None:
+        """The connection a chain belongs to: the one its root's consent is filed under, else the one named like it."""
+        held = await self.get(root)
+        return await self.connection(root if held is None else held.connection_id)
 
     async def connections(self, *, lfi: Slug | None = None, user_ref: str | None = None) -> Sequence[Connection]:
         """Connections, oldest first."""
@@ -358,11 +408,15 @@ class Consents:
         for column, wanted in (
             (consent.c.lfi, lfi),
             (consent.c.status, status),
-            (connection.c.user_ref, user_ref),
             (consent.c.connection_id, connection_id),
         ):
             if wanted is not None:
                 query = query.where(column == wanted)
+        if user_ref is not None:
+            theirs = sa.select(connection.c.connection_id).where(
+                connection.c.tenant == self._unit.tenant, connection.c.user_ref == user_ref
+            )
+            query = query.where(consent.c.connection_id.in_(theirs))
         if limit is not None:
             query = query.limit(limit)
         return [_stored(row) for row in (await self._unit.connection.execute(query)).mappings()]
@@ -414,6 +468,7 @@ class Consents:
             seen["permissions"] = list(_storable(view.permissions))
         if view.expires_at is not None:
             seen["expires_at"] = view.expires_at
+        seen |= _columns_of(_terms_shown(view))
         if status not in TERMINAL:
             seen["ended_at"] = None
         elif held.ended_at is None:
@@ -453,6 +508,8 @@ class Consents:
         if shown != (held.status, sorted(held.permissions), held.expires_at) or held.terminal:
             return False
         if _older(view, held) or view.revoked_by or view.webhook_active not in (None, held.webhook_active):
+            return False
+        if any(_differs(getattr(held, name), shown) for name, shown in _terms_shown(view).items()):
             return False
         values = {"as_updated_at": _moved_at(view, held), "at": at, "as_raw": _storable(view.raw)}
         place = {"of_tenant": self._unit.tenant, "of_consent": held.consent_id}
@@ -545,12 +602,8 @@ class Consents:
         """The facts of the newest note of that word about each subject that has one."""
         if not subjects:
             return {}
-        query = (
-            sa.select(audit.c.subject, audit.c.facts)
-            .where(audit.c.tenant == self._unit.tenant, audit.c.what == what, audit.c.subject.in_(sorted(subjects)))
-            .order_by(audit.c.id)
-        )
-        return {row.subject: row.facts for row in await self._unit.connection.execute(query)}
+        place = {"tenant": self._unit.tenant, "word": what, "subjects": sorted(set(subjects))}
+        return {subject: facts for _, subject, facts in (await _NOTES.run(self._unit, **place)).rows}
 
     async def notes(self, *, subject: str | None = None, what: str | None = None) -> Sequence[Mapping[str, Any]]:
         """The audit's rows, oldest first: `at`, `what`, `subject`, `facts`."""
@@ -589,12 +642,17 @@ class Consents:
             "expires_at": row.expires_at,
             "from_date": row.from_date,
             "to_date": row.to_date,
+            "account_types": _listed(row.account_types),
+            "account_sub_types": _listed(row.account_sub_types),
+            "on_behalf_of": row.on_behalf_of and _storable(row.on_behalf_of.written()),
+            "made_in": row.made_in,
             "base_consent_id": row.base_consent_id,
             "revoked_by": row.revoked_by and _text(row.revoked_by, STATUS_LENGTH),
             "paused_at": row.paused_at,
             "needs_consent": row.needs_consent,
-            "user_type": row.user_type,
-            "purpose": row.purpose,
+            "webhook_active": row.webhook_active,
+            "user_type": _text(row.user_type, USER_TYPE_LENGTH),
+            "purpose": _text(row.purpose, PURPOSE_LENGTH),
             "created_at": row.created_at,
             "raw": _storable(row.raw),
         }
@@ -610,7 +668,7 @@ class Consents:
         )
 
     async def _note_changed_terms(self, held: StoredConsent, view: ConsentView, *, at: datetime) -> None:
-        """Permissions and expiry are immutable after staging (`domain.md` §4.1): a change is worth a line."""
+        """Terms are immutable after staging: a change is worth a line.  What we did not know is no change."""
         changed = [
             name
             for name, before, after in (
@@ -619,8 +677,78 @@ class Consents:
             )
             if after and after != before
         ]
+        changed += [name for name, _, _ in terms_changed(held, view)]
         if changed:
             await self.note("consent_terms_changed", subject=held.consent_id, facts={"members": changed}, at=at)
+
+
+TERMS: Final = {
+    "from_date": "FromDate",
+    "to_date": "ToDate",
+    "account_types": "AccountType",
+    "account_sub_types": "AccountSubType",
+    "on_behalf_of": "OnBehalfOf",
+    "user_type": "UserType",
+    "purpose": "Purpose",
+}
+"""Terms that a view may leave out: our name of each → the standard's."""
+
+
+def _terms_shown(view: ConsentView) -> dict[str, Any]:
+    """Those of `TERMS` that a view shows, as a consent that was read from its row would have them."""
+    shown = ((name, _as_held(name, getattr(view, name))) for name in TERMS)
+    return {name: term for name, term in shown if term is not None}
+
+
+def terms_changed(held: StoredConsent, view: ConsentView) -> list[tuple[str, str, str]]:
+    """Terms of which a view shows another value than is held: the standard's name, what is held, what is shown.
+
+    A term nothing was known of is not among them.  Of `OnBehalfOf` only that it changed is said.
+    """
+    return [
+        (TERMS[name], _said(known), _said(shown))
+        for name, shown in _terms_shown(view).items()
+        if (known := getattr(held, name)) and _differs(known, shown)
+    ]
+
+
+def _said(term: Any) -> str:
+    if isinstance(term, OnBehalfOf):
+        return "another"
+    return ",".join(term) if isinstance(term, tuple) else str(term)
+
+
+def _as_held(name: str, term: Any) -> Any:
+    match term:
+        case str():
+            return _text(term, USER_TYPE_LENGTH if name == "user_type" else PURPOSE_LENGTH)
+        case tuple():
+            return tuple(_storable(term))
+        case OnBehalfOf():
+            return read_on_behalf_of(_storable(term.written()))
+    return term
+
+
+def _differs(held: Any, shown: Any) -> bool:
+    """Whether a term is another than the one held; the order of a list means nothing."""
+    if isinstance(held, tuple) and isinstance(shown, tuple):
+        return sorted(held) != sorted(shown)
+    return bool(held != shown)
+
+
+def _columns_of(terms: Mapping[str, Any]) -> dict[str, Any]:
+    """Terms as their columns hold them."""
+    return {name: term.written() if isinstance(term, OnBehalfOf) else term for name, term in terms.items()} | {
+        name: _listed(term) for name, term in terms.items() if isinstance(term, tuple)
+    }
+
+
+def _listed(words: Sequence[str] | None) -> list[str] | None:
+    return None if words is None else list(_storable(words))
+
+
+def _tuple(words: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if words is None else tuple(words)
 
 
 def _surprising(before: str, after: str) -> bool:
@@ -692,6 +820,10 @@ def _stored(row: Mapping[Any, Any]) -> StoredConsent:
         created_at=row["created_at"],
         from_date=row["from_date"],
         to_date=row["to_date"],
+        account_types=_tuple(row["account_types"]),
+        account_sub_types=_tuple(row["account_sub_types"]),
+        on_behalf_of=read_on_behalf_of(row["on_behalf_of"]),
+        made_in=row["made_in"],
         base_consent_id=row["base_consent_id"] and ConsentId(row["base_consent_id"]),
         revoked_by=row["revoked_by"],
         paused_at=row["paused_at"],

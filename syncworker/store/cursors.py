@@ -143,7 +143,7 @@ OF: Final = Statement(
         .limit(1)
         .scalar_subquery()
         .label("covered_from"),
-    ).where(cursor.c.tenant == named(cursor.c.tenant), dialect.among(cursor.c.connection_id, "connection_ids"))
+    ).where(dialect.among(cursor.c.connection_id, "connection_ids", tenant=named(cursor.c.tenant)))
 )
 """The cursors of some connections."""
 
@@ -166,13 +166,13 @@ class Checked:
 
 def _checking(dialect: Dialect) -> Any:
     """The cursors of such walks, of whatever connections."""
-    those = dialect.given("checked", {name: cursor.c[name].type for name in Checked.__slots__})
+    kinds = {name: cursor.c[name].type for name in Checked.__slots__}
+    those = dialect.keys("checked", kinds, tenant=named(cursor.c.tenant, "of_tenant"))
     at = named(cursor.c.checked_at, "at")
     return (
         sa.update(cursor)
         .where(
-            cursor.c.tenant == named(cursor.c.tenant, "of_tenant"),
-            *(cursor.c[name] == those.c[name] for name in ("connection_id", "account_id", "resource")),
+            *(cursor.c[name] == those.c[name] for name in _LISTING),
             cursor.c.gen <= those.c.gen,
         )
         .values(

@@ -12,16 +12,14 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine import Dialect as SQLAlchemyDialect
 from sqlalchemy.types import TypeDecorator
 
 from syncworker.clock import Clock
-from syncworker.errors import SettingsError
 from syncworker.standard.calendar import as_utc, read_iso
+from syncworker.standard.json_text import instant_text, json_bytes
 from syncworker.standard.values import MONEY_PLACES
 
 _SCALE: Final = Decimal(10) ** MONEY_PLACES
@@ -41,7 +39,7 @@ class Instant(TypeDecorator[datetime]):
             return None
         if value.tzinfo is None:
             raise ValueError("instant: has no time zone")
-        return _instant_text(value) if dialect.name == "sqlite" else as_utc(value)
+        return instant_text(value) if dialect.name == "sqlite" else as_utc(value)
 
     def bind_column(self, values: Sequence[datetime | None], dialect: SQLAlchemyDialect) -> Sequence[Any]:
         """Many at once, as `process_bind_param`; PostgreSQL's driver takes an aware instant of any offset as it is."""
@@ -87,26 +85,6 @@ class Money(TypeDecorator[Decimal]):
         return Decimal(value).scaleb(-MONEY_PLACES) if dialect.name == "sqlite" else Decimal(value)
 
 
-def database_url(text: str) -> URL:
-    """The `database_url` of the settings, checked; who opens it chooses the driver.
-
-    Raises:
-        SettingsError: not a URL of a database we know.  Does not repeat it: it may hold a password.
-    """
-    try:
-        url = make_url(text)
-    except sa.exc.ArgumentError:
-        raise SettingsError("database_url: not a URL; write sqlite:///file or postgresql://user@host/name") from None
-    name = url.get_backend_name()
-    if name in {"postgresql", "postgres"}:
-        return url.set(drivername="postgresql")
-    if name != "sqlite":
-        raise SettingsError(f"database_url: {name!r} is not supported; use sqlite:///file or postgresql://…")
-    if url.database in (None, "", ":memory:"):
-        raise SettingsError("database_url: SQLite needs a file, as in sqlite:///syncworker.db")
-    return url
-
-
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """One of the two databases.
@@ -114,10 +92,12 @@ class Dialect:
     Attributes:
         name: `postgresql` or `sqlite`.
         clock: `None` in production (the database's own clock); a test's clock otherwise.
+        shares_sessions: a pooler gives us a session of PostgreSQL for one transaction only: nothing is left in it.
     """
 
     name: str
     clock: Clock | None = None
+    shares_sessions: bool = False
 
     @property
     def is_postgresql(self) -> bool:
@@ -153,27 +133,45 @@ class Dialect:
             index_elements=list(key), set_={name: fresh.excluded[name] for name in replace}, where=where
         )
 
-    def among(self, column: sa.Column[Any], name: str) -> sa.ColumnElement[bool]:
-        """Whether a column is one of the values that a run gives as one parameter, a list, however many they are."""
+    def among(self, column: sa.Column[Any], name: str, *, tenant: sa.BindParameter[Any]) -> sa.ColumnElement[bool]:
+        """Whether a row is the tenant's and a column is one of the values of one parameter, a list, each value once."""
         listed = sa.bindparam(name, type_=sa.JSON(), required=True)
         if self.is_postgresql:
             texts = sa.func.json_array_elements_text(listed).column_valued("listed")
-            return self.one_of(column, sa.select(sa.cast(texts, column.type)))
-        return self.one_of(column, sa.select(sa.func.json_each(listed).table_valued("value").c.value))
+            return self.one_of(column, sa.select(sa.cast(texts, column.type)), tenant=tenant)
+        return self.one_of(column, sa.select(sa.func.json_each(listed).table_valued("value").c.value), tenant=tenant)
 
-    def one_of(self, column: sa.Column[Any], few: sa.Select[Any]) -> sa.ColumnElement[bool]:
-        """Whether a column is one of the few values a query gives, which is run once.
+    def one_of(
+        self, column: sa.Column[Any], few: sa.Select[Any], *, tenant: sa.BindParameter[Any]
+    ) -> sa.ColumnElement[bool]:
+        """Whether a row is the tenant's and a column is one of the values of a query, which gives each value once."""
+        if not self.is_postgresql:
+            return sa.and_(column.table.c.tenant == tenant, column.in_(few))
+        each = few.subquery()
+        values = _looked_up(sa.select(_of_tenant(tenant), each.c[0].label("value"))).subquery()
+        owner = column.table.c.tenant
+        alone = column.primary_key and not owner.primary_key
+        return sa.and_((self.aside(owner) if alone else owner) == values.c.tenant, column == values.c.value)
 
-        As `IN (SELECT …)`, PostgreSQL may run it again for every row, as long as it takes the table for small.
+    def keys(
+        self, name: str, columns: Mapping[str, sa.types.TypeEngine[Any]], *, tenant: sa.BindParameter[Any]
+    ) -> sa.FromClause:
+        """`given` rows that name rows of a table, to join it with; `tenant` is a column too.
+
+        The join must name the table's tenant by this column: see `_looked_up`.
         """
-        return column == sa.any_(sa.func.array(few.scalar_subquery())) if self.is_postgresql else column.in_(few)
+        rows = self.given("rows_of_" + name, columns, parameter=name)
+        query = sa.select(_of_tenant(tenant), *rows.c)
+        return (_looked_up(query) if self.is_postgresql else query).subquery(name)
 
-    def given(self, name: str, columns: Mapping[str, sa.types.TypeEngine[Any]]) -> sa.FromClause:
+    def given(
+        self, name: str, columns: Mapping[str, sa.types.TypeEngine[Any]], *, parameter: str | None = None
+    ) -> sa.FromClause:
         """Rows that a run gives as one parameter (`rows`), however many they are, to select from.
 
         One text of JSON costs this process a third of what as many arrays cost, and the server the same.
         """
-        listed = sa.bindparam(name, type_=sa.Text(), required=True)
+        listed = sa.bindparam(parameter or name, type_=sa.Text(), required=True)
         if self.is_postgresql:
             typed = [sa.column(column, kind) for column, kind in columns.items()]
             rows = sa.func.json_to_recordset(sa.cast(listed, postgresql.JSON())).table_valued(*typed)
@@ -185,11 +183,28 @@ class Dialect:
         ]
         return sa.select(*members).select_from(each).subquery(name)
 
+    def unnested(
+        self, name: str, columns: Mapping[str, sa.types.TypeEngine[Any]], *, tenant: sa.BindParameter[Any]
+    ) -> sa.FromClause:
+        """`keys` for rows that hold bytes, as one array a column (PostgreSQL)."""
+        arrays = (sa.bindparam(one, type_=postgresql.ARRAY(kind), required=True) for one, kind in columns.items())
+        typed = (sa.column(one, kind) for one, kind in columns.items())
+        rows = sa.func.unnest(*arrays).table_valued(*typed).render_derived(name="rows_of_" + name)
+        return _looked_up(sa.select(_of_tenant(tenant), *rows.c)).subquery(name)
+
+    def aside(self, tenant: sa.Column[str]) -> sa.ColumnElement[str]:
+        """A tenant as a condition that no index answers, for a table whose key does not open with it.
+
+        Without statistics PostgreSQL expects one row in two hundred of a tenant, and reads all of them by an index that
+        opens with it sooner than look up a few keys.
+        """
+        return tenant.concat("") if self.is_postgresql else tenant
+
     def rows(self, rows: Sequence[Any]) -> str:
         """Rows for `given`, as mappings or dataclasses: text, numbers, truths, aware instants or JSON by column."""
         if not self.is_postgresql:
             rows = [
-                {name: _instant_text(value) if isinstance(value, datetime) else value for name, value in row.items()}
+                {name: instant_text(value) if isinstance(value, datetime) else value for name, value in row.items()}
                 for row in rows
             ]
         return json_text(rows)
@@ -216,30 +231,36 @@ class Dialect:
             chosen: of this table alone; its columns do not matter.
         """
         place = sa.literal_column(f"{table.name}.ctid") if self.is_postgresql else table.c.id
-        rows = self.skip_locked(chosen.with_only_columns(place.label("place"))).cte("chosen")
+        rows = self.skip_locked(table, chosen.with_only_columns(place.label("place"))).cte("chosen")
         places = sa.select(rows.c.place)
         condition = (
             place == sa.any_(sa.func.array(places.scalar_subquery())) if self.is_postgresql else place.in_(places)
         )
         return sa.update(table).where(condition)
 
-    def skip_locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
-        """Lock the chosen rows and pass over those another transaction holds; SQLite has one writer anyway."""
-        return query.with_for_update(skip_locked=True) if self.is_postgresql else query
+    def skip_locked(self, table: sa.Table, query: sa.Select[Any]) -> sa.Select[Any]:
+        """Lock the chosen rows of a table, but none that another transaction holds; SQLite has one writer anyway."""
+        return query.with_for_update(of=table, skip_locked=True) if self.is_postgresql else query
+
+
+def _of_tenant(tenant: sa.BindParameter[Any]) -> sa.Label[str]:
+    return sa.cast(tenant, sa.Text()).label("tenant")
+
+
+def _looked_up(keys: sa.Select[Any]) -> sa.Select[Any]:
+    """Rows of keys, of which PostgreSQL expects one: it looks up each of them by its index, however many they are.
+
+    A function that gives rows is taken for a hundred of them, and a list for ten.  Against a table it believes to be
+    small, or knows nothing of, that is reason enough to read the whole table once; the plan is kept, the table grows,
+    and the end of one claim reads it all.  "The first row and all that tie with it" is every row where the order is no
+    order, and its estimate is one row, whatever the statistics say.
+
+    The tenant comes with the keys for the same reason.  As a condition on its own PostgreSQL could begin with all rows
+    of the tenant, which it believes to be few as long as it has no statistics, and look for each among the keys.
+    """
+    return keys.order_by(sa.cast(sa.null(), sa.Integer())).fetch(1, with_ties=True)
 
 
 def json_text(value: Any) -> str:
     """Rows as one text of JSON; instants as aware ones are written."""
-    return msgspec.json.encode(value, enc_hook=_instant_of_another_kind).decode()
-
-
-def _instant_of_another_kind(value: Any) -> str:
-    """An instant of a subclass, which the encoder does not take for one."""
-    if isinstance(value, datetime):
-        return _instant_text(value)
-    raise NotImplementedError(f"rows: {type(value).__name__} is nothing JSON can say")
-
-
-def _instant_text(moment: datetime) -> str:
-    """UTC text of fixed width; a tenth of the time `strftime` takes."""
-    return f"{as_utc(moment).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+    return json_bytes(value).decode()

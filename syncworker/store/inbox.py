@@ -16,13 +16,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
 from syncworker.standard.events import Event, EventKind
 from syncworker.standard.values import Slug
+from syncworker.store.dialect import Dialect
+from syncworker.store.many import Given, Many
 from syncworker.store.sealed import pack_raw, unpack_raw
+from syncworker.store.statements import Statement, named, run_all
 from syncworker.store.tables import authorization, consent, event, refused_event, work
 from syncworker.store.work import WorkKind
 
@@ -76,6 +80,7 @@ class StoredEvent:
         status, status_updated_at: as the event says; a hint.
         received: how often it came.
         outcome: a constant word for what became of it; `None` while nothing did.
+        asked_at: when the question to the Hub began whose answer it was last held against; `None`: it never was.
     """
 
     id: int
@@ -93,6 +98,7 @@ class StoredEvent:
     outcome: str | None
     acted_at: datetime | None
     interaction_id: str
+    asked_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +150,41 @@ class Arrival:
         return self.issuer, self.event.digest
 
 
+def _lfis(dialect: Dialect, table: sa.Table) -> sa.Select[Any]:
+    return sa.select(table.c.consent_id, table.c.lfi).where(
+        dialect.among(table.c.consent_id, "consent_ids", tenant=named(table.c.tenant))
+    )
+
+
+_ASKED: Final = Statement(partial(_lfis, table=authorization))
+_HELD: Final = Statement(partial(_lfis, table=consent))
+
+
+def _counting_again(dialect: Dialect, given: Given) -> Any:
+    return (
+        sa.update(event)
+        .where(
+            dialect.aside(event.c.tenant) == given["tenant"],
+            event.c.issuer == named(event.c.issuer, "of_issuer"),
+            event.c.digest == given["of_digest"],
+        )
+        .values(received=event.c.received + named(event.c.received, "times"))
+        .returning(event.c.id, event.c.digest)
+    )
+
+
+_COUNT_AGAIN: Final = Many({"of_digest": event.c.digest}, _counting_again, tenant=named(event.c.tenant, "of_tenant"))
+_FORGET: Final = Statement(
+    lambda dialect: sa.delete(event).where(dialect.among(event.c.id, "ids", tenant=named(event.c.tenant)))
+)
+_FORGET_WORK: Final = Statement(
+    lambda dialect: sa.delete(work).where(
+        work.c.kind == named(work.c.kind, "of_kind"),
+        dialect.among(work.c.subject, "subjects", tenant=named(work.c.tenant)),
+    )
+)
+
+
 class Inbox:
     """The tables `event` and `refused_event` of one tenant.  Nothing here commits."""
 
@@ -177,15 +218,9 @@ class Inbox:
         """The LFI of each consent we hold, or have asked for: an event may overtake the user's way back to us."""
         if not consent_ids:
             return {}
-        named = sorted(consent_ids)
-        asked, held = (
-            sa.select(table.c.consent_id, table.c.lfi, sa.literal(held).label("held")).where(
-                table.c.tenant == self._unit.tenant, table.c.consent_id.in_(named)
-            )
-            for held, table in enumerate((authorization, consent))
-        )
-        rows = await self._unit.connection.execute(asked.union_all(held).order_by("held"))
-        return {row.consent_id: Slug(row.lfi) for row in rows}  # what is held counts, so it comes last
+        place = {"tenant": self._unit.tenant, "consent_ids": sorted(set(consent_ids))}
+        asked, held = await run_all(self._unit, [(_ASKED, place), (_HELD, place)])
+        return {consent_id: Slug(lfi) for consent_id, lfi in (*asked.rows, *held.rows)}  # what is held counts
 
     async def get(self, event_id: int) -> StoredEvent | None:
         """One event."""
@@ -222,12 +257,41 @@ class Inbox:
             .values(state=state.value, outcome=outcome, acted_at=at)
         )
 
+    async def filed(self, kind: EventKind, subject: str, *, until: datetime, limit: int) -> Sequence[StoredEvent]:
+        """Events of one subject that wait to be acted on and came by then, oldest first."""
+        query = self._select().where(
+            event.c.state == EventState.FILED.value,
+            event.c.subject == subject,
+            event.c.kind == kind.value,
+            event.c.received_at <= until,
+        )
+        rows = await self._unit.connection.execute(query.order_by(event.c.id).limit(limit))
+        return [_stored(row) for row in rows.mappings()]
+
+    async def end_filed(self, outcomes: Mapping[int, str], *, at: datetime, asked_at: datetime) -> None:
+        """Write down what became of events that one answer served; those that ended meanwhile are left alone."""
+        alike: dict[str, list[int]] = defaultdict(list)
+        for event_id, outcome in sorted(outcomes.items()):
+            alike[outcome].append(event_id)
+        for outcome, ids in sorted(alike.items()):
+            ended = {"state": EventState.DONE.value, "outcome": outcome, "acted_at": at, "asked_at": asked_at}
+            await self._unit.connection.execute(sa.update(event).where(*self._still_filed(ids)).values(ended))
+
+    async def note_asked(self, ids: Collection[int], *, asked_at: datetime) -> None:
+        """Write down that events were held against the answer to a question of that instant, and wait on."""
+        if ids:
+            still = self._still_filed(sorted(ids))
+            await self._unit.connection.execute(sa.update(event).where(*still).values(asked_at=asked_at))
+
+    def _still_filed(self, ids: Sequence[int]) -> tuple[sa.ColumnElement[bool], ...]:
+        return event.c.tenant == self._unit.tenant, event.c.id.in_(ids), event.c.state == EventState.FILED.value
+
     async def reopen(self, event_id: int, *, lfi: Slug) -> None:
         """Have an event acted on once more, its subject's LFI being known now."""
         await self._unit.connection.execute(
             sa.update(event)
             .where(event.c.tenant == self._unit.tenant, event.c.id == event_id)
-            .values(state=EventState.FILED.value, outcome=None, lfi=lfi)
+            .values(state=EventState.FILED.value, outcome=None, lfi=lfi, asked_at=None)
         )
 
     # -- what does not verify ----------------------------------------------------------------------------------------
@@ -263,6 +327,26 @@ class Inbox:
             return None
         opened = None if row["body"] is None else self._open(refused_event, "body", _row(row["digest"]))(row["body"])
         return _refused(row, opened)
+
+    async def held_back(self, *, since: datetime) -> Sequence[Refused]:
+        """Entries of the quarantine whose body is kept and that came since then, oldest first, without their bodies."""
+        columns = [column for column in refused_event.c if column is not refused_event.c.body]
+        query = sa.select(*columns).where(
+            refused_event.c.tenant == self._unit.tenant,
+            refused_event.c.body.is_not(None),
+            refused_event.c.received_at >= since,
+        )
+        rows = await self._unit.connection.execute(query.order_by(refused_event.c.id))
+        return [_refused(row, None) for row in rows.mappings()]
+
+    async def rejudge(self, refused_id: int, *, why: str, keep: bool) -> None:
+        """Write down another check that an entry of the quarantine fails; its body goes unless it is worth keeping."""
+        changes: dict[str, Any] = {"why": why} | ({} if keep else {"body": None})
+        await self._unit.connection.execute(
+            sa.update(refused_event)
+            .where(refused_event.c.tenant == self._unit.tenant, refused_event.c.id == refused_id)
+            .values(changes)
+        )
 
     async def release(self, refused_id: int) -> None:
         """Take an entry out of the quarantine: it was taken in after all."""
@@ -372,14 +456,10 @@ class Inbox:
             alike[issuer, times].append(digest)
         known = {}
         for (issuer, times), digests in alike.items():
-            counted = (
-                sa.update(event)
-                .where(event.c.tenant == self._unit.tenant, event.c.issuer == issuer, event.c.digest.in_(digests))
-                .values(received=event.c.received + times)
-                .returning(event.c.id, event.c.digest)
-            )
-            for row in await self._unit.connection.execute(counted):
-                known[issuer, bytes(row.digest)] = int(row.id)
+            those = [{"of_digest": digest} for digest in digests]
+            frame = {"of_tenant": self._unit.tenant, "of_issuer": issuer, "times": times}
+            for event_id, digest in await _COUNT_AGAIN.rows(self._unit, those, **frame):
+                known[issuer, bytes(digest)] = int(event_id)
         return known
 
     async def _trim(self, which: sa.ColumnElement[bool], *, keep: int) -> int:
@@ -400,12 +480,13 @@ class Inbox:
             return
         tenant = self._unit.tenant
         subjects = [str(event_id) for event_id in ids]
-        await self._unit.connection.execute(
-            sa.delete(work).where(
-                work.c.tenant == tenant, work.c.kind == WorkKind.EVENT.value, work.c.subject.in_(subjects)
-            )
+        await run_all(
+            self._unit,
+            [
+                (_FORGET_WORK, {"tenant": tenant, "of_kind": WorkKind.EVENT.value, "subjects": subjects}),
+                (_FORGET, {"tenant": tenant, "ids": list(ids)}),
+            ],
         )
-        await self._unit.connection.execute(sa.delete(event).where(event.c.tenant == tenant, event.c.id.in_(ids)))
 
     def _select(self) -> sa.Select[Any]:
         columns = [event.c[name] for name in StoredEvent.__slots__]

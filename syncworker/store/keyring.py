@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from syncworker import private
 from syncworker.errors import SealError, SettingsError
 
 KEY_BYTES: Final = 32
@@ -92,7 +93,7 @@ class KeyRing:
         kid = kid or f"k{secrets.token_hex(4)}"
         ring = cls({kid: (key := secrets.token_bytes(KEY_BYTES))})
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private.make_folder(path.parent)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         except FileExistsError:
             raise SettingsError(f"keyring: {path} exists already; keys are never overwritten") from None

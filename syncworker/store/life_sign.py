@@ -6,11 +6,12 @@ Beat needs nothing else of the database, and SQLAlchemy would be half of its mem
 
 import sqlite3
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+
+from syncworker.store.address import Address, address_of
 
 _WAIT_S: Final = 5
+_SETTINGS: Final = {"statement_timeout": str(_WAIT_S * 1000), "lock_timeout": str(_WAIT_S * 1000)}
 
 _POSTGRESQL: Final = """
 INSERT INTO worker (name, kind, started_at, progress_at) VALUES (%s, %s, clock_timestamp(), clock_timestamp())
@@ -27,13 +28,18 @@ class LifeSign:
     """Writes the row of one process.  Not for several threads at once.
 
     Args:
-        database_url: as in the settings.
+        database: as in the settings.
         name: host and process, at most 128 characters.
         kind: what the process is, as `worker` and `beat`.
     """
 
-    def __init__(self, database_url: str, name: str, kind: str) -> None:
-        self._url = database_url
+    def __init__(self, database: str | Address, name: str, kind: str) -> None:
+        """Opens nothing yet.
+
+        Raises:
+            SettingsError: not a URL of a database we know.
+        """
+        self._address = address_of(database)
         self._row = (name, kind)
         self._connection: Any = None
 
@@ -46,7 +52,12 @@ class LifeSign:
         try:
             if self._connection is None:
                 self._connection = self._open()
-            self._connection.execute(_SQLITE if self._is_sqlite else _POSTGRESQL, self._row)
+            if self._address.file is not None:
+                self._connection.execute(_SQLITE, self._row)
+                return
+            with self._connection.transaction():  # a pooler in between may share the session: leave nothing in it
+                self._connection.execute(*self._address.setting(_SETTINGS, local=True))
+                self._connection.execute(_POSTGRESQL, self._row)
         except BaseException:
             self.close()
             raise
@@ -58,23 +69,13 @@ class LifeSign:
             with suppress(Exception):
                 connection.close()
 
-    @property
-    def _is_sqlite(self) -> bool:
-        return urlsplit(self._url).scheme.partition("+")[0] == "sqlite"
-
     def _open(self) -> Any:
-        if self._is_sqlite:
-            path = Path(unquote(self._url.partition("://")[2].removeprefix("/").partition("?")[0]))
+        file = self._address.file
+        if file is not None:
             return sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_WAIT_S, isolation_level=None,
+                f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=_WAIT_S, isolation_level=None,
                 check_same_thread=False,
             )  # fmt: skip
         import psycopg  # an extra: an installation on SQLite has none
 
-        scheme, _, rest = self._url.partition("://")
-        return psycopg.connect(
-            f"{scheme.partition('+')[0]}://{rest}",
-            autocommit=True,
-            connect_timeout=_WAIT_S,
-            options=f"-c statement_timeout={_WAIT_S * 1000} -c lock_timeout={_WAIT_S * 1000}",
-        )
+        return psycopg.connect(**{**self._address.arguments(), "prepare_threshold": None})

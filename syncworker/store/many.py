@@ -1,8 +1,9 @@
 """One statement for many rows of parameters.
 
-    _END = Many({"claim_id": work.c.id, "claim_gen": work.c.gen}, lambda dialect, given: sa.update(work).where(
-        work.c.id == given["claim_id"], work.c.gen == given["claim_gen"]).values(lease_until=None))
-    unit.with_commit(_END.told(unit, [{"claim_id": 7, "claim_gen": 3}, {"claim_id": 8, "claim_gen": 1}]))
+    _LOSE = Many({"of_consent": token.c.consent_id, "why": token.c.lost_cause}, lambda _, given: sa.update(token).where(
+        token.c.tenant == given["tenant"], token.c.consent_id == given["of_consent"]).values(lost_cause=given["why"]),
+        tenant=named(token.c.tenant, "of_tenant"))
+    unit.with_commit(_LOSE.told(unit, [{"of_consent": "one", "why": "refused"}], of_tenant=unit.tenant))
 
 For rows that hold bytes, which the one text of JSON of `Dialect.given` cannot.  On PostgreSQL they travel as one array
 a column and are read with `unnest`: the statement looks the same however many they are, is prepared once, and its price
@@ -14,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from syncworker.store.dialect import Dialect
 from syncworker.store.statements import Statement, Told, run_all
@@ -29,15 +29,23 @@ Given = Mapping[str, sa.ColumnElement[Any]]
 class Many:
     """A statement about rows of named values, with further parameters that are the same for all (`named`)."""
 
-    __slots__ = ("_statement", "_types")
+    __slots__ = ("_statement", "_tenant", "_types")
 
-    def __init__(self, values: Mapping[str, sa.Column[Any]], build: Callable[[Dialect, Given], Any]) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, sa.Column[Any]],
+        build: Callable[[Dialect, Given], Any],
+        *,
+        tenant: sa.BindParameter[Any],
+    ) -> None:
         """Builds nothing yet.
 
         Args:
             values: the names of a row's values, each with a column of its type.
-            build: makes the statement, which must use at least one of them.
+            build: makes the statement, which must use at least one of them, and `tenant` of the given ones.
+            tenant: the parameter that names the tenant (`Dialect.keys`).
         """
+        self._tenant = tenant
         self._types = {name: column.type for name, column in values.items()}
         self._statement = Statement(lambda dialect: build(dialect, self._given(dialect)))
 
@@ -58,10 +66,7 @@ class Many:
 
     def _given(self, dialect: Dialect) -> Given:
         if not dialect.is_postgresql:
-            return {name: sa.bindparam(name, type_=type_, required=True) for name, type_ in self._types.items()}
-        arrays = (
-            sa.bindparam(name, type_=postgresql.ARRAY(type_), required=True) for name, type_ in self._types.items()
-        )
-        columns = (sa.column(name, type_) for name, type_ in self._types.items())
-        those = sa.func.unnest(*arrays).table_valued(*columns).render_derived()
-        return {name: those.c[name] for name in self._types}
+            given = {name: sa.bindparam(name, type_=type_, required=True) for name, type_ in self._types.items()}
+            return {"tenant": self._tenant, **given}
+        those = dialect.unnested("given", self._types, tenant=self._tenant)
+        return {name: those.c[name] for name in ("tenant", *self._types)}

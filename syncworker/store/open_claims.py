@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 def _living(dialect: Dialect) -> sa.Select[Any]:
     return sa.select(work.c.id).where(
-        work.c.tenant == named(work.c.tenant),
-        dialect.among(work.c.id, "ids"),
+        dialect.among(work.c.id, "ids", tenant=named(work.c.tenant)),
         work.c.lease_until > named(work.c.lease_until, "now"),
     )
 
@@ -49,13 +48,14 @@ def _locking(dialect: Dialect, *, wait: bool) -> sa.Select[Any]:
     query = (
         sa.select(open_claims.c.lfi, open_claims.c.work_ids)
         .where(
-            open_claims.c.tenant == named(open_claims.c.tenant),
             open_claims.c.kind == named(open_claims.c.kind),
-            dialect.among(open_claims.c.lfi, "lfis"),
+            dialect.among(open_claims.c.lfi, "lfis", tenant=named(open_claims.c.tenant)),
         )
         .order_by(open_claims.c.lfi)
     )
-    return query.with_for_update(skip_locked=not wait, key_share=True) if dialect.is_postgresql else query
+    if dialect.is_postgresql:
+        return query.with_for_update(of=open_claims, skip_locked=not wait, key_share=True)
+    return query
 
 
 _LIVING: Final = Statement(_living)

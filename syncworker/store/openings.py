@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
+from syncworker.standard.consents import OnBehalfOf, Purpose, UserType, read_on_behalf_of
 from syncworker.standard.openings import ENDED, OpeningState, OpeningVersion, OpeningView
 from syncworker.standard.values import AccountId, ConsentId, Slug
 from syncworker.store.tables import authorization_intent, opening, opening_history
@@ -29,10 +30,16 @@ class ShareWish:
 
     Attributes:
         days: how long the consent shall live, counted from when the user is asked.
+        user_type … on_behalf_of: as of `ConsentRequest`.
     """
 
     permissions: tuple[str, ...]
     days: int
+    user_type: UserType = UserType.Retail
+    purpose: Purpose = Purpose.AccountAggregation
+    account_types: tuple[str, ...] | None = None
+    account_sub_types: tuple[str, ...] | None = None
+    on_behalf_of: OnBehalfOf | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -373,14 +380,39 @@ def _text(text: str) -> str:
 
 
 def _written(wish: ShareWish | None) -> dict[str, Any] | None:
-    return None if wish is None else {"permissions": list(wish.permissions), "days": wish.days}
+    if wish is None:
+        return None
+    return {
+        "permissions": list(wish.permissions),
+        "days": wish.days,
+        "user_type": wish.user_type.value,
+        "purpose": wish.purpose.value,
+        "account_types": wish.account_types and list(wish.account_types),
+        "account_sub_types": wish.account_sub_types and list(wish.account_sub_types),
+        "on_behalf_of": wish.on_behalf_of and wish.on_behalf_of.written(),
+    }
+
+
+def _wish(share: Mapping[str, Any] | None) -> ShareWish | None:
+    """A wish as it was written; one of before a member was known does not have it."""
+    if share is None:
+        return None
+    types, sub_types = share.get("account_types"), share.get("account_sub_types")
+    return ShareWish(
+        permissions=tuple(share["permissions"]),
+        days=int(share["days"]),
+        user_type=UserType(share.get("user_type", UserType.Retail)),
+        purpose=Purpose(share.get("purpose", Purpose.AccountAggregation)),
+        account_types=types and tuple(types),
+        account_sub_types=sub_types and tuple(sub_types),
+        on_behalf_of=read_on_behalf_of(share.get("on_behalf_of")),
+    )
 
 
 def _stored(row: Mapping[Any, Any]) -> StoredOpening:
-    wish = row["share"]
     changed = {
         "version": OpeningVersion(row["version"]),
         "state": OpeningState(row["state"]),
-        "share": wish and ShareWish(permissions=tuple(wish["permissions"]), days=int(wish["days"])),
+        "share": _wish(row["share"]),
     }
     return StoredOpening(**{name: row[name] for name in _PLAIN} | changed)

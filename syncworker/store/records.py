@@ -120,6 +120,11 @@ class StoredRecord:
     gone_at: datetime | None
     gen: int
 
+    @property
+    def account(self) -> str:
+        """The AccountId it is about, a row's key where it is one of `/accounts`; `''` for none."""
+        return self.key if self.resource is ResourceName.ACCOUNTS else self.account_id
+
 
 class Ended(StrEnum):
     """What ended a state of a row."""
@@ -148,8 +153,7 @@ class PastRecord:
 
 GRANTED_TO_LIVE: Final = Statement(
     lambda dialect: sa.select(account_grant.c.consent_id, account_grant.c.account_id).where(
-        account_grant.c.tenant == named(account_grant.c.tenant),
-        dialect.one_of(account_grant.c.consent_id, live_ids(dialect)),
+        dialect.one_of(account_grant.c.consent_id, live_ids(dialect), tenant=named(account_grant.c.tenant)),
         account_grant.c.ended_at.is_(None),
     )
 )
@@ -207,7 +211,9 @@ def _holding(
 
     def build(dialect: Dialect) -> Any:
         table = RECORD_TABLES[resource]
-        query = _facts(table, instant, status).where(_one_of(table.c.account_id, "accounts", dialect))
+        query = _facts(table, instant, status).where(
+            *_of_connection(table), _one_of(table.c.account_id, "accounts", dialect)
+        )
         if restless:
             query = query.where(sa.not_(_at_rest(table, status)))
         if instant is None or not ends:
@@ -243,7 +249,9 @@ def _holding_keys(resource: ResourceName, instant: str | None, status: str | Non
     def build(dialect: Dialect) -> Any:
         table = RECORD_TABLES[resource]
         return _facts(table, instant, status).where(
-            table.c.account_id == named(table.c.account_id, "account"), _one_of(table.c.key, "keys", dialect)
+            table.c.connection_id == named(table.c.connection_id, "of_connection"),
+            table.c.account_id == named(table.c.account_id, "account"),
+            dialect.among(table.c.key, "keys", tenant=named(table.c.tenant, "of_tenant")),
         )
 
     return Statement(build)
@@ -276,6 +284,7 @@ def _keeping(resource: ResourceName, op: Ended) -> Statement:
     )  # fmt: skip
 
     def build(dialect: Dialect) -> Any:
+        tenant = named(table.c.tenant, "of_tenant")
         now_said = (
             sa.select(
                 table.c.tenant,
@@ -291,19 +300,21 @@ def _keeping(resource: ResourceName, op: Ended) -> Statement:
                 named(history.gen, "by_gen"),
             )
             .where(
-                table.c.tenant == named(table.c.tenant, "of_tenant"),
                 table.c.connection_id == named(table.c.connection_id, "of_connection"),
                 table.c.gen <= named(history.gen, "by_gen"),
             )
             .order_by(table.c.account_id, table.c.key)
         )
         if dialect.is_postgresql:
-            columns = (sa.bindparam(name, type_=postgresql.ARRAY(sa.Text), required=True) for name in _PLACES)
-            those = sa.func.unnest(*columns).table_valued("account_id", "key").render_derived()
-            now_said = now_said.where(table.c.account_id == those.c.account_id, table.c.key == those.c.key)
+            those = dialect.unnested("those", dict.fromkeys(_PLACES, sa.Text()), tenant=tenant)
+            accounts, keys = (those.c[name] for name in _PLACES)
+            now_said = now_said.where(
+                table.c.tenant == those.c.tenant, table.c.account_id == accounts, table.c.key == keys
+            )
         else:
             place = sa.tuple_(table.c.account_id, table.c.key)
-            now_said = now_said.where(place.in_(sa.bindparam("places", expanding=True, required=True)))
+            places: sa.BindParameter[Any] = sa.bindparam("places", expanding=True, required=True)
+            now_said = now_said.where(table.c.tenant == tenant, place.in_(places))
         return sa.insert(record_history).from_select(names, now_said)
 
     return Statement(build)
@@ -312,8 +323,42 @@ def _keeping(resource: ResourceName, op: Ended) -> Statement:
 _PLACES: Final = ("accounts", "keys")
 
 
+@cache
+def _marking(resource: ResourceName, columns: tuple[str, ...]) -> Statement:
+    """Values of some rows of one account, by their keys; a row that a newer claim wrote is left alone."""
+
+    def build(dialect: Dialect) -> Any:
+        table = RECORD_TABLES[resource]
+        gen = named(table.c.gen, "by_gen")
+        return (
+            sa.update(table)
+            .where(
+                table.c.connection_id == named(table.c.connection_id, "of_connection"),
+                table.c.account_id == named(table.c.account_id, "account"),
+                dialect.among(table.c.key, "keys", tenant=named(table.c.tenant, "of_tenant")),
+                table.c.gen <= gen,
+            )
+            .values({**{name: named(table.c[name], f"as_{name}") for name in columns}, "gen": gen})
+        )
+
+    return Statement(build)
+
+
+_END_GRANTS: Final = Statement(
+    lambda dialect: (
+        sa.update(account_grant)
+        .where(
+            account_grant.c.consent_id == named(account_grant.c.consent_id, "of_consent"),
+            dialect.among(account_grant.c.account_id, "account_ids", tenant=named(account_grant.c.tenant, "of_tenant")),
+            account_grant.c.ended_at.is_(None),
+        )
+        .values(ended_at=named(account_grant.c.ended_at, "at"))
+    )
+)
+
+
 def _facts(table: sa.Table, instant: str | None, status: str | None) -> sa.Select[Any]:
-    """What `Held` is made of, of a connection's rows."""
+    """What `Held` is made of."""
     return sa.select(
         table.c.account_id,
         table.c.key,
@@ -322,7 +367,7 @@ def _facts(table: sa.Table, instant: str | None, status: str | None) -> sa.Selec
         sa.null() if status is None else table.c[status],
         table.c.missed_since,
         table.c.gone_at.is_not(None),
-    ).where(*_of_connection(table))
+    )
 
 
 def _of_connection(table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
@@ -564,19 +609,9 @@ class Records:
 
     async def end_grants(self, consent_id: ConsentId, account_ids: Collection[str], *, at: datetime) -> None:
         """The consent no longer shows these accounts: proved by a complete walk."""
-        if not account_ids:
-            return
-        table = account_grant
-        await self._unit.connection.execute(
-            sa.update(table)
-            .where(
-                table.c.tenant == self._unit.tenant,
-                table.c.consent_id == consent_id,
-                table.c.account_id.in_(sorted(account_ids)),
-                table.c.ended_at.is_(None),
-            )
-            .values(ended_at=at)
-        )
+        if account_ids:
+            place = {"of_tenant": self._unit.tenant, "of_consent": consent_id, "account_ids": sorted(set(account_ids))}
+            await _END_GRANTS.run(self._unit, **place, at=at)
 
     # -- for people and audits ---------------------------------------------------------------------------------------
 
@@ -682,23 +717,12 @@ class Records:
         *,
         gen: int,
     ) -> int:
-        table = RECORD_TABLES[resource]
+        statement = _marking(resource, tuple(sorted(values)))
+        frame = self._place(connection_id) | {"by_gen": gen} | {f"as_{name}": value for name, value in values.items()}
         marked = 0
         for account_id in sorted(keys):
-            wanted = sorted(keys[account_id])
-            for start in range(0, len(wanted), KEYS_MAX):
-                result = await self._unit.connection.execute(
-                    sa.update(table)
-                    .where(
-                        table.c.tenant == self._unit.tenant,
-                        table.c.connection_id == connection_id,
-                        table.c.account_id == account_id,
-                        table.c.key.in_(wanted[start : start + KEYS_MAX]),
-                        table.c.gen <= gen,
-                    )
-                    .values(**values, gen=gen)
-                )
-                marked += result.rowcount
+            for few in _few(keys[account_id]):
+                marked += (await statement.run(self._unit, **frame, account=account_id, keys=few)).rowcount
         return marked
 
     def _opened(

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from syncworker.standard.consents import IN_USE, Status
 from syncworker.standard.values import AccountId, ConsentId
 from syncworker.store.consents import StoredConsent
+from syncworker.store.statements import Statement, named
 from syncworker.store.tables import account_grant, consent, expiry_flag
 
 if TYPE_CHECKING:
@@ -37,6 +38,15 @@ class ExpiryFlag:
     expires_at: datetime
     decided_at: datetime
     skipped: str | None
+
+
+_FLAGS: Final = Statement(
+    lambda dialect: (
+        sa.select(expiry_flag)
+        .where(dialect.among(expiry_flag.c.consent_id, "consent_ids", tenant=named(expiry_flag.c.tenant)))
+        .order_by(expiry_flag.c.consent_id, expiry_flag.c.days.desc())
+    )
+)
 
 
 class Renewals:
@@ -75,12 +85,9 @@ class Renewals:
     async def flags(self, consent_ids: Collection[ConsentId]) -> dict[ConsentId, list[ExpiryFlag]]:
         """What was decided about the thresholds of these consents, the first to come first."""
         found: dict[ConsentId, list[ExpiryFlag]] = {one: [] for one in consent_ids}
-        query = sa.select(expiry_flag).where(
-            expiry_flag.c.tenant == self._unit.tenant, expiry_flag.c.consent_id.in_(sorted(consent_ids))
-        )
-        rows = await self._unit.connection.execute(query.order_by(expiry_flag.c.consent_id, expiry_flag.c.days.desc()))
-        for row in rows.mappings():
-            flag = _flag(row)
+        place = {"tenant": self._unit.tenant, "consent_ids": sorted(found)}
+        for row in (await _FLAGS.run(self._unit, **place)).rows:
+            flag = _flag(dict(zip(expiry_flag.c.keys(), row, strict=True)))
             found[flag.consent_id].append(flag)
         return found
 

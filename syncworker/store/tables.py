@@ -1,6 +1,6 @@
 """The schema: one row per what, in the words of the standard.
 
-Every table carries `tenant`, and every key opens with it.  Keys contain no NULL: a resource that belongs to the
+Every table carries `tenant`, and every key opens with it; indexes beside the key end with it (migration 0015).  Keys contain no NULL: a resource that belongs to the
 connection and not to an account uses `account_id = ''`.  Each *record* table (account, balance, transaction, party)
 has the same frame (`_record`) around the typed columns people query; the LFI's own item lies beside them in `raw`.
 
@@ -107,12 +107,12 @@ connection = sa.Table(
     "connection",
     metadata,
     _tenant(),
-    sa.Column("connection_id", CONSENT_ID, primary_key=True, comment="root ConsentId of the chain"),
+    sa.Column("connection_id", CONSENT_ID, primary_key=True, comment="root ConsentId of its first chain"),
     sa.Column("lfi", sa.String(64), nullable=False),
     sa.Column("user_ref", sa.String(128), nullable=False),
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("last_data_at", Instant, comment="date of last data received"),
-    sa.Index(None, "tenant", "user_ref"),
+    sa.Index(None, "user_ref", "tenant"),
 )
 
 consent = sa.Table(
@@ -130,7 +130,11 @@ consent = sa.Table(
     sa.Column("expires_at", Instant, nullable=False),
     sa.Column("from_date", sa.Date),
     sa.Column("to_date", sa.Date),
-    sa.Column("base_consent_id", CONSENT_ID),
+    sa.Column("account_types", JSON_OR_NULL, comment="AccountType, in the consent's words; NULL: every kind"),
+    sa.Column("account_sub_types", JSON_OR_NULL, comment="AccountSubType, in the consent's words; NULL: every kind"),
+    sa.Column("on_behalf_of", JSON_OR_NULL, comment="OnBehalfOf"),
+    sa.Column("made_in", sa.String(8), comment="version it was made in, where that is none we speak: v1.1"),
+    sa.Column("base_consent_id", CONSENT_ID, comment="root of its chain; NULL: it is the root"),
     sa.Column("revoked_by", sa.String(40)),
     sa.Column("paused_at", Instant, comment="ours alone: no calls while set"),
     sa.Column("needs_consent", sa.String(64), comment="why the user has to consent again; NULL while the grant lives"),
@@ -146,11 +150,9 @@ consent = sa.Table(
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("raw", JSON, comment="`Data` of the consent as last seen"),
     sa.ForeignKeyConstraint(["tenant", "connection_id"], ["connection.tenant", "connection.connection_id"]),
-    sa.CheckConstraint("base_consent_id IS NULL OR base_consent_id = connection_id", name="base_is_root"),
-    sa.Index(None, "tenant", "connection_id"),
-    sa.Index(None, "tenant", "status", "expires_at"),
-    sa.Index("uq_consent_root", "tenant", "connection_id", unique=True,
-             sqlite_where=sa.text("base_consent_id IS NULL"), postgresql_where=sa.text("base_consent_id IS NULL")),
+    sa.CheckConstraint("base_consent_id IS NULL OR base_consent_id <> consent_id", name="root_has_no_base"),
+    sa.Index(None, "connection_id", "tenant"),
+    sa.Index(None, "status", "expires_at", "tenant"),
 )  # fmt: skip
 
 expiry_flag = sa.Table(
@@ -163,7 +165,7 @@ expiry_flag = sa.Table(
     sa.Column("decided_at", Instant, nullable=False),
     sa.Column("skipped", sa.String(20), comment="why nobody was told: passed | succeeded | short; NULL: flagged"),
     sa.ForeignKeyConstraint(["tenant", "consent_id"], ["consent.tenant", "consent.consent_id"]),
-    sa.Index(None, "tenant", "decided_at"),
+    sa.Index(None, "decided_at", "tenant"),
 )
 
 token = sa.Table(
@@ -210,6 +212,7 @@ authorization = sa.Table(
     sa.Column("outcome", sa.String(64), comment="authorized, declined, expired, failed …"),
     sa.Column("reason", sa.String(500), comment="the LFI's words about it, masked; destroyed with the personal data"),
     sa.Column("intent_id", sa.String(64), comment="the intent whose opening pushed it; NULL: none"),
+    sa.Column("connection_id", CONSENT_ID, comment="the connection it joins; NULL: the one its root names"),
     sa.UniqueConstraint("tenant", "consent_id"),
 )
 
@@ -404,7 +407,11 @@ transaction = _record(
     sa.Column("counterparty_name", sa.String(140), comment="creditor of a Debit, debtor of a Credit"),
 )
 sa.Index(
-    None, transaction.c.tenant, transaction.c.connection_id, transaction.c.account_id, transaction.c.booking_date_time
+    "ix_transaction_dated",
+    transaction.c.booking_date_time,  # the rows of one account are found by the key
+    transaction.c.account_id,
+    transaction.c.connection_id,
+    transaction.c.tenant,
 )
 
 party = _record(
@@ -702,11 +709,20 @@ event = sa.Table(
     sa.Column("outcome", sa.String(40), comment="what became of it"),
     sa.Column("acted_at", Instant),
     sa.Column("content", sa.LargeBinary, nullable=False, comment="the signed claims: deflated and sealed"),
+    sa.Column("asked_at", Instant, comment="when the question began whose answer it was last held against"),
     sa.CheckConstraint("state IN ('filed', 'done', 'quarantined')", name="state"),
     sa.UniqueConstraint("tenant", "issuer", "digest"),
     sa.UniqueConstraint("tenant", "issuer", "jti"),
     sa.UniqueConstraint("tenant", "bearer_jti"),
-    sa.Index(None, "tenant", "received_at"),
+    sa.Index(None, "received_at", "tenant"),
+    sa.Index(None, "digest", "tenant"),  # of three that open with the tenant, any finds a repeat without statistics
+    sa.Index(
+        "ix_event_filed",
+        "tenant",
+        "subject",
+        sqlite_where=sa.text("state = 'filed'"),
+        postgresql_where=sa.text("state = 'filed'"),
+    ),
     sa.Index(
         "ix_event_quarantined",
         "tenant",
@@ -790,6 +806,7 @@ audit = sa.Table(
     sa.Column("what", sa.String(64), nullable=False, comment="a constant word for the event"),
     sa.Column("subject", CONSENT_ID, nullable=False),
     sa.Column("facts", JSON, nullable=False, comment="ids and codes only"),
+    sa.Index(None, "subject", "tenant"),
 )
 
 RECORD_TABLES: Final[dict[ResourceName, sa.Table]] = {

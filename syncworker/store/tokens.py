@@ -131,19 +131,19 @@ READ: Final = Statement(lambda _: _ONE)
 READ_LOCKED: Final = Statement(lambda _: _ONE.with_for_update())
 OF_LIVE: Final = Statement(
     lambda dialect: sa.select(token).where(
-        token.c.tenant == named(token.c.tenant), dialect.one_of(token.c.consent_id, live_ids(dialect))
+        dialect.one_of(token.c.consent_id, live_ids(dialect), tenant=named(token.c.tenant))
     )
 )
 """The tokens of the consents that `consents.LIVE` finds."""
 
 
 def _is_given(given: Given) -> tuple[sa.ColumnElement[bool], ...]:
-    return token.c.tenant == named(token.c.tenant, "of_tenant"), token.c.consent_id == given["of_consent"]
+    return token.c.tenant == given["tenant"], token.c.consent_id == given["of_consent"]
 
 
 def _these(dialect: Dialect, *columns: sa.Column[Any]) -> sa.Select[Any]:
     return sa.select(*(columns or (token,))).where(
-        token.c.tenant == named(token.c.tenant), dialect.among(token.c.consent_id, "consent_ids")
+        dialect.among(token.c.consent_id, "consent_ids", tenant=named(token.c.tenant))
     )
 
 
@@ -210,9 +210,10 @@ READ_MANY: Final = Statement(_these)
 VERSIONS_FREE: Final = Statement(_versions)
 """Of those no other transaction holds, locked."""
 
-_FREE: Final = Many(_NAMED_VERSION, _free)
-_BEGIN: Final = Many(_NAMED_VERSION | {"at": token.c.intent_at, "until": token.c.lease_until}, _begun)
-_SWAP: Final = Many(_NAMED_VERSION | {f"new_{name}": token.c[name] for name in _NEW}, _swapped)
+_TENANT: Final = named(token.c.tenant, "of_tenant")
+_FREE: Final = Many(_NAMED_VERSION, _free, tenant=_TENANT)
+_BEGIN: Final = Many(_NAMED_VERSION | {"at": token.c.intent_at, "until": token.c.lease_until}, _begun, tenant=_TENANT)
+_SWAP: Final = Many(_NAMED_VERSION | {f"new_{name}": token.c[name] for name in _NEW}, _swapped, tenant=_TENANT)
 
 
 class Tokens:
@@ -265,9 +266,9 @@ class Tokens:
         Raises:
             SealError: a sealed column does not open.
         """
-        query = sa.select(token).where(token.c.tenant == self._unit.tenant, token.c.consent_id.in_(sorted(consent_ids)))
-        rows = (await self._unit.connection.execute(query)).mappings()
-        return {found.consent_id: found for found in map(self._stored, rows)}
+        place = {"tenant": self._unit.tenant, "consent_ids": sorted(set(consent_ids))}
+        answer = await READ_MANY.run(self._unit, **place)
+        return {found.consent_id: found for found in map(self._stored, map(_row, answer.rows))}
 
     async def put_imported(self, rows: Sequence[ImportedToken]) -> None:
         """Store tokens of consents that have none, sorted by consent, in one statement.

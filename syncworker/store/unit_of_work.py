@@ -6,30 +6,24 @@
 
 Leaving the block without `commit()` rolls back.  No repository commits, and no HTTP call belongs inside a block.
 
-On PostgreSQL one engine serves reads and writes.  On SQLite the writing engine opens `BEGIN IMMEDIATE` on a single
-connection (a deferred transaction that turns into a writer fails as "database is locked"), and a second, read-only
-engine serves reads beside it.
+How sessions are opened and given up stands in `engines`.
 """
 
 import asyncio
-import logging
-import select
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TypeVar
 
-import sqlalchemy as sa
 import tenacity
-from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from syncworker.clock import Clock
-from syncworker.errors import SettingsError, SetupError
+from syncworker.errors import SettingsError
+from syncworker.store.address import Address, address_of
 from syncworker.store.api_keys import APIKeys
 from syncworker.store.authorizations import Authorizations, Intents
 from syncworker.store.breakers import Breakers
@@ -39,7 +33,7 @@ from syncworker.store.connections import Connections
 from syncworker.store.consents import Consents
 from syncworker.store.cursors import Cursors
 from syncworker.store.dialect import Dialect
-from syncworker.store.dialect import database_url as parse_url
+from syncworker.store.engines import Engines
 from syncworker.store.erasure import Erasure
 from syncworker.store.failures import StoreConflictError, StoreRefusedError, StoreUnavailableError, translated
 from syncworker.store.findings import Findings
@@ -51,6 +45,7 @@ from syncworker.store.records import Records
 from syncworker.store.renewals import Renewals
 from syncworker.store.runs import Runs
 from syncworker.store.statements import NOW, Ready, Told, run_all
+from syncworker.store.statistics import Statistics
 from syncworker.store.tokens import Tokens
 from syncworker.store.unreadable import UnreadableItems
 from syncworker.store.work import Work
@@ -59,13 +54,6 @@ from syncworker.store.workers import Workers
 __all__ = ["Store", "StoreConflictError", "StoreRefusedError", "StoreUnavailableError", "UnitOfWork"]
 
 T = TypeVar("T")
-
-STATEMENT_TIMEOUT_MS: Final = 30_000
-LOCK_TIMEOUT_MS: Final = 10_000
-IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 60_000
-SQLITE_BUSY_TIMEOUT_MS: Final = 30_000
-SILENCE: Final = {"tcp_user_timeout": 30_000, "keepalives_idle": 20, "keepalives_interval": 5, "keepalives_count": 3}
-"""When libpq gives up a connection that went silent, as in a failover: the server's own timeouts end nothing then."""
 
 
 class UnitOfWork:
@@ -216,13 +204,17 @@ class UnitOfWork:
     def runs(self) -> Runs:
         return Runs(self)
 
+    @cached_property
+    def statistics(self) -> Statistics:
+        return Statistics(self)
+
 
 class Store:
     """A database, open on one event loop.  `close()` gives everything back."""
 
     def __init__(
         self,
-        database_url: str,
+        database: str | Address,
         *,
         tenant: str = "default",
         keyring: KeyRing | None = None,
@@ -232,23 +224,23 @@ class Store:
         """Opens nothing yet.
 
         Args:
-            database_url: `postgresql://…` or `sqlite:///file`; the driver is our choice.
+            database: where it is; as text, `postgresql://…` or `sqlite:///file`.
             clock: moves database time in tests; `None` is the database's own clock.
             connections: most connections to PostgreSQL at once; SQLite has one writer and a few readers.
 
         Raises:
             SettingsError: not such a URL.
         """
-        url = parse_url(database_url)
+        address = address_of(database)
         self.tenant = tenant
-        self.dialect = Dialect(url.get_backend_name(), clock)
+        self.dialect = Dialect(
+            "postgresql" if address.is_postgresql else "sqlite", clock, shares_sessions=address.shares_sessions
+        )
         self._keyring = None if keyring is None else keyring.for_tenant(tenant)
-        self._write, self._read = _engines(url, connections)
-        self._look = self._read
-        self._bulk: AbstractAsyncContextManager[object] = asyncio.Semaphore(1)
-        if self.dialect.is_postgresql:
-            self._bulk = nullcontext()
-            self._look = self._read.execution_options(isolation_level="AUTOCOMMIT")
+        self._engines = Engines(address, connections)
+        self._bulk: AbstractAsyncContextManager[object] = (
+            nullcontext() if address.is_postgresql else asyncio.Semaphore(1)
+        )
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[UnitOfWork]:
@@ -257,13 +249,13 @@ class Store:
         Raises:
             StoreUnavailableError: the database is away; nothing was written.
         """
-        async with self._open(self._write) as unit:
+        async with self._open(self._engines.write) as unit:
             yield unit
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[UnitOfWork]:
         """A transaction that only reads; it never waits for a writer."""
-        async with self._open(self._read) as unit:
+        async with self._open(self._engines.read) as unit:
             yield unit
 
     @asynccontextmanager
@@ -273,7 +265,7 @@ class Store:
         That is what `reading` gives too (READ COMMITTED), but `BEGIN` and `ROLLBACK` are trips of their own: two of
         three for who asks one thing.  No cursor that streams, no lock, no write.
         """
-        async with self._open(self._look) as unit:
+        async with self._open(self._engines.look) as unit:
             yield unit
 
     async def atomically(
@@ -308,87 +300,26 @@ class Store:
 
     async def close(self) -> None:
         """Give every connection back."""
-        await self._write.dispose()
-        if self._read is not self._write:
-            await self._read.dispose()
+        await self._engines.close()
 
     @asynccontextmanager
     async def _open(self, engine: AsyncEngine) -> AsyncIterator[UnitOfWork]:
         try:
             async with engine.connect() as connection:
-                yield UnitOfWork(connection, tenant=self.tenant, dialect=self.dialect, keyring=self._keyring)
+                unit = UnitOfWork(connection, tenant=self.tenant, dialect=self.dialect, keyring=self._keyring)
+                try:
+                    yield unit
+                except DBAPIError as error:
+                    refused = translated(error)
+                    await self._engines.give_up(connection, refused.session)
+                    raise refused from None  # the driver's text repeats key values
+                except (StoreUnavailableError, StoreRefusedError) as error:
+                    await self._engines.give_up(connection, error.session)
+                    raise
         except DBAPIError as error:
-            raise translated(error) from None  # the driver's text repeats key values (rule 37)
+            raise translated(error) from None
         except PoolTimeoutError as error:
             raise StoreUnavailableError("database unavailable (no free connection)") from error
-
-
-def _engines(url: URL, connections: int) -> tuple[AsyncEngine, AsyncEngine]:
-    if url.get_backend_name() == "postgresql":
-        options = (
-            f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
-            f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS} -c timezone=UTC"
-        )
-        try:
-            engine = create_async_engine(
-                url.set(drivername="postgresql+psycopg"),
-                hide_parameters=True,
-                pool_size=connections,
-                max_overflow=0,
-                pool_timeout=30,
-                connect_args={"options": options, "connect_timeout": 5, **SILENCE},
-            )
-        except ModuleNotFoundError as error:
-            raise SetupError("database_url: PostgreSQL needs psycopg; install syncworker[postgres]") from error
-        _refuse_dead_connections(engine)
-        return engine, engine
-    url = url.set(drivername="sqlite+aiosqlite")
-    logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # at DEBUG it prints every row (rule 37)
-    Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
-    common: dict[str, Any] = {
-        "hide_parameters": True,
-        "connect_args": {"isolation_level": None, "timeout": SQLITE_BUSY_TIMEOUT_MS / 1000},
-    }
-    write = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=60, **common)
-    read = create_async_engine(url, pool_size=4, max_overflow=0, pool_timeout=60, **common)
-    for engine, begin in ((write, "BEGIN IMMEDIATE"), (read, "BEGIN")):
-        _sqlite_events(engine, begin)
-    return write, read
-
-
-def _refuse_dead_connections(engine: AsyncEngine) -> None:
-    """Take no connection out of the pool that the server has closed meanwhile.
-
-    An idle connection has nothing to say: when its socket can be read, it was ended.  That costs a system call, where
-    SQLAlchemy's ping costs two trips to the server, as much as a small transaction.  Neither sees a network gone
-    silent before its timeouts (`SILENCE`).
-    """
-
-    @sa.event.listens_for(engine.sync_engine, "checkout")
-    def on_checkout(connection: Any, _record: Any, _proxy: Any) -> None:
-        own = connection.driver_connection
-        if own.closed:
-            raise DisconnectionError("an idle connection is closed")
-        idle = select.poll()
-        idle.register(own.fileno(), select.POLLIN)
-        if idle.poll(0):
-            raise DisconnectionError("the server ended an idle connection")
-
-
-def _sqlite_events(engine: AsyncEngine, begin: str) -> None:
-    @sa.event.listens_for(engine.sync_engine, "connect")
-    def on_connect(connection: Any, _record: Any) -> None:
-        cursor = connection.cursor()
-        # FULL: a refresh token once committed must outlive a loss of power; NORMAL may take back the last commits
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
-            cursor.execute(f"PRAGMA {pragma}")
-        if begin == "BEGIN":
-            cursor.execute("PRAGMA query_only=ON")
-        cursor.close()
-
-    @sa.event.listens_for(engine.sync_engine, "begin")
-    def on_begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql(begin)
 
 
 def _may_succeed_now(error: BaseException) -> bool:

@@ -82,9 +82,10 @@ class Workers:
             worker.c.canary_asked_at < after(-CANARY_AGAIN),
         )
         to_ask = self._unit.dialect.skip_locked(
+            worker,
             sa.select(worker.c.name).where(
                 worker.c.kind == WORKER, worker.c.progress_at >= after(-GIVEN_UP), waits_for_none
-            )
+            ),
         ).cte("to_ask")
         asked = await self._unit.connection.execute(
             sa.update(worker)

@@ -151,7 +151,7 @@ def show(walk: Walk, known: Footprint) -> Showing:
 
 
 def page_notes(error: SyncWorkerError | None) -> Mapping[str, int]:
-    """What the error that ended a walk says of the page it ended at, as a note."""
+    """The note for the error that ended a walk; none for an error that says nothing of the listing itself."""
     if isinstance(error, EndlessListingError):
         return {error.note: 1}
     unreadable = isinstance(error, StandardViolationError) and not isinstance(error, TruncatedError)
@@ -344,25 +344,27 @@ async def apply(
 def _is_filtered(shown: Showing, changes: Changes, held: Mapping[str, Held], before: Cursor | None) -> bool | None:
     """Whether an LFI that is taken to ignore the window honours it; `None`: this walk does not say.
 
-    A walk of everything shows every row that is held, or something narrowed it.  Another walk was narrowed when it
-    brought fewer items than the one before, more than were missed in the window, and none from before it.
+    A walk of everything shows every row that is held, or something narrowed it; each item that cannot be read may be
+    one of these rows.  Another walk was narrowed when it brought fewer items than the one before, more than were missed
+    in the window, and none from before it.
     """
     window = shown.walk.step.window
-    if not shown.complete or window is None or window.since is None:
+    if not shown.every_page_came or window is None or window.since is None:
         return None
     if shown.walk.step.whole:
-        return any(not row.gone and key not in shown.seen for key, row in held.items())
+        lacking = sum(not row.gone and key not in shown.seen for key, row in held.items())
+        return None if 0 < lacking <= len(shown.unreadable) else lacking > 0
     marks = _marks(shown, TYPED[shown.resource.name].instant, None)
     for key in shown.seen:
         at = marks[key][0] if key in marks else held[key].instant if key in held else None
         if at is not None and at < shifted(window.since, -window.wider):
             return False
-    lacking = items_in(before.pages if before else None) - len(shown.seen)
+    lacking = items_in(before.pages if before else None) - len(shown.seen) - len(shown.unreadable)
     return True if lacking > len(changes.missed) + len(changes.gone) else None
 
 
 def _is_refuted(shown: Showing) -> bool:
-    """Whether a walk of everything lacked a row that is held: another window was answered, nobody knows which."""
+    """Whether a walk of everything lacked a row that is held: the LFI answered another window, not known which."""
     return shown.walk.step.whole and shown.filtered is True
 
 

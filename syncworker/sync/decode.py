@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from functools import lru_cache
@@ -31,7 +31,7 @@ from syncworker.errors import StandardViolationError
 from syncworker.lfi.bounds import Fault, fault_of_json
 from syncworker.lfi.splitting import PartlyReadable, elements, with_repaired_text
 from syncworker.lfi.splitting import members as split_members
-from syncworker.standard.calendar import UAE, read_day, within
+from syncworker.standard.calendar import UAE, at_time, read_day, within
 from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.values import local_date, read_id, read_instant, read_money, signed
 from syncworker.store.records import Record
@@ -628,7 +628,7 @@ def _refused(resource: Resource, item: Item, reason: Reason, member: str) -> _Re
     read = _READERS[name][typed_columns(RECORD_TABLES[name]).index(typed.instant)]
     instant = read(item, _ignore)
     if instant is not None and not isinstance(instant, datetime):
-        instant = datetime.combine(instant, time(), UTC)
+        instant = at_time(instant)
     return _Refused(reason, member, instant)
 
 

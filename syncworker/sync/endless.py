@@ -10,8 +10,8 @@ Each page is billed, and some LFIs give every page a `Links.Next`.  A page that 
     it is page 8, 16, 32 … and brings only keys of the page before it
 
 A listing should have ended behind the `Meta.TotalPages` of its first page: what later pages say may grow with them.
-Within it an empty page is no end: a filter behind the pages may have emptied it.  Without `TotalPages` nobody knows;
-then only `EMPTY_MAX` empty pages in a row, or a page that repeats, end the walk.
+Within it an empty page is no end: the LFI may filter each page after cutting the listing.  Without `TotalPages` the
+end is not known; then only `EMPTY_MAX` empty pages in a row, or a page that repeats, end the walk.
 
 Bytes are compared on every page, which costs nothing beside a call.  Keys are read only where the listing should have
 ended, and of two pages at the marks: measured, 0.07 ms for a page of 100 transactions, a ninth of its decoding.
@@ -75,7 +75,7 @@ class Progress:
         return None
 
     def _beyond(self) -> EndlessListingError | None:
-        """A page behind those that were promised, or nobody said how many there are."""
+        """A page behind those that were promised, or of a listing that does not say how many it has."""
         names = self._of(self._pages[-1])
         for data in self._pages[self._named : -1]:
             self._names |= self._of(data)

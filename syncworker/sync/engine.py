@@ -229,7 +229,7 @@ class Engine:
         try:
             connections = (await self._parts.clients(lfi)).config.connections
         except SyncWorkerError:
-            return asyncio.Semaphore(1)  # nobody is called; the run says why
+            return asyncio.Semaphore(1)  # no call is made; the run says why
         return self._places.setdefault((lfi, connections), asyncio.Semaphore(connections + WRITERS))
 
     async def _failed(self, claim: Claim, error: SyncWorkerError) -> RunReport:
@@ -280,7 +280,7 @@ class Engine:
             return report
 
     async def _not_callable(self, claim: Claim, consent: StoredConsent | None, known: BeforeSync) -> RunReport:
-        """End the claim of a connection that may not be called now; nobody was asked for data."""
+        """End the claim of a connection that may not be called now; no data was asked for."""
         status = consent.status if consent is not None else None
         report = RunReport(
             connection_id=ConsentId(claim.subject),
@@ -388,7 +388,7 @@ def _told(report: RunReport) -> RunReport:
 
 
 def _to_be_asked(consent: StoredConsent, *, now: datetime) -> bool:
-    """Whether the Hub may know better than the row: a block was lifted, somebody decided, the end came (trap 16)."""
+    """Whether the Hub may know better than the row: a block was lifted, the user decided, the end came."""
     if consent.status == Status.Authorized:
         return now >= consent.expires_at
     may_have_moved = consent.status in {Status.Suspended, Status.AwaitingAuthorization}

@@ -48,14 +48,14 @@ NOTES: Final = {
     "listing.never_ends":      Facts(person=True),  # as above
     ENDS_EARLY:                Facts(complete=False, retry=True),
 }
-"""Notes that say more than that something is odd; every other note leaves a listing complete."""
+"""What each note says of its listing; a note that is not here leaves it complete, and needs neither."""
 # fmt: on
 
 _ODD: Final = Facts()
 
 RESTS_FROM: Final = 3
 RESTS_AFTER: Final = timedelta(hours=24)
-"""Met so often and over so long, the same fault is a finding, and its listing is read at its cadence."""
+"""A fault met so many times in a row, over so long a time, is a finding; its listing is then read at its cadence."""
 
 
 def facts_of_notes(notes: Collection[str]) -> Facts:

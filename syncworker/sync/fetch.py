@@ -54,8 +54,8 @@ class Walk:
 
     @property
     def short(self) -> bool:
-        """Whether the links ended before the last page: then nobody knows what the others would have shown."""
-        return self.pages_said is not None and self.pages_said > len(self.pages)
+        """Whether the links ended before the last page: what the others would have shown is not known."""
+        return self.error is None and self.pages_said is not None and self.pages_said > len(self.pages)
 
     @property
     def size(self) -> int:

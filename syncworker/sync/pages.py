@@ -74,7 +74,7 @@ def same(packed: bytes | None, digests: Sequence[bytes]) -> bool:
 
 
 def items_in(packed: bytes | None) -> int:
-    """How many items were packed; 0 when nobody can say."""
+    """How many items were packed; 0 when the bytes are of another version, or none."""
     if packed is None or len(packed) < _HEAD.size:
         return 0
     version, _, items = _HEAD.unpack_from(packed)

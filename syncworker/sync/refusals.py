@@ -57,7 +57,7 @@ UNAUTHORIZED: Final = replace(FAULT, ask=True, token=True)
 
 BLOCKED: Final = Refusal(outcome="refused", remember=timedelta(hours=6), ask=True, retry=True)
 UNREADABLE: Final = Refusal(outcome="failed", retry=True, person=True)
-"""An answer no reader can take: a gateway's page with status 200, or a listing the LFI has to mend."""
+"""An answer that cannot be read: a gateway's page with status 200, or a listing that breaks the standard."""
 
 TRUNCATED: Final = Refusal(outcome="truncated", person=True)
 """A guard cut the walk off: too many pages, a loop, a link that leads away, a page too large.  Asked again at cadence:
@@ -69,7 +69,7 @@ OF_THE_ACCOUNT: Final = frozenset({BLOCKED_CODE, "Consent.PermanentAccountAccess
 """Codes that are about the account as a whole: its other listings would be answered the same."""
 
 BLOCKED_FOR: Final = timedelta(hours=1)
-"""So long a blocked account is not asked for, not even when a person asks for a sync."""
+"""No listing of a blocked account is read for so long, not even when a person asks for a sync."""
 
 _DEFINITE: Final = replace(REFUSED, ask=True)
 

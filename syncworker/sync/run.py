@@ -93,16 +93,16 @@ RESTING: Final = timedelta(hours=1)
 
 CODE_LENGTH: Final = 64
 REASON_LENGTH: Final = 200
-"""Of what a finding keeps of the words of an LFI."""
+"""Most characters that a finding keeps of a code, and of the words of an LFI."""
 
 TOKEN_DOUBTED_FROM: Final = 8
-"""Listings that refuse the token, while none was read in this run, from which on the run stops: it is the token."""
+"""The run stops when so many listings refused the token and none was read: then the token is at fault."""
 
 RUN_LASTS_FROM: Final = 5
-"""Runs in a row that broke off as a whole, from which on a person is told; by the ladder some three hours."""
+"""A person is told after so many runs in a row that broke off as a whole: some three hours, by the ladder."""
 
 CLEARED_AFTER: Final = 2
-"""Cadences without being met after which a finding counts as gone once any connection reads the operation."""
+"""A finding that no run met for so many cadences is resolved by the next connection that recovers there."""
 
 BACKFILL_SHARE: Final = 0.7
 """Share of a run's deadline after which no further slice of history is begun."""
@@ -306,6 +306,7 @@ class ConsentRun:
         self._reports: list[StepReport] = []
         self._limits = ConsentLimits(from_date=consent.from_date, to_date=consent.to_date)
         self._slices = 0
+        self._slices_read: set[Listing] = set()
         self._broken_slices: dict[Listing, StepReport] = {}
         self._settled: set[Listing] = set()
         self._backfill_due: dict[Listing, datetime] = {}
@@ -456,7 +457,10 @@ class ConsentRun:
         if walk.pages:
             self._showings.append(shown)
         if walk.pages and walk.step.resource.name is ResourceName.ACCOUNTS:
-            self._accounts_seen = frozenset(shown.seen) | (self._known.granted if walk.error else frozenset())
+            not_shown = (
+                frozenset() if shown.complete else self._known.granted
+            )  # they may be on a page or in an item that was not read
+            self._accounts_seen = frozenset(shown.seen) | not_shown
         if walk.error is not None:
             await self._broken_off(walk, walk.error, brought=bool(shown.seen))
 
@@ -625,7 +629,7 @@ class ConsentRun:
             if resource.window is not None and resource.window.sliced
             for account_id in self._accounts
         ]
-        # a listing never read to its end may have a cursor all the same, of attempts that failed: it says nothing
+        # failed attempts alone make a cursor too; it does not say how far the listing was read
         read_before = {
             listing: cursor
             for listing, cursor in self._known.cursors.items()
@@ -731,6 +735,8 @@ class ConsentRun:
 
     def _slice(self, resource: Resource, cursor: Cursor | None) -> Step | None:
         evidence = None if cursor is None else self._evidence.get(cursor.listing)
+        if cursor is not None and self._is_refused(cursor.listing):
+            return None
         return next_slice(
             resource,
             cursor,
@@ -739,6 +745,13 @@ class ConsentRun:
             settings=self._settings.plan,
             unfiltered=self._is_unfiltered(resource) or (evidence is not None and evidence.enough),
         )
+
+    def _is_refused(self, listing: Listing) -> bool:
+        """Whether this run was refused a listing, or its account: its cursor says so only once the run has ended."""
+        _, attempt = self._broken.get(listing, (None, None))
+        return (
+            attempt is not None and attempt.refused_until is not None
+        ) or listing.account_id in self._closed_accounts
 
     def _is_unfiltered(self, resource: Resource) -> bool:
         """Whether the LFI is known to ignore the window of a resource that is read in slices."""
@@ -773,7 +786,7 @@ class ConsentRun:
             return cursors
         walk = await self._walked(step)
         if isinstance(walk.error, StoppingError):
-            self._stop = walk.error  # the slice is walked anew by whoever comes next
+            self._stop = walk.error  # the next run walks the slice anew
             return cursors
         shown = show(walk, footprint.NOTHING)
         walk = shown.walk
@@ -814,7 +827,9 @@ class ConsentRun:
             self._stop = self._stop or error
             return cursors
         self._reports += reports
-        self._slices += later is None
+        if later is None:
+            self._slices += 1
+            self._slices_read.add(step.listing)
         return cursors
 
     # -- write -------------------------------------------------------------------------------------------------------
@@ -882,7 +897,12 @@ class ConsentRun:
         for listing, slice_ in self._broken_slices.items():
             written = by_listing.get(listing, slice_)
             by_listing[listing] = replace(
-                written, outcome=slice_.outcome, error=slice_.error, retry=slice_.retry, person=slice_.person
+                written,
+                outcome=slice_.outcome,
+                error=slice_.error,
+                notes={**slice_.notes, **written.notes},
+                retry=slice_.retry or written.retry,
+                person=slice_.person or written.person,
             )
         for listing, (broken, _) in self._broken.items():
             written = by_listing.get(listing, broken)
@@ -979,12 +999,9 @@ class ConsentRun:
         for step in report.steps:
             if not step.person or step.outcome is StepOutcome.SKIPPED or (step.error and step.error == of_the_run):
                 continue
-            codes = findings_of_notes(step.notes)
-            if step.error is not None and (not step.read or not codes):
-                codes = (*codes, step.error)
             refused = self._refusals.get(Listing(step.account_id, step.resource))
-            operation = BY_NAME[step.resource].operation
-            found += [self._finding(operation, code, reason=refused.lfi_reason if refused else "") for code in codes]
+            operation, reason = BY_NAME[step.resource].operation, refused.lfi_reason if refused else ""
+            found += [self._finding(operation, code, reason=reason) for code in self._codes(step)]
         if (
             self._stop is not None
             and not isinstance(self._stop, ConsentError)
@@ -992,6 +1009,18 @@ class ConsentRun:
         ):
             found.append(self._finding("", _code(self._stop)))
         return together(found)
+
+    def _codes(self, step: StepReport) -> list[str]:
+        """What a person has to look at of one listing: its notes, and the error of a walk whose end no note names."""
+        listing = Listing(step.account_id, step.resource)
+        broken, _ = self._broken.get(listing, (None, None))
+        broken_off = [one for one in (broken, self._broken_slices.get(listing)) if one is not None]
+        unnamed = {
+            one.error
+            for one in broken_off or [step]
+            if one.person and one.error is not None and not findings_of_notes(one.notes)
+        }
+        return [*findings_of_notes(step.notes), *sorted(unnamed)]
 
     def _lasts(self) -> bool:
         """Whether runs of this connection break off as a whole again and again, for what time should have mended."""
@@ -1015,19 +1044,18 @@ class ConsentRun:
 
     def _cleared(self, report: RunReport, *, now: datetime) -> list[Cleared]:
         """The operations that this connection met trouble at before, and read without now."""
-        troubled, floor = {step.resource for step in report.steps if step.person}, self._floor
+        cursors, floor = self._known.cursors, self._floor
+        complete = {Listing(step.account_id, step.resource) for step in report.steps if step.complete}
+        troubled = {step.resource for step in report.steps if step.person}
+        troubled |= {  # a listing that is refused is not asked for in each run
+            listing.resource
+            for listing, cursor in cursors.items()
+            if listing not in complete and listing.account_id in ("", *self._accounts) and needed_person(cursor)
+        }
         read = {
-            step.resource
-            for step in report.steps
-            if step.complete
-            and (
-                (listing := Listing(step.account_id, step.resource)) in self._settled
-                or (
-                    (cursor := self._known.cursors.get(listing)) is not None
-                    and needed_person(cursor)
-                    and not owes_items(BY_NAME[step.resource], cursor, floor=floor)  # they lie where no walk came to
-                )
-            )
+            listing.resource
+            for listing in complete
+            if listing in self._settled or self._was_trouble(listing, cursors.get(listing), floor=floor)
         }
         cleared = [
             self._clear(BY_NAME[name].operation, now - CLEARED_AFTER * self._settings.plan.cadence[name])
@@ -1036,6 +1064,15 @@ class ConsentRun:
         if self._stop is None and self._claim.attempts > 1:  # the runs before broke off as a whole
             cleared.append(self._clear("", now - CLEARED_AFTER * max(self._settings.plan.cadence.values())))
         return cleared
+
+    def _was_trouble(self, listing: Listing, cursor: Cursor | None, *, floor: date) -> bool:
+        """Whether a finding was written for a listing that was read to its end now."""
+        if cursor is None:
+            return False
+        if listing in self._slices_read and cursor.backfill_due_at is not None:
+            return True
+        # items that could not be read may lie where no walk came to
+        return needed_person(cursor) and not owes_items(BY_NAME[listing.resource], cursor, floor=floor)
 
     def _clear(self, operation: str, last_seen_before: datetime) -> Cleared:
         return Cleared(
@@ -1057,7 +1094,7 @@ class ConsentRun:
             asked = GATE_S  # every consent of the LFI waits: this one's bad ends must not say how long
         ladder = self._settings.retry_after(self._claim.attempts)
         if isinstance(error, LFIBreakerOpenError) and any((call.status or 599) >= 500 for call in self._calls):
-            asked = max(asked or 0, ladder.total_seconds())  # whoever tripped it is not first in the row for the trial
+            asked = max(asked or 0, ladder.total_seconds())  # another connection makes the trial call
         return ladder if asked is None else max(span(seconds=asked), timedelta(seconds=1))
 
     def _next_due(self, reports: list[StepReport], *, now: datetime) -> datetime:

@@ -112,9 +112,8 @@ def look_again_in(left: Sequence[Remembered]) -> timedelta | None:
     """How long to leave unreadable items alone, by the one that was met least often; `None`: there are none."""
     if not left:
         return None
-    met = min(one.times for one in left)
-    doubled = min(max(met - 1, 0), 8)
-    return min(LOOK_AGAIN_FIRST * (1 << doubled), LOOK_AGAIN_MOST)
+    doublings: int = min(max(min(one.times for one in left) - 1, 0), 8)
+    return min(LOOK_AGAIN_FIRST * (1 << doublings), LOOK_AGAIN_MOST)
 
 
 def _after(

@@ -11,10 +11,11 @@ import binascii
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import date, datetime
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
@@ -28,11 +29,12 @@ from syncworker.consents.authorize import (
     Ending,
     Intended,
 )
-from syncworker.consents.renewal import Renewals
+from syncworker.consents.renewal import SAME, Renewals, Wishes
 from syncworker.errors import RequestError
 from syncworker.settings import SLUG
+from syncworker.standard.accounts import AccountSubType, AccountType
 from syncworker.standard.calendar import as_utc, fault_of_instant, read_iso
-from syncworker.standard.consents import ConsentRequest, Purpose, Revoker, UserType
+from syncworker.standard.consents import ConsentRequest, OnBehalfOf, Purpose, Revoker, UserType
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
 from syncworker.store.api_keys import Scope
@@ -56,6 +58,7 @@ PAGE_SIZE: Final = 50
 PAGE_SIZE_MAX: Final = 200
 PERMISSIONS_MAX: Final = 100
 CONSENT_ID_LENGTH: Final = 128
+TEXT_LENGTH: Final = 256
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     # what a permission's code begins with, the longer before the shorter
@@ -73,6 +76,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
 OTHER: Final = "Other"
 
 UserRef = Annotated[str, StringConstraints(min_length=1, max_length=USER_REF_LENGTH, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=TEXT_LENGTH, pattern=r"^[^\x00-\x1f\x7f]+$")]
 SlugText = Annotated[str, StringConstraints(pattern=SLUG)]
 
 Declared = Callable[[], Awaitable[Collection[Slug]]]
@@ -81,6 +85,19 @@ Declared = Callable[[], Awaitable[Collection[Slug]]]
 
 class _Asked(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OnBehalfOfAsked(_Asked):
+    """For which other firm the consent is asked for; one member at least."""
+
+    trading_name: Text | None = None
+    legal_name: Text | None = None
+    identifier_type: Annotated[Literal["Other"] | None, Field(description="Set it with an identifier.")] = None
+    identifier: Text | None = None
+
+
+Kinds = Annotated[tuple[AccountType, ...], Field(min_length=1, max_length=len(AccountType))]
+SubKinds = Annotated[tuple[AccountSubType, ...], Field(min_length=1, max_length=len(AccountSubType))]
 
 
 class ConsentAsked(_Asked):
@@ -94,6 +111,17 @@ class ConsentAsked(_Asked):
     purpose: Purpose = Purpose.AccountAggregation
     from_date: Annotated[date | None, Field(description="First day of transactions shown.")] = None
     to_date: Annotated[date | None, Field(description="Last day of transactions shown.")] = None
+    account_types: Annotated[
+        Kinds | None, Field(description="Only accounts of these; the LFI must support them. Absent: every kind.")
+    ] = None
+    account_sub_types: Annotated[
+        SubKinds | None,
+        Field(
+            description="Only accounts of these; spelled as the version asked in spells them (PersonalLoan is Finance "
+            "since v2.1). Absent: every kind."
+        ),
+    ] = None
+    on_behalf_of: OnBehalfOfAsked | None = None
     version: Annotated[
         Version | None, Field(description="Of the standard; the highest the LFI offers unless given.")
     ] = None
@@ -104,11 +132,59 @@ class ConsentAsked(_Asked):
 
 
 class RenewalAsked(_Asked):
-    """A successor to ask a user for; what is not given stays as it was."""
+    """A successor to ask a user for; what is not given stays as it was, and what is null has no limit."""
 
     permissions: Annotated[list[str] | None, Field(min_length=1, max_length=PERMISSIONS_MAX)] = None
     expires_at: Annotated[AwareDatetime | None, Field(description="At most 364 days ahead.")] = None
+    user_type: UserType | None = None
+    purpose: Purpose | None = None
+    from_date: Annotated[
+        date | None, Field(description="Absent: it moves with the consent (`pin_window`). Null: no limit.")
+    ] = None
+    to_date: Annotated[date | None, Field(description="As `from_date`.")] = None
+    pin_window: Annotated[bool, Field(description="Keep dates that are not given as they are.")] = False
+    account_types: Annotated[Kinds | None, Field(description="Null: every kind.")] = None
+    account_sub_types: Annotated[SubKinds | None, Field(description="Null: every kind.")] = None
+    on_behalf_of: OnBehalfOfAsked | None = None
+    version: Annotated[
+        Version | None, Field(description="Of the standard; the highest the LFI offers unless given.")
+    ] = None
+    new_chain: Annotated[
+        bool,
+        Field(
+            description="Name no BaseConsentId: begin a new chain in the same connection. "
+            "For a root that is not a UUID at an LFI on v2.1."
+        ),
+    ] = False
     return_url: Annotated[str | None, Field(max_length=RETURN_URL_LENGTH)] = None
+
+    def wishes(self) -> Wishes:
+        """What was given, as a renewal takes it."""
+        given = self.model_fields_set
+        behalf = None if self.on_behalf_of is None else OnBehalfOf(**self.on_behalf_of.model_dump())
+        return Wishes(
+            permissions=None if self.permissions is None else tuple(self.permissions),
+            expires_at=self.expires_at,
+            user_type=self.user_type,
+            purpose=self.purpose,
+            from_date=self.from_date if "from_date" in given else SAME,
+            to_date=self.to_date if "to_date" in given else SAME,
+            account_types=self.account_types if "account_types" in given else SAME,
+            account_sub_types=self.account_sub_types if "account_sub_types" in given else SAME,
+            on_behalf_of=behalf if "on_behalf_of" in given else SAME,
+            pin_window=self.pin_window,
+            version=self.version,
+            new_chain=self.new_chain,
+        )
+
+
+class OnBehalfOfOut(BaseModel):
+    """For which other firm a consent was asked for."""
+
+    trading_name: str | None
+    legal_name: str | None
+    identifier_type: str | None
+    identifier: str | None
 
 
 class AuthorizationOut(BaseModel):
@@ -122,6 +198,13 @@ class AuthorizationOut(BaseModel):
     connection_id: str | None = Field(description="Of the connection that is renewed.")
     permissions: list[str]
     consent_expires_at: datetime
+    user_type: str
+    purpose: str
+    from_date: date | None
+    to_date: date | None
+    account_types: list[str] | None = Field(description="Null: every kind.")
+    account_sub_types: list[str] | None = Field(description="Null: every kind.")
+    on_behalf_of: OnBehalfOfOut | None
 
 
 class AuthorizationState(BaseModel):
@@ -162,6 +245,9 @@ class ConsentOut(BaseModel):
     user_type: str
     from_date: date | None
     to_date: date | None
+    account_types: list[str] | None = Field(description="Only accounts of these; null: every kind.")
+    account_sub_types: list[str] | None = Field(description="In the words of its version; null: every kind.")
+    on_behalf_of: OnBehalfOfOut | None
     created_at: datetime
     expires_at: datetime
     status_updated_at: datetime | None
@@ -278,9 +364,16 @@ def routes(
             expires_at=intended.expires_at,
             lfi=intended.lfi,
             user_ref=intended.user_ref,
-            connection_id=intended.base_consent_id,
-            permissions=list(intended.permissions),
-            consent_expires_at=intended.consent_expires_at,
+            connection_id=intended.connection_id,
+            permissions=list(intended.request.permissions),
+            consent_expires_at=intended.request.expires_at,
+            user_type=intended.request.user_type,
+            purpose=intended.request.purpose,
+            from_date=intended.request.from_date,
+            to_date=intended.request.to_date,
+            account_types=_listed(intended.request.account_types),
+            account_sub_types=_listed(intended.request.account_sub_types),
+            on_behalf_of=_behalf(intended.request.on_behalf_of),
         )
 
     def check_return(url: str | None) -> None:
@@ -326,6 +419,9 @@ def routes(
             purpose=asked.purpose,
             from_date=asked.from_date,
             to_date=asked.to_date,
+            account_types=asked.account_types,
+            account_sub_types=asked.account_sub_types,
+            on_behalf_of=None if asked.on_behalf_of is None else OnBehalfOf(**asked.on_behalf_of.model_dump()),
         )
         intended = await authorizer.intend(
             Slug(asked.lfi), request, user_ref=asked.user_ref, version=asked.version, return_url=asked.return_url
@@ -439,12 +535,7 @@ def routes(
         one, _lineage = await shown(connection_id)
         _check_action(one, Action.RENEW)
         try:
-            intended = await renewals.renew(
-                one.connection_id,
-                permissions=asked.permissions,
-                expires_at=asked.expires_at,
-                return_url=asked.return_url,
-            )
+            intended = await renewals.renew(one.connection_id, asked.wishes(), return_url=asked.return_url)
         except RequestError as error:
             if str(error).startswith("consent_id: "):  # the chain is at fault, not what was asked for
                 raise _wrong_state(str(error).removeprefix("consent_id: "), Action.RENEW) from None
@@ -481,7 +572,7 @@ def _authorization(intent: StoredIntent, pushed: StoredAuthorization | None, now
         state = "expired"
     else:
         state = "intended" if pushed is None else "opened"
-    root = intent.request.base_consent_id
+    root = intent.request.connection_id or intent.request.base_consent_id
     return AuthorizationState(
         authorization_id=intent.intent_id,
         state=state,
@@ -526,6 +617,9 @@ def _consent(one: ConsentShown) -> ConsentOut:
         user_type=one.user_type,
         from_date=one.from_date,
         to_date=one.to_date,
+        account_types=_listed(one.account_types),
+        account_sub_types=_listed(one.account_sub_types),
+        on_behalf_of=_behalf(one.on_behalf_of),
         created_at=one.created_at,
         expires_at=one.expires_at,
         status_updated_at=one.status_updated_at,
@@ -546,6 +640,14 @@ def _account(one: AccountShown) -> AccountOut:
         nickname=one.nickname,
         iban=one.iban,
     )
+
+
+def _listed(words: Sequence[str] | None) -> list[str] | None:
+    return None if words is None else list(words)
+
+
+def _behalf(of: OnBehalfOf | None) -> OnBehalfOfOut | None:
+    return None if of is None else OnBehalfOfOut(**asdict(of))
 
 
 def _check_action(one: ConnectionShown, action: Action) -> None:

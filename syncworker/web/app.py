@@ -20,10 +20,12 @@ from starlette.types import ASGIApp
 
 from syncworker import __version__, wiring
 from syncworker.clock import SystemClock, monotonic
+from syncworker.errors import SyncWorkerError
 from syncworker.opening import declared_lfis, load_keyring
 from syncworker.settings import Settings
 from syncworker.standard.values import Slug
 from syncworker.store import migrate
+from syncworker.store.unit_of_work import Store
 from syncworker.web import api, callbacks, events, problems
 from syncworker.web.callbacks import ReturnURLs
 from syncworker.web.events import Pace
@@ -31,6 +33,9 @@ from syncworker.web.guard import Guard, Keys, pass_address
 from syncworker.webhooks import Receiver
 
 CALLS_FILED_EVERY_S: Final = 5.0
+HELD_BACK_TRIED_EVERY_S = 30.0
+"""How often events of the quarantine that may verify by now are tried."""
+
 OPENAPI_PATH: Final = f"{api.PREFIX}/openapi.json"
 
 log = structlog.stdlib.get_logger(__name__)
@@ -52,6 +57,8 @@ async def opened(settings: Settings, *, timer: Callable[[], float] = monotonic) 
         receiver = None
         if settings.events.senders:
             receiver = await stack.enter_async_context(wiring.open_receiver(settings, application.store))
+            taking = asyncio.create_task(_take_held_back(receiver, application.store), name="take held back")
+            stack.push_async_callback(_ended, taking)
         filing = asyncio.create_task(_file_calls(application), name="file calls")
         stack.push_async_callback(_ended, filing)
         yield Guard(build(application, receiver, timer=timer), timer=timer)
@@ -136,7 +143,7 @@ def _add_own_routes(app: FastAPI, application: wiring.Application, addresses: Pa
     @app.get("/readyz", include_in_schema=False)
     async def readyz(request: Request) -> dict[str, str]:
         pass_address(request, addresses)
-        await asyncio.to_thread(migrate.check, application.settings.database_url)
+        await asyncio.to_thread(migrate.check, application.settings.database)
         async with application.store.reading() as unit:
             await unit.now()
         return {"status": "ready"}
@@ -159,6 +166,17 @@ async def _file_calls(application: wiring.Application) -> None:
     while True:
         await asyncio.sleep(CALLS_FILED_EVERY_S)
         await application.file_calls()
+
+
+async def _take_held_back(receiver: Receiver, store: Store) -> None:
+    while True:
+        try:
+            async with store.reading() as unit:
+                now = await unit.now()
+            await receiver.take_held_back(now=now)
+        except SyncWorkerError as error:  # the database is away: the next round finds the same
+            log.warning("quarantine not looked through", error=error.code)
+        await asyncio.sleep(HELD_BACK_TRIED_EVERY_S)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -166,7 +166,7 @@ def routes(
         result = {
             "result": _result(ended, row),
             "consent_id": row.consent_id,
-            "connection_id": intent.request.base_consent_id or row.consent_id,
+            "connection_id": row.connection_id or intent.request.base_consent_id or row.consent_id,
         }
         back = return_urls.with_result(intent.return_url, result)
         return _ended(request, ended, facts={"Bank": bank, "Consent": row.consent_id}, back=back)

@@ -1,8 +1,9 @@
 """`POST /events`: where LFIs send event notifications.
 
 Nothing here knows what an event says.  A request is measured before it is read: its sender's pace, its media type, its
-size; then `webhooks.Receiver` judges it.  Every answer repeats or makes an `x-fapi-interaction-id`; a taken event is
-acknowledged with an empty body, a refused one with the standard's signed error body.
+size; then `webhooks.Receiver` judges it.  Every answer repeats or makes an `x-fapi-interaction-id`; on answers of the
+framework, for a wrong method or a fault of ours, `guard.Guard` puts it.  A taken event is acknowledged with an empty
+body, a refused one with the standard's signed error body.
 
 Source: Webhook Template v2.1-errata2, `responses`; `domain.md` §7.1; `reliability.md` rule 38.
 """
@@ -23,6 +24,7 @@ from syncworker.webhooks import (
     BODY_BYTES_MAX,
     MEDIA_TYPES,
     Delivery,
+    EventHeldBackError,
     EventRefusedError,
     Receiver,
     Refusals,
@@ -33,6 +35,9 @@ PATH: Final = "/events"
 INTERACTION_ID: Final = "x-fapi-interaction-id"
 READ_DEADLINE_S: Final = 10.0
 """For a whole body: who drips it byte by byte is cut off."""
+
+RECOVERABLE: Final = "GenericRecoverableError"
+"""What time mends is 500 with this code; `retry-after` belongs to 429 alone (Webhook Template v2.1-errata2)."""
 
 RETRY_AFTER_S: Final = 1
 ADDRESSES_MAX: Final = 10_000
@@ -131,7 +136,7 @@ def routes(
 
     @router.post(PATH, include_in_schema=False)
     async def take(request: Request) -> Response:
-        headers = {INTERACTION_ID: _interaction_id(request)}
+        headers = {INTERACTION_ID: interaction_id(request.headers)}
         address = request.client.host if request.client else ""
         if not pace.allows(address) or (address not in proven and not strangers.allows("")):
             return Response(status_code=429, headers=headers | {"retry-after": str(RETRY_AFTER_S)})
@@ -159,8 +164,13 @@ def routes(
                 return Response(status_code=error.status, headers=headers)
             await receiver.quarantine(delivery, error)
             return refused(error.status, error.error_code, str(error), headers)
+        except EventHeldBackError as error:
+            if not noted(address):
+                return Response(status_code=500, headers=headers)
+            await receiver.quarantine(delivery, error)
+            return refused(500, RECOVERABLE, f"send it again: {error}", headers)
         except TransientError:
-            return refused(500, "GenericRecoverableError" if noted(address) else "", "send it again", headers)
+            return refused(500, RECOVERABLE if noted(address) else "", "send it again", headers)
         proven.add(address)
         return Response(status_code=acknowledge, headers=headers)
 
@@ -195,8 +205,9 @@ def _bearer(request: Request) -> SecretStr | None:
     return SecretStr(token.strip() if scheme.lower() == "bearer" else "")
 
 
-def _interaction_id(request: Request) -> str:
+def interaction_id(headers: Mapping[str, str]) -> str:
+    """The `x-fapi-interaction-id` of a request, if it is a UUID; else a new one."""
     try:
-        return str(uuid.UUID(request.headers.get(INTERACTION_ID, "")))
+        return str(uuid.UUID(headers.get(INTERACTION_ID, "")))
     except ValueError:
         return str(uuid.uuid4())

@@ -30,8 +30,8 @@ from syncworker.clock import monotonic
 from syncworker.errors import SyncWorkerError
 from syncworker.store.api_keys import USE_NOTED_EVERY, Scope, StoredKey, could_be_key
 from syncworker.store.unit_of_work import Store
+from syncworker.web.events import INTERACTION_ID, Pace, interaction_id
 from syncworker.web.events import PATH as EVENTS_PATH
-from syncworker.web.events import Pace
 from syncworker.web.problems import CANNOT_BE_SHOWN, Code, Problem
 
 BODY_BYTES_MAX: Final = 64 * 1024
@@ -88,12 +88,13 @@ class Guard:
             return
         began = self._timer()
         status = 0
+        correlated = _correlated(scope)
 
         async def answered(message: MutableMapping[str, Any]) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _put_headers(MutableHeaders(scope=message), secure=scope["scheme"] == "https")
+                _put_headers(MutableHeaders(scope=message), correlated, secure=scope["scheme"] == "https")
             await send(message)
 
         try:
@@ -277,8 +278,16 @@ def _unauthenticated(code: Code, detail: str, fix: str) -> Problem:
     )
 
 
-def _put_headers(headers: MutableHeaders, *, secure: bool) -> None:
-    for name, value in HEADERS.items():
+def _correlated(scope: ASGIScope) -> Mapping[str, str]:
+    """What an answer to an LFI carries, whatever its status: the standard's correlation id."""
+    path: str = scope["path"]
+    if path != EVENTS_PATH and not path.startswith(f"{EVENTS_PATH}/"):
+        return {}
+    return {INTERACTION_ID: interaction_id(Headers(scope=scope))}
+
+
+def _put_headers(headers: MutableHeaders, correlated: Mapping[str, str], *, secure: bool) -> None:
+    for name, value in (*HEADERS.items(), *correlated.items()):
         headers.setdefault(name, value)
     if secure:
         headers.setdefault("strict-transport-security", HSTS)

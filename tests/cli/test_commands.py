@@ -98,7 +98,14 @@ def test_setting_up_says_what_is_there(newcomer: Newcomer) -> None:
     said, facts = newcomer.said, newcomer.facts
     assert said["keys"].json == {"keyring": "keyring"}
     assert said["upgrade"].stderr == "database schema is up to date\n"
-    assert said["check"].json == {"schema": head(), "newest": True}
+    assert said["check"].json == {
+        "schema": head(),
+        "server": f"SQLite {sqlite3.sqlite_version}",
+        "encoding": "UTF8",
+        "writable": True,
+        "pooler": "none",
+        "newest": True,
+    }
     assert said["list"].json == [
         {
             "slug": "sandbox",
@@ -136,7 +143,7 @@ def test_the_doctor_finds_all_but_the_broker(newcomer: Newcomer) -> None:
 
     assert (ended.code, wrong) == (1, ["broker_url: no broker answers"]), ended.stdout
     checks = {one["check"] for one in ended.json["checks"]}
-    assert checks == {"database schema", "key ring", "broker", "LFI sandbox", "consents"}
+    assert checks == {"database schema", "database", "key ring", "broker", "LFI sandbox", "consents"}
 
 
 def test_lists_show_the_consent_its_rows_and_its_token(newcomer: Newcomer) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cli.conftest import Prepared
 from tests.cli.house import Ended, House
-from tests.openings.house import PERSONAL, body
+from tests.openings.house import PERSONAL, body, guide_body
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
 
@@ -102,6 +102,26 @@ def test_a_refusal_is_an_exit_code_and_the_banks_word(desk: Desk) -> None:
 
     assert created.code == 1
     assert "error [Body.InvalidFormat]" in created.stderr
+
+
+def test_the_guides_own_request_goes_out_with_a_warning(
+    prepared: Prepared, bank: dict[str, Any], desk: Desk, tmp_path: Path
+) -> None:
+    """Plain v2.0: what only the errata demands is said on stderr and in JSON, and the bank takes the request."""
+    house = House.copy(prepared.folder, tmp_path / "guide")
+    url = json.dumps(bank["opening_base_urls"]["v2.0"])
+    with house.toml.open("a") as toml:
+        toml.write(f'openings = "v2.0"\nopenings_urls = {{ "v2.0" = {url} }}\n')
+    desk.verb("configure_openings", v2_0="v2.0")
+    asked = json.dumps(guide_body(), default=float)
+
+    ended = [house.run("openings", "create", "sandbox", "-", *way, stdin=asked) for way in (("--json",), ())]
+
+    line = "Data.AnnualTransactionVolume: is not a member of the published schema"
+    assert [(one.code, f"warning [opening_not_as_errata]: {line}, says" in one.stderr) for one in ended] == [
+        (0, True)
+    ] * 2
+    assert (ended[0].json["state"], ended[0].json["version"], ended[0].json["warnings"]) == ("pending", "v2.0", [line])
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_a_renewal_prints_an_address_or_a_link(prepared: Prepared, house: House)
     opened = house.run("consents", "open", link.json["authorization"], "--json")
 
     assert (now.code, link.code, opened.code) == (0, 0, 0), now.said + link.said + opened.said
-    assert {"consent", "open_before", "url"} == set(now.json) == set(opened.json)
+    assert {"consent", "permissions", "open_before", "url"} <= set(now.json) == set(opened.json)
     assert len({prepared.consent_id, now.json["consent"], opened.json["consent"]}) == 3
     assert link.json["connection"] == prepared.consent_id
     assert link.json["url"] == f"http://127.0.0.1:8080/v1/authorize/{link.json['authorization']}"
@@ -91,6 +91,12 @@ def test_an_authorisation_may_wait_for_its_user(house: House) -> None:
         pytest.param(("renew", "{}", "--expires-at", "2099-01-01T00:00:00Z"), "expires_at", id="too far ahead"),
         pytest.param(("renew", "{}", "--return-url", "https://x.example/"), "return_url", id="no link"),
         pytest.param(("renew", "{}", "--link", "--return-url", "https://x.example/"), "return_url", id="not allowed"),
+        pytest.param(("renew", "{}", "--account-type", "Private"), "account_types", id="an unknown account type"),
+        pytest.param(("renew", "{}", "--from-date", "soon"), "from_date", id="no date"),
+        pytest.param(("renew", "{}", "--version", "v1.2"), "version", id="a version the LFI is not declared for"),
+        pytest.param(
+            ("renew", "{}", "--on-behalf-of-legal-name", ""), "on_behalf_of.legal_name", id="a firm without a name"
+        ),
         pytest.param(("list", "--within", "3"), "within", id="within what"),
         pytest.param(("calendar", "--csv", "--ics"), "calendar", id="two ways at once"),
     ],
@@ -151,3 +157,50 @@ def test_the_calendar_comes_in_three_forms(prepared: Prepared, house: House) -> 
     assert f"SUMMARY:Consent ends: sandbox =HYPERLINK(1)\\;\\, {'ü' * 60}\r\n" in unfolded
     assert f"UID:{prepared.consent_id}@syncworker\r\n" in unfolded
     assert house.run("consents", "calendar", "--within", "20", "--json").json == []
+
+
+def test_a_renewal_in_other_words_says_what_it_asks_for(prepared: Prepared, house: House) -> None:
+    """Kinds of account, firm, dates and a new chain from the command line; `any` and `open` take limits away."""
+    narrowed = house.run(
+        "consents", "renew", prepared.consent_id, "--link", "--json", "--new-chain",
+        "--account-type", "Retail", "--account-sub-type", "Savings", "--account-sub-type", "PersonalLoan",
+        "--on-behalf-of-legal-name", "Al Waha", "--on-behalf-of-identifier", "7",
+        "--from-date", "2026-01-01", "--to-date", "open", "--purpose", "TaxFiling",
+    )  # fmt: skip
+    opened = house.run("consents", "open", narrowed.json["authorization"], "--json")
+
+    assert (narrowed.code, opened.code) == (0, 0), narrowed.said + opened.said
+    members = ("connection", "account_types", "account_sub_types", "on_behalf_of", "from_date", "to_date", "purpose")
+    assert [narrowed.json[name] for name in members] == [
+        prepared.consent_id, ["Retail"], ["Savings", "PersonalLoan"],
+        {"LegalName": "Al Waha", "IdentifierType": "Other", "Identifier": "7"}, "2026-01-01", None, "TaxFiling",
+    ]  # fmt: skip
+    pushed = requests(house)[-1][0]["consent"]
+    assert (pushed["AccountSubType"], "BaseConsentId" in pushed) == (["Savings", "Finance"], False)
+
+
+def test_without_permissions_everything_we_read_is_asked_for(house: House) -> None:
+    """In the words of the version, and said: on stderr, and in the JSON."""
+    ended = house.run("consents", "authorize", "sandbox", "--account-sub-type", "Savings", "--json")
+    listed = house.run("permissions", "--json").json
+    everything = [one["permission"] for one in listed if "v2.1" in one["asked_by_default"]]
+
+    assert ended.code == 0, ended.said
+    assert "it asks for everything we can read in v2.1: ReadAccountsDetail, " in ended.stderr
+    assert ended.json["permissions"] == everything == requests(house)[-1][0]["consent"]["Permissions"]
+    assert {"ReadStatements", "ReadParty", "ReadProductFinanceRates"} <= set(everything)
+    assert not {one for one in everything if one.endswith("Basic")}
+
+
+def test_every_permission_says_what_it_opens_and_where_it_is(house: House) -> None:
+    """Resources, fields, versions."""
+    by_name = {one["permission"]: one for one in house.run("permissions", "--json").json}
+    of_v1_2 = {one["permission"] for one in house.run("permissions", "--version", "v1.2", "--json").json}
+
+    assert by_name["ReadStatements"] == {
+        "permission": "ReadStatements", "opens": ["statements"], "shows": "statements", "versions": ["v2.1"],
+        "granted_in": ["v2.1"], "asked_by_default": ["v2.1"],
+    }  # fmt: skip
+    assert (by_name["ReadProductLendingRates"]["opens"], by_name["ReadConsents"]["opens"]) == (["product"], [])
+    assert "ReadStatements" not in of_v1_2
+    assert "ReadAccountsBasic" in of_v1_2

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from syncworker.consents.authorize import Authorizer, Completed
-from syncworker.consents.renewal import Renewals
+from syncworker.consents.renewal import Renewals, Wishes
 from syncworker.errors import RequestError
 from syncworker.lfi.api import LFIClient
 from syncworker.standard.consents import CLOCKS_APART, EXPIRY_MAX, ConsentRequest
@@ -80,7 +80,7 @@ async def test_a_successor_lasts_as_long_as_before_and_less_than_a_year(
     authorizer = await house.authorizer()
     started = await authorizer.open(intended.intent_id)
 
-    assert intended.consent_expires_at - house.clock.now() == asked
+    assert intended.request.expires_at - house.clock.now() == asked
     assert asked_end(house, started.consent_id) - house.clock.now() == asked
 
 
@@ -100,7 +100,7 @@ async def test_a_successor_that_would_end_in_a_year_is_refused(house: House, ren
     pushed = house.bank.bank.log.counters["par 200"]
 
     with pytest.raises(RequestError, match=r"^expires_at: must be less than one year ahead; give at most 364 days$"):
-        await renewals.renew(first.consent_id, expires_at=house.clock.now() + YEAR)
+        await renewals.renew(first.consent_id, Wishes(expires_at=house.clock.now() + YEAR))
 
     assert (await intents(house), house.bank.bank.log.counters["par 200"]) == (0, pushed)
 
@@ -139,7 +139,7 @@ async def test_a_database_ahead_of_us_refuses_no_successor(house: House) -> None
     renewals = Renewals(house.store, clients, Authorizer(house.store, clients, behind, token_due=token_due))
     intended = await renewals.renew(first.consent_id)
 
-    assert intended.consent_expires_at == house.clock.now() + EXPIRY_MAX
+    assert intended.request.expires_at == house.clock.now() + EXPIRY_MAX
 
 
 @pytest.mark.unit

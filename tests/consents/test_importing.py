@@ -4,12 +4,14 @@ import asyncio
 import io
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import sqlalchemy as sa
 from pydantic import SecretStr
 
 from syncworker.consents.import_file import LINE_BYTES_MAX, KnownLFI, numbered, read_line
@@ -18,7 +20,7 @@ from syncworker.consents.lifecycle import NEVER
 from syncworker.consents.tokens import Outcome
 from syncworker.errors import RequestError, SettingsError
 from syncworker.schedule import due
-from syncworker.standard.consents import Status
+from syncworker.standard.consents import OnBehalfOf, Status
 from syncworker.standard.values import ConsentId, Slug, write_instant
 from syncworker.standard.versions import Version
 from syncworker.store.unit_of_work import Store
@@ -110,16 +112,18 @@ async def tables(store: Store) -> dict[str, Any]:
         pytest.param({"Permissions": "ReadBalances"}, "Permissions: must be a list of permission codes", id="no list"),
         pytest.param({"Permissions": [SECRET * 9]}, "Permissions: must be a list of permission codes", id="no code"),
         pytest.param(
-            {"ExpirationDateTime": "2027-01-31T00:00:00"},
-            "ExpirationDateTime: must be an instant with offset, as 2027-01-31T00:00:00Z",
-            id="no offset",
+            {"ExpirationDateTime": "2027-01-31"},
+            "ExpirationDateTime: must be an instant, as 2027-01-31T00:00:00Z",
+            id="a date alone",
         ),
         pytest.param(
             {"ExpirationDateTime": SECRET},
-            "ExpirationDateTime: must be an instant with offset, as 2027-01-31T00:00:00Z",
+            "ExpirationDateTime: must be an instant, as 2027-01-31T00:00:00Z",
             id="no instant",
         ),
-        pytest.param({"standard_version": "v9"}, "standard_version: must be one of v1.2, v2.0, v2.1", id="version"),
+        pytest.param(
+            {"standard_version": "v9"}, "standard_version: must be one of v1.1, v1.2, v2.0, v2.1", id="version"
+        ),
         pytest.param(
             {"refresh_token": SECRET + " "},
             "refresh_token: is not a token (printable ASCII without spaces)",
@@ -194,6 +198,76 @@ def test_older_shapes_of_the_standard_are_read(clock: ManualClock) -> None:
         "2026-02-01",
         frozenset({"Meta"}),
     )
+
+
+@pytest.mark.unit
+def test_what_a_consent_is_narrowed_to_and_its_subscription_are_read(clock: ManualClock) -> None:
+    """In the standard's members; an instant without an offset is UAE time, and said to be."""
+    values = member_values(
+        clock,
+        AccountType=["Retail"],
+        AccountSubType=["Savings", "Gold"],
+        OnBehalfOf={"LegalName": "Al Waha LLC"},
+        Subscription={"Webhook": {"Url": "https://tpp.example/events", "IsActive": True}},
+        ExpirationDateTime="2027-05-01T03:00:00",
+    )
+    line = read_line(1, json.dumps(values).encode(), tenant="ours")
+    assert (line.account_types, line.account_sub_types, line.on_behalf_of, line.webhook_active) == (
+        ("Retail",),
+        ("Savings", "Gold"),
+        OnBehalfOf(legal_name="Al Waha LLC"),
+        True,
+    )
+    assert (line.expires_at.isoformat(), line.uae_time, line.ignored) == (
+        "2027-04-30T23:00:00+00:00",
+        frozenset({"ExpirationDateTime"}),
+        frozenset(),
+    )
+
+
+@pytest.mark.store
+async def test_a_consent_of_v1_1_is_read_on_the_oldest_version_its_lfi_serves(
+    store: Store, take: Take, clock: ManualClock
+) -> None:
+    """It stays valid until it ends; what it was made in is kept, and the second run of the file changes nothing."""
+    values = member_values(
+        clock,
+        "aac-17",
+        standard_version="v1.1",
+        Permissions=["ReadAccountsBasic", "ReadTransactionsBasic", "ReadTransactionsCredits"],
+        AccountType=["Retail"],
+    )
+    assert await take(file_of(values)) == ({"imported": 1}, {})
+    assert await take(file_of(values)) == ({"unchanged": 1}, {})
+
+    async with store.reading() as unit:
+        held = await unit.consents.get(ConsentId("aac-17"))
+    assert held is not None
+    assert (held.version, held.made_in, held.account_types) == (Version.V2_0, "v1.1", ("Retail",))
+    _, refused = await take(file_of({**values, "standard_version": "v2.0"}))
+    assert refused == {1: "standard_version: not as we hold it; nothing was changed"}
+    later = member_values(clock, "aac-18", standard_version="v1.1", Permissions=["ReadAccountsBasic", "ReadStatements"])
+    assert (await take(file_of(later)))[1] == {1: "Permissions: ReadStatements is not in v1.1"}
+
+
+@pytest.mark.store
+async def test_a_successor_of_a_later_chain_joins_the_connection_of_its_root(
+    store: Store, take: Take, clock: ManualClock
+) -> None:
+    """The root of a later chain does not name the connection; it is held, so it says where it belongs."""
+    await take(file_of(member_values(clock, "aac-1", standard_version="v2.0", user_ref="customer-1")))
+    async with store.writing() as unit:
+        first = await unit.consents.get(ConsentId("aac-1"))
+        assert first is not None
+        await unit.consents.add(replace(first, consent_id=ConsentId("root-2")))
+        await unit.commit()
+
+    assert await take(file_of(member_values(clock, "next", BaseConsentId="root-2"))) == ({"imported": 1}, {})
+
+    async with store.reading() as unit:
+        held = await unit.consents.get(ConsentId("next"))
+    assert held is not None
+    assert (held.connection_id, held.root, held.user_ref) == ("aac-1", "root-2", "customer-1")
 
 
 @pytest.mark.unit
@@ -535,3 +609,21 @@ async def test_an_older_token_put_in_by_mistake_costs_nothing(house: House, move
     vault = await house.vault()
     assert await vault.refresh(completed.consent_id, reason="asked") is Outcome.ROTATED
     assert await house.stored_is_current(completed.consent_id)
+
+
+@pytest.mark.store
+async def test_the_database_knows_how_much_an_import_added(store: Store, take: Take, clock: ManualClock) -> None:
+    """PostgreSQL plans by it; an import that adds nothing gathers nothing."""
+    content = file_of(*(member_values(clock, f"c-{number}") for number in range(3)))
+    known: list[int | None] = []
+    for _ in range(2):
+        await take(content)
+        async with store.writing() as unit:
+            if unit.dialect.is_postgresql:
+                known.append(
+                    await unit.connection.scalar(sa.text("SELECT reltuples FROM pg_class WHERE relname = 'token'"))
+                )
+                await unit.connection.execute(sa.text("UPDATE pg_class SET reltuples = -1 WHERE relname = 'token'"))
+                await unit.commit()
+
+    assert known in ([], [3, -1])

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -11,11 +11,12 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from syncworker.errors import SealError
-from syncworker.standard.consents import ConsentView
+from syncworker.standard.consents import ConsentView, OnBehalfOf
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
 from syncworker.store import tables
 from syncworker.store.authorizations import StoredAuthorization
+from syncworker.store.consents import TERMS as STANDARD_TERMS
 from syncworker.store.consents import Connection, Moved, StoredConsent
 from syncworker.store.tokens import SPARES_MAX, NewToken
 from syncworker.store.unit_of_work import Store
@@ -98,7 +99,7 @@ async def test_first_tokens_are_stored_once(held: Store, clock: ManualClock) -> 
 
 async def test_a_consent_comes_back_as_it_went_in(store: Store, clock: ManualClock) -> None:
     """Every member."""
-    consent = a_consent(clock, from_date=clock.now().date(), raw={"Status": "Authorized", "Other": [1, "x"]})
+    consent = a_consent(clock, **TERMS, made_in="v1.1", raw={"Status": "Authorized", "Other": [1, "x"]})
     await add(store, consent)
     async with store.reading() as unit:
         assert await unit.consents.get(CONSENT) == consent
@@ -213,6 +214,61 @@ async def test_changed_terms_are_taken_over_and_written_down(store: Store, clock
     assert consent is not None
     assert consent.permissions == ("ReadBalances",)
     assert notes == [("consent_terms_changed", {"members": ["Permissions"]})]
+
+
+TERMS: dict[str, Any] = {
+    "from_date": date(2025, 1, 1),
+    "to_date": date(2026, 1, 1),
+    "account_types": ("SME", "Retail"),
+    "account_sub_types": ("Savings",),
+    "on_behalf_of": OnBehalfOf(legal_name="Al Waha"),
+    "user_type": "SME",
+    "purpose": "TaxFiling",
+}
+
+
+async def test_terms_nothing_was_known_of_are_taken_from_what_the_hub_shows(store: Store, clock: ManualClock) -> None:
+    """As of a consent from another system.  They are no change, and a view without them takes none away."""
+    await add(store, a_consent(clock, user_type="", purpose=""))
+    shown = ConsentView(consent_id=CONSENT, status="Authorized", **TERMS)
+    for view in (shown, ConsentView(consent_id=CONSENT, status="Authorized")):
+        async with store.writing() as unit:
+            held = await unit.consents.get(CONSENT, lock=True)
+            assert held is not None
+            assert unit.consents.seen_again(held, view, at=clock.now()) == (view is not shown)
+            await unit.consents.observe(view, at=clock.now())
+            await unit.commit()
+
+    async with store.reading() as unit:
+        held = await unit.consents.get(CONSENT)
+        notes = await unit.consents.notes(subject=CONSENT)
+    assert held is not None
+    assert ({name: getattr(held, name) for name in TERMS}, notes) == (TERMS, [])
+
+
+@pytest.mark.parametrize("name", TERMS)
+async def test_a_term_that_changed_is_taken_over_and_written_down(store: Store, clock: ManualClock, name: str) -> None:
+    """The standard forbids it; the order of a list is no change."""
+    await add(store, a_consent(clock, **TERMS))
+    other: dict[str, Any] = {
+        **dict.fromkeys(("from_date", "to_date"), date(2025, 6, 1)),
+        **dict.fromkeys(("account_types", "account_sub_types"), ("CreditCard",)),
+        "on_behalf_of": OnBehalfOf(legal_name="Another"),
+        **dict.fromkeys(("user_type", "purpose"), "Another"),
+    }
+    same = ConsentView(consent_id=CONSENT, status="Authorized", **TERMS | {"account_types": ("Retail", "SME")})
+    changed = ConsentView(consent_id=CONSENT, status="Authorized", **TERMS | {name: other[name]})
+    for view in (same, changed):
+        async with store.writing() as unit:
+            await unit.consents.observe(view, at=clock.now())
+            await unit.commit()
+
+    async with store.reading() as unit:
+        held = await unit.consents.get(CONSENT)
+        (note,) = await unit.consents.notes(subject=CONSENT)
+    assert held is not None
+    assert getattr(held, name) == other[name]
+    assert (note["what"], note["facts"]) == ("consent_terms_changed", {"members": [STANDARD_TERMS[name]]})
 
 
 async def test_nothing_a_bank_writes_into_a_consent_can_keep_it_from_being_filed(

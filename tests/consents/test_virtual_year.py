@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from syncworker.consents.authorize import Authorizer
 from syncworker.consents.lifecycle import NEVER, Lifecycle
 from syncworker.consents.polling import Cadence, Polling
-from syncworker.consents.renewal import NEAR_END, THRESHOLDS, Flagging, Renewals
+from syncworker.consents.renewal import NEAR_END, THRESHOLDS, Flagging, Renewals, Wishes
 from syncworker.consents.revoking import Revoking
 from syncworker.lfi.api import Page
 from syncworker.lfi.directory import Discovery
@@ -58,7 +58,9 @@ class Bank(Hub):
     """The Hub, and what else of an LFI's client a year needs; it refuses what the standard forbids."""
 
     config: Any = field(
-        default_factory=lambda: SimpleNamespace(base_urls={Version.V2_1: ISSUER}, published_in=_all, connections=8)
+        default_factory=lambda: SimpleNamespace(
+            base_urls={Version.V2_1: ISSUER}, account_types=(), account_sub_types=(), published_in=_all, connections=8
+        )
     )
     served: Counter[ConsentId] = field(default_factory=Counter)
 
@@ -216,7 +218,7 @@ class Year:
 
     async def renews(self, user: User, **changes: Any) -> None:
         assert user.root is not None
-        intended = await self.renewals.renew(user.root, **changes)
+        intended = await self.renewals.renew(user.root, Wishes(**changes))
         if user.doubts:
             user.doubts = False
             await self.authorizer.open(intended.intent_id)

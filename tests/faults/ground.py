@@ -195,7 +195,7 @@ class FragileStore(Store):
             cursor.execute("PRAGMA synchronous=OFF")
             cursor.close()
 
-        for engine in (self._write, self._read):
+        for engine in (self._engines.write, self._engines.read):
             sa.event.listen(engine.sync_engine, "do_connect", connecting)
             sa.event.listen(engine.sync_engine, "connect", connected)
 

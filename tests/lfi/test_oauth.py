@@ -158,6 +158,17 @@ def test_an_answer_behind_a_byte_order_mark_is_read() -> None:
 CONSENT = {"Data": {"ConsentId": "c-1", "Status": "Authorized", "Permissions": [["ReadBalances"], "ReadStatements"]}}
 
 
+def test_a_subscription_beside_the_consent_of_a_token_answer_is_read() -> None:
+    """v1.1 has it beside the consent; later versions inside, where it wins."""
+    beside = {"Subscription": {"Webhook": {"IsActive": True}}}
+    inside = {"Data": {"ConsentId": "c", "Status": "Authorized"}, "Subscription": {"Webhook": {"IsActive": False}}}
+    for consent, active in (({"ConsentId": "c", "Status": "Authorized"}, True), (inside, False)):
+        body = {"access_token": "a", "expires_in": 600, "authorization_details": [{"consent": consent, **beside}]}
+        found = read_tokens(_answer(200, body), received_at=NOW)
+        assert found.consent is not None
+        assert found.consent.webhook_active is active
+
+
 def test_a_token_answer_is_read_with_its_consent() -> None:
     """The consent's state comes free with each answer."""
     document = {

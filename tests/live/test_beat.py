@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from freezegun import freeze_time
 
-from syncworker import beat
+from syncworker import beat, private
 from syncworker.broker import app
 from syncworker.store.life_sign import LifeSign
 from syncworker.store.unit_of_work import Store
@@ -75,7 +75,7 @@ def test_ticks_a_pause_swallowed_are_not_made_up_for() -> None:
 def test_the_file_says_how_long_ago_a_tick_went_out(tmp_path: Path) -> None:
     """Whatever the wall clock says; one that was written before the machine began anew says nothing."""
     file = beat.file_of(tmp_path, 7)
-    beat._write_private(file, "50.0")
+    private.replace_file(file, "50.0")
 
     assert beat.ticked_ago(file, timer=lambda: 62.5) == 12.5
     assert beat.ticked_ago(file, timer=lambda: 3.0) is None

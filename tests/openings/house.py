@@ -50,6 +50,26 @@ def body(**claims: Any) -> dict[str, Any]:
     return {"Data": {"Account": {"SchemeName": "IBAN"}, "Party": {"Claims": person | claims}}}
 
 
+def guide_body() -> dict[str, Any]:
+    """A request as the account-opening guide of v2.0 lays it out, with every part of its `message`.
+
+    `AnnualTransactionVolume` stands in no file of v2.0-errata1, and its quote has an id of the LFI's own form.
+    """
+    asked = body()
+    return {
+        "Data": {
+            "LinkedOperations": {"FxQuoteId": "FXQ-2026-11-30-0001"},
+            "Account": {"SchemeName": "IBAN", "Identification": "AE070331234567890123456", "Name": "Noor Al Farsi"},
+            "AnnualTransactionVolume": 120_000,
+            "Party": asked["Data"]["Party"],
+            "DataSharingAudit": [
+                {"JSONPath": "$.Data.Party.Claims.MaritalStatus", "Action": "Updated", "OriginalValue": "Single"}
+            ],
+        },
+        "Subscription": {"Webhook": {"Url": "https://tpp.example/events", "IsActive": True}},
+    }
+
+
 @dataclass
 class House:
     """One product's view of one bank that opens accounts.

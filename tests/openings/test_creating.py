@@ -23,12 +23,12 @@ from syncworker.errors import (
 from syncworker.lfi.api import LFIClient
 from syncworker.lfi.directory import Discovery
 from syncworker.lfi.transport import Answer
-from syncworker.openings import SENDING_MAX, Openings
+from syncworker.openings import SENDING_MAX, Openings, doubts
 from syncworker.schedule.limits import LocalAdmission
 from syncworker.schedule.traffic import TrafficControl
 from syncworker.standard.openings import OpeningState, OpeningVersion
 from syncworker.store.openings import ShareWish
-from tests.openings.house import LFI, PERSONAL, House, body
+from tests.openings.house import LFI, PERSONAL, House, body, guide_body
 
 pytestmark = pytest.mark.flow
 
@@ -52,6 +52,24 @@ async def test_an_account_is_asked_for_in_every_version(house: House, version: O
         (S.PENDING, "Pending", "answer"),
     ]
     assert await house.notes(opening.opening_id) == ["opening_noted", "opening_moved"]
+
+
+async def test_the_guides_own_request_goes_out_in_v2_0(house: House) -> None:
+    """The bank that follows the guide takes it, as it was written; the same request is refused for the errata."""
+    asked = guide_body()
+    opening = await (await house.openings(OpeningVersion.V2_0)).create(LFI, house.order(body=asked))
+
+    order = house.order(body=asked)
+    sent = house.desk.held(str(opening.account_id)).asked
+    assert (opening.state, opening.version, sent["Data"].keys()) == (
+        OpeningState.PENDING, OpeningVersion.V2_0, asked["Data"].keys(),
+    )  # fmt: skip
+    assert doubts(order, OpeningVersion.V2_0) == [
+        "Data.AnnualTransactionVolume: is not a member of the published schema"
+    ]
+    with pytest.raises(RequestError, match=r"^body: not a request of v2\.0-errata1: Data\.AnnualTransactionVolume: "):
+        await (await house.openings(OpeningVersion.V2_0_ERRATA1)).create(LFI, order)
+    assert house.posts() == 1
 
 
 async def test_it_is_followed_from_then_on(house: House) -> None:

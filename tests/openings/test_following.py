@@ -1,5 +1,6 @@
 """Following an opening to its end: by polls and events, through claims; and the hand-over of an opened account."""
 
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
@@ -10,9 +11,12 @@ from syncworker.consents.lifecycle import Lifecycle
 from syncworker.errors import NotAllowedError, RefusedError, RequestError
 from syncworker.lfi.senders import Sender
 from syncworker.openings import NOT_HANDED_OVER, Openings
+from syncworker.schedule.handlers import Ended, Handlers
+from syncworker.standard.consents import OnBehalfOf, Purpose
 from syncworker.standard.openings import OpeningState, OpeningVersion
+from syncworker.store.inbox import EventState
 from syncworker.store.openings import ShareWish, StoredOpening
-from syncworker.store.work import WorkKind
+from syncworker.store.work import Claim, WorkKind
 from syncworker.webhooks import Acting
 from tests.openings.house import LFI, House
 from tests.webhooks.conftest import JWKS_URL, Keys, PostOffice, keys, sender, trusting
@@ -23,7 +27,13 @@ __all__ = ["keys", "sender"]  # fixtures of the events' tests
 pytestmark = pytest.mark.flow
 
 S, V = OpeningState, OpeningVersion
-WISH = ShareWish(permissions=("ReadAccountsBasic", "ReadBalances"), days=90)
+WISH = ShareWish(
+    permissions=("ReadAccountsBasic", "ReadBalances"),
+    days=90,
+    purpose=Purpose.Onboarding,
+    account_types=("Retail", "SME"),
+    on_behalf_of=OnBehalfOf(legal_name="Al Waha LLC"),
+)
 DONE = {V.V2_0: "Created", V.V2_0_ERRATA1: "Created", V.V2_1: "Completed"}
 WAITS = {V.V2_0: "AwaitingPartyData", V.V2_0_ERRATA1: "AwaitingPartyData", V.V2_1: "AwaitingUserInput"}
 
@@ -138,17 +148,126 @@ async def test_an_event_of_the_hub_leads_to_the_end(house: House, keys: Keys, se
     office = PostOffice(house.store, house.clock, trusting(keys, senders=senders), {JWKS_URL: sender.jwks()})
     acting = Acting(house.store, Lifecycle(house.store, house.clients), retention=timedelta(days=90))
 
-    event_id = await office.take(sender.event(opening_message(str(opening.account_id), at=house.clock.now())))
-    async with house.store.writing() as unit:
-        (claim,) = await unit.work.claim(WorkKind.EVENT, slots={LFI: 10})
-        await unit.commit()
-    _, outcome = await acting.act(claim)
+    message = opening_message(str(opening.account_id), "Rejected", at=house.clock.now())
+    event_id = await office.take(sender.event(message))
+    acted = await act(house, acting)
     between = await house.stored(opening.opening_id)
+    turn = await house.turn(openings)
+    house.clock.advance(seconds=5)
 
     assert isinstance(event_id, int)
-    assert (outcome, between.state) == ("followed", S.PENDING)
-    assert await house.turn(openings) == {"ended": 1}
+    assert (acted, between.state, turn) == (["confirmation_awaited"], S.PENDING, {"ended": 1})
+    assert (await act(house, acting), (await office.event(event_id)).outcome) == (["followed"], "followed")
     assert (await house.stored(opening.opening_id)).state is S.REJECTED
+
+
+async def act(house: House, acting: Acting) -> list[str]:
+    """What a worker does about the events that are due, and how each ends."""
+
+    async def acted(claim: Claim) -> Ended:
+        return Ended(*await acting.act(claim))
+
+    handlers = Handlers(house.store, {WorkKind.EVENT: acted}, retry_after=lambda n: timedelta(minutes=n))
+    async with house.store.writing() as unit:
+        claims = await unit.work.claim(WorkKind.EVENT, slots={LFI: 10})
+        await unit.commit()
+    report = await handlers.batch(WorkKind.EVENT, [(claim.id, claim.gen) for claim in claims])
+    return sorted(Counter(report.outcomes).elements())
+
+
+@pytest.fixture
+def office(house: House, keys: Keys, sender: EventSender) -> PostOffice:
+    """A receiver that trusts the sandbox' Hub to speak of the sandbox' openings."""
+    senders = {ISSUER: Sender(issuer=ISSUER, jwks_url=JWKS_URL, lfis=frozenset({LFI}))}
+    return PostOffice(house.store, house.clock, trusting(keys, senders=senders), {JWKS_URL: sender.jwks()})
+
+
+async def lived(house: House, openings: Openings, acting: Acting, *, seconds: int) -> list[str]:
+    """How events ended, one after the other, while workers looked every five seconds."""
+    ends = []
+    for _ in range(seconds // 5):
+        ends += await act(house, acting)
+        await house.turn(openings)
+        house.clock.advance(seconds=5)
+    return ends
+
+
+async def test_an_event_ahead_of_the_lfis_own_view_is_asked_about_again(
+    house: House, office: PostOffice, sender: EventSender
+) -> None:
+    """It still says Pending when it is asked first: the end is known half a minute later, not at the next look."""
+    openings = await house.openings()
+    opening = await opened(house, openings)
+    house.desk.configure(by_hand=True)
+    acting = Acting(house.store, Lifecycle(house.store, house.clients), retention=timedelta(days=90))
+    await office.take(sender.event(opening_message(str(opening.account_id), "Rejected", at=house.clock.now())))
+
+    early = await lived(house, openings, acting, seconds=20)
+    move(house, opening, "Rejected")
+    late = await lived(house, openings, acting, seconds=140)
+
+    assert (early, late) == (["confirmation_awaited"] * 2, ["confirmation_awaited", "followed"])
+    assert (await house.stored(opening.opening_id)).state is S.REJECTED
+
+
+async def test_an_event_the_lfi_never_confirms_ends_as_that(
+    house: House, office: PostOffice, sender: EventSender
+) -> None:
+    """After four questions in two minutes; the opening stands as the LFI shows it."""
+    openings = await house.openings()
+    opening = await opened(house, openings)
+    house.desk.configure(by_hand=True)
+    acting = Acting(house.store, Lifecycle(house.store, house.clients), retention=timedelta(days=90))
+    await office.take(sender.event(opening_message(str(opening.account_id), "Completed", at=house.clock.now())))
+    before = looks(house)
+
+    ends = await lived(house, openings, acting, seconds=160)
+
+    assert (ends, looks(house) - before) == (["confirmation_awaited"] * 4 + ["not_confirmed"], 4)
+    assert (await house.stored(opening.opening_id)).state is S.PENDING
+
+
+async def test_an_event_may_overtake_the_answer_that_names_its_account(
+    house: House, office: PostOffice, sender: EventSender
+) -> None:
+    """The LFI tells of the opening before we have filed its answer to the POST: the event waits for that."""
+    told: list[Any] = []
+
+    async def checkpoint(name: str) -> None:
+        if name == "answered":
+            (asked,) = house.desk.facts()
+            told.append(await office.take(sender.event(opening_message(asked["account_id"], at=house.clock.now()))))
+            told.append(await act(house, acting))
+
+    openings = await house.openings(checkpoint=checkpoint)
+    acting = Acting(house.store, Lifecycle(house.store, house.clients), retention=timedelta(days=90))
+    opening = await opened(house, openings)
+    house.clock.advance(seconds=31)
+
+    later = await act(house, acting)
+
+    assert (told[1], later) == (["answer_awaited"], ["confirmation_awaited"])
+    assert (await office.event(told[0])).subject == opening.account_id
+
+
+async def test_an_event_of_an_opening_that_never_got_an_answer_goes_into_the_quarantine(
+    house: House, office: PostOffice, sender: EventSender
+) -> None:
+    """A quarter of an hour later: its subject may be the AccountId a person looks for."""
+    told: list[Any] = []
+
+    async def checkpoint(name: str) -> None:
+        if name == "noted":
+            told.append(await office.take(sender.event(opening_message("acc-9", at=house.clock.now()))))
+
+    openings = await house.openings(checkpoint=checkpoint)
+    acting = Acting(house.store, Lifecycle(house.store, house.clients), retention=timedelta(days=90))
+    await opened(house, openings)
+    early = await act(house, acting)
+    house.clock.advance(minutes=16)
+
+    assert (early, await act(house, acting)) == (["answer_awaited"], ["unknown_subject"])
+    assert (await office.event(told[0])).state is EventState.QUARANTINED
 
 
 async def test_a_status_nobody_knows_is_followed(house: House) -> None:
@@ -329,7 +448,12 @@ async def test_an_opened_account_becomes_a_consent(house: House) -> None:
     assert connection is not None
     assert (connection.lfi, connection.user_ref) == (LFI, "customer-7")
     assert consent is not None
-    assert consent.permissions == WISH.permissions
+    assert (consent.permissions, consent.purpose, consent.account_types, consent.on_behalf_of) == (
+        WISH.permissions,
+        WISH.purpose,
+        WISH.account_types,
+        WISH.on_behalf_of,
+    )
     assert handed.intent_id not in repr(handed)
 
 

@@ -12,12 +12,12 @@ from syncworker.cli.diagnosis import opening_troubles
 from syncworker.errors import RequestError
 from syncworker.openings import OpeningCadence, OpeningOrder, composed, is_overdue, next_look
 from syncworker.settings import LFISettings
-from syncworker.standard.opening_request import data_sharing_audit, faults
+from syncworker.standard.opening_request import data_sharing_audit, faults, warnings
 from syncworker.standard.openings import OpeningState, OpeningVersion, read_opening, state_of, subscription_change
 from syncworker.standard.operations import OperationClass, class_of
 from syncworker.standard.values import Slug
 from syncworker.store.openings import StoredOpening
-from tests.openings.house import PERSONAL, body
+from tests.openings.house import PERSONAL, body, guide_body
 
 pytestmark = pytest.mark.unit
 
@@ -176,6 +176,72 @@ def test_the_least_request_is_taken_by_every_version(version: OpeningVersion) ->
 def test_what_the_hub_would_refuse_is_named(version: OpeningVersion, request_body: Any, expected: list[str]) -> None:
     """Each fault with its path; none with a value."""
     assert faults(request_body, version) == expected
+
+
+@pytest.mark.parametrize(
+    ("version", "refused", "warned"),
+    [
+        (V.V2_0, [], [
+            "Data.LinkedOperations.Note: is not a member of the published schema",
+            "Data.Account.Currency: is not a member of the published schema",
+            "Data.AnnualTransactionVolume: is not a member of the published schema",
+            "Data.Party.Claims.EmiratesId: is missing",
+            "Data.Party.Claims.Salary: must be a number",
+        ]),
+        (V.V2_0_ERRATA1, [
+            "Data.LinkedOperations.Note: is not a member of the published schema",
+            "Data.Account.Currency: is not a member of the published schema",
+            "Data.AnnualTransactionVolume: is not a member of the published schema",
+            "Data.Party.Claims.EmiratesId: is missing",
+            "Data.Party.Claims.Salary: must be a number",
+        ], []),
+        (V.V2_1, [
+            "Data.LinkedOperations.Note: is not a member of the published schema",
+            "Data.Account.Currency: is not a member of the published schema",
+            "Data.Party.Claims.EmiratesId: is missing",
+            "Data.Party.Claims.Salary: must be a number",
+        ], []),
+    ],
+)  # fmt: skip
+def test_each_version_is_judged_by_its_own_schema(
+    version: OpeningVersion, refused: list[str], warned: list[str]
+) -> None:
+    """What only the file of the errata demands is a warning for plain v2.0, which has no file."""
+    asked = guide_body()
+    asked["Data"]["LinkedOperations"]["Note"] = "x"
+    asked["Data"]["Account"]["Currency"] = "AED"
+    del asked["Data"]["Party"]["Claims"]["EmiratesId"]
+    asked["Data"]["Party"]["Claims"]["Salary"] = "15000"
+
+    assert (faults(asked, version), warnings(asked, version)) == (refused, warned)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ([], ["body: must be an object"]),
+        ({"Data": []}, ["Data: must be an object"]),
+        ({"Data": {"Party": {"Claims": 7}}}, ["Data.Party.Claims: must be an object"]),
+        ({"Data": {"DataSharingAudit": {}}}, ["Data.DataSharingAudit: must be an array"]),
+        ({"Data": {"Account": {"Name": ["N"]}}}, ["Data.Account.Name: must be text"]),
+        (
+            {"Subscription": {"Webhook": {"Url": "http://tpp.example", "IsActive": True}}},
+            ["Subscription.Webhook.Url: must match ^https:\\/\\/.+"],
+        ),
+    ],
+)
+def test_another_structure_and_plain_http_are_refused_in_every_version(asked: Any, expected: list[str]) -> None:
+    """No reading of a guide makes an object an array."""
+    assert faults(asked, V.V2_0) == expected
+
+
+@pytest.mark.parametrize("version", V)
+def test_a_quotes_id_has_the_form_its_lfi_chose(version: OpeningVersion) -> None:
+    """`format: uuid` is a hint, as v2.1 says."""
+    asked = body()
+    asked["Data"]["LinkedOperations"] = {"FxQuoteId": "FXQ-2026-11"}
+
+    assert (faults(asked, version), warnings(asked, version)) == ([], [])
 
 
 def test_a_refused_order_names_fields_and_no_values() -> None:

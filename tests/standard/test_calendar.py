@@ -13,10 +13,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from syncworker.cli.consents import _date as cli_date
 from syncworker.cli.consents import ending
 from syncworker.cli.renewals import _entry, _ics_instant
 from syncworker.cli.syncs import read_since
+from syncworker.cli.terms import day as cli_date
 from syncworker.consents.import_file import read_line
 from syncworker.consents.polling import Cadence
 from syncworker.consents.polling import next_look as next_poll

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from syncworker.standard.consents import ConsentView, read_consent
-from syncworker.standard.values import read_instant
+from syncworker.standard.consents import ConsentView, OnBehalfOf, read_consent, without_offset
 
 pytestmark = pytest.mark.unit
 
@@ -102,14 +101,57 @@ def test_what_is_no_consent_is_refused(payload: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("members", "read"),
     [
-        pytest.param("0001-01-01T00:00:00", id="what some systems write for none"),
-        pytest.param("0001-01-01T00:00:00+04:00", id="with the offset of the UAE"),
-        pytest.param("9999-12-31T23:59:59-04:00", id="what some systems write for ever"),
+        pytest.param({}, (None, None, None, None, None), id="nothing is said"),
+        pytest.param(
+            {
+                "AccountType": ["Retail", "Retail"],
+                "AccountSubType": ["Savings", "Gold"],
+                "OnBehalfOf": {"LegalName": "Al Waha LLC", "IdentifierType": "Other", "Identifier": "7"},
+                "OpenFinanceBilling": {"UserType": "SME", "Purpose": "TaxFiling", "IsLargeCorporate": False},
+            },
+            (
+                ("Retail",),
+                ("Savings", "Gold"),
+                OnBehalfOf(legal_name="Al Waha LLC", identifier_type="Other", identifier="7"),
+                "SME",
+                "TaxFiling",
+            ),
+            id="every member; an unknown word is kept",
+        ),
+        pytest.param(
+            {"AccountType": [], "AccountSubType": "Savings", "OnBehalfOf": {}, "OpenFinanceBilling": None},
+            (None, ("Savings",), None, None, None),
+            id="empty, or one word alone",
+        ),
+        pytest.param(
+            {"AccountType": 7, "AccountSubType": {"a": 1}, "OnBehalfOf": {"LegalName": 7}, "OpenFinanceBilling": []},
+            (None, None, None, None, None),
+            id="of another kind",
+        ),
     ],
 )
-def test_an_instant_that_utc_does_not_have_is_none(text: str) -> None:
-    """A date-time that reads well and lies outside the calendar in UTC is a `ValueError` like any other bad one."""
-    with pytest.raises(ValueError, match=r"^instant: lies outside the years 1 to 9999 in UTC$"):
-        read_instant(text)
+def test_what_a_consent_is_narrowed_to_is_read(members: dict[str, Any], read: tuple[Any, ...]) -> None:
+    """What a view does not show, or shows in another shape, says nothing."""
+    seen = view(**members)
+    assert (seen.account_types, seen.account_sub_types, seen.on_behalf_of, seen.user_type, seen.purpose) == read
+
+
+@pytest.mark.parametrize("name", ["Subscription", "subscription"])
+def test_a_subscription_beside_the_consent_is_read_in_both_spellings(name: str) -> None:
+    """With a capital in consents, and in the requests of v1.1; in lower case in the requests of later versions."""
+    assert (
+        read_consent({"Data": LEAST, name: {"Webhook": {"Url": "https://a", "IsActive": False}}}).webhook_active
+        is False
+    )
+    assert read_consent({**LEAST, name: {"Webhook": {"IsActive": True}}}).webhook_active is True
+
+
+def test_an_instant_without_an_offset_is_uae_time_and_named() -> None:
+    """One reader for all of them; the text as sent says later which it was."""
+    members = {"ExpirationDateTime": "2026-12-31T23:59:59", "StatusUpdateDateTime": "2026-05-01T12:00:00+0300"}
+    seen = view(**members)
+    assert seen.expires_at == datetime(2026, 12, 31, 19, 59, 59, tzinfo=UTC)
+    assert without_offset(seen.raw) == ("ExpirationDateTime",)
+    assert without_offset({"ExpirationDateTime": "soon", "CreationDateTime": 7}) == ()

@@ -307,3 +307,24 @@ def test_the_reading_of_the_tests_is_one() -> None:
     )
     found = read_participants(document, rules=Rules(), now=ManualClock().now()).found
     assert [one.base_urls for one in found.values()] == [{Version.V1_2: f"{DATA}/v1.2"}]
+
+
+async def test_the_kinds_of_account_follow_the_directory(declared: Store) -> None:
+    """What it says is declared; when it says nothing any more, neither do we, unless the operator did."""
+    told = participant(account_types=("Retail",), account_sub_types=("Savings",))
+    await said(declared, reading(told))
+    first = await declaration(declared)
+    await said(declared, reading(participant(account_types=("Retail", "SME"))))
+    second = await declaration(declared)
+    async with declared.writing() as unit:
+        held = await unit.lfis.get(BANK)
+        assert held is not None
+        assert held.directory is not None
+        own = {**held.declared, "account_types": ["Corporate"]}
+        await unit.lfis.follow(BANK, own, directory=held.directory, at=await unit.now())
+        await unit.commit()
+    await said(declared, reading(participant()))
+    third = await declaration(declared)
+
+    kinds = [(one.get("account_types"), one.get("account_sub_types")) for one in (first, second, third)]
+    assert kinds == [(["Retail"], ["Savings"]), (["Retail", "SME"], None), (["Corporate"], None)]

@@ -131,6 +131,15 @@ def test_a_generated_file_is_private_and_loads(tmp_path: Path) -> None:
     assert (path.stat().st_mode & 0o777, KeyRing.load(path).open(sealed, **PLACE)) == (0o600, SECRET)
 
 
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620, 0o602, 0o610, 0o601, 0o666, 0o777])
+def test_a_file_that_others_may_use_is_refused(tmp_path: Path, mode: int) -> None:
+    """By root, too, whom no mode keeps out: what others could read or write holds no secret any more."""
+    path = key_file(tmp_path, key_line("k1"))
+    path.chmod(mode)
+    with pytest.raises(SettingsError, match=rf"^keyring: .* has mode {mode:04o}, open to others; run: chmod 600"):
+        KeyRing.load(path)
+
+
 def test_a_file_is_never_overwritten(tmp_path: Path) -> None:
     """Generating twice into one file is refused: the first keys may be all that opens the tables."""
     path = tmp_path / "ring"

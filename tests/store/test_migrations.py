@@ -136,3 +136,37 @@ def test_an_installed_package_carries_its_migrations_and_refuses_an_old_schema(s
         "syncworker.errors.SetupError: database_url: the database schema is old"
         f" ({migrate.head()}, newest is 9999); run: syncworker db upgrade"
     )
+
+
+def test_consents_that_are_there_get_columns_for_what_they_are_narrowed_to(empty_url: str) -> None:
+    """0016 copies `consent` on SQLite: rows and what points to them stay.  A second chain bars the way back."""
+    migrate.upgrade(empty_url, "0010")
+    at = "2026-01-01 00:00:00+00:00"
+    row = {
+        "tenant": "t", "consent_id": "root", "connection_id": "root", "lfi": "bank", "version": "v2.1",
+        "status": "Authorized", "status_seen_at": at, "permissions": "[]", "expires_at": at, "user_type": "Retail",
+        "purpose": "TaxFiling", "created_at": at, "base_consent_id": None, "webhook_active": True,
+    }  # fmt: skip
+    insert = sa.text(f"INSERT INTO consent ({', '.join(row)}) VALUES ({', '.join(f':{name}' for name in row)})")
+    with engine(empty_url).begin() as connection:
+        connection.execute(
+            sa.text(
+                "INSERT INTO connection (tenant, connection_id, lfi, user_ref, created_at) VALUES (:t, :c, :l, :u, :a)"
+            ),
+            {"t": "t", "c": "root", "l": "bank", "u": "u", "a": at},
+        )
+        connection.execute(insert, row)
+        connection.execute(sa.text("INSERT INTO token (tenant, consent_id, version) VALUES ('t', 'root', 1)"))
+    migrate.upgrade(empty_url)
+    with engine(empty_url).begin() as connection:
+        assert connection.execute(sa.text("SELECT consent_id, purpose, account_types FROM consent")).all() == [
+            ("root", "TaxFiling", None)
+        ]
+        assert connection.execute(sa.text("SELECT consent_id FROM token")).all() == [("root",)]
+        connection.execute(insert, {**row, "consent_id": "second-root"})
+        if connection.dialect.name == "sqlite":
+            assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
+
+    with pytest.raises(StoreRefusedError):
+        migrate.downgrade(empty_url, "0010")
+    assert migrate.current(empty_url) == migrate.head()

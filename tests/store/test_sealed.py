@@ -75,6 +75,23 @@ def test_a_plain_item_where_only_sealed_ones_are_written_is_refused() -> None:
         unpack_raw(pack_raw(ITEM), OPEN, sealed_only=True)
 
 
+@pytest.mark.parametrize("elsewhere", [{"table": "account"}, {"column": "typed"}, {"row": "c1||p2"}], ids=str)
+def test_a_seal_opens_in_its_own_table_column_and_row_alone(elsewhere: dict[str, str]) -> None:
+    """What is moved to another row, a row of another table with the same key included, does not open there."""
+    place = {"table": "party", "column": "raw", "row": "c1||p1"}
+    moved = place | elsewhere
+    sealed = (RING.seal(ITEM, **place), seal_text(RING, "one", **place), seal_list(RING, ["one"], **place))
+
+    assert RING.open(sealed[0], **place) == ITEM
+    assert (open_text(RING, sealed[1], **place), open_list(RING, sealed[2], **place)) == ("one", ["one"])
+    with pytest.raises(SealError):
+        RING.open(sealed[0], **moved)
+    with pytest.raises(SealError):
+        open_text(RING, sealed[1], **moved)
+    with pytest.raises(SealError):
+        open_list(RING, sealed[2], **moved)
+
+
 def test_text_and_lists() -> None:
     """Sealed text and sealed lists keep their value and order; an empty column is an empty list."""
     place = {"table": "token", "column": "spares", "row": "c1"}

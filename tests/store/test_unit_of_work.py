@@ -11,10 +11,11 @@ import sqlalchemy as sa
 
 from syncworker.errors import SettingsError
 from syncworker.standard.values import Slug
+from syncworker.store.address import SILENCE
 from syncworker.store.dialect import Instant, Money
 from syncworker.store.failures import StoreRefusedError, StoreUnavailableError
 from syncworker.store.tables import lfi, worker
-from syncworker.store.unit_of_work import SILENCE, Store, UnitOfWork
+from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import WorkKind
 from tests.ground.clock import ManualClock
 from tests.ground.commits import refuse_commits, take_commits

@@ -8,6 +8,7 @@ the first walk were missing, while every run said `unchanged`.
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 

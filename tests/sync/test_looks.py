@@ -202,7 +202,7 @@ async def test_a_look_that_fails_is_taken_again_by_the_listings_ladder(open_book
 
 
 def lying(not_before: str | None, not_after: str | None = None, times: int = 1) -> Remembered:
-    """An unreadable item that lies somewhere between two instants; exactly at the first without the second."""
+    """An unreadable item that lies somewhere between two instants, or exactly at the first."""
     ends = [None if one is None else datetime.fromisoformat(f"{one}T12:00:00+00:00") for one in (not_before, not_after)]
     return Remembered(digest=b"", not_before=ends[0], not_after=ends[1] or ends[0], times=times)
 

@@ -1,7 +1,7 @@
 """A connection is renewed: another consent, the same history."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 
 from syncworker.consents.authorize import Completed, Intended
 from syncworker.consents.polling import Cadence, Polling
-from syncworker.consents.renewal import ACCOUNTS_COMPARED, SUCCEEDED, Flagging, Renewals
+from syncworker.consents.renewal import ACCOUNTS_COMPARED, SUCCEEDED, Flagging, Renewals, Wishes
 from syncworker.consents.revoking import Revoking
 from syncworker.errors import RequestError
 from syncworker.lfi.api import LFIClient
@@ -67,7 +67,8 @@ class Desk:
 
     async def renewed(self, consent_id: ConsentId, *, user: int = 0, accounts: Any = None, **changes: Any) -> Completed:
         """The user follows the link of a renewal and agrees."""
-        return await self.agreed(await self.renewals.renew(consent_id, **changes), user=user, accounts=accounts)
+        intended = await self.renewals.renew(consent_id, Wishes(**changes))
+        return await self.agreed(intended, user=user, accounts=accounts)
 
     async def agreed(self, intended: Intended, *, user: int = 0, accounts: Any = None) -> Completed:
         product = self.product
@@ -126,7 +127,7 @@ async def test_the_successor_takes_over_and_then_what_it_follows_is_revoked(desk
 
 
 async def test_a_chain_names_its_root_for_ever(desk: Desk) -> None:
-    """Also the third consent, asked for by the id of the second; and the database takes no second root."""
+    """Also the third consent, asked for by the id of the second; and the database takes none that names itself."""
     product = desk.product
     first = await product.consented()
     product.clock.advance(days=1)
@@ -141,12 +142,12 @@ async def test_a_chain_names_its_root_for_ever(desk: Desk) -> None:
     assert desk.at_the_bank(first, second, third) == ["Revoked", "Revoked", "Authorized"]
     with pytest.raises(StoreRefusedError):
         async with product.store.writing() as unit:
-            await unit.consents.add_new([_another_root(held)])
+            await unit.consents.add_new([_naming_itself(held)])
 
 
-def _another_root(held: StoredConsent) -> StoredConsent:
-    values = {name: getattr(held, name) for name in StoredConsent.__slots__}
-    return StoredConsent(**values | {"consent_id": ConsentId("another-root"), "base_consent_id": None})
+def _naming_itself(held: StoredConsent) -> StoredConsent:
+    itself = ConsentId("itself")
+    return replace(held, consent_id=itself, base_consent_id=itself)
 
 
 async def test_the_gap_after_an_expiry_is_filled(desk: Desk) -> None:
@@ -308,7 +309,7 @@ async def test_a_successor_lasts_less_than_a_year(desk: Desk, days: int) -> None
     first = await desk.product.consented()
 
     with pytest.raises(RequestError, match=r"^expires_at: "):
-        await desk.renewals.renew(first, expires_at=desk.product.clock.now() + timedelta(days=days))
+        await desk.renewals.renew(first, Wishes(expires_at=desk.product.clock.now() + timedelta(days=days)))
 
 
 async def test_a_joint_account_is_two_rows_in_two_connections(open_product: Opener) -> None:

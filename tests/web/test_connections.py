@@ -212,6 +212,19 @@ async def test_a_card_and_its_detail(web: WebHouse) -> None:
 
 
 @pytest.mark.flow
+async def test_each_connected_account_is_named_by_its_account_id(small_web: WebHouse) -> None:
+    """An account's row lies below no account and has the AccountId as its key: that is what a product is shown."""
+    connection_id = await synced(small_web)
+    detail = (await small_web.product.get(f"/v1/connections/{connection_id}")).json()
+    async with small_web.store.reading() as unit:
+        granted = await unit.records.granted(ConsentId(connection_id))
+        held = [row async for row in unit.records.all_rows()]
+
+    assert [one["account_id"] for one in detail["connected_accounts"]] == sorted(granted)
+    assert {row.account for row in held} == granted
+
+
+@pytest.mark.flow
 async def test_what_is_kept_of_an_ended_connection_shows_no_whole_iban(small_web: WebHouse) -> None:
     """Whoever asks: its data is restricted (rule 41)."""
     connection_id = await synced(small_web)
@@ -342,3 +355,60 @@ async def test_a_key_is_known_by_its_hash_in_its_tenant_alone(store: Store, cloc
 def test_the_terminal_states_are_history() -> None:
     """Every state of the standard has a label."""
     assert {status.value for status in Status} - {"Authorized", "AwaitingAuthorization", "Revoked"} <= set(Label)
+
+
+@pytest.mark.flow
+async def test_a_narrowed_consent_is_asked_for_shown_and_renewed_as_it_is(small_web: WebHouse) -> None:
+    """Kinds of account and the firm, through every route; null takes a narrowing away, and the rest stays."""
+    narrowed: dict[str, Any] = {
+        "account_types": ["Retail"],
+        "account_sub_types": ["CurrentAccount", "PersonalLoan"],
+        "on_behalf_of": {"trading_name": "Al Waha", "identifier_type": "Other", "identifier": "7"},
+    }
+    behalf = {"trading_name": "Al Waha", "legal_name": None, "identifier_type": "Other", "identifier": "7"}
+    consent = await small_web.connect(**narrowed)
+    at = f"/v1/connections/{consent.connection_id}"
+    shown = (await small_web.product.get(at)).json()["consent"]
+    same = (await small_web.product.post(f"{at}/renew")).json()
+    wider = (await small_web.product.post(f"{at}/renew", json={"account_types": None, "on_behalf_of": None})).json()
+
+    members = ("account_types", "account_sub_types", "on_behalf_of")
+    as_asked = (["Retail"], ["CurrentAccount", "Finance"], behalf)
+    assert tuple(shown[name] for name in members) == as_asked
+    assert tuple(same[name] for name in members) == as_asked
+    assert tuple(wider[name] for name in members) == (None, ["CurrentAccount", "Finance"], None)
+
+
+@pytest.mark.flow
+@pytest.mark.parametrize(
+    ("members", "field"),
+    [
+        pytest.param({"account_types": ["Private"]}, "account_types", id="an unknown type"),
+        pytest.param({"account_sub_types": []}, "account_sub_types", id="an empty list"),
+        pytest.param({"on_behalf_of": {}}, "on_behalf_of", id="a firm without a name"),
+        pytest.param({"on_behalf_of": {"legal_name": ""}}, "on_behalf_of", id="an empty name"),
+        pytest.param({"version": "v1.2", "new_chain": True}, "version", id="a version the LFI is not declared for"),
+    ],
+)
+async def test_what_a_renewal_cannot_ask_for_is_told_by_field(
+    small_web: WebHouse, members: dict[str, object], field: str
+) -> None:
+    """Before anything is sent."""
+    consent = await small_web.connect()
+    answer = await small_web.product.post(f"/v1/connections/{consent.connection_id}/renew", json=members)
+
+    assert (answer.status_code, {one["field"].partition(".")[0] for one in answer.json()["errors"]}) == (422, {field})
+
+
+@pytest.mark.flow
+async def test_a_new_chain_shows_in_the_same_connection(small_web: WebHouse) -> None:
+    """The lineage goes on; the new consent names no base."""
+    consent = await small_web.connect()
+    at = f"/v1/connections/{consent.connection_id}"
+    begun = (await small_web.product.post(f"{at}/renew", json={"new_chain": True})).json()
+    await small_web.come_back(await small_web.answer(await small_web.set_out(begun)))
+    detail = (await small_web.product.get(at)).json()
+
+    assert begun["connection_id"] == consent.connection_id
+    assert [one["base_consent_id"] for one in detail["lineage"]] == [None, None]
+    assert detail["consent"]["consent_id"] == detail["lineage"][1]["consent_id"]

@@ -27,7 +27,7 @@ from syncworker.store.consents import Connection, StoredConsent
 from syncworker.store.inbox import Refused, StoredEvent
 from syncworker.store.unit_of_work import Store
 from syncworker.store.work import Claim, WorkKind
-from syncworker.webhooks import Acting, Delivery, EventRefusedError, EventRules, Receiver
+from syncworker.webhooks import Acting, Delivery, EventHeldBackError, EventRefusedError, EventRules, Receiver
 from tests.consents.conftest import bank_identity, house, keyring, keyring_file, sandbox
 from tests.consents.house import LFI, House
 from tests.ground.clock import ManualClock
@@ -102,11 +102,11 @@ class PostOffice:
         )
 
     async def take(self, body: bytes | str, **options: Any) -> int | str:
-        """The id of the filed event, or the word for why it was refused."""
+        """The id of the filed event, or the word for why it was refused or held back."""
         delivery = self.delivery(body, **options)
         try:
             return await self.receiver.receive(delivery)
-        except EventRefusedError as refused:
+        except (EventRefusedError, EventHeldBackError) as refused:
             await self.receiver.quarantine(delivery, refused)
             return refused.why.value
 

@@ -1,5 +1,6 @@
 """An event is a hint: what a worker does with one, from delivery to the bank and back."""
 
+import asyncio
 import random
 from dataclasses import replace
 from datetime import timedelta
@@ -14,12 +15,13 @@ from syncworker.consents.polling import Cadence
 from syncworker.errors import RequestError
 from syncworker.lfi.api import LFIClient
 from syncworker.schedule.claims import Dispatcher
+from syncworker.standard.consents import ConsentView
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store import inbox
 from syncworker.store.inbox import EventState
 from syncworker.store.work import Claim, WorkKind
 from syncworker.webhooks import Acting, replay
-from tests.consents.house import LFI, House, request
+from tests.consents.house import LFI, House, config_of, request
 from tests.webhooks.conftest import HUB, RETENTION, PostOffice, Work, consented, reads
 from tests.webhooks.sender import EventSender, consent_message
 
@@ -51,18 +53,194 @@ async def test_a_revocation_is_acted_on_after_the_bank_said_so_itself(
     )  # fmt: skip
 
 
+class Unhurried(LFIClient):
+    """A client that has its answer and hands it over when the test says so.
+
+    Attributes:
+        answered: the Hub has answered.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.answered, self.handed_over = asyncio.Event(), asyncio.Event()
+
+    async def read_consent(self, *arguments: Any, **options: Any) -> ConsentView:
+        view = await super().read_consent(*arguments, **options)
+        self.answered.set()
+        await self.handed_over.wait()
+        return view
+
+
+async def until_done(house: House, work: Work) -> list[dict[str, int]]:
+    """What workers do within two minutes and a half, looked at every five seconds; turns without work left out."""
+    turns = []
+    for _ in range(31):
+        turns.append(await work())
+        house.clock.advance(seconds=5)
+    return [turn for turn in turns if turn]
+
+
 async def test_an_event_that_lies_changes_nothing(
     house: House, office: PostOffice, sender: EventSender, work: Work
 ) -> None:
-    """Signed all right, and the bank itself says otherwise: its word counts."""
+    """Signed all right, and the bank itself says otherwise, also 5, 30 and 120 seconds later: its word counts."""
     consent_id = (await consented(house)).consent_id
     before = await house.consent(consent_id)
-    await office.take(sender.event(consent_message(consent_id, "Revoked", at=house.clock.now())))
+    event_id = await office.take(sender.event(consent_message(consent_id, "Revoked", at=house.clock.now())))
+    assert isinstance(event_id, int)
+
+    turns = await until_done(house, work)
+
+    held = await house.consent(consent_id)
+    assert turns == [{"confirmation_awaited": 1}] * 3 + [{"not_confirmed": 1}]
+    assert ((await office.event(event_id)).outcome, reads(house)) == ("not_confirmed", 4)
+    assert replace(held, status_seen_at=before.status_seen_at) == before
+
+
+@pytest.mark.parametrize(("hub_late_by", "questions"), [(3, 2), (20, 3), (100, 4)])
+async def test_an_event_ahead_of_the_hubs_own_view_is_asked_about_again(
+    house: House, office: PostOffice, sender: EventSender, work: Work, hub_late_by: int, questions: int
+) -> None:
+    """The Hub still says Authorized when it is asked first: the revocation is known minutes before the next poll."""
+    consent_id = (await consented(house)).consent_id
+    event_id = await office.take(sender.event(consent_message(consent_id, at=house.clock.now())))
+    assert isinstance(event_id, int)
+    first = await work()
+    for _ in range(hub_late_by):
+        house.clock.advance(seconds=1)
+        await work()
+    house.bank.bank.revoke(consent_id)
+
+    turns = await until_done(house, work)
+
+    assert (first, turns[-1], reads(house)) == ({"confirmation_awaited": 1}, {"moved": 1}, questions)
+    assert ((await house.consent(consent_id)).status, (await office.event(event_id)).outcome) == ("Revoked", "moved")
+
+
+@pytest.mark.parametrize("hub_moves", [True, False])
+async def test_an_event_that_names_no_status_is_asked_about_until_the_hub_shows_a_move(
+    house: House, office: PostOffice, sender: EventSender, work: Work, hub_moves: bool
+) -> None:
+    """v2.0 leaves `Data` to the sender, and v2.1 leaves it out of a deletion: such an event may be ahead too."""
+    consent_id = (await consented(house)).consent_id
+    message = consent_message(consent_id, at=house.clock.now())
+    await office.take(sender.event({"Data": {"ConsentId": consent_id}, "Meta": message["Meta"]}))
+    first = await work()
+    if hub_moves:
+        house.bank.bank.revoke(consent_id)
+    house.clock.advance(seconds=5)
+
+    turns = await until_done(house, work)
+
+    awaited = {"confirmation_awaited": 1}
+    assert (first, turns) == (awaited, [{"moved": 1}] if hub_moves else [awaited, awaited, {"unmoved": 1}])
+
+
+async def test_a_hub_that_is_behind_by_two_moves_is_asked_again(
+    house: House, office: PostOffice, sender: EventSender, work: Work
+) -> None:
+    """It shows a move, but not yet the one the event tells: the event is not done with it."""
+    consent_id = (await consented(house)).consent_id
+    await office.take(sender.event(consent_message(consent_id, at=house.clock.now() + timedelta(seconds=2))))
+    house.bank.bank.suspend(consent_id)
+    first, status = await work(), (await house.consent(consent_id)).status
+    house.clock.advance(seconds=4)
+    house.bank.bank.revoke(consent_id)
+    house.clock.advance(seconds=2)
+
+    assert (first, status, await work()) == ({"confirmation_awaited": 1}, "Suspended", {"moved": 1})
+    assert (await house.consent(consent_id)).status == "Revoked"
+
+
+async def test_an_event_overtaken_by_a_later_status_is_not_waited_for(
+    house: House, office: PostOffice, sender: EventSender, work: Work
+) -> None:
+    """Suspended, and lifted before we asked: the Hub's status is younger than the event's."""
+    consent_id = (await consented(house)).consent_id
+    await office.take(sender.event(consent_message(consent_id, "Suspended", at=house.clock.now())))
+    house.clock.advance(seconds=2)
+    house.bank.bank.suspend(consent_id)
+    house.bank.bank.lift(consent_id)
+
+    assert (await work(), reads(house)) == ({"older": 1}, 1)
+
+
+async def test_one_answer_serves_every_event_of_a_consent_that_waits(
+    house: House, office: PostOffice, sender: EventSender, work: Work
+) -> None:
+    """Fifty at once, half of them of another consent, are two questions; those that came later are a third."""
+    ids = [(await consented(house, user=number)).consent_id for number in (0, 1)]
+    for one in ids:
+        house.bank.bank.revoke(one)
+        at = house.clock.now()
+        for number in range(25):
+            await office.take(sender.event(consent_message(one, at=at + timedelta(seconds=number))))
+    house.clock.advance(seconds=1)
+
+    await work()
+
+    assert [(one.state.value, one.outcome) for one in await office.events()] == [("done", "moved")] * 50
+    assert reads(house) == 2
+
+
+async def test_one_answer_serves_also_the_batches_that_come_after_it(
+    house: House, office: PostOffice, sender: EventSender, work: Work
+) -> None:
+    """Whatever process takes them: the answer stands with the events, also where it confirms none of them."""
+    consent_id = (await consented(house)).consent_id
+    at = house.clock.now()
+    for number in range(20):
+        await office.take(sender.event(consent_message(consent_id, at=at + timedelta(seconds=number))))
+    house.clock.advance(seconds=1)
+    lifecycle = await house.lifecycle()
+    outcomes = []
+    for event in await office.events():
+        acting = Acting(house.store, lifecycle, retention=RETENTION)  # as another process has it
+        outcomes.append((await acting.act(Claim(1, WorkKind.EVENT, str(event.id), LFI, 1)))[1])
+
+    assert (outcomes, reads(house)) == (["confirmation_awaited"] * 20, 1)
+
+
+async def test_an_answer_under_way_does_not_serve_what_came_after_its_question(
+    house: House, office: PostOffice, sender: EventSender
+) -> None:
+    """The Hub may have looked before that event happened: it is asked once more, for all that came meanwhile."""
+    consent_id = (await consented(house)).consent_id
+    client = Unhurried(config_of(house.bank.facts()), clock=house.clock)
+    house.stack.push_async_callback(client.close)
+
+    async def clients(_: Slug) -> LFIClient:
+        return client
+
+    acting = Acting(house.store, Lifecycle(house.store, clients), retention=RETENTION)
+    early = await office.take(sender.event(consent_message(consent_id, "Suspended", at=house.clock.now())))
+    first = asyncio.create_task(acting.act(Claim(1, WorkKind.EVENT, str(early), LFI, 1)))
+    await client.answered.wait()
+    house.clock.advance(seconds=1)
+    house.bank.bank.revoke(consent_id)
+    late = await office.take(sender.event(consent_message(consent_id, at=house.clock.now())))
+    second = asyncio.create_task(acting.act(Claim(2, WorkKind.EVENT, str(late), LFI, 1)))
+    while not second.done() and reads(house) < 2:
+        client.handed_over.set()
+        await asyncio.sleep(0)
+    outcomes = [(await one)[1] for one in (first, second)]
+
+    assert (outcomes, reads(house)) == (["confirmation_awaited", "moved"], 2)
+
+
+async def test_a_bank_that_fails_fails_once_for_all_that_wait(
+    house: House, office: PostOffice, sender: EventSender, work: Work
+) -> None:
+    """Ten events of one consent share the question, and so its failure; each comes back by the ladder."""
+    consent_id = (await consented(house)).consent_id
+    at = house.clock.now()
+    for number in range(10):
+        await office.take(sender.event(consent_message(consent_id, at=at + timedelta(seconds=number))))
+    house.bank.bank.answers(500, operation="consent", times=1_000)
 
     outcomes = await work()
 
-    held = await house.consent(consent_id)
-    assert (outcomes, replace(held, status_seen_at=before.status_seen_at)) == ({"not_confirmed": 1}, before)
+    assert (outcomes, reads(house) <= 4) == ({"failed": 10}, True)
 
 
 async def test_an_event_older_than_what_we_hold_costs_no_call(

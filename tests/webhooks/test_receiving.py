@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
+from syncworker import webhooks
 from syncworker.errors import LFIUnavailableError
 from syncworker.lfi.senders import Sender
 from syncworker.standard.values import Slug, write_instant
@@ -19,6 +20,7 @@ from syncworker.store import inbox as inbox_module
 from syncworker.store.inbox import EventState
 from syncworker.store.tables import event as event_table
 from syncworker.store.tables import refused_event as refused_table
+from syncworker.webhooks import EventHeldBackError
 from tests.ground.clock import ManualClock
 from tests.webhooks.conftest import JWKS_URL, NOOR, Keys, PostOffice, hold, private, trusting
 from tests.webhooks.forgeries import forgeries
@@ -261,7 +263,7 @@ async def test_the_senders_keys_are_fetched_at_most_once_a_minute(
 
 
 async def test_a_new_key_of_the_sender_is_found(held: PostOffice, sender: EventSender, keys: Keys) -> None:
-    """A minute after the last look at the latest; until then its events are refused and kept."""
+    """A minute after the last look at the latest; an event that came at the moment of that look is refused and kept."""
     await held.take(sender.event(consent_message(C, "Suspended", at=held.clock.now())))
     rotated = replace(sender, key=keys.stranger, kid="noor-2")
     held.documents[JWKS_URL] = {"keys": [*sender.jwks()["keys"], *rotated.jwks()["keys"]]}
@@ -273,6 +275,160 @@ async def test_a_new_key_of_the_sender_is_found(held: PostOffice, sender: EventS
 
     assert before == "unknown_key"
     assert isinstance(after, int)
+
+
+def rotated(office: PostOffice, sender: EventSender, keys: Keys) -> EventSender:
+    """The sender under a new key, published beside the old one."""
+    newer = replace(sender, key=keys.stranger, kid="noor-2")
+    office.documents[JWKS_URL] = {"keys": [*sender.jwks()["keys"], *newer.jwks()["keys"]]}
+    return newer
+
+
+async def test_an_event_under_a_new_key_is_held_back_and_taken_in_by_itself(
+    held: PostOffice, sender: EventSender, keys: Keys
+) -> None:
+    """No look at the sender's keys was allowed when it came; a minute later it is filed, if it came again or not."""
+    await held.take(sender.event(consent_message(C, "Suspended", at=held.clock.now())))
+    newer = rotated(held, sender, keys)
+    held.clock.advance(seconds=20)
+    delivery = held.delivery(newer.event(consent_message(C, "Revoked", at=held.clock.now())))
+    with pytest.raises(EventHeldBackError) as held_back:
+        await held.receiver.receive(delivery)
+    await held.receiver.quarantine(delivery, held_back.value)
+
+    too_soon = await held.receiver.take_held_back(now=held.clock.now())
+    kept = [(one.why, one.kid) for one in await held.refused()]
+    held.clock.advance(seconds=40)
+    taken = await held.receiver.take_held_back(now=held.clock.now())
+
+    assert (held_back.value.retry_after, held.receiver.counts["held_back"]) == (40, 1)
+    assert (too_soon, kept, taken) == (0, [("unknown_key", "noor-2")], 1)
+    assert (await held.refused(), [one.status for one in await held.events()]) == ([], ["Suspended", "Revoked"])
+
+
+async def test_an_event_that_came_again_meanwhile_is_not_filed_twice(
+    held: PostOffice, sender: EventSender, keys: Keys
+) -> None:
+    """The sender did as it was told, and the quarantine holds the first delivery still."""
+    await held.take(sender.event(consent_message(C, "Suspended", at=held.clock.now())))
+    newer = rotated(held, sender, keys)
+    held.clock.advance(seconds=20)
+    message = consent_message(C, "Revoked", at=held.clock.now())
+    first = await held.take(newer.event(message))
+    held.clock.advance(seconds=41)
+    again = await held.take(newer.event(message))
+    taken = await held.receiver.take_held_back(now=held.clock.now())
+
+    assert (first, isinstance(again, int), taken) == ("unknown_key", True, 1)
+    assert [(one.status, one.received) for one in await held.events()] == [("Suspended", 1), ("Revoked", 2)]
+
+
+async def test_a_key_that_is_never_published_is_looked_for_ten_minutes_and_no_longer(
+    held: PostOffice, sender: EventSender, forger: EventSender
+) -> None:
+    """For the sake of what was held back; one look for each key in a round, and at most one a minute as ever."""
+    await held.take(sender.event(consent_message(C, "Suspended", at=held.clock.now())))
+    held.clock.advance(seconds=20)
+    for number in range(3):
+        stranger = replace(forger, kid="made-up")
+        await held.take(stranger.event(consent_message(C, "Revoked", at=held.clock.now() + timedelta(seconds=number))))
+    before = len(held.fetched)
+
+    for _ in range(60):
+        held.clock.advance(seconds=30)
+        assert await held.receiver.take_held_back(now=held.clock.now()) == 0
+
+    assert 9 <= len(held.fetched) - before <= 10
+    assert len(await held.refused()) == 3
+
+
+Mending = Callable[[Keys], dict[str, Any]]
+MENDED: dict[str, tuple[Callable[[EventSender, EventSender, dict[str, Any]], bytes | str], Mending]] = {
+    "unencrypted": (lambda sender, _, message: sender.signed(message), lambda _: {"accept_unencrypted": True}),
+    "unknown_encryption_key": (
+        lambda sender, _, message: replace(sender, encryption_kid="enc-2").event(message),
+        lambda keys: {"encryption_keys": {"enc-2": private(keys.ours, "enc-2")}},
+    ),
+    "untrusted_sender": (
+        lambda _, forger, message: replace(forger, issuer="https://new.example").event(message),
+        lambda _: {"senders": {"https://new.example": Sender(issuer="https://new.example", jwks_url=NEW_URL)}},
+    ),
+    "audience": (
+        lambda sender, _, message: sender.event(message, aud=["our-org"]),
+        lambda _: {"audiences": frozenset({"our-org"})},
+    ),
+}
+NEW_URL = "https://keystore.example/new.jwks"
+
+
+@pytest.mark.parametrize("why", MENDED)
+async def test_what_a_setting_mends_is_taken_in_by_the_next_process(
+    held: PostOffice, sender: EventSender, forger: EventSender, keys: Keys, why: str
+) -> None:
+    """As of the instant it came; the process whose settings refuse it leaves it where it is."""
+    sent, mended = MENDED[why]
+    held.documents[NEW_URL] = forger.jwks()
+    refused = await held.take(sent(sender, forger, consent_message(C, at=held.clock.now())))
+    held.clock.advance(hours=2)
+    as_before = [await held.receiver.take_held_back(now=held.clock.now()) for _ in range(2)]
+    held.with_rules(trusting(keys, **mended(keys)))
+
+    taken = await held.receiver.take_held_back(now=held.clock.now())
+
+    assert (refused, as_before, taken, await held.refused()) == (why, [0, 0], 1, [])
+    assert [(one.subject, one.state) for one in await held.events()] == [(C, EventState.FILED)]
+
+
+async def test_the_replay_of_the_quarantine_is_bounded_in_number_and_age(
+    held: PostOffice, sender: EventSender, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many in a round, the oldest first; what is older than a day waits for a person."""
+    monkeypatch.setattr(webhooks, "TAKEN_IN_MAX", 2)
+    for number in range(3):
+        await held.take(sender.signed(consent_message(C, f"S{number}", at=held.clock.now())))
+        held.clock.advance(hours=6)
+    held.with_rules(trusting(keys, accept_unencrypted=True))
+    held.clock.advance(hours=7)
+
+    rounds = [await held.receiver.take_held_back(now=held.clock.now()) for _ in range(2)]
+
+    assert (rounds, [one.status for one in await held.events()]) == ([2, 0], ["S1", "S2"])
+    assert [one.why for one in await held.refused()] == ["unencrypted"]
+
+
+async def test_what_fails_another_check_is_noted_with_it_and_not_tried_again(
+    held: PostOffice, sender: EventSender, forger: EventSender, keys: Keys
+) -> None:
+    """A forgery under a new key's kid: its body goes."""
+    await held.take(sender.event(consent_message(C, "Suspended", at=held.clock.now())))
+    rotated(held, sender, keys)
+    other = replace(sender, key=keys.ours_new, kid="noor-2")
+    held.clock.advance(seconds=20)
+    await held.take(other.event(consent_message(C, "Revoked", at=held.clock.now())))
+    held.clock.advance(seconds=41)
+
+    rounds = [await held.receiver.take_held_back(now=held.clock.now()) for _ in range(2)]
+
+    (entry,) = await held.refused()
+    assert (rounds, entry.why, held.receiver.counts["signature"]) == ([0, 0], "signature", 1)
+
+
+async def test_a_bearer_jwt_under_a_new_key_is_no_refusal_either(
+    held: PostOffice, sender: EventSender, keys: Keys
+) -> None:
+    """The sender comes again.  The event is not kept: in the quarantine it would pass without its bearer JWT."""
+    await held.take(sender.event(consent_message(C, "Suspended", at=held.clock.now())))
+    newer = rotated(held, sender, keys)
+    held.clock.advance(seconds=20)
+    message = consent_message(C, "Revoked", at=held.clock.now())
+
+    with pytest.raises(LFIUnavailableError):
+        await held.take(newer.event(message), bearer=newer.bearer())
+    kept = await held.refused()
+    held.clock.advance(seconds=40)
+
+    assert kept == []
+    assert isinstance(await held.take(newer.event(message), bearer=newer.bearer()), int)
 
 
 async def test_keys_that_cannot_be_read_are_no_refusal(held: PostOffice, sender: EventSender) -> None:

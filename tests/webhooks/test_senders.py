@@ -14,7 +14,7 @@ import pytest
 from syncworker.errors import LFIUnavailableError, SettingsError, StandardViolationError, SyncWorkerError
 from syncworker.lfi import senders
 from syncworker.lfi.jose import UnknownKeyError, read_keys
-from syncworker.lfi.senders import KeyFetcher, Published, Sender, SenderKeys
+from syncworker.lfi.senders import KeyFetcher, KeyNotYetKnownError, Published, Sender, SenderKeys
 from syncworker.standard.values import Slug
 from tests.ground.clock import ManualClock
 from tests.lfi.raw_bank import Identities, http, issue, new_key
@@ -215,3 +215,48 @@ async def test_a_withdrawn_key_is_not_trusted_past_its_keep(held: Held, clock: M
 
     with pytest.raises(UnknownKeyError):
         await keys.key(noor, "k-1")
+
+
+@pytest.mark.unit
+async def test_only_a_look_that_began_after_an_event_came_proves_its_key_unknown(
+    held: Held, identities: Identities, clock: ManualClock
+) -> None:
+    """Within a minute of the last look a new key cannot be told from a made-up one; after it a look decides."""
+    keys, noor = SenderKeys(held, clock=clock), sender()
+    held.opened.set()
+    await keys.key(noor, "k-1")
+    clock.advance(seconds=20)
+    held.published = Published(read_keys(identities.jwks("k-1", "k-2")))
+
+    with pytest.raises(KeyNotYetKnownError) as too_soon:
+        await keys.key(noor, "k-2")
+    clock.advance(seconds=40)
+
+    assert (too_soon.value.retry_after, keys.holds(noor, "k-2"), held.calls) == (40, False, 1)
+    assert await keys.key(noor, "k-2") is held.published.by_kid["k-2"]
+    assert (keys.holds(noor, "k-2"), held.calls) == (True, 2)
+    clock.advance(seconds=60)
+    with pytest.raises(UnknownKeyError):
+        await keys.key(noor, "k-3")
+
+
+@pytest.mark.unit
+async def test_a_look_that_failed_proves_nothing(identities: Identities, clock: ManualClock) -> None:
+    """The keys read before serve on; a key that is not among them may be published all the same."""
+    answers: list[Published | LFIUnavailableError] = [
+        Published(read_keys(identities.jwks("k-1"))),
+        LFIUnavailableError("no answer"),
+    ]
+
+    async def fetch(_url: str) -> Published:
+        answer = answers.pop(0)
+        if isinstance(answer, LFIUnavailableError):
+            raise answer
+        return answer
+
+    keys, noor = SenderKeys(fetch, clock=clock), sender()
+    await keys.key(noor, "k-1")
+    clock.advance(seconds=60)
+
+    with pytest.raises(KeyNotYetKnownError):
+        await keys.key(noor, "k-2")
