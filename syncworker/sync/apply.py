@@ -205,12 +205,27 @@ def _settle(shown: Showing, pages: Sequence[Decoded], shown_twice: int) -> None:
         shown.notes["item.shown_twice"] = shown_twice - used_twice
 
 
-def proof_of(shown: Showing) -> Proof:
+def history_begins(shown: Showing, *, now: datetime) -> datetime | None:
+    """Where the LFI says that its own history begins; `None` where it does not, or where it cannot be so.
+
+    An instant to come is no beginning: some LFIs write the end of the calendar where they have nothing to say.  Nor is
+    one behind a record that the same walk shows.
+    """
+    said, window = shown.walk.first_available, shown.walk.step.window
+    if said is None or window is None or said > shifted(now, window.wider):
+        return None
+    marks = _marks(shown, TYPED[shown.resource.name].instant, None)
+    oldest = min((at for at, _ in marks.values() if at is not None), default=None)
+    return None if oldest is not None and oldest < shifted(said, -window.wider) else said
+
+
+def proof_of(shown: Showing, *, now: datetime) -> Proof:
     """How much a walk can prove: nothing before the LFI's own history or outside its window."""
     walk, window = shown.walk, shown.walk.step.window
     since = None if window is None else window.since
-    if window is not None and walk.first_available is not None:
-        horizon = shifted(walk.first_available, window.wider)
+    first_available = history_begins(shown, now=now)
+    if window is not None and first_available is not None:
+        horizon = shifted(first_available, window.wider)
         since = horizon if since is None else max(since, horizon)
     return Proof(
         walk_complete=shown.every_page_came and not walk.step.whole,
@@ -286,7 +301,7 @@ async def apply(
         keys={Listing(one.account_id, one.resource): one.keys for one in keys},
     )
     judged = await _judged(unit, scope, showings, cursors, now=now)
-    decided = await _decided(unit, scope, showings, held, asked, judged)
+    decided = await _decided(unit, scope, showings, held, asked, judged, now=now)
     for shown, changes, rows in decided:
         if shown.unfiltered:
             shown.filtered = _is_filtered(shown, changes, rows, cursors.get(shown.listing))
@@ -369,7 +384,7 @@ async def _judged(
     known = await unit.unreadable.of(scope.connection_id, [one.listing for one in doubtful])
     judged: dict[Listing, Judged] = {}
     for one in doubtful:
-        proof = proof_of(one)
+        proof = proof_of(one, now=now)
         judged[one.listing] = judge(
             one.unreadable,
             known[one.listing],
@@ -493,10 +508,12 @@ async def _decided(
     held: dict[Listing, dict[str, Held]],
     asked: _Asked,
     judged: Mapping[Listing, Judged],
+    *,
+    now: datetime,
 ) -> list[Decided]:
     """Changes of all walks; a decision that turns on rows not asked for asks for them."""
     await _complete(unit, scope, showings, held, asked)
-    decided = [_decide(one, held[one.listing], judged.get(one.listing)) for one in showings]
+    decided = [_decide(one, held[one.listing], judged.get(one.listing), now=now) for one in showings]
     doubted = [shown for shown, changes, _ in decided if unproved(changes, shown.seen)]
     if not doubted:
         return decided
@@ -505,7 +522,7 @@ async def _decided(
         shown.records, shown.seen = again.records, again.seen
         shown.notes, shown.unreadable, shown.items = again.notes, again.unreadable, again.items
     await _complete(unit, scope, doubted, held, asked)
-    return [_decide(one, held[one.listing], judged.get(one.listing)) for one in showings]
+    return [_decide(one, held[one.listing], judged.get(one.listing), now=now) for one in showings]
 
 
 async def _complete(
@@ -539,9 +556,9 @@ def _until(showings: Iterable[Showing]) -> datetime | None:
     return max(known) if len(known) == len(ends) else None
 
 
-def _decide(shown: Showing, held: Mapping[str, Held], judged: Judged | None) -> Decided:
+def _decide(shown: Showing, held: Mapping[str, Held], judged: Judged | None, *, now: datetime) -> Decided:
     """Changes of one walk."""
-    proof = proof_of(shown)
+    proof = proof_of(shown, now=now)
     if judged is not None:
         proof = replace(proof, unreadable_since=judged.since, unreadable_before=judged.before)
     return shown, diff(shown.seen, held, proof=proof), held
@@ -671,7 +688,7 @@ def _cursor(
             failing_since=tried.since,
             gen=gen,
         )
-    start = _backfill_state(shown, start)
+    start = _backfill_state(shown, start, now=now)
     start = _looks_state(shown, start, judged, now=now)
     looked_at = shown.complete and "item.id_used_twice" not in shown.notes
     if shown.walk.step.backfill:
@@ -712,23 +729,38 @@ def foreseen(shown: Showing, *, now: datetime) -> Cursor | None:
     window = shown.walk.step.window
     if not shown.complete or window is None:
         return None
-    start = _backfill_state(shown, Cursor(listing=shown.listing, due_at=now, gen=0))
+    start = _backfill_state(shown, Cursor(listing=shown.listing, due_at=now, gen=0), now=now)
     return replace(start, covered_from=window.covers_from)
 
 
-def _backfill_state(shown: Showing, start: Cursor) -> Cursor:
-    """How far the history reaches after a walk: the newest part, or a slice behind it."""
+def _backfill_state(shown: Showing, start: Cursor, *, now: datetime) -> Cursor:
+    """How far the history reaches after a walk: the newest part, or a slice behind it.
+
+    History that was taken for whole is not, once the LFI says that it begins before what was read: it said otherwise
+    before, or showed nothing for a while.
+    """
     step = shown.walk.step
     window = step.window
     if window is None or step.look or _is_refuted(shown):
         return start
-    first_available = shown.walk.first_available or start.first_available
+    said = history_begins(shown, now=now)
+    if step.backfill and said and start.covered_from and start.covered_from <= local_date(said):
+        said = None  # had a walk before borne it out, there would be no slice to read
+    before = start.first_available
+    first_available = said or (before if before is not None and before <= shifted(now, window.wider) else None)
     empty = start.empty_slices
     if step.backfill or start.checked_at is None:
         nothing = not shown.seen or misses(window, shown.resource.name, shown.records)
         empty = empty + 1 if nothing else 0
     ends = backfilled_to(window, floor=step.floor, first_available=first_available, empty_slices=empty)
-    known = [day for day in (ends, start.backfilled_to) if day is not None]
+    more = (
+        said is not None
+        and start.covered_from is not None
+        and max(local_date(said), step.floor) < min(start.covered_from, window.covers_from)
+    )
+    known = [day for day in (ends, None if more else start.backfilled_to) if day is not None]
+    if more:
+        empty = 0
     return replace(start, first_available=first_available, empty_slices=empty, backfilled_to=min(known, default=None))
 
 

@@ -439,6 +439,7 @@ class ConsentRun:
         trouble = cursor is not None and cursor.error is not None  # only what is decoded shows that it is gone
         known_walk = walk.error is None and not walk.short and not trouble and not unfiltered
         known_walk = known_walk and not walk.step.deep  # a deep walk has to leave its mark on the cursor
+        known_walk = known_walk and not _begins_earlier(walk, cursor, now=self._known.now)
         if known_walk and footprint.same(packed, [footprint.page_digest(data) for data in walk.pages]):
             if walk.step.resource.name is ResourceName.ACCOUNTS:
                 self._accounts_seen = frozenset(show(walk, footprint.unpack(packed)).seen)
@@ -1157,6 +1158,12 @@ def _until_stopped(token: TokenSource, stopping: asyncio.Event) -> TokenSource:
             raise
 
     return source
+
+
+def _begins_earlier(walk: Walk, cursor: Cursor | None, *, now: datetime) -> bool:
+    """Whether the LFI says that its history begins earlier than it said before: more of it may be to be read."""
+    said = walk.first_available
+    return said is not None and cursor is not None and said < (cursor.first_available or now)
 
 
 def _stops_the_run(error: SyncWorkerError) -> bool:

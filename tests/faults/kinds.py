@@ -160,7 +160,7 @@ Change = Callable[[dict[str, Any], Asked, Moment], None]
 
 
 def _changed(change: Change) -> Bend:
-    """The right page with something changed in it."""
+    """The right page with something changed in it; the bank's own answer where there was nothing to change."""
 
     async def bend(asked: Asked, moment: Moment) -> Sent:
         sent = await asked.process()
@@ -168,6 +168,8 @@ def _changed(change: Change) -> Bend:
             return sent
         page = json.loads(sent.body)
         change(page, asked, moment)
+        if page == json.loads(sent.body):
+            return sent
         return replace(sent, body=json.dumps(page).encode())  # as ASCII: half a surrogate pair can be written
 
     return bend

@@ -296,6 +296,8 @@ class Play:
         """What a bent answer is worth."""
         if asked.own is not None and asked.own.status == 404 == sent.status:
             return Verdict.TRUE  # the bank's own word, whatever became of its body
+        if sent is asked.own and sent.status == 200:
+            return Verdict.TRUE  # there was nothing on the page to bend
         if sent.status == 404 and listing is not None and await self._believed(kind, asked, listing):
             return Verdict.LIE
         if sent.status not in (200, 404):

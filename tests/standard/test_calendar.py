@@ -260,7 +260,7 @@ def _plan(ends: Ends) -> None:
 def _walked(step: Any, at: datetime) -> None:
     floor = floor_of(ConsentLimits(), now=NOW, settings=_SETTINGS)
     backfilled_to(step.window, floor=floor, first_available=at, empty_slices=0)
-    proof_of(show(Walk(step=step, pages=(), first_available=at), NOTHING))
+    proof_of(show(Walk(step=step, pages=(), first_available=at), NOTHING), now=NOW)
 
 
 def _coverage(ends: Ends) -> None:
