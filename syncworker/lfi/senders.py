@@ -143,7 +143,7 @@ class SenderKeys:
         """
         held = self._held.setdefault(sender.issuer, _Held())
         came = self._clock.now()
-        if held.serves(kid, now=came):  # nobody waits for a look that somebody's strange kid began
+        if held.serves(kid, now=came):  # no event waits for a look that another kid began
             return held.keys[kid]
         async with held.lock:  # whoever comes meanwhile shares the outcome
             now = self._clock.now()
