@@ -299,11 +299,11 @@ def judge(line: Line, held: Held, *, now: datetime, replace_tokens: bool) -> tup
     """What becomes of a line beside what we hold, and why it is refused (empty otherwise)."""
     if line.expires_at <= now:
         return Verdict.REFUSED, "ExpirationDateTime: has passed; a consent that ended has nothing left to import"
+    if held.base is not None and held.base.base_consent_id is not None:
+        return Verdict.REFUSED, "BaseConsentId: names a successor; give the root ConsentId of its chain"
     differing = _differing(line, held)
     if differing:
         return Verdict.REFUSED, f"{', '.join(differing)}: not as we hold it; nothing was changed"
-    if held.base is not None and held.base.connection_id != line.connection_id:
-        return Verdict.REFUSED, "BaseConsentId: names a successor; give the root ConsentId of its chain"
     if line.base_consent_id is not None and held.followed is not None:
         return Verdict.REFUSED, "BaseConsentId: other consents are held with this ConsentId as their root"
     if held.consent is None:
@@ -411,6 +411,7 @@ async def _joining(unit: UnitOfWork, lines: Sequence[Line]) -> list[Line]:
 
 async def _held(unit: UnitOfWork, lines: Sequence[Line]) -> _Holdings:
     named = {line.consent_id for line in lines} | {line.connection_id for line in lines}
+    named |= {line.base_consent_id for line in lines if line.base_consent_id is not None}
     consents = await unit.consents.get_many(named)
     notes = await unit.consents.newest_notes(IMPORTED, subjects=list(consents))
     return _Holdings(
