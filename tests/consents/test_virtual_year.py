@@ -57,12 +57,12 @@ ASLEEP = range(200, 210)
 class Bank(Hub):
     """The Hub, and what else of an LFI's client a year needs; it refuses what the standard forbids."""
 
-    certificate: str = "thumbprint"
     config: Any = field(
         default_factory=lambda: SimpleNamespace(
             base_urls={Version.V2_1: ISSUER}, account_types=(), account_sub_types=(), published_in=_all, connections=8
         )
     )
+    certificate: Any = field(default_factory=lambda: SimpleNamespace(thumbprint="thumbprint"))
     served: Counter[ConsentId] = field(default_factory=Counter)
 
     async def discovery(self) -> Discovery:
