@@ -69,5 +69,9 @@ enable_utc = True
 beat_scheduler = "syncworker.beat:Scheduler"  # counts by the monotonic clock, and keeps nothing on disk
 beat_max_loop_interval = 1
 beat_schedule = {
-    "tick": {"task": "tick", "schedule": 5.0, "options": {"expires": 7200.0}},  # ticks nobody took do not pile up
+    "tick": {
+        "task": "tick",
+        "schedule": 5.0,
+        "options": {"expires": 7200.0},
+    },  # ticks that no worker took do not pile up
 }

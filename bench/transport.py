@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
+from syncworker.lfi.addresses import Addresses
 from syncworker.lfi.transport import AiohttpTransport
 
 IN_FLIGHT = (8, 64)
@@ -70,7 +71,9 @@ async def httpx_over_aiohttp(stack: AsyncExitStack, context: ssl.SSLContext, in_
 
 async def aiohttp_direct(stack: AsyncExitStack, context: ssl.SSLContext, in_flight: int) -> Get:
     """Our own small interface over aiohttp, with all its bounds and deadlines."""
-    transport = AiohttpTransport(context, connections=in_flight, connect_timeout=5)
+    transport = AiohttpTransport(
+        context, addresses=Addresses(allow_private_hosts=True), connections=in_flight, connect_timeout=5
+    )
     stack.push_async_callback(transport.close)
 
     async def get(url: str) -> int:

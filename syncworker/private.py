@@ -8,6 +8,7 @@ by a program that is not ours, or lie there since before: `close_file` closes th
 import contextlib
 import os
 import stat
+from errno import ENOTDIR
 from pathlib import Path
 from typing import Final
 
@@ -25,11 +26,15 @@ def make_folder(folder: Path) -> None:
     """Make a folder, and those it lies in, that only we may enter; one that is there stays as it is.
 
     Raises:
+        NotADirectoryError: a file is in its place, or in that of one it lies in.
         OSError: it cannot be made.
     """
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    missing = [one for one in (folder, *folder.parents) if not one.is_dir()]
     for one in reversed(missing):
-        one.mkdir(mode=FOLDER, exist_ok=True)  # of `parents=True` only the last would have the mode
+        try:
+            one.mkdir(mode=FOLDER, exist_ok=True)  # of `parents=True` only the last would have the mode
+        except FileExistsError:
+            raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), str(one)) from None
 
 
 def close_file(file: Path, *, make: bool = False) -> None:

@@ -689,7 +689,7 @@ class Acting:
             await self._serve(consent_id)
         except SyncWorkerError as error:
             mine.set_exception(error)
-            mine.exception()  # seen: it is no fault that nobody waited for it
+            mine.exception()  # retrieved: it is no fault when no other event waited for it
             raise
         finally:
             del self._asking[consent_id]

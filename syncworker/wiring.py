@@ -20,6 +20,7 @@ from syncworker.clock import Clock, SystemClock, monotonic
 from syncworker.consents.allowed import Allowed
 from syncworker.consents.authorize import Authorizer
 from syncworker.consents.erasing import Retention
+from syncworker.consents.filing import free_call
 from syncworker.consents.import_file import KnownLFI
 from syncworker.consents.importing import Importer
 from syncworker.consents.lifecycle import Lifecycle
@@ -427,7 +428,10 @@ class CertificateWatch:
 
 
 class Journal:
-    """Calls that belong to no sync run (tokens, PAR, consents), kept until the next `flush` files them together."""
+    """Calls that belong to no sync run (PAR, consents, documents), kept until the next `flush` files them together.
+
+    Calls with refresh tokens are not among them: they are filed with what becomes of the token (`consents.tokens`).
+    """
 
     def __init__(self, store: Store, observing: Observing) -> None:
         self._store = store
@@ -436,23 +440,7 @@ class Journal:
 
     def note(self, lfi: Slug, consent_id: ConsentId, call: Call) -> None:
         """Remember one call; all of them are free of charge."""
-        self._rows.append(
-            CallRow(
-                lfi=lfi,
-                consent_id=consent_id,
-                operation=call.operation,
-                status=call.status,
-                error=call.error_code or None,
-                interaction_id=call.interaction_id,
-                started_at=call.started_at,
-                duration_ms=call.duration_ms,
-                bytes_in=call.bytes_in,
-                attended=call.attended,
-                price_millifils=0,
-                attempt=call.attempt,
-                reason=call.reason or None,
-            )
-        )
+        self._rows.append(free_call(lfi, consent_id, call))
 
     async def flush(self) -> None:
         """File what was noted.  While the database is away it is kept, up to a bound, and filed with the next.
@@ -512,6 +500,7 @@ class Application:
             token_due=token_due,
             keep_warm=settings.tokens.keep_warm,
             retry_after=due.retry_delay,
+            lease=timedelta(seconds=settings.lease_seconds),
             on_call=self._journal.note,
             allowed=self.allowed,
         )
@@ -872,7 +861,9 @@ async def open_receiver(settings: Settings, store: Store) -> AsyncIterator[Recei
     versions = {slug: entry.base_urls.keys() for slug, (entry, _) in declared.items()}
     rules = event_rules(settings, (entry.client_id for entry, _ in declared.values()), versions)
     ca_bundle = settings.client.ca_bundle
-    async with KeyFetcher(ca_bundle=settings.resolved(ca_bundle) if ca_bundle else None, clock=clock) as fetch:
+    private = {one.jwks_url for one in rules.senders.values() if one.allow_private_hosts}
+    roots = settings.resolved(ca_bundle) if ca_bundle else None
+    async with KeyFetcher(ca_bundle=roots, clock=clock, private=private) as fetch:
         yield Receiver(store, rules, SenderKeys(fetch, clock=clock))
 
 

@@ -26,6 +26,8 @@ def status(as_json: frame.AsJson = False) -> None:
                     "refreshed": one.refreshed_count,
                     "version": one.version,
                     "in_doubt": one.in_doubt,
+                    "in_doubt_since": one.intent_at if one.in_doubt else None,
+                    "call_in_doubt": one.intent_call,
                     "attempts": one.attempts,
                     "lost": one.lost_cause,
                 }

@@ -180,7 +180,7 @@ def read_line(number: int, content: bytes | None, *, tenant: str) -> Line:
 def _is_date(text: str) -> bool:
     """Whether a text is a date without a time."""
     try:
-        return bool(date.fromisoformat(text))
+        return bool(read_day(text))
     except ValueError:
         return False
 

@@ -371,7 +371,7 @@ def window_after(last: StoredConsent, wishes: Wishes, *, now: datetime) -> tuple
 
 
 def _moved(day: date | None, by: timedelta) -> date | None:
-    return None if day is None else date.max if date.max - day < by else day + by
+    return None if day is None else shifted(day, by)
 
 
 def _kept(wish: T | Keep, before: T) -> T:

@@ -2,7 +2,7 @@
 
 The one door is `Vault`.  A refresh goes
 
-    begin     intent and lease, committed            `reliability.md` rules 17, 18
+    begin     intent and lease, committed            with the interaction id of the call that is to follow
     call      one HTTP attempt, fresh assertion      rule 20: no answer is not a refusal
     swap      compare the version, store, commit     rules 16, 19: the holder of an answer wins unless the version moved
 
@@ -13,6 +13,13 @@ consent ended?  Only then is the grant lost, with a cause, once.
 Refreshes that begin at the same time share a transaction, and so do answers that come while one is being committed
 (`store.grouped`): the plain ones, after which nothing follows but the next refresh.  Nobody waits for company.  An
 answer with more to it, or whose rows another transaction holds, goes alone and holds up nobody.
+
+Each call has its row in the table `call`, filed in the transaction that stores what came of it.  A process that ends
+between call and commit leaves the call's interaction id with the intent; the next refresh files it as `in_doubt`.
+
+A process that ended in a refresh is known to have ended when its lease has run out, and so is its claim by then: the
+next claim sends its call at once.  Only after `invalid_grant` does it wait some seconds more, for an answer that the
+other holds and could not store yet.
 
 A refresh runs as a task of its own: whoever waits for it may give up or be cancelled without harm to it, and `drain`
 waits for all of them at shutdown.
@@ -38,6 +45,7 @@ from pydantic import SecretStr
 
 from syncworker.clock import Clock, monotonic
 from syncworker.consents.allowed import EVERYBODY, Allowed
+from syncworker.consents.filing import free_call
 from syncworker.consents.lifecycle import (
     NEVER,
     Clients,
@@ -66,6 +74,7 @@ from syncworker.errors import (
 )
 from syncworker.lfi.api import LFIClient
 from syncworker.lfi.oauth import TokenAnswer
+from syncworker.lfi.transport import Call, new_interaction_id
 from syncworker.standard.calendar import shifted, span
 from syncworker.standard.consents import ConsentView
 from syncworker.standard.operations import OperationClass
@@ -73,10 +82,11 @@ from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.consents import StoredConsent
 from syncworker.store.failures import StoreRefusedError
 from syncworker.store.grouped import Grouped
+from syncworker.store.runs import CallRow
 from syncworker.store.situations import BeforeCall, BeforeSwaps, before_call, before_calls, before_swaps
 from syncworker.store.tokens import Beginning, NewToken, StoredToken
 from syncworker.store.unit_of_work import Store, UnitOfWork
-from syncworker.store.work import Claim, End, WorkKind
+from syncworker.store.work import LEASE, Claim, End, WorkKind
 
 CALLS_MAX: Final = 3
 """Calls with one refresh token in one refresh; each spare is tried once beside them."""
@@ -86,6 +96,12 @@ MARGIN_MAX: Final = timedelta(seconds=60)
 MARGIN_SHARE: Final = 0.15
 LEASE_DEADLINES: Final = 8
 LEASE_MIN_S: Final = 10.0
+LEASE_DEADLINES_MIN: Final = 4
+"""Call deadlines that a lease covers at least, where it is cut to end with its claim's."""
+
+RENEWALS: Final = 3
+"""How often the leases of claims are renewed within their length."""
+
 ATTEMPTS_WAITED_FOR: Final = 2
 """Attempts without an answer after which nobody waits for a vanished holder any more."""
 
@@ -177,19 +193,23 @@ class _Holding:
 
     Attributes:
         before: the row as it was when we took the lease.
-        since: our monotonic clock when the lease began, at the latest.
+        covered_until: our monotonic clock when the lease ends, at the earliest.
         claim: the row of work it is done for; `None` when it is not scheduled.
         in_doubt: whether some call with this token may have been answered without our knowing.
+        call: interaction id of the next call, as it stands on the row; of the last one, once it was made.
+        made: calls that have no row in `call` yet.
     """
 
     consent: StoredConsent
     client: LFIClient
     before: StoredToken
-    since: float
+    covered_until: float
     in_doubt: bool
+    call: str
     claim: Claim | None = None
     calls: int = 0
     waited: bool = field(default=False)
+    made: list[Call] = field(default_factory=list)
 
     @property
     def consent_id(self) -> ConsentId:
@@ -200,13 +220,19 @@ class _Holding:
         """Seconds one call may take at the very most; the client's own deadline is half of it."""
         return 2 * self.client.config.token_timeout
 
+    @property
+    def rows(self) -> list[CallRow]:
+        """The calls that have no row yet."""
+        return [free_call(self.consent.lfi, self.consent_id, call) for call in self.made]
+
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
     """An answer that wants to be stored.
 
     Attributes:
-        whole: with the consent that came with it and the end of the claim; `False`: the tokens and their next refresh.
+        whole: with the consent that came with it, the calls made for it and the end of the claim; `False`: the tokens
+            and their next refresh.
     """
 
     holding: _Holding
@@ -216,6 +242,11 @@ class _Answered:
     @property
     def consent_id(self) -> ConsentId:
         return self.holding.consent_id
+
+    @property
+    def rows(self) -> list[CallRow]:
+        """The calls made for it, to be filed with it."""
+        return self.holding.rows if self.whole else []
 
     @property
     def view(self) -> ConsentView | None:
@@ -273,13 +304,14 @@ class Vault:
         holder: who we are, for the lease; made unique with a few random characters.
         token_due: when a stored token is refreshed by schedule; `None` schedules nothing (refresh on demand).
         keep_warm: refresh by schedule also what no sync will use within the next token's life.
+        lease: of claims, renewed while their batch runs.
         retry_after: when a scheduled refresh that ended badly is tried again.
         sleep: waits between calls and looks.
         elapsed: monotonic seconds, for leases and patience.
         patience: seconds to wait for a refresh somebody else is at.
         store_patience: seconds to go on trying to store an answer.
         checkpoint: is called, and awaited if it gives something to await, at each named point.
-        on_call: is told each HTTP call made.
+        on_call: is told each HTTP call that is not filed here: questions to the Hub.
         allowed: whom we may call at all; for others there is no token.
     """
 
@@ -293,6 +325,7 @@ class Vault:
         token_due: TokenDue | None,
         retry_after: RetryAfter,
         keep_warm: bool = True,
+        lease: timedelta = LEASE,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         elapsed: Callable[[], float] = monotonic,
         patience: float = 60.0,
@@ -317,6 +350,8 @@ class Vault:
         self._allowed = allowed
         self._begins = Grouped(store, self._begin_all, most=GROUP_MAX)
         self._swaps = Grouped(store, self._swap_plain, most=GROUP_MAX)
+        self._lease = lease
+        self._claimed_until: dict[int, float] = {}
         self._running: dict[ConsentId, asyncio.Task[_Ended]] = {}
         self._closing = asyncio.Event()
         self.outcomes: Counter[Outcome] = Counter()
@@ -367,7 +402,10 @@ class Vault:
 
         Running it twice is harmless: a stale claim is passed over, and a token that is no longer due costs no call.
         """
-        claims = await self._store.atomically(lambda unit: unit.work.take_many(hints))
+        until = self._elapsed() + self._lease.total_seconds()
+        claims = await self._store.atomically(lambda unit: unit.work.take_many(hints, lease=self._lease))
+        self._claimed_until |= {claim.id: until for claim in claims}
+        renewing = asyncio.create_task(self._renew_claims(claims), name="renew leases")
         try:
             seen = await self._look_at_all(claims)
             ended = await asyncio.gather(
@@ -376,6 +414,10 @@ class Vault:
         except asyncio.CancelledError:
             await self._given_back(claims)
             raise
+        finally:
+            renewing.cancel()
+            for claim in claims:
+                self._claimed_until.pop(claim.id, None)
         known = [outcome for outcome in ended if outcome is not None]
         return TokenBatchReport(
             outcomes=dict(Counter(known)), stale=len(hints) - len(claims), failed=len(ended) - len(known)
@@ -393,6 +435,18 @@ class Vault:
         await self._storing.drain()
 
     # -- scheduled ----------------------------------------------------------------------------------------------------
+
+    async def _renew_claims(self, claims: Sequence[Claim]) -> None:
+        """Keep claims from running out while their batch waits for places, or for answers."""
+        while True:
+            await asyncio.sleep(self._lease.total_seconds() / RENEWALS)
+            until = self._elapsed() + self._lease.total_seconds()
+            try:
+                kept = await self._store.atomically(lambda unit: unit.work.extend_many(claims, lease=self._lease))
+            except SyncWorkerError as error:
+                log.warning("leases not renewed", error=error.code)
+                continue
+            self._claimed_until |= dict.fromkeys(kept, until)
 
     async def _claimed(self, claim: Claim, seen: BeforeCall | None) -> Outcome | None:
         consent_id = ConsentId(claim.subject)
@@ -588,7 +642,7 @@ class Vault:
                 if self._closing.is_set():
                     return _Ended(Outcome.BUSY, error=TokenBusyError("token: this process stops")), consent.lfi
                 holding = await self._begin(consent, held, client, claim)
-                ended = None if holding is None else await self._refresh(holding)
+                ended = None if holding is None else await self._seen_through(holding)
                 if ended is not None:
                     return ended, consent.lfi
             if self._elapsed() - began >= self._patience or self._closing.is_set():
@@ -639,20 +693,54 @@ class Vault:
         If it cannot be written, the error goes up and nothing is sent (rule 17).
         """
         since = self._elapsed()
-        lease = lease_of(client.config.token_timeout)
-        before = await self._begins.add(Beginning(consent.consent_id, held.version, lease))
+        lease = self._lease_for(client, claim, since)
+        call = new_interaction_id()
+        before = await self._begins.add(Beginning(consent.consent_id, held.version, lease, call))
         if isinstance(before, SealError):
             raise before
         if before is None:
             return None
-        holding = _Holding(consent, client, before, since, in_doubt=before.in_doubt, claim=claim)
+        covered_until = since + lease.total_seconds()
+        holding = _Holding(consent, client, before, covered_until, in_doubt=before.in_doubt, call=call, claim=claim)
         await self._reach("intent-committed")
         return holding
+
+    def _lease_for(self, client: LFIClient, claim: Claim | None, now: float) -> timedelta:
+        """The lease of a refresh that begins now: it ends with that of its claim, when that covers some calls.
+
+        Should this process end now, claim and token are free at the same time.
+        """
+        lease = lease_of(client.config.token_timeout)
+        until = None if claim is None else self._claimed_until.get(claim.id)
+        if until is None:
+            return lease
+        least = timedelta(seconds=LEASE_DEADLINES_MIN * client.config.token_timeout)
+        return min(lease, max(least, timedelta(seconds=until - now)))
 
     async def _begin_all(
         self, unit: UnitOfWork, those: Sequence[Beginning]
     ) -> Sequence[StoredToken | SealError | None]:
         return await unit.tokens.begin_many(those, holder=self._holder)
+
+    async def _seen_through(self, holding: _Holding) -> _Ended | None:
+        """As `_refresh`; calls that no transaction of it filed are filed at its end."""
+        try:
+            return await self._refresh(holding)
+        finally:
+            if holding.made:
+                await self._file_rest(holding)
+
+    async def _file_rest(self, holding: _Holding) -> None:
+        """Without a database the last call's interaction id stays on the token's row; the next refresh files it."""
+
+        async def step(unit: UnitOfWork) -> None:
+            await unit.tokens.filed(holding.consent_id, call=holding.call)
+            await unit.runs.settle(holding.rows)
+
+        try:
+            await self._store.atomically(step)
+        except SyncWorkerError as error:
+            log.warning("token calls not filed", consent_id=holding.consent_id, error=error.code)
 
     async def _refresh(self, holding: _Holding) -> _Ended | None:
         """From intent to end; `None` when the lease was lost before anything was sent."""
@@ -682,17 +770,14 @@ class Vault:
 
         What is no definite answer comes as `LFIUnavailableError` and puts the token in doubt.
         """
-        if not await self._covered(holding):
+        if not await (self._announced(holding) if holding.calls else self._covered(holding)):
             return None
         holding.calls += 1
-        consent = holding.consent
         told = holding.in_doubt
         holding.in_doubt = True  # whatever happens from here on, short of a definite answer
         try:
             async with asyncio.timeout(holding.deadline):
-                answer = await holding.client.refresh(
-                    token, calls=lambda call: self._on_call(consent.lfi, consent.consent_id, call)
-                )
+                answer = await holding.client.refresh(token, calls=holding.made.append, interaction_id=holding.call)
         except (GrantLostError, ClientRejectedError, RefusedError, LFIRateLimitedError, SetupError) as error:
             holding.in_doubt = told
             return error
@@ -705,17 +790,35 @@ class Vault:
         return answer
 
     async def _covered(self, holding: _Holding) -> bool:
-        """Whether the lease covers one more call; renews it where it does not (rule 18)."""
-        lease = lease_of(holding.client.config.token_timeout)
-        if self._elapsed() - holding.since + holding.deadline <= lease.total_seconds():
+        """Whether the lease covers one more call; renews it where it does not."""
+        if self._elapsed() + holding.deadline <= holding.covered_until:
             return True
-        since = self._elapsed()
-        extended = await self._store.atomically(
-            lambda unit: unit.tokens.extend(
-                holding.consent_id, version=holding.before.version, holder=self._holder, lease=lease
-            )
+        return await self._store.atomically(lambda unit: self._extend(unit, holding))
+
+    async def _announced(self, holding: _Holding) -> bool:
+        """Write down that one more call follows, and what became of those before; `False` when the lease is lost."""
+        call = new_interaction_id()
+
+        async def step(unit: UnitOfWork) -> bool:
+            announced = await self._extend(unit, holding, call)
+            if announced:
+                unit.with_commit(unit.runs.adding(holding.rows))
+            return announced
+
+        announced = await self._store.atomically(step)
+        if announced:
+            holding.call = call
+            holding.made.clear()
+        return announced
+
+    async def _extend(self, unit: UnitOfWork, holding: _Holding, call: str | None = None) -> bool:
+        lease = lease_of(holding.client.config.token_timeout)
+        until = self._elapsed() + lease.total_seconds()
+        extended = await unit.tokens.extend(
+            holding.consent_id, version=holding.before.version, holder=self._holder, lease=lease, call=call
         )
-        holding.since = since if extended else holding.since
+        if extended:
+            holding.covered_until = until
         return extended
 
     async def _answered(self, holding: _Holding, answer: TokenAnswer) -> _Ended:
@@ -743,24 +846,30 @@ class Vault:
         ended = await self._swaps.add(asked)
         if ended is None:
             ended = await self._store.atomically(lambda unit: self._swap_alone(unit, asked))
+        if asked.whole:
+            asked.holding.made.clear()
         return ended
 
     async def _swap_plain(self, unit: UnitOfWork, those: Sequence[_Answered]) -> Sequence[_Ended | None]:
         """Store the plain ones among answers, each of another consent; `None` for those that have to go alone.
 
-        Plain: nobody holds its rows, the version did not move, and neither consent nor answer says anything new.
+        Plain: no other transaction holds its rows, the version did not move, the lease is ours, and neither consent nor
+        answer says anything new.
         """
         held = await before_swaps(unit, [one.consent_id for one in those])
         found = [self._plain(unit, one, held) for one in those]
         plain = [one for one in found if one is not None]
         swaps = [(one.consent_id, one.asked.holding.before.version, one.new) for one in plain]
-        unit.tokens.swap_locked(swaps, holder=self._holder)
+        unit.tokens.swap_locked(swaps)
+        unit.with_commit(unit.runs.adding([row for one in plain for row in one.asked.rows]))
         self._follow(unit, plain, held.now)
         return [None if one is None else one.ended for one in found]
 
     def _plain(self, unit: UnitOfWork, asked: _Answered, held: BeforeSwaps) -> _Stored | None:
         consent, version = held.consents.get(asked.consent_id), held.versions.get(asked.consent_id)
-        if consent is None or version != asked.holding.before.version or consent.needs_consent is not None:
+        if consent is None or version is None or consent.needs_consent is not None:
+            return None
+        if version != (asked.holding.before.version, self._holder):
             return None
         if asked.view is not None and not unit.consents.seen_again(consent, asked.view, at=held.now):
             return None
@@ -772,8 +881,16 @@ class Vault:
         consent = await unit.consents.get(consent_id, lock=True)
         at = await unit.now()
         new = self._new_token(holding, asked.answer, at)
-        if not await unit.tokens.swap(consent_id, version=holding.before.version, holder=self._holder, new=new):
+        ours = await unit.tokens.holder(consent_id) == self._holder
+        if not ours:
+            await unit.tokens.file_in_doubt(consent_id)  # the call of a refresh that took the lease over
+        if not await unit.tokens.swap(consent_id, version=holding.before.version, new=new):
+            await unit.runs.settle(asked.rows)
             return await self._too_late(unit, holding, new, at)
+        if ours:
+            unit.with_commit(unit.runs.adding(asked.rows))
+        else:
+            await unit.runs.settle(asked.rows)
         if consent is not None and consent.needs_consent is not None:
             await self._revive(unit, consent, at)
         if asked.view is not None:
@@ -871,11 +988,14 @@ class Vault:
         return _Ended(Outcome.HEALED, held)
 
     async def _wait_out(self, holding: _Holding) -> _Ended | None:
-        """Give whoever began before us and vanished one more lease to come back with an answer."""
-        lease = lease_of(holding.client.config.token_timeout).total_seconds()
+        """Give the process whose lease ran out a little longer to store an answer it may have.
+
+        It has no lease for a further call.  If it lives, it tries every few seconds to store what it has
+        (`consents.storing`), so the time a call may take is enough.
+        """
         began = self._elapsed()
-        while self._elapsed() - began < lease and not self._closing.is_set():
-            await self._pause(min(1.0, lease / 20))
+        while self._elapsed() - began < holding.deadline and not self._closing.is_set():
+            await self._pause(min(1.0, holding.deadline / 20))
             if (moved := await self._moved(holding)) is not None:
                 return moved
             if not await self._covered(holding):
@@ -907,6 +1027,9 @@ class Vault:
 
         async def step(unit: UnitOfWork) -> _Ended:
             consent = await unit.consents.get(holding.consent_id, lock=True)
+            if await unit.tokens.holder(holding.consent_id) != self._holder:
+                await unit.tokens.file_in_doubt(holding.consent_id)
+            await unit.runs.settle(holding.rows)
             if consent is None or not consent.callable_at(await unit.now()):
                 await unit.tokens.release(holding.consent_id, holder=self._holder, in_doubt=False)
                 why = "unknown" if consent is None else consent.status
@@ -922,7 +1045,9 @@ class Vault:
             await rest(unit, consent_id=consent.consent_id, connection_id=consent.connection_id, lfi=consent.lfi)
             return _Ended(Outcome.LOST, error=_grant_lost(holding.consent_id, cause))
 
-        return await self._store.atomically(step)
+        ended = await self._store.atomically(step)
+        holding.made.clear()
+        return ended
 
     async def _ask_hub(self, holding: _Holding) -> None:
         """Ask what became of the consent (client-credentials); no answer changes nothing."""
@@ -949,9 +1074,14 @@ class Vault:
         return _Ended(Outcome.UNAVAILABLE if isinstance(error, TransientError) else Outcome.REFUSED, error=error)
 
     async def _release(self, holding: _Holding, *, in_doubt: bool) -> None:
-        await self._store.atomically(
-            lambda unit: unit.tokens.release(holding.consent_id, holder=self._holder, in_doubt=in_doubt)
-        )
+        async def step(unit: UnitOfWork) -> None:
+            if await unit.tokens.release(holding.consent_id, holder=self._holder, in_doubt=in_doubt):
+                unit.with_commit(unit.runs.adding(holding.rows))
+            else:
+                await unit.runs.settle(holding.rows)
+
+        await self._store.atomically(step)
+        holding.made.clear()
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, but not past the beginning of a shutdown."""

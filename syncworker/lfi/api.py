@@ -48,6 +48,7 @@ from syncworker.errors import (
     TruncatedError,
 )
 from syncworker.lfi import jose, oauth
+from syncworker.lfi.addresses import Lookup, system_lookup
 from syncworker.lfi.bounds import FAULTS, Fault, check_json, fault_of_json, home_link, json_body, media_type_of
 from syncworker.lfi.directory import (
     DISCOVERY_AGE_MAX,
@@ -228,6 +229,7 @@ class LFIClient:
         sleep: waits between the attempts of a GET.
         look_every: how often the files of the transport certificate are looked at, at most.
         observing: runs what is told of each attempt, and counts what fails of that.
+        lookup: resolves host names.
 
     Attributes:
         config: the LFI as declared.  Its `transport` is what the client began with; `certificate` is what it uses now.
@@ -246,13 +248,14 @@ class LFIClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         look_every: timedelta = LOOK_EVERY,
         observing: Observing | None = None,
+        lookup: Lookup = system_lookup,
     ) -> None:
         self.config = config
         self._clock = clock
         self._log = log
         self._traffic = traffic or FreeTraffic()
         self._sleep = sleep
-        self._lines = Lines(config, clock=clock, look_every=look_every)
+        self._lines = Lines(config, clock=clock, look_every=look_every, lookup=lookup)
         self._accept = {"Accept": JWT} if config.signed_answers is SignedAnswers.REQUIRE else {}
         self._foreign_issuer_told = False
         self._attempts = Attempts(config.slug, self._lines, clock=clock, heard=self._traffic.note, observing=observing)
@@ -449,8 +452,11 @@ class LFIClient:
             await self._check_id_token(answer.id_token, keys, nonce=nonce)
         return answer
 
-    async def refresh(self, refresh_token: SecretStr, *, calls: CallLog) -> TokenAnswer:
+    async def refresh(self, refresh_token: SecretStr, *, calls: CallLog, interaction_id: str = "") -> TokenAnswer:
         """Trade a refresh token for new tokens: one attempt, never repeated here (rule 20).
+
+        Args:
+            interaction_id: from `new_interaction_id`, when it has to be known before; a fresh one unless given.
 
         Raises:
             GrantLostError: `invalid_grant`, with that as `cause`.
@@ -461,7 +467,7 @@ class LFIClient:
             SetupError, StandardViolationError: discovery failed before anything was sent.
         """
         form = {"grant_type": "refresh_token", "refresh_token": refresh_token.get_secret_value()}
-        return await self._token_call(form, calls=calls)
+        return await self._token_call(form, calls=calls, interaction_id=interaction_id)
 
     async def prove_registration(self) -> TokenAnswer:
         """Get a client-credentials token that nobody will use, once: the LFI gives it to a client it knows.
@@ -479,7 +485,7 @@ class LFIClient:
         """
         return tuple(sorted(await self._published_keys()))
 
-    async def _token_call(self, form: Mapping[str, str], *, calls: CallLog) -> TokenAnswer:
+    async def _token_call(self, form: Mapping[str, str], *, calls: CallLog, interaction_id: str = "") -> TokenAnswer:
         discovery = await self.discovery()
         answer = await self._post(
             "CreateAccessTokenRequest",
@@ -488,11 +494,20 @@ class LFIClient:
             lane=Lane.TOKEN,
             discovery=discovery,
             calls=calls,
+            interaction_id=interaction_id,
         )
         return oauth.read_tokens(answer, received_at=self._clock.now())
 
     async def _post(
-        self, operation: str, url: str, form: Mapping[str, str], *, lane: Lane, discovery: Discovery, calls: CallLog
+        self,
+        operation: str,
+        url: str,
+        form: Mapping[str, str],
+        *,
+        lane: Lane,
+        discovery: Discovery,
+        calls: CallLog,
+        interaction_id: str = "",
     ) -> Answer:
         """POST a form with a fresh client assertion, exactly once.
 
@@ -518,6 +533,7 @@ class LFIClient:
                 "client_assertion_type": oauth.ASSERTION_TYPE,
                 "client_assertion": assertion.get_secret_value(),
             },
+            interaction_id=interaction_id,
         )
         try:
             answer = await self._attempts.make(request)

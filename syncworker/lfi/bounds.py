@@ -304,15 +304,48 @@ def fault_of_url(url: str) -> str | None:
 
 
 def is_private_host(url: str) -> bool:
-    """Whether the URL's host is this machine or an address outside the public internet, in any spelling of it."""
+    """Whether the URL's host is this machine or an address outside the public internet, in any spelling of it.
+
+    A name is not resolved here; what it resolves to is looked at when a connection is opened (`lfi.addresses`).
+    """
     host = (urlsplit(url).hostname or "").rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
-        return not ipaddress.ip_address(host).is_global
+        return not _is_public(ipaddress.ip_address(host))
     except ValueError:
         pass
     try:
-        return not ipaddress.IPv4Address(socket.inet_aton(host)).is_global  # 127.1, 0x7f000001, 2130706433
+        return not _is_public(ipaddress.IPv4Address(socket.inet_aton(host)))  # 127.1, 0x7f000001, 2130706433
     except OSError:
         return False
+
+
+def is_public_address(address: str) -> bool:
+    """Whether a numeric address belongs to one machine of the public internet; what is no address does not."""
+    try:
+        return _is_public(ipaddress.ip_address(address))
+    except ValueError:
+        return False
+
+
+_CARRY_IPV4: Final = tuple(
+    # the last 32 bits of these are an address of version 4: compatible, mapped, translated (NAT64)
+    ipaddress.IPv6Network(network)
+    for network in ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96")
+)
+_LOCAL_NAT64: Final = ipaddress.IPv6Network("64:ff9b:1::/48")
+
+
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Neither this machine, nor a private, shared, link-local, reserved or multicast address, nor one around such."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None or address.is_site_local or address in _LOCAL_NAT64:
+            return False
+        if any(address in network for network in _CARRY_IPV4):
+            return _is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        if address.sixtofour is not None and not _is_public(address.sixtofour):
+            return False
+        if address.teredo is not None:
+            return False
+    return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)

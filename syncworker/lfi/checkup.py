@@ -20,10 +20,14 @@ from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import aiohappyeyeballs
+from aiohappyeyeballs import AddrInfoType
+
 from syncworker.clock import Clock
 from syncworker.errors import ClientRejectedError, SyncWorkerError, told
+from syncworker.lfi.addresses import ATTEMPT_DELAY_S, Addresses, Lookup, PrivateHostError, alternating, system_lookup
 from syncworker.lfi.api import LFIClient
-from syncworker.lfi.bounds import is_private_host
+from syncworker.lfi.connector import hand_over
 from syncworker.lfi.directory import Discovery, LFIConfig, read_discovery
 from syncworker.lfi.participants import document_of
 from syncworker.lfi.transport import Answer, ControlTransport, mtls_context
@@ -75,18 +79,20 @@ class Finding:
     fix: str = ""
 
 
-async def walk(config: LFIConfig, *, clock: Clock) -> AsyncIterator[Finding]:
+async def walk(config: LFIConfig, *, clock: Clock, lookup: Lookup = system_lookup) -> AsyncIterator[Finding]:
     """Yield the steps as they are taken.
 
     Args:
         config: whose keys and certificate could be read, so that much is known to be good.
+        lookup: resolves host names.
     """
     now = clock.now()
+    addresses = Addresses(allow_private_hosts=config.allow_private_hosts, lookup=lookup)
     yield _certificate(config, now)
     yield Finding("signing key", Verdict.GOOD, f"RSA, kid {config.signing_key.kid}")
     context = mtls_context(config)
-    yield await _host("discovery host", config.discovery_url, config, context, now)
-    answer, found = await _discovery(config, context, clock)
+    yield await _host("discovery host", config.discovery_url, addresses, context, now)
+    answer, found = await _discovery(config, addresses, context)
     discovery = None
     if answer is not None:
         yield _clock(answer, clock.now())
@@ -94,10 +100,10 @@ async def walk(config: LFIConfig, *, clock: Clock) -> AsyncIterator[Finding]:
     for finding in found:
         yield finding
     for check, url in _hosts(config, discovery):
-        yield await _host(check, url, config, context, now)
+        yield await _host(check, url, addresses, context, now)
     if discovery is None:
         return
-    client = LFIClient(config, clock=clock)
+    client = LFIClient(config, clock=clock, lookup=lookup)
     try:
         yield await _keys(client)
         yield await _token(client)
@@ -146,21 +152,19 @@ def _address(url: str) -> tuple[str, int]:
     return parts.hostname or "", parts.port or 443
 
 
-async def _host(check: str, url: str, config: LFIConfig, context: ssl.SSLContext, now: datetime) -> Finding:
+async def _host(check: str, url: str, addresses: Addresses, context: ssl.SSLContext, now: datetime) -> Finding:
     """Name, connection and TLS of one host.  A consent page that only customers reach is no fault."""
     host, port = _address(url)
     bad = Verdict.WARN if check == _CONSENT_PAGE else Verdict.BAD
     try:
-        addresses = await asyncio.wait_for(
-            asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM), CONNECT_TIMEOUT_S
-        )
-    except (OSError, UnicodeError):
-        return Finding(check, bad, f"{host}: its name does not resolve", "compare it with the directory; check DNS")
-    if not config.allow_private_hosts and any(is_private_host(_url_of(entry)) for entry in addresses):
+        found = await asyncio.wait_for(addresses.of(host, port), CONNECT_TIMEOUT_S)
+    except PrivateHostError:
         fix = "check DNS; set allow_private_hosts = true if it is a sandbox"
         return Finding(check, bad, f"{host}: resolves to this machine or a private network", fix)
+    except OSError:
+        return Finding(check, bad, f"{host}: its name does not resolve", "compare it with the directory; check DNS")
     try:
-        tls = await asyncio.wait_for(_handshake(host, port, context), CONNECT_TIMEOUT_S)
+        tls = await asyncio.wait_for(_handshake(host, alternating(found), port, context), CONNECT_TIMEOUT_S)
     except TimeoutError:
         return Finding(check, bad, f"{host}:{port}: no connection within {CONNECT_TIMEOUT_S:.0f} s", _REACH)
     except ssl.SSLCertVerificationError as error:
@@ -181,14 +185,19 @@ async def _host(check: str, url: str, config: LFIConfig, context: ssl.SSLContext
 _REACH: Final = "check the address, the firewall between, and that nothing but a direct connection is needed"
 
 
-def _url_of(entry: tuple[Any, ...]) -> str:
-    address = str(entry[4][0])
-    return f"https://[{address}]/" if ":" in address else f"https://{address}/"
-
-
-async def _handshake(host: str, port: int, context: ssl.SSLContext) -> tuple[str, datetime]:
-    """Connect, shake hands, leave: the TLS version and the end of the server's certificate."""
-    _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
+async def _handshake(host: str, addresses: Sequence[str], port: int, context: ssl.SSLContext) -> tuple[str, datetime]:
+    """Connect to the first address that answers, shake hands, leave: TLS version, end of the server's certificate."""
+    infos: list[AddrInfoType] = [
+        (socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port, 0, 0))
+        if ":" in address
+        else (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))
+        for address in addresses
+    ]
+    connected = await aiohappyeyeballs.start_connection(infos, happy_eyeballs_delay=ATTEMPT_DELAY_S)
+    try:
+        _, writer = await asyncio.open_connection(sock=connected, ssl=context, server_hostname=host)
+    finally:
+        hand_over(connected, asyncio.get_running_loop())
     try:
         tls: ssl.SSLObject = writer.get_extra_info("ssl_object")
         certificate = tls.getpeercert() or {}
@@ -204,9 +213,9 @@ async def _handshake(host: str, port: int, context: ssl.SSLContext) -> tuple[str
 
 
 async def _discovery(
-    config: LFIConfig, context: ssl.SSLContext, clock: Clock
+    config: LFIConfig, addresses: Addresses, context: ssl.SSLContext
 ) -> tuple[Answer | None, Sequence[Finding]]:
-    transport = ControlTransport(context, connections=1, connect_timeout=config.connect_timeout)
+    transport = ControlTransport(context, addresses=addresses, connections=1, connect_timeout=config.connect_timeout)
     try:
         return await transport.send("GET", config.discovery_url, {}, config.token_timeout), ()
     except SyncWorkerError as error:

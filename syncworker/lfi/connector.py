@@ -1,4 +1,4 @@
-"""Open connections so that each socket has one owner, which closes it once.
+"""Open connections so that each socket has one owner, which closes it once, and only to addresses that may be called.
 
 `Connector` is for aiohttp, `Opening` for httpx.
 
@@ -15,18 +15,66 @@ deadline around the request cancels it.  Its socket stays open until the garbage
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import aiohappyeyeballs
 import aiohttp
 from aiohappyeyeballs import AddrInfoType
+from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
+
+from syncworker.lfi.addresses import Addresses
+
+
+class Resolver(AbstractResolver):
+    """Gives aiohttp the addresses of a host that may be called; aiohttp connects to these and looks nothing up."""
+
+    def __init__(self, addresses: Addresses) -> None:
+        self._addresses = addresses
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """As `Addresses.of`, of both families whatever `family` says."""
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=socket.IPPROTO_TCP,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in await self._addresses.of(host, port)
+        ]
+
+    async def close(self) -> None:
+        """Nothing is open."""
 
 
 class Connector(aiohttp.TCPConnector):
-    """A `TCPConnector` whose sockets belong to the event loop alone as soon as it has been given them."""
+    """A `TCPConnector` whose sockets belong to the event loop alone as soon as it has been given them.
+
+    Args:
+        addresses: resolve host names, and say which addresses a connection may be opened to.
+    """
+
+    def __init__(self, addresses: Addresses, **options: Any) -> None:
+        super().__init__(resolver=Resolver(addresses), **options)
+        self._addresses = addresses
+
+    async def _resolve_host(self, host: str, port: int, traces: Sequence[Any] | None = None) -> list[ResolveResult]:
+        """As `TCPConnector`, which keeps a look for some seconds, and does not ask the resolver about an address.
+
+        Raises:
+            PrivateHostError: an address is not public.
+            OSError: the host does not resolve.
+        """
+        found = await super()._resolve_host(host, port, traces)
+        self._addresses.check(one["host"] for one in found)
+        return found
 
     async def _wrap_create_connection(
         self,

@@ -3,7 +3,9 @@
 Token and PAR addresses come from the discovery document alone, never from the issuer's name (trap 6); the base URL of
 the data API comes from the declaration, because no published document contains it (D-1).
 
-Source: OpenID Connect Discovery 1.0 §3 and §4.3; `domain.md` §1.2 – §1.4; `reliability.md` rule 34.
+Where the document has `mtls_endpoint_aliases`, their addresses are used: every call of ours shows a certificate.
+
+Source: OpenID Connect Discovery 1.0 §3 and §4.3; RFC 8705 §5; `domain.md` §1.2 – §1.4; `reliability.md` rule 34.
 """
 
 import re
@@ -145,6 +147,8 @@ class LFIConfig:
 class Discovery:
     """The checked discovery document of one LFI.
 
+    Endpoints that are called with mutual TLS are those of `mtls_endpoint_aliases`, where it names them.
+
     Attributes:
         raw: the document as sent.
         fetched_at: when it was read; `fresh_for` after that it is read again.
@@ -157,6 +161,8 @@ class Discovery:
     jwks_uri: str
     revocation_endpoint: str | None = None
     registration_endpoint: str | None = None
+    introspection_endpoint: str | None = None
+    userinfo_endpoint: str | None = None
     raw: Mapping[str, Any] = field(repr=False)
     fetched_at: datetime
     fresh_for: timedelta = DISCOVERY_AGE_MAX
@@ -169,7 +175,13 @@ _ENDPOINTS: Final = (
     "jwks_uri",
     "revocation_endpoint",
     "registration_endpoint",
+    "introspection_endpoint",
+    "userinfo_endpoint",
 )
+_BY_BROWSER: Final = frozenset({"authorization_endpoint", "jwks_uri"})
+"""Called without a certificate of ours, or not by us: what the aliases say of them is not looked at."""
+
+ALIASES: Final = "mtls_endpoint_aliases"
 _OPTIONAL: Final = frozenset(f.name for f in fields(Discovery) if f.default is None)
 
 
@@ -190,22 +202,36 @@ def read_discovery(
             f"{at}.issuer: the discovery document at discovery_url names another issuer; "
             "compare both with the directory and correct the one that differs"
         )
-    found: dict[str, str] = {}
+    found = {name: url for name in _ENDPOINTS if (url := _endpoint(document, name, name, config)) is not None}
+    aliases = document.get(ALIASES)
+    if aliases is not None and not isinstance(aliases, Mapping):
+        raise StandardViolationError(f"{at}: {ALIASES} of the discovery document is not a JSON object")
     for name in _ENDPOINTS:
-        url = document.get(name)
-        if url is None and name in _OPTIONAL:
-            continue
-        if not isinstance(url, str):
-            raise StandardViolationError(f"{at}: the discovery document has no {name}")
-        if fault := fault_of_url(url):
-            raise StandardViolationError(f"{at}: {name} of the discovery document {fault}")
-        if not config.allow_private_hosts and is_private_host(url):
-            raise SetupError(
-                f"{at}.allow_private_hosts: {name} of the discovery document points to this machine or a private "
-                "network; set allow_private_hosts = true if it is a sandbox"
-            )
-        found[name] = url
+        if aliases and name not in _BY_BROWSER and aliases.get(name) is not None:
+            alias = _endpoint(aliases, name, f"{ALIASES}.{name}", config)
+            found |= {name: alias} if alias is not None else {}
     return Discovery(issuer=config.issuer, raw=dict(document), fetched_at=fetched_at, fresh_for=fresh_for, **found)
+
+
+def _endpoint(document: Mapping[str, Any], name: str, called: str, config: LFIConfig) -> str | None:
+    """One checked address of a discovery document, or of its aliases; `None` for one that may be missing and is.
+
+    Args:
+        called: the member, as messages name it.
+    """
+    at, url = f"lfis.{config.slug}", document.get(name)
+    if url is None and name in _OPTIONAL:
+        return None
+    if not isinstance(url, str):
+        raise StandardViolationError(f"{at}: the discovery document has no {called}")
+    if fault := fault_of_url(url):
+        raise StandardViolationError(f"{at}: {called} of the discovery document {fault}")
+    if not config.allow_private_hosts and is_private_host(url):
+        raise SetupError(
+            f"{at}.allow_private_hosts: {called} of the discovery document points to this machine or a private "
+            "network; set allow_private_hosts = true if it is a sandbox"
+        )
+    return url
 
 
 def fresh_for(cache_control: str, *, at_most: timedelta) -> timedelta:

@@ -419,7 +419,7 @@ def _claims_beside(payload: bytes) -> _SignedAnswer:
     try:
         found = members(payload)
         message = found.pop("message")
-        rest = b",".join(msgspec.json.encode(name) + b":" + value for name, value in found.items())
+        rest = b",".join(json_bytes(name) + b":" + value for name, value in found.items())
         claims = _SIGNED_ANSWER.decode(b'{"message":null' + (b"," + rest if rest else b"") + b"}")
     except (KeyError, msgspec.MsgspecError, ValueError, RecursionError):
         raise StandardViolationError("signed answer: holds no message") from None

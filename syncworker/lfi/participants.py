@@ -30,6 +30,7 @@ from syncworker.errors import (
     SettingsError,
     StandardViolationError,
 )
+from syncworker.lfi.addresses import Addresses, Lookup, PrivateHostError, system_lookup
 from syncworker.lfi.bounds import (
     BODY_BYTES_MAX,
     check_json,
@@ -207,14 +208,15 @@ class Rules:
 # -- the document ------------------------------------------------------------------------------------------------------
 
 
-async def fetch(url: str, *, rules: Rules, ca_bundle: Path | None = None) -> object:
+async def fetch(url: str, *, rules: Rules, ca_bundle: Path | None = None, lookup: Lookup = system_lookup) -> object:
     """GET a public JSON document: no client certificate, no redirect, no proxy, at most 10 MB in 30 s.
 
     Args:
         ca_bundle: roots trusted beside the system's own.
+        lookup: resolves the URL's host.
 
     Raises:
-        RequestError: the URL is not https, or points to a private network without leave.
+        RequestError: the URL is not https, or points to a private network without leave, by its address or its name.
         SettingsError: the bundle cannot be used.
         LFIUnavailableError: no answer, or another status than 200.
         StandardViolationError: the answer is no JSON within bounds.
@@ -226,9 +228,17 @@ async def fetch(url: str, *, rules: Rules, ca_bundle: Path | None = None) -> obj
         raise RequestError(
             "url: points to this machine or a private network; add --allow-private-hosts if it is a sandbox"
         )
-    transport = ControlTransport(public_context(ca_bundle), connections=1, connect_timeout=CONNECT_TIMEOUT_S)
+    addresses = Addresses(allow_private_hosts=rules.allow_private_hosts, lookup=lookup)
+    transport = ControlTransport(
+        public_context(ca_bundle), addresses=addresses, connections=1, connect_timeout=CONNECT_TIMEOUT_S
+    )
     try:
         answer = await transport.send("GET", url, {}, FETCH_DEADLINE_S)
+    except PrivateHostError as error:
+        raise RequestError(
+            "url: its host's name resolves to this machine or a private network; check DNS, and add "
+            "--allow-private-hosts if it is a sandbox"
+        ) from error
     except LFIUnavailableError as error:
         raise LFIUnavailableError(f"{urlsplit(url).hostname}: {error}") from error
     finally:

@@ -12,7 +12,7 @@ a JWKS read after the event came proves that its key is not published; before th
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -28,11 +28,13 @@ from syncworker.clock import Clock
 from syncworker.errors import (
     LFIUnavailableError,
     SettingsError,
+    SetupError,
     StandardViolationError,
     SyncWorkerError,
     TransientError,
 )
 from syncworker.lfi import jose
+from syncworker.lfi.addresses import Addresses, CheckedTransport, Lookup, PrivateHostError, system_lookup
 from syncworker.lfi.bounds import Inflater, fault_of_url, is_private_host
 from syncworker.lfi.connector import Opening
 from syncworker.lfi.directory import JWKS_AGE_MAX, fresh_for
@@ -141,7 +143,7 @@ class SenderKeys:
         """
         held = self._held.setdefault(sender.issuer, _Held())
         came = self._clock.now()
-        if held.serves(kid, now=came):  # nobody waits for a look that somebody's strange kid began
+        if held.serves(kid, now=came):  # no event waits for a look that another kid began
             return held.keys[kid]
         async with held.lock:  # whoever comes meanwhile shares the outcome
             now = self._clock.now()
@@ -182,11 +184,20 @@ class KeyFetcher:
     The keys of participants are public; no certificate of ours is shown.
     """
 
-    def __init__(self, *, ca_bundle: Path | None = None, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        ca_bundle: Path | None = None,
+        clock: Clock,
+        private: Collection[str] = (),
+        lookup: Lookup = system_lookup,
+    ) -> None:
         """Opens nothing yet.
 
         Args:
             ca_bundle: PEM file of roots trusted beside the system's own.
+            private: URLs that may lead to this machine or a private network (`Sender.allow_private_hosts`).
+            lookup: resolves host names.
 
         Raises:
             SettingsError: the bundle cannot be used.
@@ -200,14 +211,11 @@ class KeyFetcher:
         except (OSError, ssl.SSLError) as error:
             raise SettingsError(f"client.ca_bundle: cannot use {ca_bundle}; give a PEM file of roots") from error
         self._clock = clock
-        self._client = httpx.AsyncClient(
-            verify=context,
-            trust_env=False,
-            follow_redirects=False,
-            cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
-            limits=httpx.Limits(max_keepalive_connections=0),  # minutes lie between two looks
-            timeout=None,  # noqa: S113  the deadline around each fetch is the timeout
-        )
+        self._private = frozenset(private)
+        self._clients = {
+            allowed: _client(context, Addresses(allow_private_hosts=allowed, lookup=lookup))
+            for allowed in (False, True)
+        }
 
     async def __aenter__(self) -> Self:
         return self
@@ -221,6 +229,7 @@ class KeyFetcher:
         """Read the JWKS at a URL.
 
         Raises:
+            SetupError: its host's name resolves to a private address, without leave.
             LFIUnavailableError: no usable answer in time.
             StandardViolationError: too large, or not a JWKS.
         """
@@ -228,11 +237,13 @@ class KeyFetcher:
             async with (
                 Opening() as opening,
                 asyncio.timeout(FETCH_DEADLINE_S),
-                self._client.stream("GET", url, extensions=opening.extensions) as response,
+                self._clients[url in self._private].stream("GET", url, extensions=opening.extensions) as response,
             ):
                 inflater = Inflater(response.headers.get("content-encoding", ""), limit=DOCUMENT_BYTES_MAX)
                 async for chunk in response.aiter_raw():
                     inflater.feed(chunk)
+        except PrivateHostError as error:
+            raise SetupError("jwks_url: its host's name resolves to this machine or a private network") from error
         except (TimeoutError, httpx.HTTPError, httpx.InvalidURL) as error:
             raise LFIUnavailableError(f"jwks_url: no answer ({type(error).__name__})") from None
         if response.status_code != httpx.codes.OK:
@@ -243,7 +254,19 @@ class KeyFetcher:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._client.aclose()
+        for client in self._clients.values():
+            await client.aclose()
+
+
+def _client(context: ssl.SSLContext, addresses: Addresses) -> httpx.AsyncClient:
+    limits = httpx.Limits(max_keepalive_connections=0)  # minutes lie between two looks
+    return httpx.AsyncClient(
+        transport=CheckedTransport(addresses, context=context, limits=limits),
+        trust_env=False,
+        follow_redirects=False,
+        cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
+        timeout=None,  # noqa: S113  the deadline around each fetch is the timeout
+    )
 
 
 def _document(body: bytes) -> object:

@@ -46,6 +46,7 @@ from syncworker.errors import (
     StandardViolationError,
     TruncatedError,
 )
+from syncworker.lfi.addresses import Addresses, CheckedTransport, Lookup, PrivateHostError, system_lookup
 from syncworker.lfi.bounds import Inflater, check_headers
 from syncworker.lfi.connector import Connector, Opening
 from syncworker.lfi.directory import LFIConfig
@@ -101,8 +102,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         duration_ms: from asking for a connection to the last byte.
         bytes_in: body bytes on the wire, still compressed.
         attended: whether a live customer session was declared in the headers.
-        error_code: the answer's own code, or ours (`timeout`, `lost`, `tls`, `untrusted`, `unfit`, `cancelled`); empty
-            when fine.
+        error_code: the answer's own code, or ours (`timeout`, `lost`, `tls`, `untrusted`, `private_host`, `unfit`,
+            `cancelled`); empty when fine.
         price_class: `data` for an answered data GET (it is billed), else `free`.
         attempt: from 1; more for a short retry.
         reason: what the LFI said about an answer that is no success, cleaned; empty when nothing.
@@ -174,6 +175,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         form: sent form-encoded.
         body: sent as it is, of the content type in `headers`.
         attended: whether `headers` declare a live customer session.
+        interaction_id: of a request that is sent once; empty: each attempt gets a fresh one.
     """
 
     operation: str
@@ -187,6 +189,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     form: Mapping[str, str] | None = None
     body: bytes | None = None
     attended: bool = False
+    interaction_id: str = ""
 
     def __repr__(self) -> str:
         return f"Request({self.method} {self.operation})"
@@ -214,7 +217,7 @@ class OversizedAnswerError(UnfitAnswerError, TruncatedError):
 
 
 class UntrustedServerError(SetupError):
-    """The server's certificate does not verify: nothing was sent."""
+    """The server's certificate does not verify, or its name resolves to a private address: nothing was sent."""
 
 
 class Transport(Protocol):
@@ -244,6 +247,7 @@ class Transport(Protocol):
             NoAnswerError: nothing, or not all of it, came in time; or no connection came free, and nothing was sent.
             UnfitAnswerError: what came broke a bound.
             UntrustedServerError: the server's certificate does not verify.
+            PrivateHostError: its name resolves to an address that is not public, without leave.
         """
         ...
 
@@ -315,13 +319,21 @@ class AiohttpTransport:
     """A `Transport` through one aiohttp session; belongs to the event loop of its first call.
 
     Args:
+        addresses: which addresses may be connected to.
         slot_share: of its deadline a call may wait for a connection; `None`: the wait is the caller's to bound.
     """
 
     def __init__(
-        self, context: ssl.SSLContext, *, connections: int, connect_timeout: float, slot_share: float | None = None
+        self,
+        context: ssl.SSLContext,
+        *,
+        addresses: Addresses,
+        connections: int,
+        connect_timeout: float,
+        slot_share: float | None = None,
     ) -> None:
         self._context = context
+        self._addresses = addresses
         self._connections = connections
         self._connect_timeout = connect_timeout
         self._slots = _Slots(connections, share=slot_share)
@@ -392,7 +404,9 @@ class AiohttpTransport:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=Connector(ssl=self._context, limit=self._connections, keepalive_timeout=KEEPALIVE_S),
+                connector=Connector(
+                    self._addresses, ssl=self._context, limit=self._connections, keepalive_timeout=KEEPALIVE_S
+                ),
                 headers=_HEADERS,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
@@ -409,24 +423,29 @@ def _timeout(deadline: float, connect_timeout: float) -> aiohttp.ClientTimeout:
 
 
 class ControlTransport:
-    """A `Transport` through one plain httpx client; belongs to one event loop."""
+    """A `Transport` through one plain httpx client; belongs to one event loop.
 
-    def __init__(self, context: ssl.SSLContext, *, connections: int, connect_timeout: float) -> None:
+    Args:
+        addresses: which addresses may be connected to.
+    """
+
+    def __init__(
+        self, context: ssl.SSLContext, *, addresses: Addresses, connections: int, connect_timeout: float
+    ) -> None:
         for name in ("httpx", "httpcore"):  # at INFO they print full URLs (rule 37)
             logging.getLogger(name).setLevel(logging.WARNING)
         self._slots = _Slots(connections, share=SLOT_SHARE)
         self._closed = False
+        limits = httpx.Limits(
+            max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEPALIVE_S
+        )
         self._client = httpx.AsyncClient(
-            verify=context,
-            http2=False,
+            transport=CheckedTransport(addresses, context=context, limits=limits),
             trust_env=False,
             follow_redirects=False,
             headers=_HEADERS,
             cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
             timeout=httpx.Timeout(None, connect=connect_timeout),
-            limits=httpx.Limits(
-                max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEPALIVE_S
-            ),
         )
 
     async def send(
@@ -482,14 +501,19 @@ class ControlTransport:
 class _Line:
     """The connections opened with one transport certificate, and how many calls are on them."""
 
-    def __init__(self, config: LFIConfig) -> None:
+    def __init__(self, config: LFIConfig, lookup: Lookup) -> None:
         context, connections, connect_timeout = mtls_context(config), config.connections, config.connect_timeout
-        through_aiohttp = partial(AiohttpTransport, context, connections=connections, connect_timeout=connect_timeout)
+        addresses = Addresses(allow_private_hosts=config.allow_private_hosts, lookup=lookup)
+        through_aiohttp = partial(
+            AiohttpTransport, context, addresses=addresses, connections=connections, connect_timeout=connect_timeout
+        )
         self.certificate = config.transport
         self.lanes: dict[Lane, Transport] = {
             Lane.DATA: through_aiohttp(),
             Lane.TOKEN: through_aiohttp(slot_share=SLOT_SHARE),
-            Lane.CONTROL: ControlTransport(context, connections=connections, connect_timeout=connect_timeout),
+            Lane.CONTROL: ControlTransport(
+                context, addresses=addresses, connections=connections, connect_timeout=connect_timeout
+            ),
         }
         self.calls = 0
 
@@ -508,18 +532,27 @@ class Lines:
 
     Args:
         look_every: how often the files are looked at, at most.
+        lookup: resolves host names.
 
     Raises:
         SettingsError: from the constructor: certificate or CA bundle cannot be used.
     """
 
-    def __init__(self, config: LFIConfig, *, clock: Clock, look_every: timedelta = LOOK_EVERY) -> None:
+    def __init__(
+        self,
+        config: LFIConfig,
+        *,
+        clock: Clock,
+        look_every: timedelta = LOOK_EVERY,
+        lookup: Lookup = system_lookup,
+    ) -> None:
         self._config = config
+        self._lookup = lookup
         self._clock = clock
         self._look_every = look_every
         self._looked_at: datetime | None = None
         self._refused = ""
-        self._line = _Line(config)
+        self._line = _Line(config, lookup)
         self._old: set[_Line] = set()
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -582,7 +615,7 @@ class Lines:
 
     def _renew(self, certificate: TransportCertificate) -> None:
         """Raises SettingsError when the files changed while they were read; then everything stays as it was."""
-        fresh = _Line(replace(self._config, transport=certificate))
+        fresh = _Line(replace(self._config, transport=certificate), self._lookup)
         if certificate.files_changed:  # OpenSSL reads the files itself, and may have read others than we did
             raise SettingsError(f"{certificate.certificate_field}: is being written; it is looked at again")
         old, self._line, self._refused = self._line, fresh, ""
@@ -636,9 +669,10 @@ class Attempts:
             attempt: from 1; more for a short retry.
 
         Raises:
-            NoAnswerError, UnfitAnswerError, UntrustedServerError: as `Transport.send`.
+            NoAnswerError, UnfitAnswerError, UntrustedServerError: as `Transport.send`; a `PrivateHostError` comes as an
+                `UntrustedServerError` too.
         """
-        interaction_id = _interaction_id()
+        interaction_id = request.interaction_id or new_interaction_id()
         headers = {**request.headers, INTERACTION_ID: interaction_id}
         if bearer is not None:
             headers["Authorization"] = f"Bearer {bearer.get_secret_value()}"
@@ -657,8 +691,8 @@ class Attempts:
         except UnfitAnswerError as error:
             status, error_code = error.status, "unfit"
             raise
-        except UntrustedServerError as error:
-            error_code = "untrusted"
+        except (UntrustedServerError, PrivateHostError) as error:
+            error_code = "private_host" if isinstance(error, PrivateHostError) else "untrusted"
             raise UntrustedServerError(f"lfis.{self._slug}.{error}") from error
         else:
             return answer
@@ -698,7 +732,7 @@ class Attempts:
         )
 
 
-def _interaction_id() -> str:
+def new_interaction_id() -> str:
     """A UUID of version 4 (RFC 9562 §5.4).  Unique, not secret: neither the system nor `uuid` is asked for it."""
     digits = f"{random.getrandbits(128) & _UUID_RANDOM | _UUID_4:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -53,16 +53,21 @@ _GRANT_FIELDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """`https://host:port` of the three hosts."""
+    """`https://host:port` of the three hosts, and of the one for mutual TLS that the discovery document may name."""
 
     issuer: str
     tokens: str
     resources: str
+    mtls: str = ""
 
 
 def discovery(addresses: Addresses, versions: Collection[Version]) -> dict[str, Any]:
     """The issuer's OpenID configuration."""
-    return {
+    aliases = {
+        "token_endpoint": f"{addresses.mtls}/token",
+        "pushed_authorization_request_endpoint": f"{addresses.mtls}/par",
+    }
+    return ({"mtls_endpoint_aliases": aliases} if addresses.mtls else {}) | {
         "issuer": addresses.issuer,
         "authorization_endpoint": addresses.issuer + _AUTHORIZE,
         "token_endpoint": f"{addresses.tokens}/token",
@@ -247,6 +252,17 @@ class Issuer:
         except MoveError as fault:
             return _back(pushed, issuer, error="access_denied", error_description=str(fault))
         return _back(pushed, issuer, code=self._grants.code(consent_id, pushed))
+
+
+class Alias:
+    """as1 under another address: the one a discovery document names for mutual TLS (RFC 8705 §5)."""
+
+    name = "mtls"
+
+    def __init__(self, tokens: "TokenServer") -> None:
+        self.recognise = tokens.recognise
+        self.answer = tokens.answer
+        self.refusal = tokens.refusal
 
 
 class TokenServer:

@@ -69,6 +69,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rotation", choices=("always", "never", "omit"), default="always")
     parser.add_argument("--reuse", default="revoke_grant", help="revoke_grant or grace:SECONDS")
     parser.add_argument("--signed-answers", choices=("asked", "always", "never"), default="asked")
+    parser.add_argument(
+        "--mtls-aliases", action="store_true", help="name a fifth port for tokens and PAR as mtls_endpoint_aliases"
+    )
     parser.add_argument("--redirect-uri", default=REDIRECT_URI)
     parser.add_argument("--client-id")
     parser.add_argument("--no-strays", dest="strays", action="store_false", help="serve nothing the standard forbids")

@@ -1,4 +1,4 @@
-"""One sandbox bank, put together and listening on four loopback ports inside the running event loop."""
+"""One sandbox bank, put together and listening on four loopback ports, or five, inside the running event loop."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from syncworker.simulator.asgi import Door, Host, Request
-from syncworker.simulator.authorization import PARTICIPANTS, Addresses, Issuer, TokenServer
+from syncworker.simulator.authorization import PARTICIPANTS, Addresses, Alias, Issuer, TokenServer
 from syncworker.simulator.bank import Bank
 from syncworker.simulator.browser import Browser
 from syncworker.simulator.clock import BankClock
@@ -58,6 +58,8 @@ class Sandbox:
         client_id: the TPP's; made once and kept unless given.
         strays: serve a few items that break the standard as real LFIs do.
         signed_answers: `asked`, `always` or `never`: when rs1 answers with signed JWTs.
+        mtls_aliases: serve the token endpoint and PAR at a fifth port too, one that the system chooses, and name it in
+            the discovery document as `mtls_endpoint_aliases` (RFC 8705 §5).
         now: where the bank's clock gets its time; the computer's unless given.
         witness: is told each request at auth, as and rs as it came: (host, request).
 
@@ -83,6 +85,7 @@ class Sandbox:
         client_id: str | None = None,
         strays: bool = True,
         signed_answers: str = "asked",
+        mtls_aliases: bool = False,
         now: Callable[[], datetime] | None = None,
         witness: Callable[[str, Request], None] = lambda _, request: None,
     ) -> None:
@@ -108,6 +111,7 @@ class Sandbox:
         )
         self.bank.identity = self.identity
         self.signed_answers = Signing(signed_answers)
+        self._mtls_aliases = mtls_aliases
         self.witness = witness
         self.page_size = page_size
         self.base_port = base_port
@@ -160,14 +164,17 @@ class Sandbox:
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
             sockets = [bind(self.base_port and self.base_port + number) for number in range(4)]
+            if self._mtls_aliases:
+                sockets.append(bind(0))
             for one in sockets:
                 stack.callback(one.close)
             ports = [one.getsockname()[1] for one in sockets]
-            self.addresses = Addresses(*(f"https://{HOST}:{port}" for port in ports[:3]))
+            self.addresses = Addresses(*(f"https://{HOST}:{port}" for port in (*ports[:3], *ports[4:])))
             self.books_url = f"http://{HOST}:{ports[3]}"
             key = secrets.token_urlsafe(32)
             write_secret(self.books_key, key)
-            contexts = (tls(self.identity, clients=False), *(tls(self.identity, clients=True) for _ in range(2)), None)
+            mutual = [tls(self.identity, clients=True) for _ in range(3)]
+            contexts = (tls(self.identity, clients=False), *mutual[:2], None, *mutual[2:][: self._mtls_aliases])
             for door, bound, context in zip(self._doors(stack, key), sockets, contexts, strict=True):
                 listener = Listener(door, bound, context)
                 await listener.start()
@@ -310,7 +317,8 @@ class Sandbox:
         common: dict[str, Any] = {"clock": bank.clock, "log": bank.log, "faults": bank.faults, "witness": self.witness}
         doors = [Door(host, **common) for host in hosts]
         doors.append(Door(WithOpenings(resources, openings), **common, signed=signer.signed))
-        return (*doors, BooksDoor(bank, key=key))
+        aliases = [Door(Alias(tokens), **common)] if self._mtls_aliases else []
+        return (*doors, BooksDoor(bank, key=key), *aliases)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -50,7 +50,8 @@ class Cursor:
         backfilled_to: set: the backfill is complete, the history whole from here on; `BEGINNING`: all the LFI has.
         empty_slices: slices of the backfill in a row that held nothing.
         backfill_due_at: no slice before this.
-        attempts: ends in a row that time is to mend; 0 once the listing was read.
+        attempts: ends in a row that time is to mend; 0 once the listing was read, or those of a slice while one is
+            delayed (`sync.facts.counts_slices`).
         failing_since: when the newest of those faults was met first.
         look_again_at: when to look again at items that could not be read, where no other walk comes to any more.
         covered_from: first date of the window that reaches the newest; filled when read, not written.
@@ -169,6 +170,7 @@ def _checking(dialect: Dialect) -> Any:
     kinds = {name: cursor.c[name].type for name in Checked.__slots__}
     those = dialect.keys("checked", kinds, tenant=named(cursor.c.tenant, "of_tenant"))
     at = named(cursor.c.checked_at, "at")
+    no_slice = cursor.c.backfill_due_at.is_(None)  # the attempts of a delayed slice are not over
     return (
         sa.update(cursor)
         .where(
@@ -182,8 +184,8 @@ def _checking(dialect: Dialect) -> Any:
             outcome=named(cursor.c.outcome, "as_outcome"),
             error=None,
             refused_until=None,
-            attempts=0,
-            failing_since=None,
+            attempts=sa.case((no_slice, 0), else_=cursor.c.attempts),
+            failing_since=sa.case((no_slice, None), else_=cursor.c.failing_since),
             gen=those.c.gen,
         )
     )
@@ -263,12 +265,19 @@ class Cursors:
         )
 
     async def delay_backfill(
-        self, connection_id: ConsentId, listing: Listing, *, until: datetime, attempts: int, gen: int
+        self,
+        connection_id: ConsentId,
+        listing: Listing,
+        *,
+        until: datetime,
+        attempts: int,
+        failing_since: datetime | None,
+        gen: int,
     ) -> None:
         """Take no slice of a listing's history before an instant.
 
         Args:
-            attempts: of the listing, from now on.
+            attempts, failing_since: as the cursor has them from now on.
         """
         await self._unit.connection.execute(
             sa.update(cursor)
@@ -279,7 +288,7 @@ class Cursors:
                 cursor.c.resource == listing.resource.value,
                 cursor.c.gen <= gen,
             )
-            .values(backfill_due_at=until, attempts=attempts, gen=gen)
+            .values(backfill_due_at=until, attempts=attempts, failing_since=failing_since, gen=gen)
         )
 
     async def forget_pages(self, connection_id: ConsentId, listings: Collection[Listing], *, gen: int) -> None:

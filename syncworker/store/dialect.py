@@ -192,13 +192,13 @@ class Dialect:
         rows = sa.func.unnest(*arrays).table_valued(*typed).render_derived(name="rows_of_" + name)
         return _looked_up(sa.select(_of_tenant(tenant), *rows.c)).subquery(name)
 
-    def aside(self, tenant: sa.Column[str]) -> sa.ColumnElement[str]:
-        """A tenant as a condition that no index answers, for a table whose key does not open with it.
+    def aside(self, column: sa.Column[str]) -> sa.ColumnElement[str]:
+        """A tenant, or a word, as a condition that no index answers, for a table whose key does not open with it.
 
         Without statistics PostgreSQL expects one row in two hundred of a tenant, and reads all of them by an index that
         opens with it sooner than look up a few keys.
         """
-        return tenant.concat("") if self.is_postgresql else tenant
+        return column.concat("") if self.is_postgresql else column
 
     def rows(self, rows: Sequence[Any]) -> str:
         """Rows for `given`, as mappings or dataclasses: text, numbers, truths, aware instants or JSON by column."""

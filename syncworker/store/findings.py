@@ -109,11 +109,12 @@ def _finding(dialect: Dialect) -> Any:
 
 def _clearing(dialect: Dialect) -> Any:
     columns = {name: finding.c[name].type for name in ("lfi", "operation", "connection_id")}
-    those = dialect.given("cleared", {**columns, "last_seen_before": finding.c.last_seen_at.type})
+    kinds = {**columns, "last_seen_before": finding.c.last_seen_at.type}
+    those = dialect.keys("cleared", kinds, tenant=named(finding.c.tenant, "of_tenant"))
     return (
         sa.update(finding)
         .where(
-            finding.c.tenant == named(finding.c.tenant, "of_tenant"),
+            finding.c.tenant == those.c.tenant,
             finding.c.lfi == those.c.lfi,
             finding.c.operation == those.c.operation,
             finding.c.resolved_at.is_(None),

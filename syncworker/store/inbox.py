@@ -184,6 +184,44 @@ _FORGET_WORK: Final = Statement(
     )
 )
 
+_IS_FILED: Final = event.c.state == sa.literal_column(f"'{EventState.FILED.value}'")
+"""What `ix_event_filed` holds; written out, since a planner does not see through a parameter."""
+
+
+def _filed(_: Dialect) -> sa.Select[Any]:
+    return (
+        sa.select(*(event.c[name] for name in StoredEvent.__slots__))
+        .where(
+            _IS_FILED,
+            event.c.tenant == named(event.c.tenant),
+            event.c.subject == named(event.c.subject, "of_subject"),
+            event.c.kind == named(event.c.kind, "of_kind"),
+            event.c.received_at <= named(event.c.received_at, "until"),
+        )
+        .order_by(event.c.id)
+        .limit(sa.bindparam("most", type_=sa.Integer, required=True))
+    )
+
+
+def _still_filed(dialect: Dialect) -> sa.Update:
+    """An `UPDATE` of those of some events that wait to be acted on."""
+    those = dialect.among(event.c.id, "ids", tenant=named(event.c.tenant, "of_tenant"))
+    is_filed = (
+        dialect.aside(event.c.state) == EventState.FILED.value
+    )  # else all that wait are read, by `ix_event_filed`
+    return sa.update(event).where(those, is_filed).values(asked_at=named(event.c.asked_at, "as_asked_at"))
+
+
+_FILED: Final = Statement(_filed)
+_NOTE_ASKED: Final = Statement(_still_filed)
+_END_FILED: Final = Statement(
+    lambda dialect: _still_filed(dialect).values(
+        state=named(event.c.state, "as_state"),
+        outcome=named(event.c.outcome, "as_outcome"),
+        acted_at=named(event.c.acted_at, "at"),
+    )
+)
+
 
 class Inbox:
     """The tables `event` and `refused_event` of one tenant.  Nothing here commits."""
@@ -259,32 +297,25 @@ class Inbox:
 
     async def filed(self, kind: EventKind, subject: str, *, until: datetime, limit: int) -> Sequence[StoredEvent]:
         """Events of one subject that wait to be acted on and came by then, oldest first."""
-        query = self._select().where(
-            event.c.state == EventState.FILED.value,
-            event.c.subject == subject,
-            event.c.kind == kind.value,
-            event.c.received_at <= until,
-        )
-        rows = await self._unit.connection.execute(query.order_by(event.c.id).limit(limit))
-        return [_stored(row) for row in rows.mappings()]
+        frame = {"tenant": self._unit.tenant, "of_kind": kind.value, "of_subject": subject}
+        found = await _FILED.run(self._unit, **frame, until=until, most=limit)
+        return [_stored(dict(zip(StoredEvent.__slots__, row, strict=True))) for row in found.rows]
 
     async def end_filed(self, outcomes: Mapping[int, str], *, at: datetime, asked_at: datetime) -> None:
         """Write down what became of events that one answer served; those that ended meanwhile are left alone."""
         alike: dict[str, list[int]] = defaultdict(list)
         for event_id, outcome in sorted(outcomes.items()):
             alike[outcome].append(event_id)
-        for outcome, ids in sorted(alike.items()):
-            ended = {"state": EventState.DONE.value, "outcome": outcome, "acted_at": at, "asked_at": asked_at}
-            await self._unit.connection.execute(sa.update(event).where(*self._still_filed(ids)).values(ended))
+        frame = {"of_tenant": self._unit.tenant, "as_state": EventState.DONE.value, "at": at, "as_asked_at": asked_at}
+        told = [(_END_FILED, {**frame, "as_outcome": outcome, "ids": ids}) for outcome, ids in sorted(alike.items())]
+        if told:
+            await run_all(self._unit, told)
 
     async def note_asked(self, ids: Collection[int], *, asked_at: datetime) -> None:
         """Write down that events were held against the answer to a question of that instant, and wait on."""
         if ids:
-            still = self._still_filed(sorted(ids))
-            await self._unit.connection.execute(sa.update(event).where(*still).values(asked_at=asked_at))
-
-    def _still_filed(self, ids: Sequence[int]) -> tuple[sa.ColumnElement[bool], ...]:
-        return event.c.tenant == self._unit.tenant, event.c.id.in_(ids), event.c.state == EventState.FILED.value
+            frame = {"of_tenant": self._unit.tenant, "as_asked_at": asked_at}
+            await _NOTE_ASKED.run(self._unit, **frame, ids=sorted(set(ids)))
 
     async def reopen(self, event_id: int, *, lfi: Slug) -> None:
         """Have an event acted on once more, its subject's LFI being known now."""

@@ -77,7 +77,7 @@ class Facts:
     """What a database says of itself.
 
     Attributes:
-        schema: its revision; `None` when nobody migrated it.
+        schema: its revision; `None` when it was never migrated.
         server: kind and version.
         encoding: of the database.
         writable: whether it takes writes now.
@@ -149,7 +149,7 @@ def current(database: str | Address) -> str | None:
 
 
 def check(database: str | Address, *, within: float = CHECK_S) -> Facts:
-    """Let nobody work on a schema that is not the newest, or on a database that is not fit for us.
+    """Refuse a schema that is not the newest, and a database that is not fit for us.
 
     Args:
         within: seconds; more where the URL names several hosts or a longer `connect_timeout`.

@@ -11,8 +11,9 @@ from syncworker.standard.calendar import shifted
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.bulk import insert_many
 from syncworker.store.dialect import Dialect
-from syncworker.store.statements import Statement, named
+from syncworker.store.statements import Statement, Told, named
 from syncworker.store.tables import call, run
+from syncworker.store.tokens import IN_DOUBT
 
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
@@ -170,6 +171,31 @@ class Runs:
         elif rows:
             values = [(self._unit.tenant, run_id, *(getattr(row, name) for name in _CALL)) for row in rows]
             await insert_many(self._unit.connection, dialect, call, ("tenant", "run_id", *_CALL), values)
+
+    def adding(self, rows: Sequence[CallRow]) -> list[Told]:
+        """`add_calls` of calls that belong to no run, to be sent with others; no rows, no statement."""
+        if not rows:
+            return []
+        calls = self._unit.dialect.rows([{name: getattr(row, name) for name in _CALL} for row in rows])
+        return [(_ADD_CALLS, {"of_tenant": self._unit.tenant, "of_run": None, "calls": calls})]
+
+    async def settle(self, rows: Sequence[CallRow]) -> None:
+        """File calls of one LFI of which some may be filed already: as they are, or by another process in doubt.
+
+        A row in doubt is replaced; a call that is filed stays as it is.
+        """
+        if not rows:
+            return
+        since = shifted(min(row.started_at for row in rows), -CLOCKS_APART_MAX)
+        those = (
+            call.c.tenant == self._unit.tenant,
+            call.c.lfi == rows[0].lfi,
+            call.c.started_at >= since,  # what the index holds
+            call.c.interaction_id.in_([row.interaction_id for row in rows]),
+        )
+        await self._unit.connection.execute(sa.delete(call).where(*those, call.c.error == IN_DOUBT))
+        filed = set((await self._unit.connection.execute(sa.select(call.c.interaction_id).where(*those))).scalars())
+        await self.add_calls([row for row in rows if row.interaction_id not in filed])
 
     async def file(self, those: Sequence[tuple[RunRow, Sequence[CallRow]]]) -> None:
         """File runs with the calls made for them; on PostgreSQL with the commit, so that it costs no trip of its own.

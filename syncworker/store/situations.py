@@ -46,12 +46,12 @@ class BeforeSwaps(NamedTuple):
 
     Attributes:
         consents: by id, each locked.
-        versions: of their tokens, each locked.
+        versions: of their tokens, each locked, with the process that holds the lease.
         now: database time.
     """
 
     consents: Mapping[ConsentId, StoredConsent]
-    versions: Mapping[ConsentId, int]
+    versions: Mapping[ConsentId, tuple[int, str | None]]
     now: datetime
 
 

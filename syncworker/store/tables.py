@@ -186,6 +186,9 @@ token = sa.Table(
     sa.Column("lease_until", Instant),
     sa.Column("intent_at", Instant, comment="a refresh was begun and has no answer yet: in doubt"),
     sa.Column("intent_version", sa.BigInteger),
+    sa.Column(
+        "intent_call", sa.String(64), comment="interaction id of a token call that has no row in `call` yet; NULL: none"
+    ),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("lost_cause", sa.String(64), comment="why the grant is gone for good"),
     sa.Column("refreshed_count", sa.BigInteger, nullable=False, server_default="0"),

@@ -5,7 +5,8 @@ and nothing else: whoever holds an answer wins unless the version moved, lease o
 An answer that lost the swap is not thrown away but kept as a spare.
 
     intent_at set, intent_version = version    a refresh of this very token was begun and has no answer: in doubt
-    holder set, lease_until past               whoever began it has vanished, or sleeps
+    intent_call set                            the call sent, or about to be sent, for it is not in the table `call` yet
+    holder set, lease_until past               the process that began it has ended, or sleeps
     lost_cause set                             the grant is gone; a late answer still heals it
 """
 
@@ -23,14 +24,20 @@ from syncworker.standard.values import ConsentId
 from syncworker.store.consents import live_ids
 from syncworker.store.dialect import Dialect
 from syncworker.store.many import Given, Many
-from syncworker.store.statements import Answer, Statement, named
-from syncworker.store.tables import token
+from syncworker.store.statements import Answer, Statement, named, run_all
+from syncworker.store.tables import call, consent, token
 
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
 
 SPARES_MAX: Final = 3
 """Refresh tokens kept beside the stored one, newest first."""
+
+IN_DOUBT: Final = "in_doubt"
+"""`error` of a row of `call`: the call may have been sent, and its process ended before it could say how it went."""
+
+TOKEN_CALL: Final = "CreateAccessTokenRequest"  # noqa: S105  the name of an operation
+"""`operation` of a token call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +47,7 @@ class StoredToken:
     Attributes:
         version: counts swaps; only grows.
         certificate: x5t#S256 of the transport certificate the access token is bound to.
+        intent_call: interaction id of a call that was sent, or was about to be, and has no row in `call` yet.
         attempts: refreshes begun since the last one that brought a token.
     """
 
@@ -55,6 +63,7 @@ class StoredToken:
     lease_until: datetime | None = None
     intent_at: datetime | None = None
     intent_version: int | None = None
+    intent_call: str | None = None
     attempts: int = 0
     lost_cause: str | None = None
     refreshed_count: int = 0
@@ -100,11 +109,13 @@ class Beginning:
     Attributes:
         version: of the token it was decided by.
         lease: how long nobody else may begin one.
+        call: interaction id of its first call.
     """
 
     consent_id: ConsentId
     version: int
     lease: timedelta
+    call: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +159,7 @@ def _these(dialect: Dialect, *columns: sa.Column[Any]) -> sa.Select[Any]:
 
 
 def _versions(dialect: Dialect) -> sa.Select[Any]:
-    locked = _these(dialect, token.c.consent_id, token.c.version).order_by(token.c.consent_id)
+    locked = _these(dialect, token.c.consent_id, token.c.version, token.c.holder).order_by(token.c.consent_id)
     return locked.with_for_update(of=token, skip_locked=True)
 
 
@@ -173,15 +184,41 @@ def _begun(_: Dialect, given: Given) -> Any:
             lease_until=given["until"],
             intent_at=given["at"],
             intent_version=given["of_version"],
+            intent_call=given["call"],
             attempts=token.c.attempts + 1,
         )
     )
 
 
+def _left_in_doubt(_: Dialect, given: Given) -> Any:
+    """A row of `call` for each call that no process filed."""
+    filed = {
+        "tenant": token.c.tenant,
+        "lfi": consent.c.lfi,
+        "consent_id": token.c.consent_id,
+        "operation": sa.literal(TOKEN_CALL, call.c.operation.type),
+        "error": sa.literal(IN_DOUBT, call.c.error.type),
+        "interaction_id": token.c.intent_call,
+        "started_at": token.c.intent_at,
+        "duration_ms": sa.literal(0, call.c.duration_ms.type),
+        "bytes_in": sa.literal(0, call.c.bytes_in.type),
+        "attended": sa.literal(False, call.c.attended.type),
+        "price_millifils": sa.literal(0, call.c.price_millifils.type),
+    }
+    of_consent = sa.and_(consent.c.tenant == token.c.tenant, consent.c.consent_id == token.c.consent_id)
+    those = (
+        sa.select(*filed.values())
+        .select_from(token.join(consent, of_consent))
+        .where(*_is_given(given), token.c.intent_call.is_not(None), token.c.intent_at.is_not(None))
+    )
+    return sa.insert(call).from_select(list(filed), those)
+
+
+_NO_INTENT: Final = dict.fromkeys(("holder", "lease_until", "intent_at", "intent_version", "intent_call"))
+
+
 def _swapped(_: Dialect, given: Given) -> Any:
-    """An answer in the place of the version it was asked with."""
-    mine = token.c.holder == named(token.c.holder, "me")
-    kept = {name: sa.case((mine, None), else_=token.c[name]) for name in ("holder", "lease_until")}
+    """An answer in the place of the version it was asked with; lease and intent of whichever attempt go with it."""
     return (
         sa.update(token)
         .where(*_is_given(given), token.c.version == given["of_version"])
@@ -195,10 +232,8 @@ def _swapped(_: Dialect, given: Given) -> Any:
             spares=None,
             attempts=0,
             lost_cause=None,
-            intent_at=None,
-            intent_version=None,
             refreshed_count=token.c.refreshed_count + 1,
-            **kept,
+            **_NO_INTENT,
         )
         .returning(token.c.version)
     )
@@ -212,7 +247,12 @@ VERSIONS_FREE: Final = Statement(_versions)
 
 _TENANT: Final = named(token.c.tenant, "of_tenant")
 _FREE: Final = Many(_NAMED_VERSION, _free, tenant=_TENANT)
-_BEGIN: Final = Many(_NAMED_VERSION | {"at": token.c.intent_at, "until": token.c.lease_until}, _begun, tenant=_TENANT)
+_LEFT_IN_DOUBT: Final = Many({"of_consent": token.c.consent_id}, _left_in_doubt, tenant=_TENANT)
+_BEGIN: Final = Many(
+    _NAMED_VERSION | {"at": token.c.intent_at, "until": token.c.lease_until, "call": token.c.intent_call},
+    _begun,
+    tenant=_TENANT,
+)
 _SWAP: Final = Many(_NAMED_VERSION | {f"new_{name}": token.c[name] for name in _NEW}, _swapped, tenant=_TENANT)
 
 
@@ -242,6 +282,25 @@ class Tokens:
     def opened_many(self, answer: Answer) -> "dict[ConsentId, StoredToken | SealError]":
         """What `READ_MANY` or `OF_LIVE` gave; for those that do not open, why."""
         return {ConsentId(row["consent_id"]): self._stored_or_why(row) for row in map(_row, answer.rows)}
+
+    async def holder(self, consent_id: ConsentId) -> str | None:
+        """Which process holds the lease, run out or not; the row is locked until the transaction's end."""
+        query = sa.select(token.c.holder).where(self._is(consent_id)).with_for_update()
+        holder: str | None = await self._unit.connection.scalar(query)
+        return holder
+
+    async def file_in_doubt(self, consent_id: ConsentId) -> None:
+        """Give a call that has no row in `call` yet one, in doubt: before a change that forgets its interaction id.
+
+        The process that made it, should it still live, puts its own row in the place of that one (`Runs.settle`).
+        """
+        told = _LEFT_IN_DOUBT.told(self._unit, [{"of_consent": consent_id}], of_tenant=self._unit.tenant)
+        await run_all(self._unit, told)
+
+    async def filed(self, consent_id: ConsentId, *, call: str) -> None:
+        """Note that a call has its row in `call`; another call's interaction id stays."""
+        which = sa.and_(self._is(consent_id), token.c.intent_call == call)
+        await self._execute(sa.update(token).where(which).values(intent_call=None))
 
     async def exists(self, consent_id: ConsentId) -> bool:
         """Whether the consent has tokens; opens nothing."""
@@ -290,19 +349,25 @@ class Tokens:
         if held is None or held.version != version:
             return False
         spares = (held.refresh_token, *held.spares) if held.refresh_token else held.spares
-        ended = dict.fromkeys(("holder", "lease_until", "intent_at", "intent_version", "lost_cause"))
+        await self.file_in_doubt(row.consent_id)
         await self._execute(
             sa.update(token)
             .where(self._is(row.consent_id), token.c.version == version)
-            .values(version=version + 1, attempts=0, **ended, **self._imported(row))
+            .values(version=version + 1, attempts=0, lost_cause=None, **_NO_INTENT, **self._imported(row))
         )
         await self._put_spares(row.consent_id, spares[:SPARES_MAX])
         return True
 
-    async def begin(self, consent_id: ConsentId, *, version: int, holder: str, lease: timedelta) -> StoredToken | None:
+    async def begin(
+        self, consent_id: ConsentId, *, version: int, holder: str, lease: timedelta, call: str | None = None
+    ) -> StoredToken | None:
         """Take the lease and write the intent; the attempt is counted.
 
-        A lease of `holder` itself may be taken again: one holder runs one refresh of a consent at a time.
+        A lease of `holder` itself may be taken again: one holder runs one refresh of a consent at a time.  A call that
+        the attempt before left without a row in `call` gets one now, in doubt.
+
+        Args:
+            call: interaction id of the first call.
 
         Returns:
             The row as it was before, so that the caller sees in whose footsteps it treads; `None` when the version
@@ -311,7 +376,7 @@ class Tokens:
         Raises:
             SealError: a sealed column does not open.
         """
-        (before,) = await self.begin_many([Beginning(consent_id, version, lease)], holder=holder)
+        (before,) = await self.begin_many([Beginning(consent_id, version, lease, call)], holder=holder)
         if isinstance(before, SealError):
             raise before
         await self._unit.send()
@@ -327,6 +392,7 @@ class Tokens:
         free = {row["consent_id"]: (row, now) for *columns, is_free, now in found if is_free for row in [_row(columns)]}
         answers: list[StoredToken | SealError | None] = []
         begun: list[dict[str, Any]] = []
+        left: list[dict[str, Any]] = []
         for one, place in zip(those, rows, strict=True):
             if one.consent_id not in free:
                 answers.append(None)
@@ -334,12 +400,24 @@ class Tokens:
             row, now = free[one.consent_id]
             answers.append(self._stored_or_why(row))
             if not isinstance(answers[-1], SealError):
-                begun.append(place | {"at": now, "until": now + one.lease})
+                begun.append(place | {"at": now, "until": now + one.lease, "call": one.call})
+                if row["intent_call"] not in (None, one.call):  # the same: this very transaction, run again
+                    left.append({"of_consent": one.consent_id})
+        self._unit.with_commit(_LEFT_IN_DOUBT.told(self._unit, left, of_tenant=self._unit.tenant))
         self._unit.with_commit(_BEGIN.told(self._unit, begun, of_tenant=self._unit.tenant, me=holder))
         return answers
 
-    async def extend(self, consent_id: ConsentId, *, version: int, holder: str, lease: timedelta) -> bool:
-        """Move the lease's end to now + `lease`; `False` when it is not ours, has run out, or the version moved."""
+    async def extend(
+        self, consent_id: ConsentId, *, version: int, holder: str, lease: timedelta, call: str | None = None
+    ) -> bool:
+        """Move the lease's end to now + `lease`; `False` when it is not ours, has run out, or the version moved.
+
+        Args:
+            call: interaction id of the next call, in the place of the one before, which the caller files; `None`: none.
+        """
+        values: dict[str, Any] = {"lease_until": self._unit.dialect.after(lease)}
+        if call is not None:
+            values |= {"intent_call": call, "intent_at": self._unit.dialect.now()}
         done = await self._execute(
             sa.update(token)
             .where(
@@ -348,7 +426,7 @@ class Tokens:
                 token.c.holder == holder,
                 token.c.lease_until > self._unit.dialect.now(),
             )
-            .values(lease_until=self._unit.dialect.after(lease))
+            .values(**values)
         )
         return bool(done)
 
@@ -356,9 +434,10 @@ class Tokens:
         """Give the lease back; `False` when it is not ours any more.
 
         Args:
-            in_doubt: whether a call went unanswered, so that the intent has to stay on the row.
+            in_doubt: whether a call went unanswered, so that the intent has to stay on the row.  Its calls are the
+                caller's to file, in the same transaction.
         """
-        values: dict[str, Any] = {"holder": None, "lease_until": None}
+        values: dict[str, Any] = {"holder": None, "lease_until": None, "intent_call": None}
         if not in_doubt:
             values |= {"intent_at": None, "intent_version": None}
         done = await self._execute(
@@ -366,19 +445,19 @@ class Tokens:
         )
         return bool(done)
 
-    async def swap(self, consent_id: ConsentId, *, version: int, holder: str, new: NewToken) -> bool:
+    async def swap(self, consent_id: ConsentId, *, version: int, new: NewToken) -> bool:
         """Store an answer if the version is still the one it was asked with; `False` when it moved, or no row is there.
 
         Compares nothing but the version.  A grant already given up for lost is alive again.  Spares go: the stored
-        chain has just proved alive.  The lease is given back when it is ours.
+        chain has just proved alive.  Lease and intent go, whichever attempt they are of: they spoke of the old version.
         """
         row = self._swap_row(consent_id, version, new)
-        return bool(await _SWAP.rows(self._unit, [row], of_tenant=self._unit.tenant, me=holder))
+        return bool(await _SWAP.rows(self._unit, [row], of_tenant=self._unit.tenant))
 
-    def swap_locked(self, those: Sequence[tuple[ConsentId, int, NewToken]], *, holder: str) -> None:
+    def swap_locked(self, those: Sequence[tuple[ConsentId, int, NewToken]]) -> None:
         """`swap` for many (consent, version, answer), with the commit; those very versions are locked already."""
         rows = [self._swap_row(*one) for one in those]
-        self._unit.with_commit(_SWAP.told(self._unit, rows, of_tenant=self._unit.tenant, me=holder))
+        self._unit.with_commit(_SWAP.told(self._unit, rows, of_tenant=self._unit.tenant))
 
     async def keep_spare(self, consent_id: ConsentId, refresh_token: SecretStr) -> bool:
         """Keep the refresh token of an answer that lost its swap, newest first; `False` when it is held already."""
@@ -400,12 +479,13 @@ class Tokens:
         done = await self._execute(
             sa.update(token)
             .where(self._is(consent_id), token.c.version == version, token.c.lost_cause.is_(None))
-            .values(lost_cause=cause, holder=None, lease_until=None, intent_at=None, intent_version=None)
+            .values(lost_cause=cause, **_NO_INTENT)
         )
         return bool(done)
 
     async def destroy(self, consent_id: ConsentId) -> bool:
         """Delete a consent's tokens, spares included; `False` when there were none."""
+        await self.file_in_doubt(consent_id)
         return bool(await self._execute(sa.delete(token).where(self._is(consent_id))))
 
     async def states(self) -> Sequence[StoredToken]:
@@ -481,9 +561,9 @@ class Tokens:
         return SecretStr(self._unit.keyring.open(sealed, table=token.name, column=column, row=consent_id).decode())
 
 
-def read_versions(answer: Answer) -> dict[ConsentId, int]:
-    """What `VERSIONS_FREE` gave."""
-    return {ConsentId(name): version for name, version in answer.rows}
+def read_versions(answer: Answer) -> dict[ConsentId, tuple[int, str | None]]:
+    """What `VERSIONS_FREE` gave: version, and the process that holds the lease."""
+    return {ConsentId(name): (version, holder) for name, version, holder in answer.rows}
 
 
 def _row(columns: Sequence[Any]) -> dict[str, Any]:
@@ -503,6 +583,7 @@ def _bare(row: Mapping[Any, Any]) -> StoredToken:
         lease_until=row["lease_until"],
         intent_at=row["intent_at"],
         intent_version=row["intent_version"],
+        intent_call=row["intent_call"],
         attempts=row["attempts"],
         lost_cause=row["lost_cause"],
         refreshed_count=row["refreshed_count"],

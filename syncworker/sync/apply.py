@@ -35,7 +35,7 @@ from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.store.work import Claim
 from syncworker.sync.decode import PENDING, TYPED, Decoded, Items, Unreadable, decode
 from syncworker.sync.diff import Changes, Proof, diff, open_since, unproved
-from syncworker.sync.facts import ENDS_EARLY, again, error_of_notes, facts_of_notes
+from syncworker.sync.facts import ENDS_EARLY, again, counts_slices, error_of_notes, facts_of_notes
 from syncworker.sync.fetch import Walk
 from syncworker.sync.filters import FILTER_IGNORED, misses
 from syncworker.sync.pages import NOTHING, Footprint, items_in, pack, page_digest
@@ -697,7 +697,8 @@ def _cursor(
             open_since=open_since(changes, held, undecided) if typed.instant else None,
             changed_at=now if changes else start.changed_at,
             backfill_due_at=None,
-            attempts=start.attempts if start.error else 0,
+            attempts=0 if counts_slices(start) else start.attempts,
+            failing_since=None if counts_slices(start) else start.failing_since,
             gen=gen,
         )
     return replace(
@@ -714,8 +715,8 @@ def _cursor(
         outcome=(StepOutcome.OK if changes else StepOutcome.UNCHANGED).value,
         error=error,
         refused_until=None,
-        attempts=0,
-        failing_since=None,
+        attempts=start.attempts if counts_slices(start) else 0,
+        failing_since=start.failing_since if counts_slices(start) else None,
         gen=gen,
     )
 

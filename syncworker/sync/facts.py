@@ -100,11 +100,33 @@ def again(before: Cursor | None, code: str, *, now: datetime) -> Again:
     Args:
         before: the listing's cursor as it stood before.
     """
-    attempts = 1 if before is None else before.attempts + 1
-    since = now
-    if before is not None and before.error == code and before.failing_since is not None:
+    if before is None or counts_slices(before):
+        return Again(1, now, rests=False)
+    attempts, since = before.attempts + 1, now
+    if before.error == code and before.failing_since is not None:
         since = before.failing_since
-    return Again(attempts, since, attempts >= RESTS_FROM and now - since >= RESTS_AFTER)
+    return Again(attempts, since, _rests(attempts, now - since))
+
+
+def slice_again(before: Cursor | None, *, now: datetime) -> Again:
+    """Count an attempt at a slice of a listing's history, whatever ended it.
+
+    Args:
+        before: the listing's cursor as it stood before the run.
+    """
+    attempts, since = 1, now
+    if before is not None and counts_slices(before):
+        attempts, since = before.attempts + 1, before.failing_since or now
+    return Again(attempts, since, _rests(attempts, now - since))
+
+
+def counts_slices(cursor: Cursor) -> bool:
+    """Whether a cursor's attempts are those of a slice: one is delayed, and the newest part was read to its end."""
+    return cursor.backfill_due_at is not None and cursor.outcome in ("ok", "unchanged") and cursor.error != ENDS_EARLY
+
+
+def _rests(attempts: int, lasts: timedelta) -> bool:
+    return attempts >= RESTS_FROM and lasts >= RESTS_AFTER
 
 
 def needed_person(cursor: Cursor) -> bool:
@@ -112,4 +134,4 @@ def needed_person(cursor: Cursor) -> bool:
     if cursor.outcome in ("refused", "truncated") or cursor.error == StandardViolationError.code:
         return True
     since, at = cursor.failing_since, cursor.attempted_at
-    return since is not None and at is not None and cursor.attempts >= RESTS_FROM and at - since >= RESTS_AFTER
+    return since is not None and at is not None and not counts_slices(cursor) and _rests(cursor.attempts, at - since)

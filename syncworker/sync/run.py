@@ -70,7 +70,7 @@ from syncworker.sync.apply import (
     show,
 )
 from syncworker.sync.bearer import RunTokens, refusing
-from syncworker.sync.facts import ENDS_EARLY, again, findings_of_notes, needed_person
+from syncworker.sync.facts import ENDS_EARLY, again, findings_of_notes, needed_person, slice_again
 from syncworker.sync.fetch import Reader, Walk, fetch
 from syncworker.sync.filters import Evidence, Filters
 from syncworker.sync.plan import (
@@ -410,7 +410,9 @@ class ConsentRun:
             await self._flush()
 
     async def _walked(self, step: Step) -> Walk:
-        token = self._tokens.of(step.listing)
+        cursor = self._known.cursors.get(step.listing)
+        delayed = step.backfill and cursor is not None and cursor.backfill_due_at is not None  # it failed before
+        token = self._tokens.of(step.listing, is_slice=step.backfill, delayed=delayed)
         walk = await fetch(
             step,
             self._reader,
@@ -559,7 +561,7 @@ class ConsentRun:
         elif meaning.remember is not None:
             due_at, attempts, failing_since = shifted(now, meaning.remember), 0, None
         elif meaning.retry:
-            tried = again(cursor, code, now=now)
+            tried = slice_again(cursor, now=now) if walk.step.backfill else again(cursor, code, now=now)
             attempts, failing_since, person = tried.attempts, tried.since, person or tried.rests
             asked = error.retry_after if isinstance(error, TransientError) else None
             due_at = shifted(now, self._retry_in(walk.step, tried.attempts, rests=tried.rests, asked=asked))
@@ -790,15 +792,18 @@ class ConsentRun:
             return cursors
         shown = show(walk, footprint.NOTHING)
         walk = shown.walk
-        later: tuple[datetime, int] | None = None
+        later: tuple[int, datetime | None] | None = None
+        until = self._known.now
         if walk.error is not None:
             meaning = await self._meaning(walk, walk.error)
             report, attempt = self._attempt(walk, walk.error, meaning)
-            self._broken_slices[step.listing], later = report, (attempt.due_at, attempt.attempts)
+            self._broken_slices[step.listing], until = report, attempt.due_at
+            later = attempt.attempts, attempt.failing_since
         elif walk.short:  # what it did not show is still owed: the same slice again, later
-            tried = again(self._known.cursors.get(step.listing), ENDS_EARLY, now=self._known.now)
-            self._broken_slices[step.listing] = replace(_report(step, StepOutcome.FAILED), error=ENDS_EARLY, retry=True)
-            later = self._known.now + self._retry_in(step, tried.attempts), tried.attempts
+            tried = slice_again(self._known.cursors.get(step.listing), now=self._known.now)
+            failed = replace(_report(step, StepOutcome.FAILED), error=ENDS_EARLY, retry=True, person=tried.rests)
+            self._broken_slices[step.listing], later = failed, (tried.attempts, tried.since)
+            until += self._retry_in(step, tried.attempts, rests=tried.rests)
         elif step.window is not None and not (step.whole or step.look):
             self._evidence_of(step.listing).slice(step.window, step.resource.name, shown.records)
         shown.unfiltered = step.whole
@@ -813,11 +818,16 @@ class ConsentRun:
                 await self._remember(unit, [shown], now=now)
                 await unit.send()
             if later is not None and step.look:
-                await unit.cursors.look_again(self.scope.connection_id, step.listing, at=later[0], gen=self._claim.gen)
+                await unit.cursors.look_again(self.scope.connection_id, step.listing, at=until, gen=self._claim.gen)
             elif later is not None:
-                until, attempts = later
+                attempts, failing_since = later
                 await unit.cursors.delay_backfill(
-                    self.scope.connection_id, step.listing, until=until, attempts=attempts, gen=self._claim.gen
+                    self.scope.connection_id,
+                    step.listing,
+                    until=until,
+                    attempts=attempts,
+                    failing_since=failing_since,
+                    gen=self._claim.gen,
                 )
             return reports, await unit.cursors.of(self.scope.connection_id)
 

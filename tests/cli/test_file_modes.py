@@ -39,15 +39,18 @@ asyncio.run(write())
 """
 
 AS_A_PROCESS = """
-import shelve, sys
-from datetime import timedelta
+import sys
 from pathlib import Path
-from syncworker import tasks
+from celery import signals
+from syncworker import beat, tasks
+from syncworker.broker import Broker
 from syncworker.processes import EmbeddedBroker
 
 data = Path(sys.argv[1]) / "data"
-tasks.configure(broker_url="redis://localhost", tick_seconds=1, data_dir=data, threads=4)
-shelve.open(tasks.app.conf.beat_schedule_filename, writeback=True).close()  # as Celery's beat does
+tasks.configure(Broker(url="redis://localhost"), 1, data, threads=4)
+beat.leave_signs(data, f"sqlite:///{data}/data.db")
+beat._signs.scheduler = beat.Scheduler(tasks.app, lazy=True)
+signals.after_task_publish.send(sender=beat.TICK)  # a tick went out
 with EmbeddedBroker(data):
     (data / "told.log").write_text("what the supervisor hears")
 """
@@ -91,9 +94,10 @@ def test_a_database_and_what_lies_beside_it(tmp_path: Path) -> None:
 
 
 def test_what_worker_beat_and_the_embedded_broker_write(tmp_path: Path) -> None:
-    """The data folder, beat's schedule, the broker's data and log, and what is written beside them."""
+    """The data folder, beat's sign of life, the broker's data and log, and what is written beside them."""
     run("-c", AS_A_PROCESS, str(tmp_path), folder=tmp_path)
 
+    assert list((tmp_path / "data").glob("beat-*")) != []
     assert len([file for file in tmp_path.rglob("*") if file.is_file()]) >= 4
     assert open_to_others(tmp_path) == {}
 

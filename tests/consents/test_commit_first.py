@@ -65,7 +65,7 @@ async def test_no_code_is_sent_whose_use_was_not_committed(house: House, databas
 
 
 async def test_no_address_is_given_out_that_was_not_committed(house: House, database_url: str) -> None:
-    """A user is not sent to a bank whose redirect nobody could check."""
+    """A user is not sent to a bank whose redirect could not be checked."""
     refuse_commits(database_url, "authorization", on="INSERT")
 
     with pytest.raises(StoreRefusedError):

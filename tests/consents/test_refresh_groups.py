@@ -202,7 +202,7 @@ async def test_one_whose_version_moved_is_healed_and_keeps_its_spare(house: Hous
             certificate=held.certificate or "",
         )
         async with house.store.writing() as unit:
-            assert await unit.tokens.swap(mine[3], version=1, holder="another", new=new)
+            assert await unit.tokens.swap(mine[3], version=1, new=new)
             await unit.commit()
 
     vault = await house.vault(checkpoint=Meeting("answer-received", 4, overtake))

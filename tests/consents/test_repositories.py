@@ -371,19 +371,19 @@ async def test_the_swap_compares_the_version_and_not_the_lease(held: Store, cloc
     clock.advance(seconds=121)
     async with held.writing() as unit:
         await unit.tokens.begin(CONSENT, version=1, holder="second", lease=LEASE)
-        first = await unit.tokens.swap(CONSENT, version=1, holder="first", new=new(clock, "a2", "r2"))
-        second = await unit.tokens.swap(CONSENT, version=1, holder="second", new=new(clock, "a3", "r3"))
+        first = await unit.tokens.swap(CONSENT, version=1, new=new(clock, "a2", "r2"))
+        second = await unit.tokens.swap(CONSENT, version=1, new=new(clock, "a3", "r3"))
         await unit.commit()
         token = await unit.tokens.read(CONSENT)
     assert token is not None
     assert (first, second, token.version, token.refresh_token) == (True, False, 2, SecretStr("r2"))
-    assert (token.holder, token.in_doubt) == ("second", False)
+    assert (token.holder, token.lease_until, token.in_doubt) == (None, None, False)
 
 
 async def test_a_swap_without_a_refresh_token_keeps_the_old_one(held: Store, clock: ManualClock) -> None:
     """Trap 1."""
     async with held.writing() as unit:
-        await unit.tokens.swap(CONSENT, version=1, holder="me", new=new(clock, "a2", None))
+        await unit.tokens.swap(CONSENT, version=1, new=new(clock, "a2", None))
         token = await unit.tokens.read(CONSENT)
         await unit.commit()
     assert token is not None
@@ -409,7 +409,7 @@ async def test_giving_up_does_not_outlive_a_swap(held: Store, clock: ManualClock
     async with held.writing() as unit:
         assert await unit.tokens.give_up(CONSENT, version=1, cause="answer_lost")
         assert await unit.tokens.begin(CONSENT, version=1, holder="me", lease=LEASE) is None
-        assert await unit.tokens.swap(CONSENT, version=1, holder="late", new=new(clock, "a2", "r2"))
+        assert await unit.tokens.swap(CONSENT, version=1, new=new(clock, "a2", "r2"))
         assert not await unit.tokens.give_up(CONSENT, version=1, cause="answer_lost")
         token = await unit.tokens.read(CONSENT)
         await unit.commit()
@@ -421,7 +421,7 @@ async def test_destroyed_tokens_cannot_be_swapped_back(held: Store, clock: Manua
     """An answer that arrives after a revocation is nobody's."""
     async with held.writing() as unit:
         assert await unit.tokens.destroy(CONSENT)
-        assert not await unit.tokens.swap(CONSENT, version=1, holder="late", new=new(clock))
+        assert not await unit.tokens.swap(CONSENT, version=1, new=new(clock))
         assert not await unit.tokens.keep_spare(CONSENT, SecretStr("r2"))
         await unit.commit()
     async with held.reading() as unit:
@@ -448,7 +448,7 @@ async def test_another_tenant_sees_nothing(
             *await unit.consents.find(),
             *await unit.tokens.states(),
         ]
-        assert not await unit.tokens.swap(CONSENT, version=1, holder="me", new=new(clock))
+        assert not await unit.tokens.swap(CONSENT, version=1, new=new(clock))
     assert seen == [None] * 4
 
 

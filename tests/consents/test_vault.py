@@ -331,7 +331,7 @@ async def test_a_spare_saves_a_grant_whose_stored_token_is_refused(house: House)
     async with house.store.writing() as unit:  # an answer the bank has since forgotten won the race
         held = await unit.tokens.read(consent_id)
         assert held is not None
-        assert await unit.tokens.swap(consent_id, version=1, holder="another", new=_new(held))
+        assert await unit.tokens.swap(consent_id, version=1, new=_new(held))
         await unit.commit()
     gate.opened.set()
     assert await refreshing is Outcome.HEALED

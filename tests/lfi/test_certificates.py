@@ -284,11 +284,16 @@ def test_with_tls_1_2_only_the_recommended_ciphers_are_offered(config: LFIConfig
     ("left", "announced"),
     [
         pytest.param(timedelta(days=61), None, id="far off"),
+        pytest.param(timedelta(days=60, seconds=1), None, id="a second more than 60 days"),
         pytest.param(timedelta(days=60), 60, id="60 days"),
+        pytest.param(timedelta(days=30, seconds=1), 60, id="a second more than 30 days"),
         pytest.param(timedelta(days=31), 60, id="31 days"),
         pytest.param(timedelta(days=30), 30, id="30 days"),
         pytest.param(timedelta(days=14), 14, id="14 days"),
-        pytest.param(timedelta(hours=1), 7, id="an hour"),
+        pytest.param(timedelta(days=14, seconds=1), 30, id="a second more than 14 days"),
+        pytest.param(timedelta(days=7, seconds=1), 14, id="a second more than 7 days"),
+        pytest.param(timedelta(days=7), 7, id="7 days"),
+        pytest.param(timedelta(seconds=1), 7, id="a second"),
         pytest.param(timedelta(0), 0, id="ended"),
     ],
 )

@@ -49,6 +49,38 @@ def test_a_discovery_document_gives_its_endpoints(public: LFIConfig) -> None:
     )
 
 
+def test_aliases_for_mutual_tls_are_used_where_a_certificate_is_shown(public: LFIConfig) -> None:
+    """RFC 8705 §5: what they name is called there, the rest at plain addresses; what a browser opens is never one."""
+    aliases = {
+        "token_endpoint": "https://mtls.bank.example/token",
+        "pushed_authorization_request_endpoint": "https://mtls.bank.example/par",
+        "revocation_endpoint": "https://mtls.bank.example/revoke",
+        "introspection_endpoint": "https://mtls.bank.example/introspect",
+        "userinfo_endpoint": "https://mtls.bank.example/userinfo",
+        "authorization_endpoint": "https://mtls.bank.example/authorize",
+        "jwks_uri": "https://mtls.bank.example/jwks",
+        "device_authorization_endpoint": 17,
+    }
+    plain = read_discovery(DOCUMENT, config=public, fetched_at=NOW)
+
+    found = read_discovery(DOCUMENT | {"mtls_endpoint_aliases": aliases}, config=public, fetched_at=NOW)
+    some = read_discovery(
+        DOCUMENT | {"mtls_endpoint_aliases": {"token_endpoint": aliases["token_endpoint"]}},
+        config=public,
+        fetched_at=NOW,
+    )
+
+    assert {name: getattr(found, name) for name in aliases if hasattr(found, name)} == {
+        **{name: url for name, url in aliases.items() if name != "device_authorization_endpoint"},
+        "authorization_endpoint": plain.authorization_endpoint,
+        "jwks_uri": plain.jwks_uri,
+    }
+    assert (some.token_endpoint, some.pushed_authorization_request_endpoint) == (
+        aliases["token_endpoint"],
+        plain.pushed_authorization_request_endpoint,
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "says"),
     [
@@ -66,6 +98,30 @@ def test_a_discovery_document_gives_its_endpoints(public: LFIConfig) -> None:
         ),
         pytest.param(
             {"revocation_endpoint": "https://localhost/r"}, SetupError, "allow_private_hosts", id="optional, private"
+        ),
+        pytest.param(
+            {"mtls_endpoint_aliases": ["x"]},
+            StandardViolationError,
+            "mtls_endpoint_aliases of .* is not a JSON object",
+            id="aliases that are none",
+        ),
+        pytest.param(
+            {"mtls_endpoint_aliases": {"token_endpoint": "http://as1.bank.example/t"}},
+            StandardViolationError,
+            r"mtls_endpoint_aliases\.token_endpoint .*https",
+            id="alias, http",
+        ),
+        pytest.param(
+            {"mtls_endpoint_aliases": {"userinfo_endpoint": 7}},
+            StandardViolationError,
+            r"has no mtls_endpoint_aliases\.userinfo_endpoint",
+            id="alias, not text",
+        ),
+        pytest.param(
+            {"mtls_endpoint_aliases": {"pushed_authorization_request_endpoint": "https://10.0.0.1/par"}},
+            SetupError,
+            r"allow_private_hosts: mtls_endpoint_aliases\.pushed",
+            id="alias, private host",
         ),
     ],
 )

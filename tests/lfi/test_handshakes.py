@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from syncworker.lfi.addresses import Addresses
 from syncworker.lfi.senders import KeyFetcher
 from syncworker.lfi.transport import AiohttpTransport, ControlTransport, NoAnswerError, mtls_context
 from tests.ground.handshakes import FailingHandshakes, Fault
@@ -19,6 +20,7 @@ from tests.lfi.storm import LEFT, LOOPS, Now, Told, config_of, often_closed, sto
 
 pytestmark = pytest.mark.live
 
+ANY = Addresses(allow_private_hosts=True)
 ROUNDS, EACH, LEAVING = 2, 200, 20
 
 
@@ -35,7 +37,7 @@ def test_a_connection_reset_before_tls_is_closed_once(runner: asyncio.Runner, id
 
     async def told() -> list[bool]:
         config = config_of("https://127.0.0.1:1", "https://127.0.0.1:1/x", identities)
-        transport = AiohttpTransport(mtls_context(config), connections=1, connect_timeout=20)
+        transport = AiohttpTransport(mtls_context(config), addresses=ANY, connections=1, connect_timeout=20)
         async with FailingHandshakes(Fault.AT_ACCEPT) as bank:
             with pytest.raises(NoAnswerError) as failed:
                 await transport.send("GET", f"{bank.origin}/x", {}, 20)
@@ -60,13 +62,14 @@ Caller = Callable[[AsyncExitStack, str, Identities], Coroutine[None, None, objec
 async def _through_lane(
     kind: type[AiohttpTransport | ControlTransport], stack: AsyncExitStack, origin: str, identities: Identities
 ) -> object:
-    transport = kind(mtls_context(config_of(origin, origin, identities)), connections=1, connect_timeout=20)
+    context = mtls_context(config_of(origin, origin, identities))
+    transport = kind(context, addresses=ANY, connections=1, connect_timeout=20)
     stack.push_async_callback(transport.close)
     return await transport.send("GET", f"{origin}/x", {}, 20)
 
 
 async def _keys(stack: AsyncExitStack, origin: str, _identities: Identities) -> object:
-    fetch = await stack.enter_async_context(KeyFetcher(clock=Now()))
+    fetch = await stack.enter_async_context(KeyFetcher(clock=Now(), private={f"{origin}/jwks"}))
     return await fetch(f"{origin}/jwks")
 
 

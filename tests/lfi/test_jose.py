@@ -1,14 +1,17 @@
 """JOSE: what we sign to the letter, what we accept, and a vector that is not ours."""
 
 import base64
+import contextlib
 import hmac
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import load_der_public_key
+from freezegun import freeze_time
 from joserfc import jwt
+from joserfc.errors import ClaimError
 from joserfc.jwk import RSAKey
 from joserfc.jws import JWSRegistry
 from pydantic import SecretStr
@@ -238,7 +241,7 @@ GOOD = {"iss": ISSUER, "aud": CLIENT_ID, "exp": SECOND + 60, "iat": SECOND, "non
         pytest.param({}, id="plain"),
         pytest.param({"aud": [CLIENT_ID]}, id="audience as list"),
         pytest.param({"aud": [CLIENT_ID, "other"], "azp": CLIENT_ID}, id="several audiences with azp"),
-        pytest.param({"exp": SECOND - 28}, id="just expired, within the skew"),
+        pytest.param({"exp": SECOND - 29}, id="a second before its end and the skew"),
         pytest.param({"iat": SECOND + 30}, id="from a clock slightly ahead"),
     ],
 )
@@ -257,7 +260,7 @@ def test_a_good_id_token_passes(changes: dict[str, Any]) -> None:
         pytest.param({"azp": "other"}, "azp", id="azp of another"),
         pytest.param({"nonce": "m"}, "nonce", id="nonce"),
         pytest.param({"nonce": None}, "nonce", id="no nonce"),
-        pytest.param({"exp": SECOND - 31}, "exp", id="expired"),
+        pytest.param({"exp": SECOND - 31}, "exp", id="a second after its end and the skew"),
         pytest.param({"exp": None}, "exp", id="without end"),
         pytest.param({"exp": "2099"}, "exp", id="end as text"),
         pytest.param({"exp": float("inf")}, "exp", id="endless"),
@@ -270,3 +273,35 @@ def test_a_wrong_id_token_is_refused_by_claim(changes: dict[str, Any], says: str
     """The message names the claim and no value."""
     with pytest.raises(StandardViolationError, match=f"^id_token: {says} "):
         check_id_token(GOOD | changes, issuer=ISSUER, client_id=CLIENT_ID, nonce="n", now=NOW)
+
+
+@pytest.mark.parametrize("library_ahead", [timedelta(days=-400), timedelta(days=400)])
+def test_the_clock_that_judges_an_id_token_is_the_one_given(library_ahead: timedelta) -> None:
+    """Were the library asked, it would look at the computer's own, which is moved here."""
+    with freeze_time(NOW + library_ahead):
+        check_id_token(GOOD, issuer=ISSUER, client_id=CLIENT_ID, nonce="n", now=NOW)
+        with pytest.raises(StandardViolationError, match="exp"):
+            check_id_token(GOOD, issuer=ISSUER, client_id=CLIENT_ID, nonce="n", now=NOW + timedelta(seconds=91))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "good"),
+    [
+        pytest.param(-1, False, id="a second before it is issued"),
+        pytest.param(0, True, id="when it is sent"),
+        pytest.param(119, True, id="a second before its end"),
+        pytest.param(121, False, id="a second after its end"),
+    ],
+)
+def test_an_assertion_is_good_for_two_minutes_by_the_clock_of_a_library(
+    key: SigningKey, identities: Identities, seconds: int, good: bool
+) -> None:
+    """joserfc, as a server uses it, reads the computer's clock by itself."""
+    assertion = client_assertion(key=key, client_id=CLIENT_ID, issuer=ISSUER, now=NOW)
+    public = RSAKey.import_key(identities.signing_key.read_bytes())
+    claims = jwt.decode(assertion.get_secret_value(), public, algorithms=["PS256"]).claims
+    essential: dict[str, Any] = {name: {"essential": True} for name in ("exp", "nbf", "iat")}
+
+    refused = contextlib.nullcontext() if good else pytest.raises(ClaimError)
+    with freeze_time(datetime.fromtimestamp(SECOND + seconds, UTC)), refused:
+        jwt.JWTClaimsRegistry(**essential).validate(claims)

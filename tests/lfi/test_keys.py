@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from freezegun import freeze_time
 
 from syncworker.errors import SettingsError
 from syncworker.lfi.keys import SigningKey, TransportCertificate, generate
-from tests.lfi.raw_bank import Identities, issue, new_key, write_key
+from tests.lfi.raw_bank import Identities, new_key, write_key
 
 pytestmark = pytest.mark.unit
 
@@ -125,22 +127,26 @@ def test_a_certificate_of_another_key_is_refused(tmp_path: Path, identities: Ide
 
 
 @pytest.mark.parametrize(
-    ("days", "says"),
+    ("edge", "seconds", "says"),
     [
-        pytest.param((-3, -1), r"transport_certificate: .* expired at .*; request a new one", id="expired"),
-        pytest.param((1, 3), r"transport_certificate: .* is not valid before .*clock", id="not yet valid"),
+        pytest.param("begin", -1, r"transport_certificate: .* is not valid before .*clock", id="a second before it"),
+        pytest.param("begin", 0, None, id="as it begins"),
+        pytest.param("end", -1, None, id="a second before its end"),
+        pytest.param("end", 0, r"transport_certificate: .* expired at .*; request a new one", id="as it ends"),
     ],
 )
-def test_a_certificate_outside_its_time_is_refused(
-    days: tuple[float, float], says: str, tmp_path: Path, identities: Identities
+def test_a_certificate_is_taken_in_its_time_to_the_second(
+    edge: str, seconds: int, says: str | None, identities: Identities
 ) -> None:
-    """The time is an argument: the certificate is judged by the caller's clock."""
-    key = serialization.load_pem_private_key(identities.client_key.read_bytes(), None)
-    assert isinstance(key, rsa.RSAPrivateKey)
-    certificate = issue(tmp_path / "late.pem", "tpp", key, signer=identities.root_key, days=days)
+    """The time is an argument: one certificate, judged by the caller's clock, wherever the computer's own stands."""
+    certificate = x509.load_pem_x509_certificate(identities.client_certificate.read_bytes())
+    edges = {"begin": certificate.not_valid_before_utc, "end": certificate.not_valid_after_utc}
+    now = edges[edge] + timedelta(seconds=seconds)
 
-    with pytest.raises(SettingsError, match=says):
-        TransportCertificate.load(certificate, identities.client_key, now=NOW)
+    refused = nullcontext() if says is None else pytest.raises(SettingsError, match=says)
+    with freeze_time(now + timedelta(days=1000)), refused:
+        loaded = TransportCertificate.load(identities.client_certificate, identities.client_key, now=now)
+        assert loaded.expires_at == edges["end"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no certificate"], ids=["empty", "text"])

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -40,8 +41,14 @@ def keys_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def sandbox(keys_folder: Path) -> AsyncIterator[Sandbox]:
-    async with Sandbox(keys_folder, customers=2, page_size=50) as sandbox:
+def options() -> dict[str, Any]:
+    """Of the sandbox, beside what all tests take."""
+    return {}
+
+
+@pytest.fixture
+async def sandbox(keys_folder: Path, options: dict[str, Any]) -> AsyncIterator[Sandbox]:
+    async with Sandbox(keys_folder, customers=2, page_size=50, **options) as sandbox:
         yield sandbox
 
 
@@ -247,3 +254,24 @@ async def test_the_faults_of_the_sandbox_are_told_apart(
     sandbox.bank.truncated("transactions", times=1)
 
     assert (await _transactions(client, held, account, calls))[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "hosts"),
+    [
+        pytest.param({"mtls_aliases": True}, {"mtls"}, id="aliases"),
+        pytest.param({}, {"as"}, id="none"),
+    ],
+)
+async def test_calls_with_a_certificate_go_to_the_addresses_for_mutual_tls(
+    client: LFIClient, sandbox: Sandbox, held: Held, calls: list[Call], hosts: set[str]
+) -> None:
+    """PAR, code exchange, refresh and client credentials, at the port the document names beside the plain one."""
+    await client.refresh(held.refresh_token, calls=calls.append)
+    await client.read_consent(held.consent_id, calls=calls.append)
+
+    served = [one for one in sandbox.bank.log.served() if one.operation == "par" or one.operation.startswith("token")]
+    operations = ["par", "token.authorization_code", "token.refresh_token", "token.client_credentials"]
+    assert [one.operation for one in served] == operations
+    assert {one.host for one in served} == hosts
+    assert {one.status for one in served} <= {200, 201}

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import SecretStr
 
+from syncworker.lfi.addresses import Addresses
 from syncworker.lfi.api import LFIClient, Page
 from syncworker.lfi.directory import LFIConfig
 from syncworker.lfi.oauth import data_error_code
@@ -36,7 +37,9 @@ TOKENS = {"access_token": "at-1", "refresh_token": "rt-2", "token_type": "Bearer
 @pytest.fixture
 async def transport(config: LFIConfig) -> AsyncIterator[AiohttpTransport]:
     """One connection, so that a second call meets what the first one left."""
-    transport = AiohttpTransport(mtls_context(config), connections=1, connect_timeout=5)
+    transport = AiohttpTransport(
+        mtls_context(config), addresses=Addresses(allow_private_hosts=True), connections=1, connect_timeout=5
+    )
     yield transport
     await transport.close()
 
@@ -128,7 +131,9 @@ async def test_nothing_is_sent_once_the_connections_are_closed(
 ) -> None:
     """A call that waits while its transport is closed opens no connection: nothing would close it."""
     bank.replies["/hangs"], bank.replies["/x"] = hangs, says(OK)
-    transport = kind(mtls_context(config), connections=1, connect_timeout=5)
+    transport = kind(
+        mtls_context(config), addresses=Addresses(allow_private_hosts=True), connections=1, connect_timeout=5
+    )
     under_way = asyncio.create_task(transport.send("GET", f"{bank.origin}/hangs", {}, 20))
     while not bank.heard("/hangs"):  # noqa: ASYNC110  the bank gives no signal
         await asyncio.sleep(0.01)

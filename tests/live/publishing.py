@@ -37,7 +37,7 @@ def note(**facts: Any) -> None:
 
 
 def look(sender: str, body: Any, routing_key: str, **_: Any) -> None:
-    """Celery is about to send a message: see what it names with the eyes of somebody else."""
+    """Celery is about to send a message: look at what it names through another connection."""
     engine = engine_of(DATABASE_URL)
     with engine.connect() as connection:
         if sender == tasks.canary.name:

@@ -44,7 +44,7 @@ def test_a_certificate_that_is_trusted_is_enough(front: TLSFront, identities: Id
 
 
 def test_a_foreign_certificate_is_refused(front: TLSFront, tmp_path: Path) -> None:
-    """Certified by an authority that nobody named: by default nothing is sent."""
+    """Certified by an authority that no setting names: by default nothing is sent."""
     other = Identities(tmp_path)
 
     said = fault(Broker(url=f"rediss://127.0.0.1:{front.port}/0", ca=other.ca_bundle))

@@ -26,7 +26,7 @@ DECOYS = {
     "CELERY_RESULT_BACKEND": NOWHERE,
     "PGHOST": "127.0.0.2",
     "PGPORT": "1",
-    "PGUSER": "nobody-here",
+    "PGUSER": "no-such-user",
     "PGPASSWORD": "decoy",
     "PGOPTIONS": "-c statement_timeout=1",
     "PGSERVICE": "no-such-service",

@@ -85,7 +85,8 @@ except RuntimeError:
 from pathlib import Path
 from celery.app import trace
 from syncworker import tasks
-tasks.configure("redis://127.0.0.1:9/0", 5, Path(PLACE) / "data")
+from syncworker.broker import Broker
+tasks.configure(Broker(url="redis://127.0.0.1:9/0"), 5, Path(PLACE) / "data")
 context = {"name": "sync_batch", "id": MARK, "description": "raised unexpected", "args": MARK, "kwargs": MARK,
            "exc": f"ValueError('{MARK}')", "traceback": MARK}
 def fails(token):

@@ -1,16 +1,23 @@
 """The Celery app as it is configured: asserted on the app, not on the file."""
 
 import inspect
+import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from celery.worker.request import Request
+from celery.worker.state import revoked
+from freezegun import freeze_time
+from kombu import Message
 
 from syncworker import tasks
-from syncworker.broker import Broker
+from syncworker.broker import TICK_EXPIRES_S, Broker
 from syncworker.store.work import WorkKind
 
 pytestmark = pytest.mark.unit
 
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 SMALL = ("consent_batch", "event_batch", "flag_batch", "opening_batch")
 OURS = tuple(sorted(("canary", *SMALL, "sync_batch", "tick", "token_batch")))
 
@@ -101,3 +108,31 @@ def test_settings_reach_the_app(tmp_path: Path) -> None:
         {"tick": {"task": "tick", "schedule": 2.5, "options": {"expires": 7200.0}}},
     )
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("later", "expired"),
+    [
+        pytest.param(timedelta(hours=2, seconds=-1), False, id="a second before"),
+        pytest.param(timedelta(hours=2, seconds=1), True, id="a second after"),
+    ],
+)
+@pytest.mark.parametrize("by", ["beat", "publish_tick"])
+def test_a_tick_that_waited_two_hours_is_thrown_away(by: str, later: timedelta, expired: bool) -> None:
+    """Celery reads the computer's clock by itself, when it sends and when a worker takes the message."""
+    expires = tasks.app.conf.beat_schedule["tick"]["options"]["expires"] if by == "beat" else TICK_EXPIRES_S
+    task_id = f"tick-{by}-{later}"
+    with freeze_time(NOON) as wall:
+        sent = tasks.app.amqp.as_task_v2(task_id, "tick", (), {}, expires=expires)
+        message = Message(
+            body=json.dumps(sent.body),
+            headers=sent.headers,
+            properties=sent.properties,
+            content_type="application/json",
+            content_encoding="utf-8",
+        )
+        wall.tick(later)
+        request = Request(message, app=tasks.app, task=tasks.app.tasks["tick"])
+
+        assert bool(request.maybe_expire()) is expired
+    revoked.discard(task_id)

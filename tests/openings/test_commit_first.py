@@ -10,7 +10,7 @@ pytestmark = pytest.mark.flow
 
 
 async def test_no_account_is_asked_for_whose_asking_was_not_committed(house_on_each: House, database_url: str) -> None:
-    """A POST nobody remembers would open an account nobody follows: the bank hears none."""
+    """A POST without a row would open an account that is never followed: the bank hears none."""
     house = house_on_each
     openings = await house.openings()
     refuse_commits(database_url, "opening", on="INSERT")

@@ -84,7 +84,7 @@ async def test_a_worker_nobody_knows_is_absent(store: Store) -> None:
 
 async def test_nobody_is_blamed_while_the_database_is_away(open_store: Callable[..., Store]) -> None:
     """A worker may hold a new token that it cannot store yet."""
-    found = await judge(open_store("postgresql://nobody@127.0.0.1:9/none"), NAME, quiet=QUIET, ask=deaf)
+    found = await judge(open_store("postgresql://user@127.0.0.1:9/none"), NAME, quiet=QUIET, ask=deaf)
 
     assert (found.verdict, found.good) == (Verdict.UNKNOWN, True)
 

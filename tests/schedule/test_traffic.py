@@ -334,7 +334,7 @@ async def test_without_the_database_what_was_known_holds(start: Callable[[], Wor
     await worker.passes()
     await worker.hears(429, lfi=WAHA, retry_after="90")
 
-    worker.control._store = Store(f"postgresql://nobody@127.0.0.1:{free_port()}/none")
+    worker.control._store = Store(f"postgresql://user@127.0.0.1:{free_port()}/none")
     clock.advance(seconds=LOOK_EVERY_S)
 
     assert [await worker.passes(), await worker.passes(lfi=WAHA)] == ["yes", "lfi_gate_closed 89"]

@@ -24,6 +24,7 @@ from syncworker.store import (
     connections,
     consents,
     cursors,
+    findings,
     inbox,
     open_claims,
     records,
@@ -101,6 +102,7 @@ def fill(own: sa.Connection, rows: int, *, after: int = 0) -> None:
     m = sa.union_all(*(sa.select(sa.literal(place).label("j")) for place in range(CURSORS))).subquery("m")
     i = sa.cast(n.c.i, sa.String)
     consent, resource = "c" + i, "r" + sa.cast(m.c.j, sa.String)
+    lfi = "lfi" + sa.cast(n.c.i % 10, sa.String)
     a, one, sync = sa.literal(ACCOUNT), sa.literal(ONE), sa.literal("sync")
     digest = sa.func.sha256(sa.cast(consent, sa.LargeBinary)) if own.dialect.name == "postgresql" else consent
     until = sa.literal(NOW + _MINUTE, tables.work.c.lease_until.type)
@@ -114,10 +116,12 @@ def fill(own: sa.Connection, rows: int, *, after: int = 0) -> None:
         (tables.account_grant, {"consent_id": consent, "account_id": a, "connection_id": consent}),
         (tables.account, {"connection_id": consent, "account_id": a, "key": a}),
         (tables.transaction, {"connection_id": one, "account_id": a, "key": "k" + i}),
-        (tables.work, {"kind": sync, "subject": consent, "lfi": "lfi" + sa.cast(n.c.i % 10, sa.String),
+        (tables.work, {"kind": sync, "subject": consent, "lfi": lfi,
                        "lease_until": until, "gen": sa.literal(1)}),
         (tables.open_claims, {"kind": sync, "lfi": consent, "work_ids": sa.literal([], sa.JSON())}),
-        (tables.event, {"digest": digest, "issuer": sa.literal("issuer"), "state": sa.literal("done")}),
+        (tables.event, {"digest": digest, "issuer": sa.literal("issuer"), "state": sa.literal("filed"),
+                        "subject": consent}),
+        (tables.finding, {"lfi": lfi, "operation": consent}),
         (tables.audit, {"subject": consent}),
         (tables.expiry_flag, {"consent_id": consent}),
         (tables.authorization, {"state": consent, "consent_id": consent}),
@@ -210,7 +214,14 @@ def _version(number: int) -> dict[str, Any]:
 
 
 def _end(number: int) -> dict[str, Any]:
-    return {**_claim(number), "due_at": NOW, "outcome": "same", "error": None, "good": True}
+    ended = {"due_at": NOW, "outcome": "same", "error": None, "good": True, "counted": False, "retry": False}
+    return {**_claim(number), **ended}
+
+
+def _cleared(number: int) -> dict[str, Any]:
+    return {
+        "lfi": f"lfi{number % 10}", "operation": f"c{number}", "connection_id": "x", "last_seen_before": NOW - _MINUTE,
+    }  # fmt: skip
 
 
 def _checked(number: int) -> dict[str, Any]:
@@ -218,6 +229,7 @@ def _checked(number: int) -> dict[str, Any]:
 
 
 _TOUCHED: Final = (tables.consent, tables.connection)
+_DONE: Final = {"as_state": "done", "as_outcome": "x"}
 _MARKED: Final = {"by_gen": 1, "as_missed_since": NOW}
 
 CASES: Final[Mapping[str, Case]] = {
@@ -279,6 +291,7 @@ CASES: Final[Mapping[str, Case]] = {
         ],
         (tables.coverage,),
     ),
+    "findings._CLEAR": Case(_rows(findings._CLEAR, "cleared", _cleared, now=NOW), (tables.finding,)),
     "inbox._ASKED": Case(_among(inbox._ASKED, "consent_ids"), (tables.authorization,)),
     "inbox._COUNT_AGAIN": Case(
         _many(
@@ -289,11 +302,28 @@ CASES: Final[Mapping[str, Case]] = {
         ),
         (tables.event,),
     ),
+    "inbox._END_FILED": Case(
+        lambda _unit, numbers: _statement(
+            inbox._END_FILED, of_tenant=TENANT, ids=list(numbers), at=NOW, as_asked_at=NOW, **_DONE
+        ),
+        (tables.event,),
+    ),
+    "inbox._FILED": Case(
+        lambda _unit, numbers: [
+            (inbox._FILED, {"tenant": TENANT, "of_subject": one, "of_kind": "x", "until": NOW, "most": 10})
+            for one in _consent_ids(numbers)
+        ],
+        (tables.event,),
+    ),
     "inbox._FORGET": Case(
         lambda _unit, numbers: _statement(inbox._FORGET, tenant=TENANT, ids=list(numbers)), (tables.event,)
     ),
     "inbox._FORGET_WORK": Case(_among(inbox._FORGET_WORK, "subjects", of_kind="sync"), (tables.work,)),
     "inbox._HELD": Case(_among(inbox._HELD, "consent_ids"), (tables.consent,)),
+    "inbox._NOTE_ASKED": Case(
+        lambda _unit, numbers: _statement(inbox._NOTE_ASKED, of_tenant=TENANT, ids=list(numbers), as_asked_at=NOW),
+        (tables.event,),
+    ),
     "open_claims._KEEP": Case(
         lambda _unit, numbers: [
             (open_claims._KEEP, {"of_tenant": TENANT, "of_kind": "sync", "of_lfi": one, "ids": []})
@@ -364,7 +394,11 @@ CASES: Final[Mapping[str, Case]] = {
     "tokens.READ_MANY": Case(_among(tokens.READ_MANY, "consent_ids"), (tables.token,)),
     "tokens.VERSIONS_FREE": Case(_among(tokens.VERSIONS_FREE, "consent_ids"), (tables.token,)),
     "tokens._BEGIN": Case(
-        _many(tokens._BEGIN, lambda number: {**_version(number), "at": NOW, "until": NOW}, me="me"), (tables.token,)
+        _many(tokens._BEGIN, lambda number: {**_version(number), "at": NOW, "until": NOW, "call": "i"}, me="me"),
+        (tables.token,),
+    ),
+    "tokens._LEFT_IN_DOUBT": Case(
+        _many(tokens._LEFT_IN_DOUBT, lambda number: {"of_consent": f"c{number}"}), (tables.token, tables.consent)
     ),
     "tokens._FREE": Case(_many(tokens._FREE, _version, me="me"), (tables.token,)),
     "tokens._SWAP": Case(_many(tokens._SWAP, lambda number: {**_version(number), **_SWAP}, me="me"), (tables.token,)),
@@ -385,8 +419,10 @@ CASES: Final[Mapping[str, Case]] = {
 OTHERS: Final[Mapping[str, str]] = {
     "breakers._ALL": "every breaker of the tenant",
     "changes._APPEND": "appends",
+    "findings._MEET": "upserts",
     "lfis._CLOSED_GATES": "every LFI of the tenant",
     "lfis._GATES": "every LFI of the tenant",
+    "lfis._IGNORED": "every ignored filter of the tenant",
     "runs._ADD": "appends",
     "runs._ADD_CALLS": "appends",
     "runs._FILE": "appends",

@@ -148,6 +148,13 @@ def test_a_file_is_never_overwritten(tmp_path: Path) -> None:
         KeyRing.generate(path)
 
 
+def test_a_file_in_the_place_of_the_folder_is_named_as_one(tmp_path: Path) -> None:
+    """No ring is there: the fault is the place, not a ring that exists already."""
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match=r"^keyring: .* cannot be written \(Not a directory\)$"):
+        KeyRing.generate(tmp_path / "file" / "ring")
+
+
 def test_the_file_may_hold_comments_and_several_keys(tmp_path: Path) -> None:
     """Newest first; comments and empty lines are skipped."""
     path = key_file(tmp_path, f"# keys\n\n{key_line('new')}{key_line('old', b'o' * 32)}")

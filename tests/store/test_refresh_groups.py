@@ -118,7 +118,9 @@ async def test_looks_at_many_say_what_looks_at_each_say(store: Store) -> None:
 
 
 async def test_a_group_of_answers_is_stored_as_each_alone(store: Store) -> None:
-    """The lease is given back by its holder alone; an answer without a refresh token keeps the old one."""
+    """The lease ends with the version it was for, whichever process holds it; an answer without a refresh token keeps
+    the old one.
+    """
     async with store.writing() as unit:
         for one, holder in ((A, "me"), (B, "another")):
             await unit.tokens.begin(one, version=1, holder=holder, lease=LEASE)
@@ -129,12 +131,12 @@ async def test_a_group_of_answers_is_stored_as_each_alone(store: Store) -> None:
 
     async with store.writing() as unit:
         found = await before_swaps(unit, [A, B, C, D])
-        unit.tokens.swap_locked(new, holder="me")
+        unit.tokens.swap_locked(new)
         await unit.commit()
 
     after = await held(store, A, B, C)
-    assert (sorted(found.consents), found.versions) == ([A, B, C], {A: 1, B: 1, C: 1})
-    assert [one.holder for one in after] == [None, "another", None]
+    assert (sorted(found.consents), found.versions) == ([A, B, C], {A: (1, "me"), B: (1, "another"), C: (1, None)})
+    assert [(one.holder, one.lease_until) for one in after] == [(None, None)] * 3
     free = [one.swapped(answered) for one, (_, _, answered) in zip(before, new, strict=True)]
     assert [after[0], after[2]] == [free[0], free[2]]
     assert (after[1].refresh_token, after[1].version, after[1].in_doubt) == (before[1].refresh_token, 2, False)
@@ -145,7 +147,7 @@ async def test_a_swap_compares_the_version_in_a_group_too(store: Store) -> None:
     before = await held(store, A, B)
     async with store.writing() as unit:
         new = answer("new", await unit.now(), rotates=False)
-        unit.tokens.swap_locked([(A, 7, new), (B, 1, new)], holder="me")
+        unit.tokens.swap_locked([(A, 7, new), (B, 1, new)])
         await unit.commit()
 
     assert await held(store, A, B) == [before[0], before[1].swapped(new)]

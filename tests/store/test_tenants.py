@@ -29,6 +29,7 @@ from syncworker.store.clocks import ClockOffset
 from syncworker.store.consents import Connection, StoredConsent
 from syncworker.store.cursors import Attempt, Checked, Covered, Cursor, Listing
 from syncworker.store.erasure import DataClass
+from syncworker.store.findings import Cleared, Found
 from syncworker.store.inbox import Arrival, EventState, Refused
 from syncworker.store.keyring import KeyRing
 from syncworker.store.lfis import LFIChange
@@ -40,6 +41,7 @@ from syncworker.store.tables import event, metadata, refused_event, typed_column
 from syncworker.store.tables import transaction as transaction_table
 from syncworker.store.tokens import Beginning, ImportedToken, NewToken
 from syncworker.store.unit_of_work import Store, UnitOfWork
+from syncworker.store.unreadable import Remembered, Sighting
 from syncworker.store.work import Claim, End, WorkKind
 from tests.ground.clock import ManualClock
 from tests.ground.postgres import PostgresServer
@@ -55,6 +57,7 @@ BANK: Final = Slug("bank")
 ACCOUNT: Final = "a1"
 TX: Final = ResourceName.TRANSACTIONS
 LISTING: Final = Listing(ACCOUNT, TX)
+UNREADABLE: Final = b"u" * 16
 KEYS: Final = {ACCOUNT: ["k1", "k2"]}
 
 Act = Callable[[UnitOfWork], Awaitable[object]]
@@ -147,6 +150,10 @@ def refused(name: str) -> Refused:
     )  # fmt: skip
 
 
+def sighting(digest: bytes) -> Sighting:
+    return Sighting(now=Remembered(digest=digest, shown_since=NOW), page=1, path="Amount", reason="x", raw=b"{}")
+
+
 def run(**changes: Any) -> RunRow:
     facts = RunRow(
         connection_id=C1, consent_id=C1, lfi=BANK, gen=1, started_at=NOW, ended_at=NOW, outcome="ok", error=None,
@@ -159,6 +166,7 @@ CALL: Final = CallRow(
     lfi=BANK, consent_id=C1, operation="balances", status=200, error=None, interaction_id="one", started_at=NOW,
     duration_ms=1, bytes_in=1, attended=False, price_millifils=0,
 )  # fmt: skip
+FOUND: Final = Found(lfi=BANK, operation="balances", code="refused_401", times=1, connection_id=C1, consent_id=C1)
 CURSOR: Final = Cursor(listing=LISTING, due_at=NOW, gen=1, pages=b"pages", checked_at=NOW)
 WINDOW: Final = Covered(from_date=date(2026, 1, 1), to_date=date(2026, 2, 1), walked_at=NOW, pages=1, items=1)
 BREAKER: Final = Breaker(
@@ -193,6 +201,9 @@ async def furnish(unit: UnitOfWork) -> None:
     await unit.changes.append(C1, [RowChanges(ACCOUNT, TX, Op.ADDED, ["k1"])], at=NOW, gen=1)
     await unit.runs.add_calls([CALL], run_id=await unit.runs.add(run()))
     await unit.clocks.keep([_offset(1)])
+    await unit.lfis.ignores_filter(BANK, TX, at=NOW)
+    await unit.unreadable.keep(C1, C1, LISTING, [sighting(UNREADABLE)], known=(), at=NOW)
+    await run_all(unit, [unit.findings.meeting([FOUND], at=NOW)])
     await unit.send()
 
 
@@ -240,6 +251,11 @@ async def begun(unit: UnitOfWork) -> None:
 
 async def leased(unit: UnitOfWork) -> None:
     await unit.tokens.begin(C1, version=1, holder="me", lease=timedelta(minutes=1))
+
+
+async def called(unit: UnitOfWork) -> None:
+    """A refresh under way whose call has no row yet."""
+    await unit.tokens.begin(C1, version=1, holder="me", lease=timedelta(minutes=1), call="call-1")
 
 
 async def parked(unit: UnitOfWork) -> None:
@@ -364,8 +380,25 @@ async def scheduling(unit: UnitOfWork) -> None:
     await run_all(unit, [unit.work.scheduling(WorkKind.SYNC, [(C1, BANK, LATER)])])
 
 
+async def meeting(unit: UnitOfWork) -> None:
+    await run_all(unit, [unit.findings.meeting([FOUND], at=LATER)])
+
+
+async def clearing(unit: UnitOfWork) -> None:
+    gone = Cleared(lfi=BANK, operation=FOUND.operation, connection_id=C1, last_seen_before=LATER)
+    await run_all(unit, [unit.findings.clearing([gone], at=LATER)])
+
+
+async def end_filed(unit: UnitOfWork) -> None:
+    await unit.inbox.end_filed(dict.fromkeys(await ids(unit, event), "x"), at=LATER, asked_at=LATER)
+
+
+async def note_asked(unit: UnitOfWork) -> None:
+    await unit.inbox.note_asked(await ids(unit, event), asked_at=LATER)
+
+
 async def swap_locked(unit: UnitOfWork) -> None:
-    unit.tokens.swap_locked([(C1, 1, new_token("two"))], holder="me")
+    unit.tokens.swap_locked([(C1, 1, new_token("two"))])
     await unit.send()
 
 
@@ -395,6 +428,8 @@ WRITES: Final[Mapping[str, Write]] = {
             BANK, interval=timedelta(1), burst=timedelta(1), patience=timedelta(9), calls=1
         )
     ),
+    "lfis.ignores_filter": Write(lambda unit: unit.lfis.ignores_filter(BANK, TX, at=LATER)),
+    "lfis.honours_filter": Write(lambda unit: unit.lfis.honours_filter(BANK, TX)),
     "breakers.put": Write(lambda unit: unit.breakers.put(replace(BREAKER, trips=2))),
     "breakers.try_now": Write(lambda unit: unit.breakers.try_now(BANK)),
     "consents.add_connection": Write(lambda unit: unit.consents.add_connection(connection(ConsentId("c3")))),
@@ -435,7 +470,7 @@ WRITES: Final[Mapping[str, Write]] = {
         lambda unit: unit.tokens.extend(C1, version=1, holder="me", lease=timedelta(hours=9)), before=leased
     ),
     "tokens.release": Write(lambda unit: unit.tokens.release(C1, holder="me", in_doubt=False), before=leased),
-    "tokens.swap": Write(lambda unit: unit.tokens.swap(C1, version=1, holder="me", new=new_token("two"))),
+    "tokens.swap": Write(lambda unit: unit.tokens.swap(C1, version=1, new=new_token("two"))),
     "tokens.swap_locked": Write(swap_locked),
     "tokens.keep_spare": Write(spare),
     "tokens.drop_spare": Write(lambda unit: unit.tokens.drop_spare(C1, SecretStr("spare")), before=spare),
@@ -505,6 +540,11 @@ WRITES: Final[Mapping[str, Write]] = {
     ),
     "inbox.file_all": Write(lambda unit: unit.inbox.file_all([arrival("one"), arrival("three")], at=LATER)),
     "inbox.end": Write(each(event, lambda unit, one: unit.inbox.end(one, outcome="x", at=LATER))),
+    "inbox.end_filed": Write(end_filed),
+    "inbox.note_asked": Write(note_asked),
+    "inbox.rejudge": Write(
+        each(refused_event, lambda unit, one: unit.inbox.rejudge(one, why="x", keep=False))
+    ),
     "inbox.reopen": Write(each(event, lambda unit, one: unit.inbox.reopen(one, lfi=Slug("elsewhere")))),
     "inbox.refuse": Write(lambda unit: unit.inbox.refuse(refused("one"))),
     "inbox.release": Write(each(refused_event, lambda unit, one: unit.inbox.release(one))),
@@ -539,8 +579,9 @@ WRITES: Final[Mapping[str, Write]] = {
     "cursors.attempted": Write(lambda unit: unit.cursors.attempted(C1, [_ATTEMPT], gen=2)),
     "cursors.checking": Write(checking),
     "cursors.delay_backfill": Write(
-        lambda unit: unit.cursors.delay_backfill(C1, LISTING, until=LATER, attempts=1, gen=2)
+        lambda unit: unit.cursors.delay_backfill(C1, LISTING, until=LATER, attempts=1, failing_since=None, gen=2)
     ),
+    "cursors.look_again": Write(lambda unit: unit.cursors.look_again(C1, LISTING, at=LATER, gen=2)),
     "cursors.forget_pages": Write(lambda unit: unit.cursors.forget_pages(C1, [LISTING], gen=2)),
     "cursors.cover": Write(
         together(
@@ -548,6 +589,13 @@ WRITES: Final[Mapping[str, Write]] = {
             lambda unit: unit.send(),
         )
     ),
+    "findings.meeting": Write(meeting),
+    "findings.clearing": Write(clearing),
+    "unreadable.keep": Write(
+        lambda unit: unit.unreadable.keep(C1, C1, LISTING, [sighting(UNREADABLE)], known=[UNREADABLE], at=LATER)
+    ),
+    "unreadable.doubt": Write(lambda unit: unit.unreadable.doubt(C1, LISTING, None)),
+    "unreadable.remove": Write(lambda unit: unit.unreadable.remove(C1, LISTING, [UNREADABLE])),
     "changes.append": Write(
         together(
             lambda unit: unit.changes.append(C1, [RowChanges(ACCOUNT, TX, Op.REMOVED, ["k1"])], at=LATER, gen=2),
@@ -555,6 +603,10 @@ WRITES: Final[Mapping[str, Write]] = {
         )
     ),
     "runs.add": Write(lambda unit: unit.runs.add(run())),
+    "tokens.file_in_doubt": Write(lambda unit: unit.tokens.file_in_doubt(C1), before=called),
+    "tokens.filed": Write(lambda unit: unit.tokens.filed(C1, call="call-1"), before=called),
+    "runs.adding": Write(lambda unit: run_all(unit, unit.runs.adding([CALL]))),
+    "runs.settle": Write(lambda unit: unit.runs.settle([replace(CALL, interaction_id="two")])),
     "runs.add_calls": Write(lambda unit: unit.runs.add_calls([CALL])),
     "runs.file": Write(together(lambda unit: unit.runs.file([(run(), [CALL])]), lambda unit: unit.send())),
 }  # fmt: skip
@@ -566,30 +618,33 @@ def _named(by_repository: Mapping[str, str]) -> frozenset[str]:
 
 READS: Final = _named(
     {
-        "lfis": "changes get list gates gates_known",
+        "lfis": "changes get list gates gates_known filters_ignored habits",
         "breakers": "get all",
-        "consents": "get get_many connections_named connection connections live find overdue newest_notes notes",
+        "consents": "get get_many connections_named connection connection_of connections live find overdue newest_notes"
+        " notes",
         "connections": "page get accounts",
         "api_keys": "find list",
-        "tokens": "read opened opened_many exists read_many states",
+        "tokens": "holder read opened opened_many exists read_many states",
         "authorizations": "get of",
         "intents": "get of_state",
         "renewals": "flags due ending granted_before",
         "work": "waiting holds of_claims find next_due summary troubled",
         "openings": "get find troubled contents history overdue_contents",
         "erasure": "count overdue",
-        "inbox": "lfis_of_consents get content list refused one_refused counts",
+        "inbox": "lfis_of_consents get content list filed refused one_refused held_back counts",
         "clocks": "list",
         "records": "held holding granted all_rows as_of count",
         "cursors": "of coverage",
+        "findings": "all",
+        "unreadable": "of list get",
         "changes": "read head",
-        "runs": "latest newest outcomes calls_of_runs find get calls_of traffic cost",
+        "runs": "latest newest outcomes calls_of_runs find get calls_of said traffic cost",
     }
 )
 OF_NO_TENANT: Final = _named(
     {
         "work": "beat beating alive leave",
-        "workers": "arrive ask_canaries canary_came get list",
+        "workers": "arrive ask_canaries canary_came observers_failed get list",
         "statistics": "gather",
     }
 )

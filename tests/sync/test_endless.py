@@ -72,7 +72,7 @@ A, B, C, D = (transactions(key) for key in "abcd")
         pytest.param([A, A], 5, (2, REPEATS), id="the same page again"),
         pytest.param([A, B, A], 5, (3, REPEATS), id="a page before, again"),
         pytest.param(alike(9), 2, (3, REPEATS), id="the same records in other bytes"),
-        pytest.param(alike(9), 400, (8, REPEATS), id="the same records within a total nobody can believe"),
+        pytest.param(alike(9), 400, (8, REPEATS), id="the same records within a total that cannot be true"),
         pytest.param(alike(9), [2, 3, 4, 5, 6, 7, 8, 9, 10], (3, REPEATS), id="the same records, a total that grows"),
         pytest.param([transactions("ab"), transactions("bc"), transactions("c")], 2, (3, REPEATS), id="an overlap"),
         pytest.param(
@@ -82,8 +82,8 @@ A, B, C, D = (transactions(key) for key in "abcd")
         pytest.param(alike(3), None, (2, REPEATS), id="no total: the same records in other bytes"),
         pytest.param([A, EMPTY, EMPTY, B, EMPTY, EMPTY], None, None, id="no total: two empty pages in a row"),
         pytest.param([A, EMPTY, EMPTY, EMPTY], None, (4, NEVER_ENDS), id="no total: three empty pages in a row"),
-        pytest.param([A, b'{"AccountId":"acc"}'], 1, (2, NEVER_ENDS), id="a page nobody can read"),
-        pytest.param([A, data(N.TRANSACTIONS, [1, {"TransactionId": "b"}])], 1, None, id="an item nobody can read"),
+        pytest.param([A, b'{"AccountId":"acc"}'], 1, (2, NEVER_ENDS), id="a page that cannot be read"),
+        pytest.param([A, data(N.TRANSACTIONS, [1, {"TransactionId": "b"}])], 1, None, id="an item that cannot be read"),
     ],
 )
 def test_where_a_walk_ends_that_leads_on(

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from syncworker.schedule.due import retry_delay
+from syncworker.store.cursors import Listing
 from syncworker.sync.reports import RunOutcome, StepOutcome
 from tests.ground.house import HTML, LFI, House, N, body, error_body, http
 from tests.lfi.raw_bank import Identities
@@ -124,6 +126,44 @@ async def test_an_unreadable_page_of_a_slice_has_its_note(open_house: Opener) ->
     assert (step.outcome, step.error, step.notes.get("page.unreadable")) == (
         StepOutcome.FAILED, "standard_violation", 1,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("newest", ["t", ""], ids=["newest part in order", "newest part with a nameless item"])
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (http(500), "lfi_unavailable"),
+        (http(401), "refused_401"),
+        (http(body=body({"AccountId": "acc-1", "Transaction": []}, TotalPages=2)), "listing.ends_early"),
+    ],
+    ids=["500", "401", "an early end"],
+)
+async def test_a_slice_that_fails_for_days_rests_as_a_finding(
+    open_house: Opener, fault: bytes, code: str, newest: str
+) -> None:
+    """Its attempts count on while the newest part is read, and no 401 of it forces a refresh: the token is good."""
+    house = await open_house(
+        ["ReadAccountsDetail", "ReadTransactionsDetail"], backfill_days=150, retry_after=retry_delay
+    )
+    shown = payments(transaction(newest, "2026-10-01"))
+    house.answers[PAYMENTS] = lambda query: fault if is_slice(query) else shown
+    await house.sync()
+    end = house.clock.now() + timedelta(hours=40)
+    while (due := (await house.work()).due_at) < end:
+        house.clock.set(due)
+        await house.sync(asked=False)
+    slices = [query for path, query in house.log if path == PAYMENTS and is_slice(query)]
+    found = {one.code for one in await house.findings()}
+    house.answers[PAYMENTS] = lambda query: payments() if is_slice(query) else payments(transaction("t", "2026-10-01"))
+    house.clock.set(due)
+    await house.sync(asked=False)
+    await house.sync(asked=False, hours=12)
+    cursor = (await house.cursors())[Listing("acc-1", N.TRANSACTIONS)]
+
+    assert found == {code} | (set() if newest else {"item.no_usable_key"})
+    assert len(slices) <= 14 * (3 if code == "lfi_unavailable" else 1)
+    assert house.refreshed == 0
+    assert (await house.findings(), cursor.attempts, cursor.failing_since) == ([], 0, None)
 
 
 async def test_a_finding_of_a_slice_is_resolved_by_the_slice(open_house: Opener) -> None:

@@ -12,7 +12,15 @@ from syncworker.schedule.due import retry_delay
 from syncworker.standard.consents import Status
 from syncworker.store.cursors import Cursor, Listing
 from syncworker.store.work import WorkKind
-from syncworker.sync.facts import NOTES, Facts, again, facts_of_notes, findings_of_notes
+from syncworker.sync.facts import (
+    NOTES,
+    Facts,
+    again,
+    facts_of_notes,
+    findings_of_notes,
+    needed_person,
+    slice_again,
+)
 from syncworker.sync.plan import PlanSettings
 from syncworker.sync.reports import RunOutcome, StepOutcome, StepReport, run_outcome
 from tests.ground.house import CADENCE, CONSENT, HTML, LFI, House, N, body, error_body, http
@@ -141,6 +149,18 @@ def test_the_same_fault_three_times_over_a_day_rests(before: Cursor | None, atte
     """Fewer, sooner, or another fault do not."""
     found = again(before, "x", now=NOW)
     assert (found.attempts, found.rests) == (attempts, rests)
+
+
+@pytest.mark.unit
+def test_attempts_of_a_slice_and_of_the_newest_part_are_told_apart() -> None:
+    """A cursor's attempts are a slice's while one is delayed and the newest part was read to its end."""
+    of_a_slice = replace(failing("", 5, timedelta(hours=30)), error=None, outcome="unchanged", backfill_due_at=NOW)
+    of_the_newest = replace(of_a_slice, error="x", outcome="failed")
+
+    assert (slice_again(of_a_slice, now=NOW).attempts, slice_again(of_a_slice, now=NOW).rests) == (6, True)
+    assert (again(of_a_slice, "x", now=NOW).attempts, needed_person(of_a_slice)) == (1, False)
+    assert (slice_again(of_the_newest, now=NOW).attempts, needed_person(of_the_newest)) == (1, True)
+    assert (again(of_the_newest, "x", now=NOW).attempts, again(of_the_newest, "x", now=NOW).rests) == (6, True)
 
 
 # -- of a listing ------------------------------------------------------------------------------------------------------

@@ -296,7 +296,7 @@ async def test_fields_that_are_wrong_are_named(small_web: WebHouse, changes: dic
 
 
 def cursor(*place: Any) -> str:
-    """A cursor as somebody may make one up."""
+    """A cursor that a client made up."""
     return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
 
 
@@ -516,7 +516,7 @@ async def test_every_answer_to_a_sender_carries_its_interaction_id(
 
 
 async def test_a_fault_of_ours_carries_it_too() -> None:
-    """What nobody foresaw is 500, and the sender finds its delivery by the id."""
+    """An unforeseen fault is 500, and the sender finds its delivery by the id."""
 
     async def broken(_scope: ASGIScope, _receive: Receive, _send: Send) -> None:
         raise RuntimeError

@@ -144,7 +144,7 @@ async def jti_again(door: Door) -> httpx.Response:
 
 async def database_away(door: Door) -> httpx.Response:
     office = door.office
-    away = Store(f"postgresql://nobody@127.0.0.1:{free_port()}/none")
+    away = Store(f"postgresql://user@127.0.0.1:{free_port()}/none")
     office.receiver = Receiver(away, office.rules, SenderKeys(office.fetch, clock=office.clock))
     try:
         return await door.post(door.sender.event(door.message))

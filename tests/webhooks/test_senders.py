@@ -66,7 +66,7 @@ async def keystore(identities: Identities) -> AsyncIterator[KeyStore]:
 
 @pytest.fixture
 async def fetch(keystore: KeyStore, clock: ManualClock) -> AsyncIterator[KeyFetcher]:
-    async with KeyFetcher(ca_bundle=keystore.identities.ca_bundle, clock=clock) as fetcher:
+    async with KeyFetcher(ca_bundle=keystore.identities.ca_bundle, clock=clock, private={keystore.url}) as fetcher:
         yield fetcher
 
 
@@ -128,7 +128,7 @@ async def test_a_server_nobody_vouches_for_is_not_believed(
     key = new_key()
     other = issue(tmp_path / "other.pem", "other root", key, signer=key, ca=True)
 
-    async with KeyFetcher(ca_bundle=other, clock=clock) as fetch:
+    async with KeyFetcher(ca_bundle=other, clock=clock, private={keystore.url}) as fetch:
         with pytest.raises(LFIUnavailableError, match="ConnectError"):
             await fetch(keystore.url)
     assert keystore.heard == []
