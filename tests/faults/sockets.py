@@ -75,8 +75,9 @@ class SocketBank(MemoryBank):
         self.origins = Addresses(*(server.origin for server in servers))
         return await super().__aenter__()
 
-    async def __aexit__(self, *fault: object) -> None:
-        await super().__aexit__(*fault)
+    async def stop(self) -> None:
+        """As `Sandbox.stop`, and the servers with it."""
+        await super().stop()
         for server in self.servers:
             await server.stop()
 
