@@ -288,8 +288,7 @@ class Worker:
         self.store = self.stores.lend(self.database_url, clock=self.clock, trouble=self.trouble)
         self.trouble.kill = self.die
         self.client = LFIClient(self.config, clock=self.clock, sleep=self.sleep)
-        transport = MemoryTransport(self.bank, self.certificate, self.strike)
-        self.client._lines._line.lanes = dict.fromkeys(Lane, transport)
+        self._connect()
         self.vault = Vault(
             self.store, self._client, self.clock, holder="worker", token_due=None, retry_after=retry_after,
             sleep=self.sleep, elapsed=lambda: self.clock.now().timestamp(),
@@ -303,6 +302,11 @@ class Worker:
             self.settings,
         )  # fmt: skip
         self._task: asyncio.Task[BatchReport] | None = None
+
+    def _connect(self) -> None:
+        """Let the client call the bank's doors."""
+        transport = MemoryTransport(self.bank, self.certificate, self.strike)
+        self.client._lines._line.lanes = dict.fromkeys(Lane, transport)
 
     async def _client(self, _: Slug) -> LFIClient:
         return self.client

@@ -182,7 +182,7 @@ class Play:
         random.seed(self.seed)
         dice = self.dice
         bank_folder = self.keys.folder / "bank"
-        bank = MemoryBank(
+        bank = self._bank(
             bank_folder, versions=tuple(Version), customers=8, now=self.clock.now,
             page_size=dice.choice((3, 4, 7, 100)),
             anchor=START.date(), access_token_seconds=dice.choice((600, 86_400)),
@@ -219,7 +219,12 @@ class Play:
             finally:
                 await self.worker.close()
 
+    def _bank(self, folder: Path, **options: Any) -> MemoryBank:
+        """The bank of this play."""
+        return MemoryBank(folder, **options)
+
     def _hire(self) -> Worker:
+        """A process of the product."""
         return Worker(
             bank=self.bank, clock=self.clock, database_url=self.database_url, stores=self.keys.stores,
             config=self.keys.config, certificate=self.keys.certificate, settings=self.settings, strike=self._strike,
@@ -244,7 +249,7 @@ class Play:
             consent_id = ConsentId(str(UUID(int=dice.getrandbits(128), version=4)))
             await agreed(
                 self.bank, self.worker.store, self.clock, consent_id=consent_id, version=version, user=user,
-                accounts=accounts, permissions=permissions, certificate=self.keys.config.transport.thumbprint,
+                accounts=accounts, permissions=permissions, certificate=self.worker.config.transport.thumbprint,
                 from_date=from_date,
             )  # fmt: skip
             self.consents.append(_Live(consent_id, version, user, permissions))

@@ -19,8 +19,11 @@ from tests.faults.ground import Clock, Keys, ShiftedLoop
 from tests.faults.kinds import KINDS, Verdict
 from tests.faults.oracle import Witness
 from tests.faults.play import HOLDING, LISTS_404, FailedError, Play, play
+from tests.faults.sockets import RULES as OVER_SOCKETS
+from tests.faults.sockets import SocketPlay
 from tests.faults.wire import Asked, Sent
 from tests.ground.postgres import PostgresServer
+from tests.lfi.raw_bank import Identities
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(300)]
 
@@ -175,3 +178,23 @@ def test_time_of_the_loop_moves_with_the_clock() -> None:
         return loop.time() - before
 
     assert run(moved()) >= 3600
+
+
+# -- over sockets ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_so_they_are_over_real_connections(folder: Path, seed: int, tmp_path: Path) -> None:
+    """TLS, HTTP and the client's own transport: what was bent in memory before is bytes on the wire."""
+
+    async def played() -> SocketPlay:
+        keys, database = await Keys.made(folder), tmp_path / "sockets.db"
+        shutil.copyfile(folder / "template.db", database)
+        play = SocketPlay(seed, keys, f"sqlite:///{database}", OVER_SOCKETS)
+        play.identities = Identities(tmp_path)
+        await play.play()
+        return play
+
+    play = run(played())
+    assert play.heard > play.runs
+    assert play.struck

@@ -91,13 +91,15 @@ async def plain(asked: Asked) -> Sent:
 class MemoryBank(Sandbox):
     """A sandbox whose doors are called, not listened at."""
 
+    origins: Addresses = Addresses(ISSUER, TOKENS, RESOURCES)
     doors: dict[str, Door]
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
-            self.addresses = Addresses(ISSUER, TOKENS, RESOURCES)
-            issuer, tokens, resources, _ = self._doors(stack, "unused")
-            self.doors = {ISSUER: issuer, TOKENS: tokens, RESOURCES: resources}
+            self.addresses = self.origins
+            doors = self._doors(stack, "unused")
+            origins = (self.origins.issuer, self.origins.tokens, self.origins.resources)
+            self.doors = dict(zip(origins, doors, strict=False))  # the last door is the books', which is not called
             self._open = stack.pop_all()
         return self
 
@@ -129,7 +131,7 @@ class MemoryTransport:
         headers = {"accept": "application/json", **{name.lower(): value for name, value in headers.items()}}
         if form is not None:
             headers["content-type"], body = FORM, urlencode(form).encode()
-        sent = await self._strike(self._asked(method, url, headers, body or b""))
+        sent = await self._strike(self.asked(method, url, headers, body or b""))
         if sent.status == 0:
             raise NoAnswerError("no answer", reason=sent.lost)
         return self._read(sent)
@@ -137,7 +139,8 @@ class MemoryTransport:
     async def close(self) -> None:
         """Nothing is open."""
 
-    def _asked(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Asked:
+    def asked(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Asked:
+        """A request on its way."""
         door, request = self._request(method, url, headers, body)
         trace = request.trace
 
