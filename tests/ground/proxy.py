@@ -55,6 +55,7 @@ class FaultProxy:
         self._frozen_new = False
         self._delay = 0.0
         self._requests_left = 0
+        self._refusing = False
         self._processed: Callable[[], bool] | None = None
 
     async def __aenter__(self) -> Self:
@@ -79,6 +80,7 @@ class FaultProxy:
 
     async def refuse(self) -> None:
         """Reset every connection and refuse new ones."""
+        self._refusing = True
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -137,14 +139,20 @@ class FaultProxy:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0.01)  # connections that were being accepted come to `_accept`, and go
 
     async def _listen(self) -> None:
+        self._refusing = False
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._refusing:  # accepted in the moment in which the proxy stopped listening
+            writer.transport.abort()
+            return
         self.connections += 1
         task = asyncio.ensure_future(self._carry(reader, writer))
+        task.add_done_callback(lambda _: writer.transport.abort())  # a task that is cancelled early never carried it
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
