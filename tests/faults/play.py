@@ -38,7 +38,7 @@ from syncworker.store.cursors import Cursor, Listing
 from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.store.work import Claim, WorkKind
 from syncworker.sync.plan import PlanSettings
-from syncworker.sync.reports import RunOutcome, RunReport
+from syncworker.sync.reports import RunOutcome, RunReport, StepOutcome
 from syncworker.sync.run import SyncSettings
 from tests.faults.ground import COMMITS, HISTORY, LFI, START, Clock, Keys, Trouble, Worker, agreed, retry_after
 from tests.faults.kinds import KINDS, Kind, Moment, Verdict, Where
@@ -553,6 +553,7 @@ class Play:
         """Listings a run of this claim has to read: due by their cursors, or never read, and not refused lately.
 
         Of a connection of which nothing was ever read, all: a run that brought nothing of it either is no good one.
+        But what the bank said it does not have was heard, even in a run whose other writes failed.
         """
         one = self._one(claim.subject)
         async with self.worker.store.reading() as unit:
@@ -570,7 +571,8 @@ class Play:
             )
         ]
         never = not any(cursor.checked_at for cursor in cursors.values())
-        return self._listings(one) if never else due
+        absent = {listing for listing, cursor in cursors.items() if cursor.outcome == StepOutcome.ABSENT} - {*due}
+        return [listing for listing in self._listings(one) if listing not in absent] if never else due
 
     def _listings(self, one: _Live) -> list[Listing]:
         accounts = self.bank.bank.consents.get(one.consent_id).account_ids
