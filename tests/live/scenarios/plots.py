@@ -24,7 +24,7 @@ SYNC: Final = WorkKind.SYNC
 DATA: Final = frozenset(ResourceName)
 GATE_GRACE: Final = timedelta(seconds=2)
 """From a 429 until every worker knows: its run has to end and be filed, then a tick."""
-MISSES: Final = 4
+MISSES: Final = 6
 """Times as many kills as wanted, while only idle workers were met."""
 
 
@@ -51,14 +51,14 @@ async def killed_again_and_again(site: Installation, *, kills: int, syncs: int =
         syncs: least number of good syncs before the last kill.
     """
     for bank in site.books.values():
-        await bank.do("latency", seconds=0.05)
+        await bank.do("latency", seconds=0.15)
     await site.run()
     await site.all_synced("the first sync of all")
     recoveries: list[float] = []
     caught = 0
     while len(recoveries) < (kills if caught else MISSES * kills) or await site.good_runs() < syncs:
         await site.until(lambda: _any_begun(site), "work to kill", every=0.01)
-        site.kill(site.workers[0])
+        site.kill(site.workers[len(recoveries) % len(site.workers)])  # the older and the younger by turns
         at = time.monotonic()
         open_claims = {(row.id, row.gen) for row in await site.rows() if row.lease_until is not None}
         newcomer = asyncio.ensure_future(site.worker())
