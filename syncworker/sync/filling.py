@@ -12,8 +12,8 @@ and passed over.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
@@ -26,7 +26,7 @@ from syncworker.standard.values import Slug
 from syncworker.store.account_references import NamedAccount
 from syncworker.store.filling import HeldRow, Place, Progress
 from syncworker.store.unit_of_work import Store, UnitOfWork
-from syncworker.store.work import LEASE, Claim, WorkKind
+from syncworker.store.work import LEASE, Claim, WorkKind, WorkRow
 from syncworker.sync.decode import COLUMNS_VERSION, columns_of, iban_of
 
 SUBJECT: Final = "columns"
@@ -68,17 +68,19 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
+class Read:
     """The rows of a batch, decoded.
 
     Attributes:
+        at: where the table stood.
         columns: of the rows whose columns come out differently.
         accounts: of the rows of `/accounts`.
     """
 
+    at: Progress
     rows: Sequence[HeldRow]
-    columns: dict[Place, tuple[Any, ...]]
-    accounts: dict[Place, NamedAccount]
+    columns: dict[Place, tuple[Any, ...]] = field(repr=False)
+    accounts: dict[Place, NamedAccount] = field(repr=False)
     skipped: int
 
 
@@ -169,13 +171,16 @@ class Filling:
             await self._store.atomically(_begin)  # tables without a row are filled with that
             self._done = True
             return None
-        if row is not None and ((row.lease_until is not None and row.lease_until > now) or row.due_at > now):
+        if row is not None and not _is_free(row, now):
             return None
         return await self._store.atomically(self._taken)
 
     async def _taken(self, unit: UnitOfWork) -> Claim | None:
-        if await unit.work.find(WorkKind.FILL, SUBJECT) is None:
-            await unit.work.schedule(WorkKind.FILL, SUBJECT, lfi=PLACE, due_at=await unit.now())
+        row, now = await unit.work.find(WorkKind.FILL, SUBJECT), await unit.now()
+        if row is None:
+            await unit.work.schedule(WorkKind.FILL, SUBJECT, lfi=PLACE, due_at=now)
+        elif not _is_free(row, now):  # another process was faster, and may have ended its share already
+            return None
         claim = await unit.work.claim_one(WorkKind.FILL, SUBJECT, lease=self._lease)
         if claim is None:
             return None
@@ -212,52 +217,67 @@ class Filling:
     # -- a batch -----------------------------------------------------------------------------------------------------
 
     async def batch(self, claim: Claim) -> Batch:
-        """Fill the next rows of the first table that is not filled, in one transaction.
-
-        Read and decoded outside of it, so that no sync waits for that.
+        """Fill the next rows of the first table that is not filled.
 
         Raises:
             StoreUnavailableError: the database is away; nothing of the batch holds.
             SettingsError: this process has no key ring, and an item is sealed.
         """
+        read = await self.read()
+        return Batch() if read is None else await self.write(claim, read)
+
+    async def read(self) -> Read | None:
+        """The next rows, decoded, outside of the transaction that writes: no sync waits for that.
+
+        Returns:
+            `None` where nothing is left to fill, or nothing was begun.
+        """
         async with self._store.reading() as unit:
             left = await unit.fillings.open(COLUMNS_VERSION)
             if not left or left[0].since is None:
-                return Batch()
-            at = left[0]
-            rows = await unit.fillings.rows(at.table, at.after, limit=self._rows)
-            read = await _decoded(unit, at, rows)
-        done = await self._store.atomically(lambda unit: self._written(unit, claim, at, read), bulk=True)
-        if not rows and done.table:
-            log.info("columns filled", table=at.table.name, rows=at.done, skipped=at.skipped)
+                return None
+            rows = await unit.fillings.rows(left[0].table, left[0].after, limit=self._rows)
+            return await _decoded(unit, left[0], rows)
+
+    async def write(self, claim: Claim, read: Read) -> Batch:
+        """Write what `read` gave, and the place reached, in one transaction."""
+        done = await self._store.atomically(lambda unit: _written(unit, claim, read), bulk=True)
+        if done.table and not done.rows:
+            log.info("columns filled", table=done.table, rows=read.at.done, skipped=read.at.skipped)
         return done
 
-    async def _written(self, unit: UnitOfWork, claim: Claim, at: Progress, read: _Read) -> Batch:
-        if not await unit.work.holds(claim):
-            return Batch()
-        if not read.rows:
-            await unit.fillings.end(at.table, COLUMNS_VERSION, at=await unit.now())
-            return Batch(at.table.name)
-        filled, again = 0, False
-        touched = read.columns.keys() | read.accounts.keys()
-        if touched:
-            unchanged = await unit.fillings.unchanged(at.table, at.after, read.rows)
-            columns = {place: values for place, values in read.columns.items() if place in unchanged}
-            await unit.fillings.fill(at.table, columns)
-            await _keep_of_accounts(unit, [one for place, one in read.accounts.items() if place in unchanged])
-            filled, again = len(columns), not touched <= unchanged
-        if not again:
-            await unit.fillings.advance(
-                at.table, COLUMNS_VERSION, after=read.rows[-1].place, done=len(read.rows), skipped=read.skipped
-            )
-        return Batch(at.table.name, len(read.rows), filled, read.skipped, again)
+
+async def _written(unit: UnitOfWork, claim: Claim, read: Read) -> Batch:
+    at = read.at
+    if not await unit.work.holds(claim):
+        return Batch()
+    if not read.rows:
+        await unit.fillings.end(at.table, COLUMNS_VERSION, at=await unit.now())
+        return Batch(at.table.name)
+    filled, again = 0, False
+    touched = read.columns.keys() | read.accounts.keys()
+    if touched:
+        unchanged = await unit.fillings.unchanged(at.table, at.after, read.rows)
+        columns = {place: values for place, values in read.columns.items() if place in unchanged}
+        await unit.fillings.fill(at.table, columns)
+        await _keep_of_accounts(unit, [one for place, one in read.accounts.items() if place in unchanged])
+        filled, again = len(columns), not touched <= unchanged
+    if not again:
+        await unit.fillings.advance(
+            at.table, COLUMNS_VERSION, after=read.rows[-1].place, done=len(read.rows), skipped=read.skipped
+        )
+    return Batch(at.table.name, len(read.rows), filled, read.skipped, again)
+
+
+def _is_free(row: WorkRow, now: datetime) -> bool:
+    return row.due_at <= now and (row.lease_until is None or row.lease_until <= now)
 
 
 async def _begin(unit: UnitOfWork) -> None:
     await unit.fillings.begin(COLUMNS_VERSION, at=await unit.now())
 
 
-async def _decoded(unit: UnitOfWork, at: Progress, rows: Sequence[HeldRow]) -> _Read:
+async def _decoded(unit: UnitOfWork, at: Progress, rows: Sequence[HeldRow]) -> Read:
     """What the items of rows say now."""
     columns: dict[Place, tuple[Any, ...]] = {}
     accounts: dict[Place, NamedAccount] = {}
@@ -275,7 +295,7 @@ async def _decoded(unit: UnitOfWork, at: Progress, rows: Sequence[HeldRow]) -> _
             continue
         if values != row.columns:
             columns[row.place] = values
-    return _Read(rows, columns, accounts, skipped)
+    return Read(at, rows, columns, accounts, skipped)
 
 
 async def _keep_of_accounts(unit: UnitOfWork, accounts: Sequence[NamedAccount]) -> None:
