@@ -547,7 +547,8 @@ class Application:
         self._sweeping = Sweeping(
             store, retention=retention(settings), openings_followed_for=opening_cadence(settings).follow_for
         )
-        self._filling = Filling(store, retry_after=due.retry_delay)
+        lease = timedelta(seconds=settings.lease_seconds)
+        self._filling = Filling(store, retry_after=due.retry_delay, lease=lease)
 
         self._events = Acting(store, self.lifecycle, retention=timedelta(days=settings.events.retention_days))
 
@@ -585,7 +586,6 @@ class Application:
         self._handlers = Handlers(
             store, handlers, retry_after=due.retry_delay, patience={WorkKind.CONSENT: polling.patience}
         )
-        lease = timedelta(seconds=settings.lease_seconds)
         self.dispatcher = Dispatcher(
             store, name=name, batch_size=settings.batch_size, lease=lease, user_refs=settings.allow.user_refs
         )

@@ -38,7 +38,8 @@ from syncworker.store.records import Record
 from syncworker.store.tables import ACCOUNT_ID, KEY, RECORD_TABLES, typed_columns
 
 DECODER_VERSION: Final = 2
-"""Salts every digest: raise it when a column is added or read differently, and every row fills itself anew."""
+"""Salts every digest: raised, every row counts as changed with the next walk that shows it.  A column that is added or
+read differently needs `COLUMNS_VERSION` alone."""
 
 COLUMNS_VERSION: Final = 1
 """Which columns a row has: raise it when a column is added or read differently and no row is to count as changed.  The

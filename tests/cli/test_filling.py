@@ -1,6 +1,7 @@
 """Columns that the workers fill after an upgrade: `db upgrade` says so, `status` says how far."""
 
 import asyncio
+import signal
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from syncworker.store.sealed import pack_raw
 from syncworker.store.unit_of_work import Store
 from syncworker.sync.filling import Filling
 from tests.cli.house import House
+from tests.ground.processes import Nursery
 
 pytestmark = pytest.mark.live
 
@@ -87,6 +89,24 @@ def test_status_shows_the_filling_while_it_goes_on(house: House) -> None:
     assert going.pop("since") is not None
     assert going == {"table": "account", "done": 500, "about": ROWS, "skipped": 1}
     assert (done, columns) == ([], [(None, 1), ("Active", ROWS - 1)])
+
+
+def test_a_worker_that_is_killed_in_the_midst_is_followed_by_another(house: House, worker_process: Nursery) -> None:
+    """`up` fills at its ticks; after SIGKILL the next `up` goes on behind the last batch, once the lease has ended."""
+    migrate.upgrade(f"sqlite:///{house.database}")
+    begun = "SELECT rows_done FROM filling WHERE table_name = 'account' AND rows_done > 0"
+    ended = "SELECT rows_done, skipped FROM filling WHERE table_name = 'account' AND ended_at IS NOT NULL"
+    env = house.environment(SYNCWORKER_TICK_SECONDS="1")
+    first = worker_process.syncworker("up", cwd=house.folder, env=env, ready=lambda _: bool(house.sql(begun)))
+    worker_process.clear()
+    house.sql("UPDATE work SET lease_until = NULL WHERE kind = 'fill'")
+    second = worker_process.syncworker("up", cwd=house.folder, env=env, ready=lambda _: bool(house.sql(ended)))
+    second.signal(signal.SIGTERM)
+    code = second.wait(timeout=30)
+
+    assert house.sql(ended) == [(ROWS, 1)], first.output() + second.output()
+    assert house.sql("SELECT status, count(*) FROM account GROUP BY 1 ORDER BY 1") == [(None, 1), ("Active", ROWS - 1)]
+    assert (code, worker_process.processes_left_behind()) == (0, [])
 
 
 def test_a_fresh_database_has_nothing_to_fill(tmp_path: Path) -> None:

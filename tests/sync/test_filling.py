@@ -8,13 +8,13 @@ from typing import Any, Final
 import pytest
 import sqlalchemy as sa
 
-from syncworker.standard.resources import ResourceName
+from syncworker.standard.resources import BY_NAME, ResourceName
 from syncworker.standard.values import ConsentId
 from syncworker.store.filling import TABLES
 from syncworker.store.tables import RECORD_TABLES, account_reference, filling, metadata, typed_columns, work
 from syncworker.store.unit_of_work import Store
 from syncworker.store.work import Claim, WorkKind
-from syncworker.sync.decode import COLUMNS_VERSION, columns_of
+from syncworker.sync.decode import COLUMNS_VERSION, columns_of, decode
 from syncworker.sync.filling import SUBJECT, Batch, Filling
 from tests.ground.clock import ManualClock
 from tests.sync.books import CONSENT, Desk, balance, page, transaction, walk
@@ -207,6 +207,58 @@ async def test_what_a_sync_writes_meanwhile_wins(desk: Desk) -> None:
     async with desk.store.reading() as unit:
         (reference,) = await unit.account_references.of_connections([CONSENT])
     assert reference.identity is None
+
+
+async def test_syncs_and_the_filling_get_on_together(
+    desk: Desk, database_url: str, open_store: Callable[..., Store]
+) -> None:
+    """Both write the same rows at once, in small steps; in the end each row says what its item says."""
+    await brought(desk, transactions=40)
+    await age(desk.store)
+    job = filler(open_store(database_url), batch=3)
+    claim = await claimed(job)
+
+    async def sync() -> None:
+        for turn in range(8):
+            shown = [
+                transaction(f"t{number}", TransactionInformation=f"Turn {turn if number % 3 == 0 else 0}")
+                for number in range(40 - turn % 3)
+            ]
+            await desk.apply(
+                walk(N.TRANSACTIONS, page(N.TRANSACTIONS, *shown)),
+                walk(N.ACCOUNTS, page(N.ACCOUNTS, account(IBAN if turn % 2 else None))),
+            )
+
+    await asyncio.gather(sync(), filled(job, claim))
+    await filled(job, claim)
+    rows = await desk.rows()
+    async with desk.store.reading() as unit:
+        (reference,) = await unit.account_references.of_connections([CONSENT])
+
+    assert len(rows) == 44
+    assert [one.key for one in rows.values() if tuple(one.columns.values()) != columns_of(one.resource, one.item)] == []
+    assert reference.identity is not None
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        transaction("plain"),
+        transaction("numbers", Amount={"Amount": 12.5, "Currency": 784}, TransactionReference=7),
+        transaction("without offset", ValueDateTime="2026-10-01T12:00:00", BookingDateTime="2026-10-01"),
+        transaction("wrong types", Status=["Booked"], Amount="12", MerchantDetails=None, CreditorAccount=7),
+        transaction("nul", TransactionInformation="a\x00b", MerchantDetails={"MerchantName": "x" * 400}),
+        transaction("half a pair", TransactionInformation="\ud83d", CreditorAccount=[{"Name": "Sample"}]),
+        {"TransactionId": "nothing else"},
+        transaction("nested", SupplementaryData={"a": [{"b": {"c": [1, 2.5, None, True]}}]}),
+    ],
+    ids=lambda item: item["TransactionId"],
+)
+def test_an_item_gives_the_same_columns_again(item: dict[str, Any]) -> None:
+    """Whatever the LFI sent, repaired text included."""
+    (record,) = decode(BY_NAME[N.TRANSACTIONS], "acc-1", page(N.TRANSACTIONS, item)).records
+
+    assert columns_of(N.TRANSACTIONS, record.raw) == record.columns
 
 
 async def test_a_process_that_ends_in_the_midst_is_followed_by_another(
