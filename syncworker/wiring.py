@@ -58,6 +58,7 @@ from syncworker.store.runs import CallRow
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim, WorkKind
 from syncworker.sync.engine import Engine, Parts
+from syncworker.sync.filling import Filling
 from syncworker.sync.plan import PlanSettings
 from syncworker.sync.reports import BatchReport, RunReport
 from syncworker.sync.run import SyncSettings
@@ -546,6 +547,8 @@ class Application:
         self._sweeping = Sweeping(
             store, retention=retention(settings), openings_followed_for=opening_cadence(settings).follow_for
         )
+        lease = timedelta(seconds=settings.lease_seconds)
+        self._filling = Filling(store, retry_after=due.retry_delay, lease=lease)
 
         self._events = Acting(store, self.lifecycle, retention=timedelta(days=settings.events.retention_days))
 
@@ -583,16 +586,19 @@ class Application:
         self._handlers = Handlers(
             store, handlers, retry_after=due.retry_delay, patience={WorkKind.CONSENT: polling.patience}
         )
-        lease = timedelta(seconds=settings.lease_seconds)
         self.dispatcher = Dispatcher(
             store, name=name, batch_size=settings.batch_size, lease=lease, user_refs=settings.allow.user_refs
         )
 
     async def tick(self) -> list[Batch]:
-        """Claim what is due at every LFI we may call, and commit; begin to read the directory when that is due."""
+        """Claim what is due at every LFI we may call, and commit.
+
+        Begins to read the directory when that is due, and to fill columns while some are to be filled.
+        """
         await self._follower.look()
         await self._events.prune()
         await self._sweeping.look()
+        await self._filling.look()
         slots = await self._slots()
         return await self._kept(await self.dispatcher.tick(slots, rates=dict(self._rates)))
 
@@ -751,6 +757,7 @@ class Application:
             self._comparing.cancel()
             await asyncio.gather(self._comparing, return_exceptions=True)
         await self._follower.close()
+        await self._filling.close()
         await self.vault.drain()
         await self.authorize.drain()
         await self.openings.drain()

@@ -6,6 +6,8 @@ import typer
 
 from syncworker.cli import frame, show
 from syncworker.store import migrate
+from syncworker.store.unit_of_work import Store
+from syncworker.sync.decode import COLUMNS_VERSION
 
 app = typer.Typer(help="The database's schema.", no_args_is_help=True)
 
@@ -15,6 +17,13 @@ def upgrade() -> None:
     """Bring the database to the newest schema; harmless when it is."""
     migrate.upgrade(frame.settings().database)
     show.say("database schema is up to date")
+
+    async def left(store: Store) -> int:
+        async with store.reading() as unit:
+            return len(await unit.fillings.open(COLUMNS_VERSION))
+
+    if frame.with_store(left):
+        show.say("columns of rows held are filled by the workers while they sync; `syncworker status` says how far")
 
 
 @app.command()

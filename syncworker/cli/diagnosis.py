@@ -43,8 +43,12 @@ OF_KIND: Final[Mapping[WorkKind, str]] = {
     WorkKind.EVENT: "`events list` says why; an event is asked about again by itself",
     WorkKind.OPENING: "`openings list` says why",
     WorkKind.DIRECTORY: "`doctor` looks at the directory's address",
+    WorkKind.FILL: "the workers' logs say why; the columns of rows held are filled later, syncs go on",
 }
 """Where rows of a kind that ended badly say why; the others are tokens."""
+
+OF_NO_LFI: Final = frozenset({WorkKind.DIRECTORY, WorkKind.FILL})
+"""Kinds whose one row belongs to no LFI: a tick does them, and no slot of an LFI."""
 
 ADVICE: Final[Mapping[str, str]] = {
     "client_rejected": "`doctor` looks at keys, certificate and clock; is our registration active?  then `lfis retry`",
@@ -161,7 +165,7 @@ def finding_troubles(findings: Sequence[Finding]) -> list[Trouble]:
 
 def why_late(row: WorkSummary, held: Sequence[Hold], *, slots: int, declared: Collection[str], working: bool) -> str:
     """Why due rows of a kind at an LFI wait; the first reason that holds."""
-    if row.lfi not in declared:
+    if row.kind not in OF_NO_LFI and row.lfi not in declared:
         return "the LFI is not declared any more"
     for hold in held:
         if hold.lfi == row.lfi and hold.operations is OPERATIONS.get(row.kind):

@@ -36,6 +36,7 @@ from syncworker.store.failures import StoreUnavailableError
 from syncworker.store.lfis import DeclaredLFI
 from syncworker.store.unit_of_work import Store
 from syncworker.store.work import WorkKind
+from syncworker.sync.decode import COLUMNS_VERSION
 from syncworker.sync.reports import NEEDS_A_PERSON
 
 T = TypeVar("T")
@@ -83,6 +84,7 @@ async def _look(config: Settings, store: Store) -> tuple[dict[str, Any], list[Tr
         clocks = await unit.clocks.list(since=now - CLOCKS_OVER)
         openings = await unit.openings.troubled()
         findings = await unit.findings.all()
+        filling = await unit.fillings.open(COLUMNS_VERSION)
     counts = counted(consents)
     soon = [
         one
@@ -193,6 +195,10 @@ async def _look(config: Settings, store: Store) -> tuple[dict[str, Any], list[Tr
             }
             for one in processes
         ],
+        "filling": [
+            {"table": one.table.name, "done": one.done, "about": one.about, "skipped": one.skipped, "since": one.since}
+            for one in filling
+        ],
         "clocks": [{"host": one.host, "peer": one.peer, "offset": one.offset, "wrong": one.wrong} for one in clocks],
     }
     return found, wrong
@@ -218,7 +224,7 @@ def _print_status(found: dict[str, Any], wrong: Sequence[Trouble]) -> None:
         show.OUT.print(f"✗ {line}", markup=False)
     if not wrong:
         show.OUT.print("✓ nothing needs you", markup=False)
-    tables = {"work", "findings", "limits", "traffic", "processes", "clocks"}
+    tables = {"work", "findings", "limits", "traffic", "processes", "clocks", "filling"}
     for warning in found["directory"]:
         show.OUT.print(f"! {warning}", markup=False)
     plain = {name: value for name, value in found.items() if name not in {*tables, "directory"}}
@@ -231,6 +237,10 @@ def _print_status(found: dict[str, Any], wrong: Sequence[Trouble]) -> None:
         show.rows(found["limits"], as_json=False, title="\nKept back", empty="")
     if found["traffic"]:
         show.rows(found["traffic"], as_json=False, title=f"\nCalls of the last {show.span(TRAFFIC_OVER)}", empty="")
+    if found["filling"]:
+        show.rows(
+            found["filling"], as_json=False, title="\nColumns of rows held, being filled by the workers", empty=""
+        )
     if found["processes"]:
         show.rows(found["processes"], as_json=False, title="\nProcesses", empty="")
 

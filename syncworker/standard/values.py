@@ -16,6 +16,7 @@ __all__ = [
     "ConsentId",
     "Slug",
     "local_date",
+    "read_iban",
     "read_id",
     "read_instant",
     "read_money",
@@ -36,6 +37,7 @@ _MONEY_UNIT: Final = Decimal(1).scaleb(-MONEY_PLACES)
 _ONE: Final = Decimal(1)
 _NO_MONEY: Final = Decimal("0.00000")
 _EXACTLY: Final = Context(prec=2 * (_MONEY_DIGITS + MONEY_PLACES))
+_IBAN: Final = re.compile(r"AE[0-9]{2,32}|(?!AE)[A-Z]{2}[0-9]{2}[A-Z0-9]{1,30}")
 _INSTANT_WITHOUT_COLON: Final = re.compile(r"([+-]\d{2})(\d{2})$")
 
 
@@ -51,6 +53,21 @@ def read_id(value: object) -> str | None:
     if type(value) is int:  # not a bool
         return str(value)
     return value if isinstance(value, str) and value and not value.isspace() else None
+
+
+def read_iban(value: object) -> str | None:
+    """An IBAN without spaces and in upper case, so that two ways of writing it come out the same.
+
+    Check digits are not looked at: what counts is that two accounts differ when their IBANs do.
+
+    Returns:
+        `None` for what is no IBAN; neither is a masked one, which several accounts may share.  Of a UAE IBAN all but
+        the country's letters are digits (ISO 13616).
+    """
+    if not isinstance(value, str):
+        return None
+    iban = "".join(value.split()).upper()
+    return iban if _IBAN.fullmatch(iban) else None
 
 
 def read_money(text: str | int | Decimal) -> Decimal:

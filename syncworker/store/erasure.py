@@ -2,14 +2,15 @@
 
 Payload goes: rows of every resource, what they said before, items that could not be read, balances over time, cursors
 (they hold keys and digests), coverage and the changes that name keys.  The LFI's words about refused calls go with the
-personal data: masked as they are, they may still name a person.  Consents, runs, calls and `audit` stay: they hold ids,
-codes and counts, and the law wants consent and destruction records for years (`reliability.md` rule 41).
+personal data: masked as they are, they may still name a person.  An account's reference stays, so that readers can be
+told what is erased, and loses its identity, which tells whose account it was.  Consents, runs, calls and `audit` stay:
+they hold ids, codes and counts, and the law wants consent and destruction records for years (`reliability.md` rule 41).
 """
 
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
@@ -18,6 +19,7 @@ from syncworker.standard.values import ConsentId
 from syncworker.store.tables import (
     RECORD_TABLES,
     account_grant,
+    account_reference,
     authorization,
     balance_history,
     call,
@@ -59,9 +61,9 @@ class Erasure:
         for table, which in self._payload(connection_id, of):
             rows = await self._unit.connection.scalar(sa.select(sa.func.count()).select_from(table).where(which))
             counts[table.name] = int(rows or 0)
-        for table, which in self._reasons(connection_id, of):
-            rows = await self._unit.connection.scalar(sa.select(sa.func.count()).select_from(table).where(which))
-            counts[f"{table.name}.reason"] = int(rows or 0)
+        for column, which in self._members(connection_id, of):
+            rows = await self._unit.connection.scalar(sa.select(sa.func.count()).select_from(column.table).where(which))
+            counts[f"{column.table.name}.{column.name}"] = int(rows or 0)
         return {name: rows for name, rows in counts.items() if rows}
 
     async def erase(self, connection_id: ConsentId, *, of: DataClass | None = None) -> Mapping[str, int]:
@@ -73,9 +75,9 @@ class Erasure:
         counts: dict[str, int] = {}
         for table, which in self._payload(connection_id, of):
             counts[table.name] = (await self._unit.connection.execute(sa.delete(table).where(which))).rowcount
-        for table, which in self._reasons(connection_id, of):
-            blank = sa.update(table).where(which).values(reason=None)
-            counts[f"{table.name}.reason"] = (await self._unit.connection.execute(blank)).rowcount
+        for column, which in self._members(connection_id, of):
+            blank = sa.update(column.table).where(which).values({column.name: None})
+            counts[f"{column.table.name}.{column.name}"] = (await self._unit.connection.execute(blank)).rowcount
         return {name: rows for name, rows in counts.items() if rows}
 
     async def overdue(self, *, of: DataClass, ended_before: datetime, limit: int) -> list[str]:
@@ -91,27 +93,35 @@ class Erasure:
             )
             .subquery()
         )
-        mine = (*self._payload(ended.c.connection_id, of), *self._reasons(ended.c.connection_id, of))
-        left = [sa.exists().where(which) for _, which in mine]
+        tables, members = self._payload(ended.c.connection_id, of), self._members(ended.c.connection_id, of)
+        left = [sa.exists().where(which) for _, which in (*tables, *members)]
         query = sa.select(ended.c.connection_id).where(sa.or_(*left)).limit(limit)
         return list(await self._unit.connection.scalars(query))
 
-    def _reasons(
+    def _members(
         self, connection_id: ConsentId | sa.ColumnElement[str], of: DataClass | None
-    ) -> list[tuple[sa.Table, sa.ColumnElement[bool]]]:
-        """Rows with the LFI's words about a call, an authorisation or a finding: the words go, the rows stay."""
+    ) -> list[tuple[sa.Column[Any], sa.ColumnElement[bool]]]:
+        """Columns that are emptied in rows that stay: the LFI's words about a call, an authorisation or a finding, and
+        the identity of an account, which goes with the account's row."""
+        identities = sa.and_(
+            account_reference.c.tenant == self._unit.tenant,
+            account_reference.c.connection_id == connection_id,
+            account_reference.c.identity.is_not(None),
+        )
+        data: list[tuple[sa.Column[Any], sa.ColumnElement[bool]]] = [(account_reference.c.identity, identities)]
         if of is DataClass.DATA:
-            return []
+            return data
         consents = sa.select(consent.c.consent_id).where(
             consent.c.tenant == self._unit.tenant, consent.c.connection_id == connection_id
         )
-        return [
+        words: list[tuple[sa.Column[Any], sa.ColumnElement[bool]]] = [
             (
-                one,
+                one.c.reason,
                 sa.and_(one.c.tenant == self._unit.tenant, one.c.consent_id.in_(consents), one.c.reason.is_not(None)),
             )
             for one in (call, authorization, finding)
         ]
+        return words if of is DataClass.PERSONAL else words + data
 
     def _payload(
         self, connection_id: ConsentId | sa.ColumnElement[str], of: DataClass | None

@@ -636,9 +636,21 @@ class Records:
         }.values():
             typed = typed_columns(table)
             async for row in self._in_chunks(table, connection_id, gone=gone):
-                resource = _resource_of(table, row["account_id"])
+                resource = resource_of(table, row["account_id"])
                 if resource in resources:
                     yield self._opened(table, typed, resource, row)
+
+    def opened(self, table: sa.Table, connection_id: str, account_id: str, key: str, *, raw: bytes) -> bytes:
+        """The item of a row, exactly as the LFI sent it.
+
+        Args:
+            raw: as the row keeps it.
+
+        Raises:
+            SealError: it does not open here.
+        """
+        opener = self._opener(table.name, connection_id, account_id, key)
+        return unpack_raw(raw, opener, sealed_only=table.name in SEALED_RAW)
 
     async def as_of(self, connection_id: ConsentId, resource: ResourceName, at: datetime) -> list[PastRecord]:
         """What the connection's rows of one resource said at an instant, by account and key.
@@ -668,8 +680,7 @@ class Records:
         found = []
         for query in (still, ended):
             for account_id, key, raw, since, until in await self._unit.connection.execute(query):
-                opener = self._opener(table.name, connection_id, account_id, key)
-                item = unpack_raw(bytes(raw), opener, sealed_only=table.name in SEALED_RAW)
+                item = self.opened(table, connection_id, account_id, key, raw=bytes(raw))
                 found.append(PastRecord(account_id=account_id, key=key, item=item, valid_from=since, valid_until=until))
         return sorted(found, key=lambda one: (one.account_id, one.key))
 
@@ -686,7 +697,7 @@ class Records:
             if connection_id is not None:
                 query = query.where(table.c.connection_id == connection_id)
             for without_account, rows in await self._unit.connection.execute(query):
-                counts[_resource_of(table, "" if without_account else "account")] += rows
+                counts[resource_of(table, "" if without_account else "account")] += rows
         return counts
 
     # ----------------------------------------------------------------------------------------------------------------
@@ -734,7 +745,7 @@ class Records:
             account_id=row["account_id"],
             resource=resource,
             key=row["key"],
-            item=unpack_raw(bytes(row["raw"]), self._opener(table.name, *place), sealed_only=table.name in SEALED_RAW),
+            item=self.opened(table, *place, raw=bytes(row["raw"])),
             columns={name: row[name] for name in typed},
             first_seen_at=row["first_seen_at"],
             changed_at=row["changed_at"],
@@ -799,6 +810,7 @@ def _held(
     return Held(bytes(digest), instant, status == "Pending", missed_since is not None, bool(gone), missed_since)
 
 
-def _resource_of(table: sa.Table, account_id: str) -> ResourceName:
+def resource_of(table: sa.Table, account_id: str) -> ResourceName:
+    """The resource whose rows a table keeps under this account_id (`''` for none)."""
     names = [name for name, kept in RECORD_TABLES.items() if kept is table]
     return names[0] if len(names) == 1 else _PARTIES[account_id != ""]

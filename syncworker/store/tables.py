@@ -812,6 +812,48 @@ audit = sa.Table(
     sa.Index(None, "subject", "tenant"),
 )
 
+tenant_key = sa.Table(
+    "tenant_key",
+    metadata,
+    _tenant(),
+    sa.Column("purpose", sa.String(20), primary_key=True, comment="what it is for: identity"),
+    sa.Column("key", sa.LargeBinary, nullable=False, comment="sealed: 32 random bytes, the same for ever"),
+    sa.Column("created_at", Instant, nullable=False),
+)
+
+account_reference = sa.Table(
+    "account_reference",
+    metadata,
+    _tenant(),
+    sa.Column("connection_id", CONSENT_ID, primary_key=True),
+    sa.Column("lfi_account_id", ACCOUNT_ID, primary_key=True, comment="AccountId, as the LFI names it"),
+    sa.Column("account_id", sa.String(24), nullable=False, comment="ours: acc_ and 20 random letters and digits"),
+    sa.Column(
+        "identity",
+        sa.String(68),
+        comment="idn_ and an HMAC of the IBAN under the tenant's key; NULL: no IBAN, or erased",
+    ),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Index(None, "account_id", "tenant", unique=True),
+    sa.Index(None, "identity", "tenant"),
+)
+
+filling = sa.Table(
+    "filling",
+    metadata,
+    _tenant(),
+    sa.Column("table_name", sa.String(40), primary_key=True, comment="the record table whose columns are filled"),
+    sa.Column("columns_version", sa.Integer, nullable=False, comment="which columns its rows are to have"),
+    sa.Column("connection_id", CONSENT_ID, comment="key of the last row looked at; NULL: none yet, or all of them"),
+    sa.Column("account_id", ACCOUNT_ID),
+    sa.Column("key", KEY),
+    sa.Column("rows_done", sa.BigInteger, nullable=False),
+    sa.Column("rows_about", sa.BigInteger, nullable=False, comment="rows of the table when it began"),
+    sa.Column("skipped", sa.BigInteger, nullable=False, comment="rows whose item does not open or cannot be decoded"),
+    sa.Column("started_at", Instant, nullable=False),
+    sa.Column("ended_at", Instant, comment="NULL while it goes on"),
+)
+
 RECORD_TABLES: Final[dict[ResourceName, sa.Table]] = {
     ResourceName.ACCOUNTS: account,
     ResourceName.BALANCES: balance,

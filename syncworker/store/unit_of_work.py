@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from syncworker.clock import Clock
 from syncworker.errors import SettingsError
+from syncworker.store.account_references import AccountReferences
 from syncworker.store.address import Address, address_of
 from syncworker.store.api_keys import APIKeys
 from syncworker.store.authorizations import Authorizations, Intents
@@ -36,6 +37,7 @@ from syncworker.store.dialect import Dialect
 from syncworker.store.engines import Engines
 from syncworker.store.erasure import Erasure
 from syncworker.store.failures import StoreConflictError, StoreRefusedError, StoreUnavailableError, translated
+from syncworker.store.filling import Fillings
 from syncworker.store.findings import Findings
 from syncworker.store.inbox import Inbox
 from syncworker.store.keyring import KeyRing
@@ -46,6 +48,7 @@ from syncworker.store.renewals import Renewals
 from syncworker.store.runs import Runs
 from syncworker.store.statements import NOW, Ready, Told, run_all
 from syncworker.store.statistics import Statistics
+from syncworker.store.tenant_keys import TenantKeys
 from syncworker.store.tokens import Tokens
 from syncworker.store.unreadable import UnreadableItems
 from syncworker.store.work import Work
@@ -62,12 +65,22 @@ class UnitOfWork:
     Attributes:
         connection: for repositories; nobody else runs SQL.
         tenant: goes into every key and every query.
+        keys_known: the tenant's keys that are committed, opened; one mapping for all transactions of a store.
     """
 
-    def __init__(self, connection: AsyncConnection, *, tenant: str, dialect: Dialect, keyring: KeyRing | None) -> None:
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        *,
+        tenant: str,
+        dialect: Dialect,
+        keyring: KeyRing | None,
+        keys_known: dict[str, bytes] | None = None,
+    ) -> None:
         self.connection = connection
         self.tenant = tenant
         self.dialect = dialect
+        self.keys_known = {} if keys_known is None else keys_known
         self._keyring = keyring
         self._last: list[Told | Ready] = []
 
@@ -119,6 +132,18 @@ class UnitOfWork:
             if not self.dialect.is_postgresql:
                 await self.connection.invalidate()
             raise
+
+    @cached_property
+    def account_references(self) -> AccountReferences:
+        return AccountReferences(self)
+
+    @cached_property
+    def tenant_keys(self) -> TenantKeys:
+        return TenantKeys(self)
+
+    @cached_property
+    def fillings(self) -> Fillings:
+        return Fillings(self)
 
     @cached_property
     def lfis(self) -> LFIs:
@@ -237,6 +262,7 @@ class Store:
             "postgresql" if address.is_postgresql else "sqlite", clock, shares_sessions=address.shares_sessions
         )
         self._keyring = None if keyring is None else keyring.for_tenant(tenant)
+        self._keys_known: dict[str, bytes] = {}
         self._engines = Engines(address, connections)
         self._bulk: AbstractAsyncContextManager[object] = (
             nullcontext() if address.is_postgresql else asyncio.Semaphore(1)
@@ -306,7 +332,13 @@ class Store:
     async def _open(self, engine: AsyncEngine) -> AsyncIterator[UnitOfWork]:
         try:
             async with engine.connect() as connection:
-                unit = UnitOfWork(connection, tenant=self.tenant, dialect=self.dialect, keyring=self._keyring)
+                unit = UnitOfWork(
+                    connection,
+                    tenant=self.tenant,
+                    dialect=self.dialect,
+                    keyring=self._keyring,
+                    keys_known=self._keys_known,
+                )
                 try:
                     yield unit
                 except DBAPIError as error:

@@ -55,6 +55,7 @@ class WorkKind(StrEnum):
     EVENT = "event"  # act on what was filed; subject: the inbox's id, as text
     OPENING = "opening"  # follow an account opening; subject: our id of it, as text
     DIRECTORY = "directory"  # subject: `participants`, the one document there is
+    FILL = "fill"  # fill columns of rows held; subject: `columns`
 
 
 @dataclass(frozen=True, slots=True)

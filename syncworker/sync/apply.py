@@ -24,6 +24,7 @@ from syncworker.errors import (
 from syncworker.standard.calendar import at_time, shifted
 from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.values import AccountId, ConsentId, local_date
+from syncworker.store.account_references import NamedAccount
 from syncworker.store.changes import Op, RowChanges
 from syncworker.store.consents import Standing
 from syncworker.store.cursors import Covered, Cursor, Listing, extended
@@ -33,7 +34,7 @@ from syncworker.store.statements import Told, run_all
 from syncworker.store.tables import RECORD_TABLES, typed_columns
 from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.store.work import Claim
-from syncworker.sync.decode import PENDING, TYPED, Decoded, Items, Unreadable, decode
+from syncworker.sync.decode import PENDING, TYPED, Decoded, Items, Unreadable, decode, iban_of
 from syncworker.sync.diff import Changes, Proof, diff, open_since, unproved
 from syncworker.sync.facts import ENDS_EARLY, again, counts_slices, error_of_notes, facts_of_notes
 from syncworker.sync.fetch import Walk
@@ -601,6 +602,13 @@ async def _write(
             resource, connection_id, records, gen=gen, at=now, seal=scope.seal_raw, new=new, later=True
         )
         await unit.records.keep_history(resource, connection_id, records, gen=gen, at=now)
+        if resource is ResourceName.ACCOUNTS:
+            accounts = [
+                NamedAccount(connection_id, record.key, iban_of(record.raw))
+                for those in records.values()
+                for record in those
+            ]
+            await unit.account_references.keep(accounts, at=now)
     for shown, changes, _ in decided:
         account_id = shown.listing.account_id
         if changes.missed:

@@ -33,12 +33,17 @@ from syncworker.lfi.splitting import PartlyReadable, elements, with_repaired_tex
 from syncworker.lfi.splitting import members as split_members
 from syncworker.standard.calendar import UAE, at_time, read_day, within
 from syncworker.standard.resources import Resource, ResourceName
-from syncworker.standard.values import local_date, read_id, read_instant, read_money, signed
+from syncworker.standard.values import local_date, read_iban, read_id, read_instant, read_money, signed
 from syncworker.store.records import Record
 from syncworker.store.tables import ACCOUNT_ID, KEY, RECORD_TABLES, typed_columns
 
 DECODER_VERSION: Final = 2
-"""Salts every digest: raise it when a column is added or read differently, and every row fills itself anew."""
+"""Salts every digest: raised, every row counts as changed with the next walk that shows it.  A column that is added or
+read differently needs `COLUMNS_VERSION` alone."""
+
+COLUMNS_VERSION: Final = 1
+"""Which columns a row has: raise it when a column is added or read differently and no row is to count as changed.  The
+workers fill the rows held (`sync.filling`); digests stay."""
 
 PENDING: Final = "Pending"
 JWE_PARTS: Final = 5
@@ -649,6 +654,44 @@ def canonical(raw: bytes) -> bytes:
         return _CANONICAL.encode(_EXACT.decode(with_repaired_text(raw)))
     except _UNREADABLE:
         raise StandardViolationError("item: not readable JSON") from None
+
+
+def columns_of(name: ResourceName, raw: bytes) -> tuple[Any, ...]:
+    """The typed columns of an item that is held, in the order of `tables.typed_columns`; oddities are not noted.
+
+    Raises:
+        StandardViolationError: not a JSON object.
+    """
+    item = _item(raw)
+    return tuple([read(item, _ignore) for read in _READERS[name]])
+
+
+def iban_of(raw: bytes) -> str | None:
+    """The IBAN that an account's item shows, as `values.read_iban` gives it; of several the first in their order.
+
+    Raises:
+        StandardViolationError: not a JSON object.
+    """
+    shown = _item(raw).get("AccountIdentifiers")
+    found = (
+        read_iban(one.get("Identification"))
+        for one in (shown if isinstance(shown, list) else ())
+        if isinstance(one, dict) and one.get("SchemeName") == "IBAN"
+    )
+    return min(filter(None, found), default=None)  # the LFI may list them in another order next time
+
+
+def _item(raw: bytes) -> Item:
+    try:
+        try:
+            item = _EXACT.decode(raw)
+        except _UNREADABLE:
+            item = _EXACT.decode(with_repaired_text(raw))
+    except _UNREADABLE:
+        item = None
+    if type(item) is not dict:
+        raise StandardViolationError("item: not readable JSON")
+    return item
 
 
 def names_of(resource: Resource, data: bytes) -> frozenset[str | int]:

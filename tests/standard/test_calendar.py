@@ -454,6 +454,7 @@ USERS: Final[Mapping[str, str]] = {
     "sync/apply.py": "windows, slices and history",
     "sync/decode.py": "items",
     "sync/engine.py": "Retry-After, Date and max-age",
+    "sync/filling.py": "the database's clock, and waits of our own",
     "sync/plan.py": "windows, slices and history",
     "sync/run.py": "Retry-After, Date and max-age",
     "web/api.py": "cursors of /v1",

@@ -21,6 +21,7 @@ import syncworker.store as package
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId
 from syncworker.store import (
+    account_references,
     connections,
     consents,
     cursors,
@@ -114,6 +115,8 @@ def fill(own: sa.Connection, rows: int, *, after: int = 0) -> None:
         (tables.cursor, listing),
         (tables.coverage, listing),
         (tables.account_grant, {"consent_id": consent, "account_id": a, "connection_id": consent}),
+        (tables.account_reference, {"connection_id": consent, "lfi_account_id": a, "account_id": "acc_" + i,
+                                    "identity": "idn_" + i}),
         (tables.account, {"connection_id": consent, "account_id": a, "key": a}),
         (tables.transaction, {"connection_id": one, "account_id": a, "key": "k" + i}),
         (tables.work, {"kind": sync, "subject": consent, "lfi": lfi,
@@ -228,11 +231,32 @@ def _checked(number: int) -> dict[str, Any]:
     return {"connection_id": f"c{number}", "account_id": ACCOUNT, "resource": "r1", "due_at": NOW, "gen": 1}
 
 
+def _references(statement: object, name: str, prefix: str) -> Callable[[UnitOfWork, Sequence[int]], Sequence[Told]]:
+    return lambda _unit, numbers: _statement(
+        statement, tenant=TENANT, **{name: [f"{prefix}{number}" for number in numbers]}
+    )
+
+
+_REFERENCE: Final = (tables.account_reference,)
 _TOUCHED: Final = (tables.consent, tables.connection)
 _DONE: Final = {"as_state": "done", "as_outcome": "x"}
 _MARKED: Final = {"by_gen": 1, "as_missed_since": NOW}
 
 CASES: Final[Mapping[str, Case]] = {
+    "account_references._BY_ID": Case(_references(account_references._BY_ID, "account_ids", "acc_"), _REFERENCE),
+    "account_references._BY_IDENTITY": Case(
+        _references(account_references._BY_IDENTITY, "identities", "idn_"), _REFERENCE
+    ),
+    "account_references._OF_CONNECTIONS": Case(
+        _among(account_references._OF_CONNECTIONS, "connection_ids"), _REFERENCE
+    ),
+    "account_references._OF_LFI": Case(
+        lambda _unit, numbers: [
+            (account_references._OF_LFI, {"tenant": TENANT, "connection_id": one, "lfi_account_id": ACCOUNT})
+            for one in _consent_ids(numbers)
+        ],
+        _REFERENCE,
+    ),
     "connections._ACCOUNTS": Case(_among(connections._ACCOUNTS, "connection_ids"), (tables.account,)),
     "consents.GET": Case(
         lambda _unit, numbers: [(consents.GET, {"tenant": TENANT, "consent_id": one}) for one in _consent_ids(numbers)],

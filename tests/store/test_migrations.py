@@ -170,3 +170,27 @@ def test_consents_that_are_there_get_columns_for_what_they_are_narrowed_to(empty
     with pytest.raises(StoreRefusedError):
         migrate.downgrade(empty_url, "0010")
     assert migrate.current(empty_url) == migrate.head()
+
+
+def test_accounts_that_are_there_get_a_reference(empty_url: str) -> None:
+    """0021 names all of them, of every tenant, more than one chunk holds; the way back leaves the accounts."""
+    migrate.upgrade(empty_url, "0019")
+    at = "2026-01-01 00:00:00+00:00"
+    row = {"raw": b"x", "digest": b"d" * 16, "first_seen_at": at, "changed_at": at, "gen": 1, "account_id": ""}
+    places = [("t1", "c1", f"a{number}") for number in range(1_001)] + [("t2", "c1", "a1"), ("t2", "c0", "a2")]
+    names = ["tenant", "connection_id", "key", *row]
+    insert = sa.text(f"INSERT INTO account ({', '.join(names)}) VALUES ({', '.join(f':{name}' for name in names)})")
+    with engine(empty_url).begin() as connection:
+        connection.execute(insert, [dict(zip(names, place, strict=False)) | row for place in places])
+    migrate.upgrade(empty_url)
+    query = sa.text("SELECT tenant, connection_id, lfi_account_id, account_id, identity FROM account_reference")
+    with engine(empty_url).connect() as connection:
+        found = connection.execute(query).all()
+    migrate.downgrade(empty_url, "0019")
+    with engine(empty_url).connect() as connection:
+        accounts = connection.scalar(sa.text("SELECT count(*) FROM account"))
+
+    assert sorted(tuple(one[:3]) for one in found) == sorted(places)
+    assert len({one.account_id for one in found}) == len(places)
+    assert {(len(one.account_id), one.account_id[:4], one.identity) for one in found} == {(24, "acc_", None)}
+    assert accounts == len(places)

@@ -21,6 +21,7 @@ from syncworker.standard.operations import OperationClass
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import AccountId, ConsentId, Slug
 from syncworker.standard.versions import Version
+from syncworker.store.account_references import NamedAccount
 from syncworker.store.api_keys import Scope
 from syncworker.store.authorizations import StoredAuthorization, StoredIntent
 from syncworker.store.breakers import Breaker
@@ -29,6 +30,7 @@ from syncworker.store.clocks import ClockOffset
 from syncworker.store.consents import Connection, StoredConsent
 from syncworker.store.cursors import Attempt, Checked, Covered, Cursor, Listing
 from syncworker.store.erasure import DataClass
+from syncworker.store.filling import HeldRow, Place
 from syncworker.store.findings import Cleared, Found
 from syncworker.store.inbox import Arrival, EventState, Refused
 from syncworker.store.keyring import KeyRing
@@ -37,8 +39,9 @@ from syncworker.store.openings import ShareWish, StoredOpening
 from syncworker.store.records import Ended, Record
 from syncworker.store.runs import CallRow, RunRow
 from syncworker.store.statements import run_all
-from syncworker.store.tables import event, metadata, refused_event, typed_columns, work
+from syncworker.store.tables import event, metadata, refused_event, tenant_key, typed_columns, work
 from syncworker.store.tables import transaction as transaction_table
+from syncworker.store.tenant_keys import Purpose
 from syncworker.store.tokens import Beginning, ImportedToken, NewToken
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.unreadable import Remembered, Sighting
@@ -56,6 +59,10 @@ C1, C2 = ConsentId("c1"), ConsentId("c2")
 BANK: Final = Slug("bank")
 ACCOUNT: Final = "a1"
 TX: Final = ResourceName.TRANSACTIONS
+PLACE: Final = Place(C1, ACCOUNT, "k1")
+HELD: Final = HeldRow(
+    place=PLACE, resource=TX, raw=b"", columns=tuple(None for _ in typed_columns(transaction_table)), digest=b"", gen=1
+)
 LISTING: Final = Listing(ACCOUNT, TX)
 UNREADABLE: Final = b"u" * 16
 KEYS: Final = {ACCOUNT: ["k1", "k2"]}
@@ -196,6 +203,9 @@ async def furnish(unit: UnitOfWork) -> None:
     await unit.records.upsert(TX, C1, {ACCOUNT: [record("k1"), record("k2")]}, gen=1, at=NOW)
     await unit.records.upsert(ResourceName.PARTIES, C1, {"": [_party("p1")]}, gen=1, at=NOW)
     await unit.records.grant(C1, C1, [ACCOUNT], at=NOW)
+    await unit.account_references.keep([NamedAccount(C1, ACCOUNT, None)], at=NOW)
+    await unit.tenant_keys.key(Purpose.IDENTITY)
+    await unit.fillings.begin(1, at=NOW)
     await unit.cursors.advance(C1, [CURSOR])
     await unit.cursors.cover(C1, {LISTING: WINDOW}, held={LISTING: ()}, gen=1)
     await unit.changes.append(C1, [RowChanges(ACCOUNT, TX, Op.ADDED, ["k1"])], at=NOW, gen=1)
@@ -417,6 +427,24 @@ _BALANCE: Final = Record(
 )
 
 WRITES: Final[Mapping[str, Write]] = {
+    "account_references.keep": Write(
+        lambda unit: unit.account_references.keep([NamedAccount(C1, ACCOUNT, "AE070331234567890123456")], at=LATER)
+    ),
+    "tenant_keys.key": Write(
+        lambda unit: unit.tenant_keys.key(Purpose.IDENTITY),
+        before=lambda unit: unit.connection.execute(sa.delete(tenant_key)),
+    ),
+    "tenant_keys.reseal": Write(lambda unit: unit.tenant_keys.reseal(), writes=False),
+    "fillings.begin": Write(lambda unit: unit.fillings.begin(2, at=LATER)),
+    "fillings.unchanged": Write(lambda unit: unit.fillings.unchanged(transaction_table, None, [HELD]), writes=False),
+    "fillings.fill": Write(
+        lambda unit: unit.fillings.fill(transaction_table, {PLACE: tuple(None for _ in HELD.columns)}),
+        before=lambda unit: unit.connection.execute(sa.update(transaction_table).values(status="Booked")),
+    ),
+    "fillings.advance": Write(
+        lambda unit: unit.fillings.advance(transaction_table, 1, after=PLACE, done=1, skipped=0)
+    ),
+    "fillings.end": Write(lambda unit: unit.fillings.end(transaction_table, 1, at=LATER)),
     "lfis.add": Write(lambda unit: unit.lfis.add(BANK, {"name": "new"}, at=LATER)),
     "lfis.follow": Write(lambda unit: unit.lfis.follow(BANK, {"name": "new"}, directory={"name": "New"}, at=LATER)),
     "lfis.miss": Write(lambda unit: unit.lfis.miss(BANK, at=LATER)),
@@ -618,6 +646,8 @@ def _named(by_repository: Mapping[str, str]) -> frozenset[str]:
 
 READS: Final = _named(
     {
+        "account_references": "get of_lfi of_connections with_identities",
+        "fillings": "open rows",
         "lfis": "changes get list gates gates_known filters_ignored habits",
         "breakers": "get all",
         "consents": "get get_many connections_named connection connection_of connections live find overdue newest_notes"
@@ -633,7 +663,7 @@ READS: Final = _named(
         "erasure": "count overdue",
         "inbox": "lfis_of_consents get content list filed refused one_refused held_back counts",
         "clocks": "list",
-        "records": "held holding granted all_rows as_of count",
+        "records": "held holding granted all_rows opened as_of count",
         "cursors": "of coverage",
         "findings": "all",
         "unreadable": "of list get",
