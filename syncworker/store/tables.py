@@ -112,6 +112,7 @@ connection = sa.Table(
     sa.Column("user_ref", sa.String(128), nullable=False),
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("last_data_at", Instant, comment="date of last data received"),
+    sa.Column("restricted_at", Instant, comment="set: no consent of it is alive; readers see no row of it"),
     sa.Index(None, "user_ref", "tenant"),
 )
 
@@ -631,6 +632,7 @@ change = sa.Table(
     sa.Column("gen", sa.BigInteger, nullable=False),
     sa.CheckConstraint("op IN ('added', 'modified', 'removed')", name="op"),
     sa.Index(None, "tenant", "txid", "seq"),
+    sa.Index(None, "connection_id", "txid", "seq", "tenant"),
     sqlite_autoincrement=True,
 )  # fmt: skip
 
@@ -810,6 +812,30 @@ audit = sa.Table(
     sa.Column("subject", CONSENT_ID, nullable=False),
     sa.Column("facts", JSON, nullable=False, comment="ids and codes only"),
     sa.Index(None, "subject", "tenant"),
+)
+
+account_reference = sa.Table(
+    "account_reference",
+    metadata,
+    _tenant(),
+    sa.Column("connection_id", CONSENT_ID, primary_key=True),
+    sa.Column("lfi_account_id", ACCOUNT_ID, primary_key=True, comment="AccountId, as the LFI names it"),
+    sa.Column("account_id", sa.String(24), nullable=False, comment="ours: acc_ and 20 random letters and digits"),
+    sa.Column(
+        "identity",
+        sa.String(68),
+        comment="idn_ and an HMAC of the IBAN under the tenant's key; NULL: no IBAN, or erased",
+    ),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Index(None, "account_id", "tenant", unique=True),
+    sa.Index(None, "identity", "tenant"),
+)
+
+sql_view = sa.Table(
+    "sql_view",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True, comment="a view that `db upgrade` made"),
+    sa.Column("digest", sa.String(64), nullable=False, comment="SHA-256 of its definition and comments, as made"),
 )
 
 RECORD_TABLES: Final[dict[ResourceName, sa.Table]] = {

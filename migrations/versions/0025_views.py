@@ -1,0 +1,63 @@
+"""Which views for readers were made, and by which definition; the feed of one connection is found by an index.
+
+The views themselves are made by `db upgrade` behind the last migration, and dropped before the first: a table that a
+view reads cannot be changed.
+
+Why it is safe on a live table: the tables are new, and the column may be NULL.  On PostgreSQL writers of `change` wait
+while its index is built, some seconds for a million rows.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0025"
+down_revision = "0019"
+branch_labels = None
+depends_on = None
+
+INSTANT = sa.DateTime(timezone=True).with_variant(sa.String(27), "sqlite")
+
+
+def upgrade() -> None:
+    op.create_table(
+        "sql_view",
+        sa.Column("name", sa.String(64), nullable=False, comment="a view that `db upgrade` made"),
+        sa.Column("digest", sa.String(64), nullable=False, comment="SHA-256 of its definition and comments, as made"),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_sql_view")),
+    )
+    _references()
+    op.add_column(
+        "connection",
+        sa.Column("restricted_at", INSTANT, comment="set: no consent of it is alive; readers see no row of it"),
+    )
+    op.create_index(
+        op.f("ix_change_connection_id_txid_seq_tenant"), "change", ["connection_id", "txid", "seq", "tenant"]
+    )
+
+
+def _references() -> None:
+    op.create_table(
+        "account_reference",
+        sa.Column("tenant", sa.String(64), nullable=False),
+        sa.Column("connection_id", sa.String(128), nullable=False),
+        sa.Column("lfi_account_id", sa.String(40), nullable=False, comment="AccountId, as the LFI names it"),
+        sa.Column("account_id", sa.String(24), nullable=False, comment="ours: acc_ and 20 random letters and digits"),
+        sa.Column(
+            "identity",
+            sa.String(68),
+            comment="idn_ and an HMAC of the IBAN under the tenant's key; NULL: no IBAN, or erased",
+        ),
+        sa.Column("created_at", INSTANT, nullable=False),
+        sa.PrimaryKeyConstraint("tenant", "connection_id", "lfi_account_id", name=op.f("pk_account_reference")),
+    )
+    op.create_index(
+        op.f("ix_account_reference_account_id_tenant"), "account_reference", ["account_id", "tenant"], unique=True
+    )
+    op.create_index(op.f("ix_account_reference_identity_tenant"), "account_reference", ["identity", "tenant"])
+
+
+def downgrade() -> None:
+    op.drop_index(op.f("ix_change_connection_id_txid_seq_tenant"), "change")
+    op.drop_column("connection", "restricted_at")
+    op.drop_table("account_reference")
+    op.drop_table("sql_view")
