@@ -345,7 +345,7 @@ def listing_fact(fact: str, rows: str, account_id: str, resource: str) -> Sql:
         resource: an expression.
     """
     return _same(
-        f'(SELECT k."{fact}" FROM "cursor" k WHERE k."tenant" = {rows}."tenant"'
+        f'(SELECT k."{fact}" FROM "cursor" k WHERE k."tenant" = {rows}."tenant"'  # noqa: S608  constants
         f' AND k."connection_id" = {rows}."connection_id" AND k."account_id" = {account_id}'
         f' AND k."resource" = {resource})'
     )
@@ -367,7 +367,7 @@ def _reference(rows: str, account_id: str) -> str:
 def _account_shown(rows: str) -> str:
     """The LFI was not proved to show the row's account no more."""
     return (
-        f'NOT EXISTS (SELECT 1 FROM "account" g WHERE g."tenant" = {rows}."tenant"'
+        f'NOT EXISTS (SELECT 1 FROM "account" g WHERE g."tenant" = {rows}."tenant"'  # noqa: S608  constants
         f' AND g."connection_id" = {rows}."connection_id" AND g."account_id" = \'\''
         f' AND g."key" = {rows}."account_id" AND g."gone_at" IS NOT NULL)'
     )
