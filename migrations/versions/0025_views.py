@@ -1,10 +1,12 @@
-"""Which views for readers were made, and by which definition; the feed of one connection is found by an index.
+"""Which views for readers were made, and by which definition; a connection and its feed are found by indexes.
+
+A reader of the views names no tenant, and the key of `connection` opens with it.
 
 The views themselves are made by `db upgrade` behind the last migration, and dropped before the first: a table that a
 view reads cannot be changed.
 
 Why it is safe on a live table: the tables are new, and the column may be NULL.  On PostgreSQL writers of `change` wait
-while its index is built, some seconds for a million rows.
+while its index is built, some seconds for a million rows; that of `connection` is small.
 """
 
 import sqlalchemy as sa
@@ -30,6 +32,7 @@ def upgrade() -> None:
         "connection",
         sa.Column("restricted_at", INSTANT, comment="set: no consent of it is alive; readers see no row of it"),
     )
+    op.create_index(op.f("ix_connection_connection_id_tenant"), "connection", ["connection_id", "tenant"])
     op.create_index(
         op.f("ix_change_connection_id_txid_seq_tenant"), "change", ["connection_id", "txid", "seq", "tenant"]
     )
@@ -58,6 +61,7 @@ def _references() -> None:
 
 def downgrade() -> None:
     op.drop_index(op.f("ix_change_connection_id_txid_seq_tenant"), "change")
+    op.drop_index(op.f("ix_connection_connection_id_tenant"), "connection")
     op.drop_column("connection", "restricted_at")
     op.drop_table("account_reference")
     op.drop_table("sql_view")

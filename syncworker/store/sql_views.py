@@ -596,7 +596,7 @@ LEFT_OUT: Final[Mapping[str, Mapping[str, str]]] = {
         "raw": "as sent",
     },
     "cursor": dict.fromkeys(
-        ("pages", "window_from", "high_water", "open_since", "first_available", "deep_at", "backfilled_to",
+        ("pages", "window_from", "high_water", "open_since", "first_available", "deep_at",
          "empty_slices", "backfill_due_at", "attempts", "gen", "look_again_at"),
         "how the next walk is planned",
     ),
@@ -669,7 +669,7 @@ def _changes() -> View:
     )
     chosen = {one.name: one for one in _chosen(tables.change, "t", _CHANGE)}
     joined = (
-        f'"change" t\nLEFT {_connection("t")}\n{_reference("t", account)}\n'
+        f'"change" t\n{_connection("t")}\n{_reference("t", account)}\n'
         f"WHERE ({READABLE} OR t.\"op\" IN ('restricted', 'erased'))"
     )
     return View(

@@ -114,6 +114,7 @@ connection = sa.Table(
     sa.Column("last_data_at", Instant, comment="date of last data received"),
     sa.Column("restricted_at", Instant, comment="set: no consent of it is alive; readers see no row of it"),
     sa.Index(None, "user_ref", "tenant"),
+    sa.Index(None, "connection_id", "tenant"),  # readers of the views, who name no tenant
 )
 
 consent = sa.Table(
