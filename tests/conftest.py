@@ -24,6 +24,7 @@ DATABASES = ("postgresql", "sqlite")
 ABOVE_THE_STORE = ("sync/", "web/", "webhooks/", "consents/", "openings/")
 ON_BOTH = (
     "sync/test_apply",
+    "sync/test_sql_views",
     "consents/test_repositories",
     "consents/test_vault",
     "consents/test_commit_first",

@@ -293,7 +293,8 @@ def _run(address: Address, step: Callable[[Config], None], *, up: bool) -> None:
     with _connected(address, begin="BEGIN IMMEDIATE") as connection, connection.begin():
         if address.file is None:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
-        if up and _revision(connection) == head() and view_maker.found(connection).as_wanted:
+        if up and _revision(connection) == head():
+            view_maker.renew(connection)
             return
         kept = view_maker.drop(connection)
         config = _config()

@@ -122,6 +122,17 @@ def found(own: sa.Connection) -> Found:
     )
 
 
+def renew(own: sa.Connection) -> None:
+    """Make the views that are missing or of another definition, at the newest schema; the others stay.
+
+    Raises:
+        SetupError: as `drop` and `make`.
+    """
+    seen = found(own)
+    if not seen.as_wanted:
+        make(own, Kept(grants=_drop(own, seen.outdated)))
+
+
 def drop(own: sa.Connection) -> Kept:
     """Drop the views that were made here, and on SQLite those of others; gives what `make` puts back.
 
@@ -130,37 +141,47 @@ def drop(own: sa.Connection) -> Kept:
     """
     there = _relations(own)
     made = _made(own).keys() & there if sql_view.name in there else set()
-    if own.dialect.name == "sqlite":
-        return _drop_on_sqlite(own, made)
-    readers = _readers(own, made)
-    if readers:
-        reader, ours = readers[0]
-        raise SetupError(
-            f"database_url: the view {reader} reads {ours}, which has to be made anew;"
-            f" drop {reader}, run: {REMAKE}, and make it again"
-        )
-    kept = Kept(grants=tuple(_granted(own, made)))
-    if made:
-        own.exec_driver_sql(f"DROP VIEW {', '.join(sorted(made))}")
-        own.execute(sa.delete(sql_view))
-    return kept
+    grants = _drop(own, made)
+    return Kept(grants) if own.dialect.name == "postgresql" else _drop_others(own)
+
+
+def _drop(own: sa.Connection, names: Iterable[str]) -> tuple[str, ...]:
+    """Drop views of ours; gives what roles were granted on them, as statements."""
+    those = sorted(names)
+    if not those:
+        return ()
+    grants: list[str] = []
+    if own.dialect.name == "postgresql":
+        for reader, ours in _readers(own, those):
+            raise SetupError(
+                f"database_url: the view {reader} reads {ours}, which has to be made anew;"
+                f" drop {reader}, run: {REMAKE}, and make it again"
+            )
+        grants = _granted(own, those)
+    for name in those:
+        own.exec_driver_sql(f"DROP VIEW {name}")
+    own.execute(sa.delete(sql_view).where(sql_view.c.name.in_(those)))
+    return tuple(grants)
 
 
 def make(own: sa.Connection, kept: Kept) -> None:
-    """Make all views, and put back what was kept; for a database at the newest schema without views of ours.
+    """Make all views that are not there, and put back what was kept; for a database at the newest schema.
 
     Raises:
         SetupError: another relation has the name of a view.
     """
-    name, there = own.dialect.name, _relations(own) | kept.names
-    taken = [view.name for view in VIEWS if view.name in there]
+    name, made, there = own.dialect.name, _made(own), _relations(own)
+    taken = [view.name for view in VIEWS if view.name in kept.names or (view.name in there and view.name not in made)]
     if taken:
         raise SetupError(f"database_url: {Found(taken=(taken[0],)).faults[0]}")
-    statements = [view.ddl(name) for view in VIEWS]
+    missing = [view for view in VIEWS if view.name not in there]
+    statements = [view.ddl(name) for view in missing]
     if name == "postgresql":
-        statements += [comment for view in VIEWS for comment in view.comments()]
+        statements += [comment for view in missing for comment in view.comments()]
     _run_all(own, [*statements, *kept.grants, *kept.others])
-    own.execute(sa.insert(sql_view), [{"name": view, "digest": digest} for view, digest in digests(name).items()])
+    if missing:
+        own.execute(sa.delete(sql_view).where(sql_view.c.name.in_([view.name for view in missing])))
+        own.execute(sa.insert(sql_view), [{"name": view.name, "digest": view.digest(name)} for view in missing])
 
 
 def put_back(own: sa.Connection, kept: Kept) -> None:
@@ -179,18 +200,15 @@ def _granted(own: sa.Connection, names: Iterable[str]) -> list[str]:
     ]  # fmt: skip
 
 
-def _drop_on_sqlite(own: sa.Connection, made: Iterable[str]) -> Kept:
-    ours, views = set(made), _views_on_sqlite(own)
+def _drop_others(own: sa.Connection) -> Kept:
+    """On SQLite."""
     rows = own.exec_driver_sql(
         "SELECT tbl_name, sql FROM sqlite_master WHERE type = 'view' OR type = 'trigger' AND tbl_name IN"
         " (SELECT name FROM sqlite_master WHERE type = 'view') ORDER BY type = 'trigger', rowid"
     ).all()
-    for name in views:
+    for name in _views_on_sqlite(own):
         own.exec_driver_sql(f'DROP VIEW "{name.replace(chr(34), chr(34) * 2)}"')
-    if ours:
-        own.execute(sa.delete(sql_view))
-    others = [(str(name), str(text)) for name, text in rows if name not in ours]
-    return Kept(others=tuple(text for _, text in others), names=frozenset(name for name, _ in others))
+    return Kept(others=tuple(str(text) for _, text in rows), names=frozenset(str(name) for name, _ in rows))
 
 
 def _run_all(own: sa.Connection, statements: Sequence[str]) -> None:
