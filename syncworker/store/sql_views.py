@@ -336,18 +336,29 @@ OLDEST_OPEN: Final = "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
 """On PostgreSQL: the oldest transaction still open; nothing can appear below it any more."""
 
 
+LISTINGS: Final[Sql] = _same('"cursor"')
+"""Rows of listings: tenant, connection_id, account_id (`''` for none), resource, and when each was last seen whole.
+
+(Replaced by the rows of `store.freshness` once they are there.)
+"""
+
+
 def listing_fact(fact: str, rows: str, account_id: str, resource: str) -> Sql:
-    """What is known of the listing a row was read from, as `checked_at`.
+    """What is known of the listing a row was read from, as `checked_at`; looked up for each row that is asked for it.
 
     Args:
         rows: alias of a table with `tenant` and `connection_id`.
         account_id: the LFI's account id, `''` for none: an expression.
         resource: an expression.
     """
-    return _same(
-        f'(SELECT k."{fact}" FROM "cursor" k WHERE k."tenant" = {rows}."tenant"'  # noqa: S608  constants
-        f' AND k."connection_id" = {rows}."connection_id" AND k."account_id" = {account_id}'
-        f' AND k."resource" = {resource})'
+    which = _listing_of(rows, account_id, resource)
+    return {name: f'(SELECT k."{fact}" FROM {LISTINGS[name]} k WHERE {which})' for name in DATABASES}  # noqa: S608
+
+
+def _listing_of(rows: str, account_id: str, resource: str) -> str:
+    return (
+        f'k."tenant" = {rows}."tenant" AND k."connection_id" = {rows}."connection_id"'
+        f' AND k."account_id" = {account_id} AND k."resource" = {resource}'
     )
 
 
@@ -561,7 +572,7 @@ _CONSENT: Final[Mapping[str, str]] = {
     "created_at": "when the consent was made",
 }
 
-_LISTING: Final[Mapping[str, str]] = {
+_LISTING_FACTS: Final[Mapping[str, str]] = {
     "resource": "accounts, balances, transactions …",
     "checked_at": "when we last saw the listing whole, changed or not; NULL: never",
     "changed_at": "when a walk last found a difference",
@@ -569,6 +580,9 @@ _LISTING: Final[Mapping[str, str]] = {
     "due_at": "when it is due next",
     "outcome": "how the last attempt ended, a constant word",
     "error": "stable code of the last fault; NULL: none",
+}
+
+_LISTING: Final[Mapping[str, str]] = {
     "refused_until": "the LFI refused it: not asked before this",
     "failing_since": "when the fault it has now was met first",
 }
@@ -637,6 +651,7 @@ def _consents() -> View:
 
 
 def _listings() -> View:
+    same = 't."resource"'
     covered = (
         '(SELECT nullif(w."from_date", \'0001-01-01\') FROM "coverage" w WHERE w."tenant" = t."tenant"'
         ' AND w."connection_id" = t."connection_id" AND w."account_id" = t."account_id"'
@@ -650,13 +665,18 @@ def _listings() -> View:
             *_whose("t"),
             _account_id("our id of the account; NULL: a listing of the connection"),
             _lfi_account_id("nullif(t.\"account_id\", '')", "AccountId; NULL: a listing of the connection"),
+            *_chosen(tables.cursor, "k", _LISTING_FACTS),
             *_chosen(tables.cursor, "t", _LISTING),
             _plain("complete_from", Kind.DATE, "rows are complete from this date in the UAE on; NULL: no lower end,"
                    " or never seen whole", covered, "coverage.from_date"),
             ViewColumn("history_complete", Kind.FLAG, "the backfill is over: all history that is wanted is there",
                        _same('(t."backfilled_to" IS NOT NULL)'), "cursor.backfilled_to"),
         ),
-        _same(f'"cursor" t\n{_connection("t")}\n{_reference("t", _of("t"))}\nWHERE {READABLE}'),
+        {
+            name: f'"cursor" t\nJOIN {LISTINGS[name]} k ON {_listing_of("t", _of("t"), same)}\n'
+            f'{_connection("t")}\n{_reference("t", _of("t"))}\nWHERE {READABLE}'
+            for name in DATABASES
+        },
     )  # fmt: skip
 
 
