@@ -30,6 +30,7 @@ def upgrade() -> None:
         ),
         sa.Column("created_at", INSTANT, nullable=False),
         sa.Column("failing_since", INSTANT, comment="first failed attempt since the last one that succeeded"),
+        sa.Column("quiet_until", INSTANT, comment="nothing is sent before: the last attempts failed"),
         sa.Column("disabled_at", INSTANT, comment="nothing is sent since then; messages are kept"),
         sa.Column("disabled_why", sa.String(40), comment="operator | gone | failing"),
         sa.PrimaryKeyConstraint("tenant", "endpoint_id", name="pk_webhook_endpoint"),
@@ -67,7 +68,7 @@ def upgrade() -> None:
         sqlite_where=sa.text("ended_at IS NULL"),
         postgresql_where=sa.text("ended_at IS NULL"),
     )
-    op.create_index("ix_webhook_message_created_at", "webhook_message", ["created_at", "tenant"])
+    op.create_index("ix_webhook_message_created_at_tenant", "webhook_message", ["created_at", "tenant"])
 
 
 def downgrade() -> None:

@@ -76,6 +76,7 @@ class Endpoint:
     Attributes:
         types: those it wants; empty: every one.
         failing_since: first failed attempt since the last one that succeeded.
+        quiet_until: nothing is sent before, since the last attempts failed.
     """
 
     endpoint_id: str
@@ -84,6 +85,7 @@ class Endpoint:
     types: frozenset[str]
     created_at: datetime
     failing_since: datetime | None = None
+    quiet_until: datetime | None = None
     disabled_at: datetime | None = None
     disabled_why: str | None = None
     secrets: int = 1
@@ -119,7 +121,16 @@ class Message:
 
 
 _MESSAGE: Final = tuple(Message.__slots__)
-_ENDPOINT: Final = ("endpoint_id", "url", "description", "created_at", "failing_since", "disabled_at", "disabled_why")
+_ENDPOINT: Final = (
+    "endpoint_id",
+    "url",
+    "description",
+    "created_at",
+    "failing_since",
+    "quiet_until",
+    "disabled_at",
+    "disabled_why",
+)
 _SAME: Final = ("endpoint_id", "connection_id")
 
 
@@ -238,7 +249,9 @@ class Messages:
 
     async def enable(self, endpoint_id: str, *, at: datetime) -> bool:
         """Send there again, what waits first and at once; says whether there is such an endpoint."""
-        known = await self._change(endpoint_id, disabled_at=None, disabled_why=None, failing_since=None)
+        known = await self._change(
+            endpoint_id, disabled_at=None, disabled_why=None, failing_since=None, quiet_until=None
+        )
         column = webhook_message.c
         await self._unit.connection.execute(
             sa.update(webhook_message).where(*self._waiting(endpoint_id), column.not_before > at).values(not_before=at)
@@ -250,14 +263,14 @@ class Messages:
         await self._unit.connection.execute(
             sa.update(webhook_endpoint)
             .where(self._is(endpoint_id), webhook_endpoint.c.failing_since.is_not(None))
-            .values(failing_since=None)
+            .values(failing_since=None, quiet_until=None)
         )
 
-    async def note_failure(self, endpoint_id: str, *, at: datetime) -> datetime:
-        """The endpoint did not take one; since when that is so."""
+    async def note_failure(self, endpoint_id: str, *, at: datetime, quiet_until: datetime) -> datetime:
+        """The endpoint took none of the messages it was sent; since when that is so."""
         column = webhook_endpoint.c.failing_since
         first = sa.func.coalesce(column, sa.bindparam("at", at, type_=column.type))
-        await self._change(endpoint_id, failing_since=first)
+        await self._change(endpoint_id, failing_since=first, quiet_until=quiet_until)
         since = await self._unit.connection.scalar(sa.select(column).where(self._is(endpoint_id)))
         return since if isinstance(since, datetime) else at
 
@@ -304,12 +317,15 @@ class Messages:
             message.not_before <= now,
         )
         query = sa.select(endpoint.endpoint_id).where(
-            endpoint.tenant == self._unit.tenant, endpoint.disabled_at.is_(None), waiting
+            endpoint.tenant == self._unit.tenant,
+            endpoint.disabled_at.is_(None),
+            sa.or_(endpoint.quiet_until.is_(None), endpoint.quiet_until <= now),
+            waiting,
         )
         return list(await self._unit.connection.scalars(query.order_by(endpoint.endpoint_id)))
 
     async def heads(self, endpoint_id: str, *, now: datetime, limit: int) -> list[Message]:
-        """The first message of each of the endpoint's queues whose time has come, oldest first."""
+        """The first message of each of the endpoint's queues whose time has come; those tried least often first."""
         column = webhook_message.c
         earlier = webhook_message.alias("earlier")
         behind = sa.exists().where(
@@ -320,7 +336,13 @@ class Messages:
             earlier.c.id < column.id,
         )
         query = self._messages().where(*self._waiting(endpoint_id), column.not_before <= now, ~behind)
-        return await self._found(query.order_by(column.id).limit(limit))
+        return await self._found(query.order_by(column.attempts, column.id).limit(limit))
+
+    async def head_of(self, endpoint_id: str, connection_id: str) -> Message | None:
+        """The first message of one queue, whether its time has come or not."""
+        column = webhook_message.c
+        query = self._messages().where(*self._waiting(endpoint_id), column.connection_id == connection_id)
+        return next(iter(await self._found(query.order_by(column.id).limit(1))), None)
 
     async def behind(self, head: Message) -> list[Message]:
         """What waits in a queue directly behind its head and is of the head's type, in order."""

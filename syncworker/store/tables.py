@@ -782,6 +782,7 @@ webhook_endpoint = sa.Table(
     sa.Column("secrets", sa.LargeBinary, nullable=False, comment="sealed JSON list of signing secrets, newest first"),
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("failing_since", Instant, comment="first failed attempt since the last one that succeeded"),
+    sa.Column("quiet_until", Instant, comment="nothing is sent before: the last attempts failed"),
     sa.Column("disabled_at", Instant, comment="nothing is sent since then; messages are kept"),
     sa.Column("disabled_why", sa.String(40), comment="operator | gone | failing"),
 )

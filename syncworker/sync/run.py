@@ -52,6 +52,7 @@ from syncworker.store.consents import StoredConsent
 from syncworker.store.cursors import Attempt, Checked, Cursor, Listing
 from syncworker.store.findings import Cleared, Found, together
 from syncworker.store.grouped import Grouped
+from syncworker.store.messages import MessageType
 from syncworker.store.runs import CallRow, RunRow
 from syncworker.store.situations import BeforeSync
 from syncworker.store.unit_of_work import Store, UnitOfWork
@@ -233,6 +234,12 @@ async def _end(unit: UnitOfWork, endings: Sequence[Ending], *, now: datetime) ->
         for ending in endings
         if not isinstance(ending.stop, StoppingError)
     ]
+    for ending in endings:
+        if ending.report.outcome is RunOutcome.FAILED and ending.claim.attempts == 1:  # once for each trouble
+            facts = {"error": ending.report.error, "retry": ending.report.retry}
+            unit.messages.tell(
+                MessageType.SYNC_FAILED, facts, connection_id=ending.report.connection_id, gen=ending.claim.gen, at=now
+            )
     if cleared := [one for ending in endings for one in ending.cleared]:
         unit.with_commit([unit.findings.clearing(cleared, at=now)])
     if found := together([one for ending in endings for one in ending.found]):
