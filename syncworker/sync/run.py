@@ -235,7 +235,7 @@ async def _end(unit: UnitOfWork, endings: Sequence[Ending], *, now: datetime) ->
         if not isinstance(ending.stop, StoppingError)
     ]
     for ending in endings:
-        if ending.report.outcome is RunOutcome.FAILED and ending.claim.attempts == 1:  # once for each trouble
+        if ending.report.outcome is RunOutcome.FAILED and not await _failed_before(unit, ending):
             facts = {"error": ending.report.error, "retry": ending.report.retry}
             unit.messages.tell(
                 MessageType.SYNC_FAILED, facts, connection_id=ending.report.connection_id, gen=ending.claim.gen, at=now
@@ -1206,6 +1206,12 @@ def _code(error: SyncWorkerError) -> str:
     if isinstance(error, ConsentError) and error.cause:
         return f"{error.code}:{error.cause}"[:CODE_LENGTH]
     return error.code
+
+
+async def _failed_before(unit: UnitOfWork, ending: Ending) -> bool:
+    """Whether the end before this one was a failure too: the product is told once for each trouble."""
+    row = await unit.work.find(ending.claim.kind, ending.claim.subject)
+    return row is not None and row.last_outcome == RunOutcome.FAILED.value
 
 
 def _run_row(report: RunReport) -> RunRow:
