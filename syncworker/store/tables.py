@@ -774,6 +774,54 @@ api_key = sa.Table(
     sa.Column("revoked_at", Instant),
 )
 
+webhook_endpoint = sa.Table(
+    "webhook_endpoint",
+    metadata,
+    _tenant(),
+    sa.Column("endpoint_id", sa.String(24), primary_key=True),
+    sa.Column("url", sa.String(2048), nullable=False),
+    sa.Column("description", sa.String(200)),
+    sa.Column("types", sa.String(800), comment="types it wants, each between spaces; NULL: every one"),
+    sa.Column("secrets", sa.LargeBinary, nullable=False, comment="sealed JSON list of signing secrets, newest first"),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("failing_since", Instant, comment="first failed attempt since the last one that succeeded"),
+    sa.Column("quiet_until", Instant, comment="nothing is sent before: the last attempts failed"),
+    sa.Column("disabled_at", Instant, comment="nothing is sent since then; messages are kept"),
+    sa.Column("disabled_why", sa.String(40), comment="operator | gone | failing"),
+)
+
+webhook_message = sa.Table(
+    "webhook_message",
+    metadata,
+    sa.Column("id", BIG_ID, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("endpoint_id", sa.String(24), nullable=False),
+    sa.Column("message_id", sa.String(32), nullable=False, comment="webhook-id: the same with every attempt"),
+    sa.Column("type", sa.String(40), nullable=False),
+    sa.Column("connection_id", CONSENT_ID, nullable=False, comment="'' for a message about none: order is by it"),
+    sa.Column("gen", sa.BigInteger, nullable=False, comment="of the claim whose changes it tells; 0: it tells none"),
+    sa.Column("data", JSON, nullable=False, comment="ids, counts, dates and codes only"),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("not_before", Instant, nullable=False, comment="next attempt"),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("last_status", sa.Integer, comment="HTTP status of the last answer"),
+    sa.Column("last_error", sa.String(64), comment="stable code of the last failure"),
+    sa.Column("ended_at", Instant),
+    sa.Column("outcome", sa.String(20), comment="delivered | folded | given_up"),
+    sa.Column("folded_into", sa.BigInteger, comment="id of the message that tells it too"),
+    sa.CheckConstraint("outcome IN ('delivered', 'folded', 'given_up')", name="outcome"),
+    sa.Index(
+        "ix_webhook_message_waiting",
+        "endpoint_id",
+        "connection_id",
+        "id",
+        sqlite_where=sa.text("ended_at IS NULL"),
+        postgresql_where=sa.text("ended_at IS NULL"),
+    ),
+    sa.Index(None, "created_at", "tenant"),
+    sqlite_autoincrement=True,
+)
+
 worker = sa.Table(
     "worker",
     metadata,

@@ -40,6 +40,7 @@ from syncworker.store.findings import Findings
 from syncworker.store.inbox import Inbox
 from syncworker.store.keyring import KeyRing
 from syncworker.store.lfis import LFIs
+from syncworker.store.messages import Messages
 from syncworker.store.openings import Openings
 from syncworker.store.records import Records
 from syncworker.store.renewals import Renewals
@@ -203,6 +204,10 @@ class UnitOfWork:
     @cached_property
     def runs(self) -> Runs:
         return Runs(self)
+
+    @cached_property
+    def messages(self) -> Messages:
+        return Messages(self)
 
     @cached_property
     def statistics(self) -> Statistics:

@@ -49,6 +49,7 @@ from syncworker.store.connections import (
     Tab,
 )
 from syncworker.store.unit_of_work import Store, UnitOfWork
+from syncworker.web import problems
 from syncworker.web.callbacks import AUTHORIZE_PATH, ReturnURLs
 from syncworker.web.guard import Keys, Principal, demand
 from syncworker.web.problems import Code, Fault, Problem, bad_request, not_found
@@ -342,13 +343,7 @@ def routes(
     Args:
         public_url: origin at which users' browsers reach us.
     """
-    refusals: dict[int | str, dict[str, Any]] = {
-        "default": {
-            "description": "A problem (RFC 9457) with a stable `code` and a `fix`.",
-            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-        }
-    }
-    router = APIRouter(prefix=PREFIX, responses=refusals, route_class=keys.route_class())
+    router = APIRouter(prefix=PREFIX, responses=problems.REFUSALS, route_class=keys.route_class())
     reads_consents = Annotated[Principal, Depends(keys.needs(Scope.CONSENTS_READ))]
     writes_consents = Annotated[Principal, Depends(keys.needs(Scope.CONSENTS_WRITE))]
     reads_connections = Annotated[Principal, Depends(keys.needs(Scope.CONNECTIONS_READ))]

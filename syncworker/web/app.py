@@ -26,10 +26,10 @@ from syncworker.settings import Settings
 from syncworker.standard.values import Slug
 from syncworker.store import migrate
 from syncworker.store.unit_of_work import Store
-from syncworker.web import api, callbacks, events, problems
+from syncworker.web import api, callbacks, endpoints, events, problems
 from syncworker.web.callbacks import ReturnURLs
 from syncworker.web.events import Pace
-from syncworker.web.guard import Guard, Keys, pass_address
+from syncworker.web.guard import BEARER, SCOPES_NEEDED, Guard, Keys, pass_address
 from syncworker.webhooks import Receiver
 
 CALLS_FILED_EVERY_S: Final = 5.0
@@ -111,6 +111,9 @@ def build(
     )
     app.include_router(browsers)
     app.include_router(product)
+    app.include_router(
+        endpoints.routes(store=store, keys=keys, allow_private_hosts=settings.webhooks.allow_private_hosts)
+    )
     if receiver is not None:
         taken = settings.events
         app.include_router(
@@ -156,9 +159,16 @@ def _add_own_routes(app: FastAPI, application: wiring.Application, addresses: Pa
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI description of `/v1`, its refusals as problems."""
+    """The OpenAPI description of `/v1`: refusals as problems, with each operation the scopes its key must have."""
     described = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
     described["components"]["schemas"]["Problem"] = problems.SCHEMA
+    for shape in ("HTTPValidationError", "ValidationError"):
+        described["components"]["schemas"].pop(shape, None)
+    for operations in described["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)  # FastAPI's own shape: a fault of the request is a problem here
+            if SCOPES_NEEDED in operation:
+                operation["security"] = [{BEARER.scheme_name: operation.pop(SCOPES_NEEDED)}]
     return described
 
 

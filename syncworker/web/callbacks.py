@@ -34,6 +34,7 @@ from syncworker.standard.consents import Status
 from syncworker.store.authorizations import StoredAuthorization, StoredIntent
 from syncworker.store.keyring import KeyRing
 from syncworker.store.unit_of_work import Store
+from syncworker.web import problems
 from syncworker.web.events import Pace
 from syncworker.web.guard import pass_address
 from syncworker.web.pages import WORDS, State, page
@@ -106,7 +107,7 @@ def routes(
         AUTHORIZE_PATH,
         tags=["authorisations"],
         status_code=HTTPStatus.SEE_OTHER,
-        responses={303: {"description": "Leads to the LFI."}},
+        responses={**problems.REFUSALS, 303: {"description": "Leads to the LFI."}},
     )
     async def authorize(request: Request, authorization_id: str) -> Response:
         """The link for the user's browser: pushes the request to the LFI now, and leads there.

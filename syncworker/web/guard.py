@@ -12,7 +12,7 @@ counted in this process alone; with two web processes each allows the whole of i
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import Callable, Coroutine, Mapping, MutableMapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any, Final
@@ -52,6 +52,9 @@ HEADERS: Final[Mapping[str, str]] = {
 
 KEY_ID: Final = "syncworker.key_id"
 """Member of a request's scope: whose key it came with."""
+
+SCOPES_NEEDED: Final = "x-scopes"
+"""Member of an operation's description, until the whole of it is made: the scopes its key must have."""
 
 _PRINCIPAL: Final = "syncworker.principal"
 
@@ -135,6 +138,21 @@ class Principal:
         return scope.value in self.scopes
 
 
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """The scopes that the key of a request must have; gives the request's principal."""
+
+    scopes: tuple[Scope, ...]
+
+    async def __call__(
+        self, request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]
+    ) -> Principal:
+        found: Principal = request.scope[_PRINCIPAL]
+        for scope in self.scopes:
+            demand(found, scope)
+        return found
+
+
 class Keys:
     """Tells who asks, for one tenant.
 
@@ -156,6 +174,12 @@ class Keys:
         keys = self
 
         class Keyed(APIRoute):
+            def __init__(self, *args: Any, **options: Any) -> None:
+                super().__init__(*args, **options)
+                needed = [one.call.scopes for one in self.dependant.dependencies if isinstance(one.call, Needs)]
+                scopes = sorted({scope.value for those in needed for scope in those})
+                self.openapi_extra = {**(self.openapi_extra or {}), SCOPES_NEEDED: scopes}
+
             def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
                 handler = super().get_route_handler()
 
@@ -167,22 +191,13 @@ class Keys:
 
         return Keyed
 
-    def needs(self, *scopes: Scope) -> Callable[..., Awaitable[Principal]]:
+    def needs(self, *scopes: Scope) -> "Needs":
         """A dependency of such a route: the principal, whose key has these scopes.
 
         Raises:
             Problem: the key lacks one.
         """
-
-        async def principal(
-            request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]
-        ) -> Principal:
-            found: Principal = request.scope[_PRINCIPAL]
-            for scope in scopes:
-                demand(found, scope)
-            return found
-
-        return principal
+        return Needs(scopes)
 
     async def principal(self, request: Request) -> Principal:
         """Who asks.

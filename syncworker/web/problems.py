@@ -135,6 +135,14 @@ SCHEMA: Final[Mapping[str, Any]] = {
 }
 """What `Problem.response` sends, for the OpenAPI description."""
 
+REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
+    "default": {
+        "description": "A problem (RFC 9457) with a stable `code` and a `fix`.",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+}
+"""What any operation may answer in place of what was asked for."""
+
 NOT_FOUND_FIX: Final = "check the id and the path; what belongs to another tenant is not found here either"
 
 CANNOT_BE_SHOWN: Final = Problem(
