@@ -42,6 +42,7 @@ from syncworker.store.keyring import KeyRing
 from syncworker.store.lfis import LFIs
 from syncworker.store.messages import Messages
 from syncworker.store.openings import Openings
+from syncworker.store.reads import Reads
 from syncworker.store.records import Records
 from syncworker.store.renewals import Renewals
 from syncworker.store.runs import Runs
@@ -204,6 +205,10 @@ class UnitOfWork:
     @cached_property
     def runs(self) -> Runs:
         return Runs(self)
+
+    @cached_property
+    def reads(self) -> Reads:
+        return Reads(self)
 
     @cached_property
     def messages(self) -> Messages:
