@@ -67,6 +67,7 @@ scenarios: $(VENV)/.installed
 	$(BIN)/python -m tests.lfi.storm
 	$(BIN)/python -m tests.faults.full
 	$(BIN)/python -m tests.store.test_plans
+	$(BIN)/python -m tests.store.test_sql_views
 	SYNCWORKER_TEST_YEAR_USERS=46 $(BIN)/python -m pytest -q tests/consents/test_virtual_year.py
 
 lock:

@@ -59,6 +59,7 @@ task_routes = {
     "flag_batch": {"queue": "token"},
     "event_batch": {"queue": "token"},
     "opening_batch": {"queue": "token"},
+    "delivery_batch": {"queue": "token"},
     "tick": {"queue": "tick"},
     # `canary` names its queue itself: each worker has one of its own
 }

@@ -35,6 +35,7 @@ from syncworker.standard.opening_request import data_sharing_audit, faults, warn
 from syncworker.standard.openings import ENDED, UNDER_WAY, OpeningState, OpeningVersion, OpeningView
 from syncworker.standard.permissions import faults_of
 from syncworker.standard.values import AccountId, ConsentId, Slug
+from syncworker.store.messages import MessageType
 from syncworker.store.openings import ShareWish, StoredOpening
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim, WorkKind
@@ -529,6 +530,7 @@ class Openings:
             await unit.consents.note(
                 "opening_moved", subject=opening_id, facts={"state": held.state, "source": source}, at=at
             )
+            unit.messages.tell(MessageType.OPENING_UPDATED, {"opening_id": opening_id, "state": held.state}, at=at)
         if source != "poll" or (moved and held.state in ENDED):  # a poll ends its own claim, but may have none
             due = at if held.state in ENDED else next_look(held, now=at, cadence=self._cadence)
             if due is not None:
@@ -553,6 +555,7 @@ class Openings:
         ):
             facts = {"state": state, "source": source, "error": error}
             await unit.consents.note("opening_moved", subject=opening_id, facts=facts, at=at)
+            unit.messages.tell(MessageType.OPENING_UPDATED, {"opening_id": opening_id, "state": state}, at=at)
         held = await unit.openings.get(opening_id)
         if held is None:
             raise RequestError("opening_id: was erased meanwhile")

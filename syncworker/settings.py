@@ -362,6 +362,24 @@ class RefreshMode(StrEnum):
     """Whoever needs one and finds none that is good."""
 
 
+class WebhookSettings(_Group):
+    """Webhooks to the product.
+
+    Attributes:
+        timeout: seconds for one attempt.
+        give_up_days: days of attempts without success after which an endpoint is disabled, or a message given up.
+        keep_days: days for which messages are kept, sent or not.
+        allow_private_hosts: endpoints may lie on this machine or in a private network, and be reached by http.
+        ca_bundle: PEM file of roots trusted beside the system's own.
+    """
+
+    timeout: Annotated[float, Field(gt=0, le=30)] = 10.0
+    give_up_days: Annotated[float, Field(gt=0, le=30)] = 3.0
+    keep_days: Annotated[int, Field(ge=1, le=365)] = 30
+    allow_private_hosts: bool = False
+    ca_bundle: Path | None = None
+
+
 class TokenSettings(_Group):
     """How tokens are kept; what each costs stands in docs/operations.md.
 
@@ -413,6 +431,7 @@ class Settings(BaseSettings):
     prices: PriceSettings = PriceSettings()
     events: EventSettings = EventSettings()
     web: WebSettings = WebSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     tokens: TokenSettings = TokenSettings()
     overlap_days: Annotated[int, Field(ge=0, le=90)] = 7
     first_sync_days: Annotated[int, Field(ge=1, le=3650)] = 90

@@ -355,6 +355,12 @@ def opening_batch(claims: list[list[int]], lfi: str = "", **_ignored: object) ->
     _run_batch(_small(WorkKind.OPENING, _hints(claims), lfi))
 
 
+@_task("delivery_batch")
+def delivery_batch(claims: list[list[int]], lfi: str = "", **_ignored: object) -> None:
+    """Send webhooks to the claimed endpoints.  Running it twice is harmless: each message has one id."""
+    _run_batch(_small(WorkKind.DELIVERY, _hints(claims), lfi))
+
+
 TASKS: Final = {
     WorkKind.SYNC: sync_batch,
     WorkKind.TOKEN: token_batch,
@@ -362,6 +368,7 @@ TASKS: Final = {
     WorkKind.FLAG: flag_batch,
     WorkKind.EVENT: event_batch,
     WorkKind.OPENING: opening_batch,
+    WorkKind.DELIVERY: delivery_batch,
 }
 
 

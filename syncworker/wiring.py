@@ -32,6 +32,8 @@ from syncworker.consents.subscribing import Subscribing
 from syncworker.consents.sweeping import Sweeping
 from syncworker.consents.tokens import TokenBatchReport, TokenDue, Vault
 from syncworker.declarations import Follower
+from syncworker.delivery.job import OUT, Delivering
+from syncworker.delivery.sending import Posting
 from syncworker.errors import SettingsError, SyncWorkerError
 from syncworker.lfi.api import LFIClient
 from syncworker.lfi.directory import LFIConfig, SignedAnswers
@@ -73,6 +75,9 @@ DECLARATIONS_EVERY_S: Final = 60.0
 
 CERTIFICATES_EVERY: Final = timedelta(hours=1)
 """How often a worker looks at when its certificates end."""
+
+ENDPOINTS_AT_ONCE: Final = 20
+"""Endpoints of the product that are sent webhooks at once."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -568,6 +573,23 @@ class Application:
             allowed=self.allowed,
         )
 
+        webhooks = settings.webhooks
+        self._posting = Posting(
+            clock=clock,
+            timeout_s=webhooks.timeout,
+            allow_private_hosts=webhooks.allow_private_hosts,
+            ca_bundle=None if webhooks.ca_bundle is None else settings.resolved(webhooks.ca_bundle),
+        )
+        self._delivering = Delivering(
+            store,
+            self._posting,
+            give_up=timedelta(days=webhooks.give_up_days),
+            keep=timedelta(days=webhooks.keep_days),
+        )
+
+        async def deliver(claim: Claim) -> Ended:
+            return Ended(*await self._delivering.deliver(claim))
+
         async def follow(claim: Claim) -> Ended:
             return Ended(*await self.openings.follow(claim))
 
@@ -582,6 +604,7 @@ class Application:
             WorkKind.FLAG: flag,
             WorkKind.EVENT: act,
             WorkKind.OPENING: follow,
+            WorkKind.DELIVERY: deliver,
         }
         self._handlers = Handlers(
             store, handlers, retry_after=due.retry_delay, patience={WorkKind.CONSENT: polling.patience}
@@ -599,7 +622,8 @@ class Application:
         await self._events.prune()
         await self._sweeping.look()
         await self._filling.look()
-        slots = await self._slots()
+        await self._delivering.look()
+        slots = {**await self._slots(), OUT: ENDPOINTS_AT_ONCE}
         return await self._kept(await self.dispatcher.tick(slots, rates=dict(self._rates)))
 
     async def refill(self, kind: WorkKind, lfi: Slug) -> list[Batch]:
@@ -761,6 +785,7 @@ class Application:
         await self.vault.drain()
         await self.authorize.drain()
         await self.openings.drain()
+        await self._posting.close()
         await self._journal.flush()
         await self.clients.close()
         await self.traffic.close()

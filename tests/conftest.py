@@ -26,6 +26,7 @@ ON_BOTH = (
     "sync/test_apply",
     "sync/test_filling",
     "sync/test_account_references",
+    "sync/test_sql_views",
     "consents/test_repositories",
     "consents/test_vault",
     "consents/test_commit_first",

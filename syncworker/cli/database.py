@@ -1,10 +1,11 @@
-"""`syncworker db`: bring the database to the newest schema, or say whether it is."""
+"""`syncworker db`: bring the database to the newest schema, say whether it is, and say what lies where."""
 
 from dataclasses import asdict
 
 import typer
 
-from syncworker.cli import frame, show
+from syncworker.cli import frame, schema, show
+from syncworker.errors import SetupError
 from syncworker.store import migrate
 from syncworker.store.unit_of_work import Store
 from syncworker.sync.decode import COLUMNS_VERSION
@@ -29,5 +30,18 @@ def upgrade() -> None:
 @app.command()
 def check(as_json: frame.AsJson = False) -> None:
     """Exit 0 when the schema is the newest and the database fit for it, 1 with what to do when it is not."""
-    found = migrate.check(frame.settings().database)
-    show.facts({**asdict(found), "newest": True}, as_json=as_json)
+    database = frame.settings().database
+    found = migrate.check(database)
+    views = migrate.views(database)
+    if views.faults:
+        raise SetupError(f"database_url: {views.faults[0]}")
+    show.facts({**asdict(found), "newest": True, "other_views": list(views.others)}, as_json=as_json)
+
+
+@app.command(name="schema")
+def describe(as_json: frame.AsJson = False) -> None:
+    """Print what each view and table holds, as docs/schema.md has it; looks at no database."""
+    if as_json:
+        show.value(schema.described())
+    else:
+        show.text(schema.page())

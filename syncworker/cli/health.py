@@ -25,7 +25,7 @@ from syncworker.cli.diagnosis import (
 )
 from syncworker.clock import SystemClock, in_time
 from syncworker.declarations import facts_of
-from syncworker.errors import SyncWorkerError
+from syncworker.errors import SetupError, SyncWorkerError
 from syncworker.schedule.breaker import RETRY_SHARE
 from syncworker.settings import Settings
 from syncworker.standard.consents import Status
@@ -272,6 +272,7 @@ def doctor(as_json: frame.AsJson = False) -> None:
     ]
     if all(finding.good for finding in findings[:2]):
         findings.append(_check("database", lambda: _database(config), str, within=LOOK_S))
+        findings.append(_check("database views", lambda: _views(config), str, within=LOOK_S))
         findings += frame.run(_check_lfis(config))
         findings += _check_consents(config)
     findings += _warnings(config)
@@ -317,6 +318,19 @@ def _database(config: Settings) -> str:
         )
     pooler = "" if found.pooler == "none" else f", through a pooler in {found.pooler} mode"
     return f"{found.server}, {found.encoding}{pooler}"
+
+
+def _views(config: Settings) -> str:
+    """Whether the views for readers of the database are there.
+
+    Raises:
+        SetupError: a view is missing, or not ours.
+    """
+    found = migrate.views(config.database)
+    if found.faults:
+        raise SetupError("; ".join(found.faults))
+    in_the_way = f"; views of others, which `db upgrade` meets: {', '.join(found.others)}" if found.others else ""
+    return f"as they should be{in_the_way}"
 
 
 def _check(what: str, check: Callable[[], T], good: str | Callable[[T], str], *, within: float = CHECK_S) -> _Finding:

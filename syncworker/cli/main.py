@@ -29,6 +29,7 @@ GROUPS: Final = {
     "events": "events",
     "items": "items",
     "apikeys": "apikeys",
+    "webhooks": "webhooks",
 }
 """Groups of commands, and the module whose `app` each is."""
 

@@ -93,6 +93,11 @@ def value(content: Any) -> None:
     sys.stdout.write("\n")
 
 
+def text(content: str) -> None:
+    """Text on stdout as it is, line ends included."""
+    sys.stdout.write(content)
+
+
 def say(line: str) -> None:
     """One line of talk, on stderr."""
     TALK.print(line, markup=False)

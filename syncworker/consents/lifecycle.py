@@ -26,6 +26,7 @@ from syncworker.lfi.transport import Call
 from syncworker.standard.consents import TERMINAL, ConsentView, Status
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.consents import Moved, StoredConsent
+from syncworker.store.messages import MessageType
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import WorkKind
 
@@ -174,7 +175,31 @@ async def rest(unit: UnitOfWork, *, consent_id: ConsentId, connection_id: Consen
         await unit.work.schedule(WorkKind.SYNC, connection_id, lfi=lfi, due_at=NEVER)
 
 
+_TOLD: Final = {
+    Status.Suspended.value: MessageType.CONSENT_SUSPENDED,
+    Status.Revoked.value: MessageType.CONSENT_REVOKED,
+    Status.Expired.value: MessageType.CONSENT_EXPIRED,
+}
+
+
+def _tell(unit: UnitOfWork, moved: Moved, *, at: datetime) -> None:
+    """Tell the product of a move that it has to know."""
+    what = _TOLD.get(moved.after)
+    if moved.before == Status.Suspended and moved.after == Status.Authorized:
+        what = MessageType.CONSENT_RESUMED
+    if what is not None:
+        facts = {"consent_id": moved.consent_id, "status": moved.after}
+        unit.messages.tell(what, facts, connection_id=moved.connection_id, at=at)
+
+
+def tell_needs_consent(unit: UnitOfWork, held: StoredConsent, cause: str, *, at: datetime) -> None:
+    """Tell the product that the user has to consent again, and why."""
+    facts = {"consent_id": held.consent_id, "cause": cause}
+    unit.messages.tell(MessageType.NEEDS_CONSENT, facts, connection_id=held.connection_id, at=at)
+
+
 async def _follow(unit: UnitOfWork, moved: Moved, *, at: datetime) -> None:
+    _tell(unit, moved, at=at)
     if moved.ended:
         destroyed = await unit.tokens.destroy(moved.consent_id)
         facts = {"before": moved.before, "after": moved.after, "tokens_destroyed": destroyed}
@@ -200,6 +225,8 @@ async def _wake(unit: UnitOfWork, moved: Moved, *, at: datetime) -> None:
         held = await unit.consents.get(moved.consent_id)
     if moved.before in TERMINAL and not with_tokens:
         await unit.consents.set_needs_consent(moved.consent_id, TOKENS_DESTROYED)
+        if held is not None:
+            tell_needs_consent(unit, held, TOKENS_DESTROYED, at=at)
     if held is None or not held.callable_at(at) or not with_tokens:
         return
     await unit.work.schedule(WorkKind.TOKEN, moved.consent_id, lfi=moved.lfi, due_at=at)

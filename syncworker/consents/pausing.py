@@ -10,6 +10,7 @@ from syncworker.errors import RequestError
 from syncworker.standard.consents import Status
 from syncworker.standard.values import ConsentId
 from syncworker.store.consents import StoredConsent
+from syncworker.store.messages import MessageType
 from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.store.work import WorkKind
 
@@ -28,6 +29,8 @@ async def pause(unit: UnitOfWork, consent_id: ConsentId) -> StoredConsent:
     at = await unit.now()
     await unit.consents.set_paused(consent_id, at)
     await unit.consents.note("consent_paused", subject=consent_id, facts={}, at=at)
+    facts = {"consent_id": consent_id}
+    unit.messages.tell(MessageType.CONSENT_PAUSED, facts, connection_id=held.connection_id, at=at)
     await rest(unit, consent_id=consent_id, connection_id=held.connection_id, lfi=held.lfi)
     return await _held(unit, consent_id)
 
@@ -44,6 +47,8 @@ async def resume(unit: UnitOfWork, consent_id: ConsentId) -> StoredConsent:
     at = await unit.now()
     await unit.consents.set_paused(consent_id, None)
     await unit.consents.note("consent_resumed", subject=consent_id, facts={}, at=at)
+    facts = {"consent_id": consent_id}
+    unit.messages.tell(MessageType.CONSENT_RESUMED, facts, connection_id=held.connection_id, at=at)
     held = await _held(unit, consent_id)
     if held.callable_at(at) and await unit.tokens.exists(consent_id):
         await unit.work.schedule(WorkKind.TOKEN, consent_id, lfi=held.lfi, due_at=at)

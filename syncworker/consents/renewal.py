@@ -35,6 +35,7 @@ from syncworker.standard.permissions import Permission, in_words_of
 from syncworker.standard.values import ConsentId, Slug, local_date, read_instant
 from syncworker.standard.versions import Version, highest
 from syncworker.store.consents import StoredConsent
+from syncworker.store.messages import MessageType
 from syncworker.store.renewals import DECIDED
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim
@@ -166,6 +167,8 @@ class Flagging:
             log.info("consent nears its end", consent_id=consent_id, lfi=held.lfi, days=days)
             facts = {"days": days, "expires_at": held.expires_at.isoformat()}
             await unit.consents.note(NEAR_END, subject=consent_id, facts=facts, at=at)
+            told = {"consent_id": consent_id, **facts}
+            unit.messages.tell(MessageType.CONSENT_EXPIRING, told, connection_id=held.connection_id, at=at)
         return due.due_at, "flagged" if flagged else "skipped" if written else "nothing_due"
 
 
@@ -189,6 +192,8 @@ async def _take_over(
         log.info("successor took over", consent_id=held.consent_id, lfi=held.lfi, revoked=len(alive))
         facts = {"follows": [one.consent_id for one in earlier], "revoked": alive}
         await unit.consents.note(SUCCEEDED, subject=held.consent_id, facts=facts, at=at)
+        told = {"consent_id": held.consent_id, **facts}
+        unit.messages.tell(MessageType.CONSENT_RENEWED, told, connection_id=held.connection_id, at=at)
     return alive
 
 

@@ -53,6 +53,7 @@ from syncworker.consents.lifecycle import (
     ended_by_clock,
     noted,
     rest,
+    tell_needs_consent,
     untold,
 )
 from syncworker.consents.storing import Storing
@@ -1040,6 +1041,7 @@ class Vault:
                     return _Ended(Outcome.STOPPED, error=_not_usable(holding.consent_id, "ended"))
                 return _Ended(Outcome.HEALED, held)
             await unit.consents.set_needs_consent(holding.consent_id, cause)
+            tell_needs_consent(unit, consent, cause, at=await unit.now())
             facts = {"cause": cause, "calls": holding.calls, "attempts": holding.before.attempts + 1}
             await unit.consents.note("grant_lost", subject=holding.consent_id, facts=facts, at=await unit.now())
             await rest(unit, consent_id=consent.consent_id, connection_id=consent.connection_id, lfi=consent.lfi)

@@ -28,6 +28,7 @@ KINDS: Final = (
     WorkKind.CONSENT,
     WorkKind.OPENING,
     WorkKind.FLAG,
+    WorkKind.DELIVERY,
     WorkKind.SYNC,
 )
 """In the order they are claimed: a token is what a sync needs, and a revocation must be known before it."""

@@ -47,6 +47,8 @@ class Scope(StrEnum):
     """Look at connections, IBANs masked."""
     CONNECTIONS_IBAN = "connections:iban"
     """See whole IBANs there."""
+    WEBHOOKS_WRITE = "webhooks:write"
+    """Look at webhook endpoints, add, change and remove them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

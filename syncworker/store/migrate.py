@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from syncworker import private
 from syncworker.clock import in_time
 from syncworker.errors import SettingsError, SetupError
+from syncworker.store import view_maker
 from syncworker.store.address import Address, address_of
 from syncworker.store.engines import NO_DRIVER, set_in_transactions
 from syncworker.store.failures import StoreUnavailableError, translated
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     import psycopg
 
 UPGRADE: Final = "syncworker db upgrade"
+LOCK: Final = 7_310_579_012_026
+"""A number of our own among PostgreSQL's advisory locks."""
+
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
 _LOCK_TIMEOUT_MS: Final = 10_000  # a migration that waits for a lock makes everybody behind it wait too
 _SETTINGS: Final = {"lock_timeout": str(_LOCK_TIMEOUT_MS), "timezone": "UTC"}
@@ -97,21 +101,24 @@ def fault_of(text: str) -> str:
 
 
 def upgrade(database: str | Address, revision: str = "head") -> None:
-    """Run the missing migrations, all or none; a database that has them all is left alone.
+    """Run the missing migrations, all or none, and make the views; a database that has them all is left alone.
 
-    On PostgreSQL the statistics of the tables that hold rows are gathered then (`store.statistics`).
+    The views (`store.sql_views`) are dropped before the first migration and made behind the last, and made anew where
+    their definition is another, in the same transaction.  On PostgreSQL the statistics of the tables that hold rows are
+    gathered then (`store.statistics`).
 
     Raises:
         StoreUnavailableError: the database cannot be reached.
         StoreRefusedError: it refused a statement.
-        SetupError: its encoding is not UTF8, or a pooler in transaction mode that no setting names.
+        SetupError: its encoding is not UTF8, a pooler in transaction mode that no setting names, or a view of others
+            that is in the way of ours.
         SettingsError: not a URL of a database we know.
     """
     address = address_of(database)
     if address.file is None:
         _refuse_encoding(facts(address))
     before = current(address)
-    _run(address, lambda config: command.upgrade(config, revision))
+    _run(address, lambda config: command.upgrade(config, revision), up=True)
     if address.file is None and before != current(address) == head():
         with _connected(address, begin="BEGIN") as connection:
             gather_all(connection)
@@ -124,7 +131,7 @@ def downgrade(database: str | Address, revision: str) -> None:
     Raises:
         as `upgrade`.
     """
-    _run(address_of(database), lambda config: command.downgrade(config, revision))
+    _run(address_of(database), lambda config: command.downgrade(config, revision), up=False)
 
 
 def head() -> str:
@@ -145,7 +152,7 @@ def current(database: str | Address) -> str | None:
     if _absent(address):
         return None
     with _connected(address, begin="BEGIN") as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+        return _revision(connection)
 
 
 def check(database: str | Address, *, within: float = CHECK_S) -> Facts:
@@ -193,6 +200,16 @@ def _refuse_encoding(found: Facts) -> None:
         )
 
 
+def views(database: str | Address) -> view_maker.Found:
+    """What the views of a database at the newest schema are like (`check` says whether it is).
+
+    Raises:
+        StoreUnavailableError: the database cannot be reached.
+    """
+    with _connected(address_of(database), begin="BEGIN") as connection:
+        return view_maker.found(connection)
+
+
 def facts(database: str | Address) -> Facts:
     """What a database says of itself; changes nothing there, in no session either.
 
@@ -212,7 +229,7 @@ def facts(database: str | Address) -> Facts:
         ).one()
         pooled = address.pooler.value if address.shares_sessions else "session"
         return Facts(
-            schema=MigrationContext.configure(connection).get_current_revision(),
+            schema=_revision(connection),
             server=f"PostgreSQL {version.split()[0]}",
             encoding=encoding,
             writable=read_only == "off",
@@ -263,13 +280,34 @@ def _pid(connection: "psycopg.Connection[Any]") -> int:
     return pid
 
 
-def _run(address: Address, step: Callable[[Config], None]) -> None:
+def _run(address: Address, step: Callable[[Config], None], *, up: bool) -> None:
+    """Run a step of Alembic without views of ours, which are there again where it ends at the newest schema.
+
+    On PostgreSQL one such run at a time: others wait, and then find nothing to do.
+
+    Args:
+        up: the step adds migrations, so that it has nothing to do at the newest schema.
+    """
     if address.file is not None:
         _make_folder(address.file.parent)
-    with _connected(address, begin="BEGIN IMMEDIATE") as connection:
+    with _connected(address, begin="BEGIN IMMEDIATE") as connection, connection.begin():
+        if address.file is None:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
+        if up and _revision(connection) == head():
+            view_maker.renew(connection)
+            return
+        kept = view_maker.drop(connection)
         config = _config()
         config.attributes["connection"] = connection
         step(config)
+        if _revision(connection) == head():
+            view_maker.make(connection, kept)
+        else:
+            view_maker.put_back(connection, kept)
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
 
 
 def _make_folder(folder: Path) -> None:

@@ -112,7 +112,9 @@ connection = sa.Table(
     sa.Column("user_ref", sa.String(128), nullable=False),
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("last_data_at", Instant, comment="date of last data received"),
+    sa.Column("restricted_at", Instant, comment="set: no consent of it is alive; readers see no row of it"),
     sa.Index(None, "user_ref", "tenant"),
+    sa.Index(None, "connection_id", "tenant"),  # readers of the views, who name no tenant
 )
 
 consent = sa.Table(
@@ -631,6 +633,7 @@ change = sa.Table(
     sa.Column("gen", sa.BigInteger, nullable=False),
     sa.CheckConstraint("op IN ('added', 'modified', 'removed')", name="op"),
     sa.Index(None, "tenant", "txid", "seq"),
+    sa.Index(None, "connection_id", "txid", "seq", "tenant"),
     sqlite_autoincrement=True,
 )  # fmt: skip
 
@@ -771,6 +774,54 @@ api_key = sa.Table(
     sa.Column("revoked_at", Instant),
 )
 
+webhook_endpoint = sa.Table(
+    "webhook_endpoint",
+    metadata,
+    _tenant(),
+    sa.Column("endpoint_id", sa.String(24), primary_key=True),
+    sa.Column("url", sa.String(2048), nullable=False),
+    sa.Column("description", sa.String(200)),
+    sa.Column("types", sa.String(800), comment="types it wants, each between spaces; NULL: every one"),
+    sa.Column("secrets", sa.LargeBinary, nullable=False, comment="sealed JSON list of signing secrets, newest first"),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("failing_since", Instant, comment="first failed attempt since the last one that succeeded"),
+    sa.Column("quiet_until", Instant, comment="nothing is sent before: the last attempts failed"),
+    sa.Column("disabled_at", Instant, comment="nothing is sent since then; messages are kept"),
+    sa.Column("disabled_why", sa.String(40), comment="operator | gone | failing"),
+)
+
+webhook_message = sa.Table(
+    "webhook_message",
+    metadata,
+    sa.Column("id", BIG_ID, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("endpoint_id", sa.String(24), nullable=False),
+    sa.Column("message_id", sa.String(32), nullable=False, comment="webhook-id: the same with every attempt"),
+    sa.Column("type", sa.String(40), nullable=False),
+    sa.Column("connection_id", CONSENT_ID, nullable=False, comment="'' for a message about none: order is by it"),
+    sa.Column("gen", sa.BigInteger, nullable=False, comment="of the claim whose changes it tells; 0: it tells none"),
+    sa.Column("data", JSON, nullable=False, comment="ids, counts, dates and codes only"),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("not_before", Instant, nullable=False, comment="next attempt"),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("last_status", sa.Integer, comment="HTTP status of the last answer"),
+    sa.Column("last_error", sa.String(64), comment="stable code of the last failure"),
+    sa.Column("ended_at", Instant),
+    sa.Column("outcome", sa.String(20), comment="delivered | folded | given_up"),
+    sa.Column("folded_into", sa.BigInteger, comment="id of the message that tells it too"),
+    sa.CheckConstraint("outcome IN ('delivered', 'folded', 'given_up')", name="outcome"),
+    sa.Index(
+        "ix_webhook_message_waiting",
+        "endpoint_id",
+        "connection_id",
+        "id",
+        sqlite_where=sa.text("ended_at IS NULL"),
+        postgresql_where=sa.text("ended_at IS NULL"),
+    ),
+    sa.Index(None, "created_at", "tenant"),
+    sqlite_autoincrement=True,
+)
+
 worker = sa.Table(
     "worker",
     metadata,
@@ -852,6 +903,13 @@ filling = sa.Table(
     sa.Column("skipped", sa.BigInteger, nullable=False, comment="rows whose item does not open or cannot be decoded"),
     sa.Column("started_at", Instant, nullable=False),
     sa.Column("ended_at", Instant, comment="NULL while it goes on"),
+)
+
+sql_view = sa.Table(
+    "sql_view",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True, comment="a view that `db upgrade` made"),
+    sa.Column("digest", sa.String(64), nullable=False, comment="SHA-256 of its definition and comments, as made"),
 )
 
 RECORD_TABLES: Final[dict[ResourceName, sa.Table]] = {

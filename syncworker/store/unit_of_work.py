@@ -42,7 +42,9 @@ from syncworker.store.findings import Findings
 from syncworker.store.inbox import Inbox
 from syncworker.store.keyring import KeyRing
 from syncworker.store.lfis import LFIs
+from syncworker.store.messages import Messages
 from syncworker.store.openings import Openings
+from syncworker.store.reads import Reads
 from syncworker.store.records import Records
 from syncworker.store.renewals import Renewals
 from syncworker.store.runs import Runs
@@ -228,6 +230,14 @@ class UnitOfWork:
     @cached_property
     def runs(self) -> Runs:
         return Runs(self)
+
+    @cached_property
+    def reads(self) -> Reads:
+        return Reads(self)
+
+    @cached_property
+    def messages(self) -> Messages:
+        return Messages(self)
 
     @cached_property
     def statistics(self) -> Statistics:

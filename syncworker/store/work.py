@@ -54,6 +54,7 @@ class WorkKind(StrEnum):
     FLAG = "flag"  # a consent nears its end; subject: consent_id
     EVENT = "event"  # act on what was filed; subject: the inbox's id, as text
     OPENING = "opening"  # follow an account opening; subject: our id of it, as text
+    DELIVERY = "delivery"  # send webhooks to an endpoint of the product; subject: endpoint_id
     DIRECTORY = "directory"  # subject: `participants`, the one document there is
     FILL = "fill"  # fill columns of rows held; subject: `columns`
 

@@ -28,6 +28,7 @@ from syncworker.store.account_references import NamedAccount
 from syncworker.store.changes import Op, RowChanges
 from syncworker.store.consents import Standing
 from syncworker.store.cursors import Covered, Cursor, Listing, extended
+from syncworker.store.messages import MessageType
 from syncworker.store.records import AT_REST, Ended, Held, Record, Wanted, WantedKeys
 from syncworker.store.situations import before_apply, before_writes
 from syncworker.store.statements import Told, run_all
@@ -316,6 +317,7 @@ async def apply(
     for resource, those in by_resource.items():
         await _write(unit, scope, resource, those, granted=known.granted, now=now)
     feed = [rows for shown, changes, _ in decided for rows in _feed(shown.listing, changes)]
+    _tell(unit, scope, decided, now=now)
     await unit.changes.append(scope.connection_id, feed, at=now, gen=scope.claim.gen)
     complete = [(shown, changes, rows) for shown, changes, rows in decided if shown.walk.error is None]
     advanced = [
@@ -644,6 +646,41 @@ async def keep_grants(
     await unit.records.end_grants(scope.consent_id, ended & granted, at=now)
     if complete and scope.consent_id != scope.connection_id:
         await accounts_compared(unit, scope.consent_id, seen, at=now)
+
+
+def _tell(unit: UnitOfWork, scope: Scope, decided: Sequence[Decided], *, now: datetime) -> None:
+    """Tell the product, with the commit, that there are changes, and which accounts came and went."""
+    counts: dict[str, dict[str, int]] = {}
+    dates: list[date] = []
+    for shown, changes, _ in decided:
+        if not changes:
+            continue
+        by_op = counts.setdefault(shown.resource.name.value, {"added": 0, "modified": 0, "removed": 0})
+        by_op["added"] += len(changes.new) + len(changes.revived)
+        by_op["modified"] += len(changes.changed)
+        by_op["removed"] += len(changes.gone)
+        dates += _booking_dates(shown, changes)
+        if shown.resource.name is ResourceName.ACCOUNTS:
+            for what, keys in (
+                (MessageType.ACCOUNT_ADDED, changes.new | changes.revived),
+                (MessageType.ACCOUNT_REMOVED, changes.gone),
+            ):
+                for key in sorted(keys):
+                    unit.messages.tell(what, {"lfi_account_id": key}, connection_id=scope.connection_id, at=now)
+    if counts:
+        data = {"counts": counts, "oldest_booking_date": min(dates).isoformat() if dates else None}
+        unit.messages.tell(
+            MessageType.UPDATES_AVAILABLE, data, connection_id=scope.connection_id, gen=scope.claim.gen, at=now
+        )
+
+
+def _booking_dates(shown: Showing, changes: Changes) -> Iterable[date]:
+    """Local booking dates of the transactions that are written; of those gone nothing is decoded."""
+    if shown.resource.name is not ResourceName.TRANSACTIONS:
+        return ()
+    at = typed_columns(RECORD_TABLES[shown.resource.name]).index("booking_date")
+    written = (shown.records[key].columns[at] for key in changes.to_write)
+    return [day for day in written if day is not None]
 
 
 def _feed(listing: Listing, changes: Changes) -> Iterable[RowChanges]:

@@ -52,6 +52,7 @@ from syncworker.store.consents import StoredConsent
 from syncworker.store.cursors import Attempt, Checked, Cursor, Listing
 from syncworker.store.findings import Cleared, Found, together
 from syncworker.store.grouped import Grouped
+from syncworker.store.messages import MessageType
 from syncworker.store.runs import CallRow, RunRow
 from syncworker.store.situations import BeforeSync
 from syncworker.store.unit_of_work import Store, UnitOfWork
@@ -233,6 +234,12 @@ async def _end(unit: UnitOfWork, endings: Sequence[Ending], *, now: datetime) ->
         for ending in endings
         if not isinstance(ending.stop, StoppingError)
     ]
+    for ending in endings:
+        if ending.report.outcome is RunOutcome.FAILED and not await _failed_before(unit, ending):
+            facts = {"error": ending.report.error, "retry": ending.report.retry}
+            unit.messages.tell(
+                MessageType.SYNC_FAILED, facts, connection_id=ending.report.connection_id, gen=ending.claim.gen, at=now
+            )
     if cleared := [one for ending in endings for one in ending.cleared]:
         unit.with_commit([unit.findings.clearing(cleared, at=now)])
     if found := together([one for ending in endings for one in ending.found]):
@@ -1199,6 +1206,12 @@ def _code(error: SyncWorkerError) -> str:
     if isinstance(error, ConsentError) and error.cause:
         return f"{error.code}:{error.cause}"[:CODE_LENGTH]
     return error.code
+
+
+async def _failed_before(unit: UnitOfWork, ending: Ending) -> bool:
+    """Whether the end before this one was a failure too: the product is told once for each trouble."""
+    row = await unit.work.find(ending.claim.kind, ending.claim.subject)
+    return row is not None and row.last_outcome == RunOutcome.FAILED.value
 
 
 def _run_row(report: RunReport) -> RunRow:

@@ -26,7 +26,7 @@ from syncworker.settings import Settings
 from syncworker.standard.values import Slug
 from syncworker.store import migrate
 from syncworker.store.unit_of_work import Store
-from syncworker.web import api, callbacks, events, problems
+from syncworker.web import api, callbacks, endpoints, events, problems
 from syncworker.web.callbacks import ReturnURLs
 from syncworker.web.events import Pace
 from syncworker.web.guard import BEARER, SCOPES_NEEDED, Guard, Keys, pass_address
@@ -111,6 +111,9 @@ def build(
     )
     app.include_router(browsers)
     app.include_router(product)
+    app.include_router(
+        endpoints.routes(store=store, keys=keys, allow_private_hosts=settings.webhooks.allow_private_hosts)
+    )
     if receiver is not None:
         taken = settings.events
         app.include_router(

@@ -50,6 +50,27 @@ def test_the_doctor_says_what_server_it_met(house: House, postgresql_url: str) -
     assert (found["database"][0], found["database"][1].startswith("PostgreSQL ")) == (True, True)
 
 
+def test_a_view_that_is_missing_is_named_with_the_command(house: House, postgresql_url: str) -> None:
+    """By `db check` and the doctor; views of others that read ours are told of, and no fault."""
+    with psycopg.connect(postgresql_url, autocommit=True) as admin:
+        admin.execute("DROP VIEW v_account")
+        admin.execute("CREATE VIEW mine AS SELECT id FROM v_balance")
+    env = {"SYNCWORKER_DATABASE_URL": postgresql_url}
+    said = "the view v_account is missing; run: syncworker db upgrade"
+    missing = house.run("db", "check", env=env), database_checks(house, postgresql_url)["database views"]
+    made = house.run("db", "upgrade", env=env)
+    good = house.run("db", "check", "--json", env=env), database_checks(house, postgresql_url)["database views"]
+
+    assert (missing[0].code, missing[0].stderr.strip(), missing[1]) == (
+        1,
+        f"error [setup]: database_url: {said}",
+        (False, said),
+    )
+    assert made.code == 0
+    assert (good[0].code, good[0].json["other_views"]) == (0, ["public.mine"])
+    assert good[1] == (True, "as they should be; views of others, which `db upgrade` meets: public.mine")
+
+
 def test_the_doctor_says_that_a_database_takes_no_writes(house: House, read_only_url: str) -> None:
     """A standby, or a primary before the failover is over."""
     good, said = database_checks(house, read_only_url)["database"]

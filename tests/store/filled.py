@@ -447,6 +447,7 @@ OTHERS: Final[Mapping[str, str]] = {
     "lfis._CLOSED_GATES": "every LFI of the tenant",
     "lfis._GATES": "every LFI of the tenant",
     "lfis._IGNORED": "every ignored filter of the tenant",
+    "messages._TELL": "every endpoint of the tenant",
     "runs._ADD": "appends",
     "runs._ADD_CALLS": "appends",
     "runs._FILE": "appends",

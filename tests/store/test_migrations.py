@@ -173,7 +173,7 @@ def test_consents_that_are_there_get_columns_for_what_they_are_narrowed_to(empty
 
 
 def test_accounts_that_are_there_get_a_reference(empty_url: str) -> None:
-    """0021 names all of them, of every tenant, more than one chunk holds; the way back leaves the accounts."""
+    """0020 names all of them, of every tenant, more than one chunk holds; the way back leaves the accounts."""
     migrate.upgrade(empty_url, "0019")
     at = "2026-01-01 00:00:00+00:00"
     row = {"raw": b"x", "digest": b"d" * 16, "first_seen_at": at, "changed_at": at, "gen": 1, "account_id": ""}

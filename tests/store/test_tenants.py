@@ -35,11 +35,21 @@ from syncworker.store.findings import Cleared, Found
 from syncworker.store.inbox import Arrival, EventState, Refused
 from syncworker.store.keyring import KeyRing
 from syncworker.store.lfis import LFIChange
+from syncworker.store.messages import Disabled, Message, MessageType, Outcome
 from syncworker.store.openings import ShareWish, StoredOpening
 from syncworker.store.records import Ended, Record
 from syncworker.store.runs import CallRow, RunRow
 from syncworker.store.statements import run_all
-from syncworker.store.tables import event, metadata, refused_event, tenant_key, typed_columns, work
+from syncworker.store.tables import (
+    event,
+    metadata,
+    refused_event,
+    tenant_key,
+    typed_columns,
+    webhook_endpoint,
+    webhook_message,
+    work,
+)
 from syncworker.store.tables import transaction as transaction_table
 from syncworker.store.tenant_keys import Purpose
 from syncworker.store.tokens import Beginning, ImportedToken, NewToken
@@ -66,6 +76,20 @@ HELD: Final = HeldRow(
 LISTING: Final = Listing(ACCOUNT, TX)
 UNREADABLE: Final = b"u" * 16
 KEYS: Final = {ACCOUNT: ["k1", "k2"]}
+
+ENDPOINT: Final = "whe_the_same"
+MESSAGE: Final = Message(
+    id=0,
+    endpoint_id=ENDPOINT,
+    message_id="msg_one",
+    type="test",
+    connection_id=C1,
+    gen=0,
+    data={},
+    created_at=NOW,
+    not_before=NOW,
+    attempts=0,
+)
 
 Act = Callable[[UnitOfWork], Awaitable[object]]
 
@@ -357,6 +381,41 @@ async def same_key(unit: UnitOfWork) -> None:
     )
 
 
+async def same_endpoint(unit: UnitOfWork) -> None:
+    """An endpoint of the same id for both, with messages that wait and one that ended."""
+    await unit.messages.add_endpoint("https://product.example/", at=NOW)
+    sealed = unit.messages._sealed(ENDPOINT, ["whsec_b25l", "whsec_dHdv"])
+    await unit.connection.execute(
+        sa.update(webhook_endpoint)
+        .where(webhook_endpoint.c.tenant == unit.tenant)
+        .values(endpoint_id=ENDPOINT, secrets=sealed, failing_since=NOW)
+    )
+    for connection_id in (C1, C1, C2):
+        unit.messages.tell(MessageType.UPDATES_AVAILABLE, {}, connection_id=connection_id, at=NOW)
+    await unit.send()
+    number = min(one.id for one in await unit.messages.find())
+    await unit.messages.end(number, Outcome.DELIVERED, at=NOW, status=204, error=None)
+
+
+async def fold_all(unit: UnitOfWork) -> None:
+    """Everybody's messages folded into each of everybody's."""
+    numbers = await ids(unit, webhook_message)
+    those = [replace(MESSAGE, id=number) for number in numbers]
+    for one in those:
+        await unit.messages.fold(one, [other for other in those if other != one], {"counts": {}}, at=LATER)
+
+
+async def tell(unit: UnitOfWork) -> None:
+    """A message, with the commit."""
+    unit.messages.tell(MessageType.TEST, {}, connection_id=C1, at=NOW)
+    await unit.send()
+
+
+async def told(unit: UnitOfWork) -> None:
+    """A message, sent with others."""
+    await run_all(unit, [unit.messages.telling(MessageType.TEST, {}, connection_id=C1, at=NOW)])
+
+
 async def old_consents(unit: UnitOfWork) -> None:
     held = await unit.consents.get(C2)
     assert held is not None
@@ -445,6 +504,44 @@ WRITES: Final[Mapping[str, Write]] = {
         lambda unit: unit.fillings.advance(transaction_table, 1, after=PLACE, done=1, skipped=0)
     ),
     "fillings.end": Write(lambda unit: unit.fillings.end(transaction_table, 1, at=LATER)),
+    "messages.add_endpoint": Write(lambda unit: unit.messages.add_endpoint("https://two.example/", at=NOW)),
+    "messages.add_secret": Write(lambda unit: unit.messages.add_secret(ENDPOINT), before=same_endpoint),
+    "messages.drop_old_secrets": Write(lambda unit: unit.messages.drop_old_secrets(ENDPOINT), before=same_endpoint),
+    "messages.change_endpoint": Write(
+        lambda unit: unit.messages.change_endpoint(ENDPOINT, url="https://two.example/", types=(), description="two"),
+        before=same_endpoint,
+    ),
+    "messages.remove_endpoint": Write(lambda unit: unit.messages.remove_endpoint(ENDPOINT), before=same_endpoint),
+    "messages.disable": Write(
+        lambda unit: unit.messages.disable(ENDPOINT, Disabled.OPERATOR, at=LATER), before=same_endpoint
+    ),
+    "messages.enable": Write(lambda unit: unit.messages.enable(ENDPOINT, at=NOW), before=same_endpoint),
+    "messages.note_success": Write(lambda unit: unit.messages.note_success(ENDPOINT), before=same_endpoint),
+    "messages.note_failure": Write(
+        lambda unit: unit.messages.note_failure(ENDPOINT, at=LATER, quiet_until=LATER), before=same_endpoint
+    ),
+    "messages.tell": Write(tell, before=same_endpoint),
+    "messages.telling": Write(told, before=same_endpoint),
+    "messages.add_test": Write(lambda unit: unit.messages.add_test(ENDPOINT, at=NOW), before=same_endpoint),
+    "messages.fold": Write(fold_all, before=same_endpoint),
+    "messages.end": Write(
+        each(
+            webhook_message,
+            lambda unit, one: unit.messages.end(one, Outcome.GIVEN_UP, at=LATER, status=400, error="refused"),
+        ),
+        before=same_endpoint,
+    ),
+    "messages.put_off": Write(
+        each(
+            webhook_message,
+            lambda unit, one: unit.messages.put_off(one, until=LATER, status=500, error="unavailable", at=LATER),
+        ),
+        before=same_endpoint,
+    ),
+    "messages.redeliver": Write(
+        lambda unit: unit.messages.redeliver(ENDPOINT, since=NOW, at=LATER), before=same_endpoint
+    ),
+    "messages.prune": Write(lambda unit: unit.messages.prune(before=LATER, limit=100), before=same_endpoint),
     "lfis.add": Write(lambda unit: unit.lfis.add(BANK, {"name": "new"}, at=LATER)),
     "lfis.follow": Write(lambda unit: unit.lfis.follow(BANK, {"name": "new"}, directory={"name": "New"}, at=LATER)),
     "lfis.miss": Write(lambda unit: unit.lfis.miss(BANK, at=LATER)),
@@ -667,6 +764,7 @@ READS: Final = _named(
         "cursors": "of coverage",
         "findings": "all",
         "unreadable": "of list get",
+        "messages": "endpoints endpoint secrets_of due_endpoints heads head_of behind first_place run_of find backlog",
         "changes": "read head",
         "runs": "latest newest outcomes calls_of_runs find get calls_of said traffic cost",
     }

@@ -1,0 +1,9 @@
+"""What readers ask, each question answered once: for the API, the commands, exports and the dashboard alike.
+
+    freshness   how old what we show is, and why (pure)
+    pages       places in a list, as opaque cursors
+    questions   accounts, balances with totals, transactions, every other resource
+
+All of it reads the views of the database (`store.sql_views`), so that an answer here and one by SQL have the same rows,
+names and amounts.
+"""
