@@ -544,12 +544,12 @@ def test_what_is_asked_for_is_looked_up_by_an_index(crowded: str, name: str) -> 
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_sqlite_searches_for_what_is_asked_for(sqlite_url: str, name: str) -> None:
-    """Its plan says SEARCH of every table."""
+    """Its plan says SEARCH of every table; what it takes apart of one row's JSON is no table."""
     with connected(sqlite_url) as own:
         plan = [row[3] for row in read(own, f"EXPLAIN QUERY PLAN {QUERIES[name]}")]
 
     assert any(line.startswith("SEARCH ") for line in plan)
-    assert [line for line in plan if line.startswith("SCAN ")] == []
+    assert [line for line in plan if line.startswith("SCAN ") and "VIRTUAL TABLE" not in line] == []
 
 
 def main(transactions: int) -> int:
