@@ -373,7 +373,7 @@ def test_a_migration_that_fails_leaves_the_views(database_url: str) -> None:
 
 
 def test_the_name_of_a_view_that_something_else_has_is_told(database_url: str) -> None:
-    """It is not dropped: somebody made it."""
+    """It is not dropped: syncworker did not make it."""
     with connected(database_url) as own:
         own.execute(sa.text("DROP VIEW v_account"))
         own.execute(sa.delete(tables.sql_view).where(tables.sql_view.c.name == "v_account"))
