@@ -20,7 +20,7 @@ A typed column of a record table becomes a column of its view by itself (`_typed
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -336,29 +336,24 @@ OLDEST_OPEN: Final = "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
 """On PostgreSQL: the oldest transaction still open; nothing can appear below it any more."""
 
 
-LISTINGS: Final[Sql] = _same('"cursor"')
-"""Rows of listings: tenant, connection_id, account_id (`''` for none), resource, and when each was last seen whole.
-
-(Replaced by the rows of `store.freshness` once they are there.)
-"""
+CHECKED: Final = ("checked_at", "attempted_at", "due_at", "outcome")
+"""What a walk that changed nothing tells of a listing: read by `listing_fact` alone."""
 
 
 def listing_fact(fact: str, rows: str, account_id: str, resource: str) -> Sql:
-    """What is known of the listing a row was read from, as `checked_at`; looked up for each row that is asked for it.
+    """One of `CHECKED` for the listing a row was read from; looked up by keys for each row that is asked for it.
+
+    (Replaced by what `store.freshness` says once it is there.)
 
     Args:
         rows: alias of a table with `tenant` and `connection_id`.
         account_id: the LFI's account id, `''` for none: an expression.
         resource: an expression.
     """
-    which = _listing_of(rows, account_id, resource)
-    return {name: f'(SELECT k."{fact}" FROM {LISTINGS[name]} k WHERE {which})' for name in DATABASES}  # noqa: S608
-
-
-def _listing_of(rows: str, account_id: str, resource: str) -> str:
-    return (
-        f'k."tenant" = {rows}."tenant" AND k."connection_id" = {rows}."connection_id"'
-        f' AND k."account_id" = {account_id} AND k."resource" = {resource}'
+    return _same(
+        f'(SELECT k."{fact}" FROM "cursor" k WHERE k."tenant" = {rows}."tenant"'  # noqa: S608  constants
+        f' AND k."connection_id" = {rows}."connection_id" AND k."account_id" = {account_id}'
+        f' AND k."resource" = {resource})'
     )
 
 
@@ -572,7 +567,7 @@ _CONSENT: Final[Mapping[str, str]] = {
     "created_at": "when the consent was made",
 }
 
-_LISTING_FACTS: Final[Mapping[str, str]] = {
+_LISTING: Final[Mapping[str, str]] = {
     "resource": "accounts, balances, transactions …",
     "checked_at": "when we last saw the listing whole, changed or not; NULL: never",
     "changed_at": "when a walk last found a difference",
@@ -580,9 +575,6 @@ _LISTING_FACTS: Final[Mapping[str, str]] = {
     "due_at": "when it is due next",
     "outcome": "how the last attempt ended, a constant word",
     "error": "stable code of the last fault; NULL: none",
-}
-
-_LISTING: Final[Mapping[str, str]] = {
     "refused_until": "the LFI refused it: not asked before this",
     "failing_since": "when the fault it has now was met first",
 }
@@ -651,7 +643,6 @@ def _consents() -> View:
 
 
 def _listings() -> View:
-    same = 't."resource"'
     covered = (
         '(SELECT nullif(w."from_date", \'0001-01-01\') FROM "coverage" w WHERE w."tenant" = t."tenant"'
         ' AND w."connection_id" = t."connection_id" AND w."account_id" = t."account_id"'
@@ -665,18 +656,16 @@ def _listings() -> View:
             *_whose("t"),
             _account_id("our id of the account; NULL: a listing of the connection"),
             _lfi_account_id("nullif(t.\"account_id\", '')", "AccountId; NULL: a listing of the connection"),
-            *_chosen(tables.cursor, "k", _LISTING_FACTS),
-            *_chosen(tables.cursor, "t", _LISTING),
+            *(
+                replace(one, sql=listing_fact(one.name, "t", _of("t"), 't."resource"')) if one.name in CHECKED else one
+                for one in _chosen(tables.cursor, "t", _LISTING)
+            ),
             _plain("complete_from", Kind.DATE, "rows are complete from this date in the UAE on; NULL: no lower end,"
                    " or never seen whole", covered, "coverage.from_date"),
             ViewColumn("history_complete", Kind.FLAG, "the backfill is over: all history that is wanted is there",
                        _same('(t."backfilled_to" IS NOT NULL)'), "cursor.backfilled_to"),
         ),
-        {
-            name: f'"cursor" t\nJOIN {LISTINGS[name]} k ON {_listing_of("t", _of("t"), same)}\n'
-            f'{_connection("t")}\n{_reference("t", _of("t"))}\nWHERE {READABLE}'
-            for name in DATABASES
-        },
+        _same(f'"cursor" t\n{_connection("t")}\n{_reference("t", _of("t"))}\nWHERE {READABLE}'),
     )  # fmt: skip
 
 

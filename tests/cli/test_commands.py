@@ -105,6 +105,7 @@ def test_setting_up_says_what_is_there(newcomer: Newcomer) -> None:
         "writable": True,
         "pooler": "none",
         "newest": True,
+        "other_views": [],
     }
     assert said["list"].json == [
         {
@@ -143,7 +144,9 @@ def test_the_doctor_finds_all_but_the_broker(newcomer: Newcomer) -> None:
 
     assert (ended.code, wrong) == (1, ["broker_url: no broker answers"]), ended.stdout
     checks = {one["check"] for one in ended.json["checks"]}
-    assert checks == {"database schema", "database", "key ring", "broker", "LFI sandbox", "consents"}
+    assert checks == {
+        *("database schema", "database", "database views", "key ring", "broker", "LFI sandbox", "consents"),
+    }
 
 
 def test_lists_show_the_consent_its_rows_and_its_token(newcomer: Newcomer) -> None:

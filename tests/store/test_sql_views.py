@@ -373,7 +373,7 @@ def test_a_migration_that_fails_leaves_the_views(database_url: str) -> None:
 
 
 def test_the_name_of_a_view_that_something_else_has_is_told(database_url: str) -> None:
-    """It is not dropped: somebody made it."""
+    """It is not dropped: syncworker did not make it."""
     with connected(database_url) as own:
         own.execute(sa.text("DROP VIEW v_account"))
         own.execute(sa.delete(tables.sql_view).where(tables.sql_view.c.name == "v_account"))
@@ -544,12 +544,12 @@ def test_what_is_asked_for_is_looked_up_by_an_index(crowded: str, name: str) -> 
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_sqlite_searches_for_what_is_asked_for(sqlite_url: str, name: str) -> None:
-    """Its plan says SEARCH of every table."""
+    """Its plan says SEARCH of every table; what it takes apart of one row's JSON is no table."""
     with connected(sqlite_url) as own:
         plan = [row[3] for row in read(own, f"EXPLAIN QUERY PLAN {QUERIES[name]}")]
 
     assert any(line.startswith("SEARCH ") for line in plan)
-    assert [line for line in plan if line.startswith("SCAN ")] == []
+    assert [line for line in plan if line.startswith("SCAN ") and "VIRTUAL TABLE" not in line] == []
 
 
 def main(transactions: int) -> int:
