@@ -53,11 +53,17 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "run": "sync of a connection",
         "call": "HTTP call",
         "finding": "operation and code at an LFI that a person has to look at",
+        "filling": "record table whose columns are filled for rows held before",
+    },
+    "Webhooks to the product": {
+        "webhook_endpoint": "endpoint; its secrets are sealed",
+        "webhook_message": "message for one endpoint, sent or waiting",
     },
     "Work": {
         "work": "connection or consent with work to do",
         "open_claims": "kind of work at an LFI that is in hand",
         "worker": "process",
+        "tenant_key": "key of a tenant for one purpose, sealed",
         "clock_offset": "pair of clocks that were compared",
     },
     "LFIs": {

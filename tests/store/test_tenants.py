@@ -764,6 +764,7 @@ READS: Final = _named(
         "cursors": "of coverage",
         "findings": "all",
         "unreadable": "of list get",
+        "reads": "rows connections connection_of_account",
         "messages": "endpoints endpoint secrets_of due_endpoints heads head_of behind first_place run_of find backlog",
         "changes": "read head",
         "runs": "latest newest outcomes calls_of_runs find get calls_of said traffic cost",
