@@ -544,7 +544,10 @@ class Application:
             astray=self.authorize.astray,
         )
         self._sweeping = Sweeping(
-            store, retention=retention(settings), openings_followed_for=opening_cadence(settings).follow_for
+            store,
+            retention=retention(settings),
+            openings_followed_for=opening_cadence(settings).follow_for,
+            feed_kept=timedelta(days=settings.feed.kept_days),
         )
 
         self._events = Acting(store, self.lifecycle, retention=timedelta(days=settings.events.retention_days))

@@ -21,6 +21,7 @@ import syncworker.store as package
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId
 from syncworker.store import (
+    changes,
     connections,
     consents,
     cursors,
@@ -116,6 +117,7 @@ def fill(own: sa.Connection, rows: int, *, after: int = 0) -> None:
         (tables.account_grant, {"consent_id": consent, "account_id": a, "connection_id": consent}),
         (tables.account, {"connection_id": consent, "account_id": a, "key": a}),
         (tables.transaction, {"connection_id": one, "account_id": a, "key": "k" + i}),
+        (tables.change, {"seq": n.c.i, "connection_id": consent, "op": sa.literal("added")}),
         (tables.work, {"kind": sync, "subject": consent, "lfi": lfi,
                        "lease_until": until, "gen": sa.literal(1)}),
         (tables.open_claims, {"kind": sync, "lfi": consent, "work_ids": sa.literal([], sa.JSON())}),
@@ -233,6 +235,12 @@ _DONE: Final = {"as_state": "done", "as_outcome": "x"}
 _MARKED: Final = {"by_gen": 1, "as_missed_since": NOW}
 
 CASES: Final[Mapping[str, Case]] = {
+    "changes.NEWEST": Case(
+        lambda _unit, numbers: [
+            (changes.NEWEST, {"tenant": TENANT, "connection_id": one}) for one in _consent_ids(numbers)
+        ],
+        (tables.change,),
+    ),
     "connections._ACCOUNTS": Case(_among(connections._ACCOUNTS, "connection_ids"), (tables.account,)),
     "consents.GET": Case(
         lambda _unit, numbers: [(consents.GET, {"tenant": TENANT, "consent_id": one}) for one in _consent_ids(numbers)],
@@ -361,6 +369,14 @@ CASES: Final[Mapping[str, Case]] = {
             )
         ],
         (tables.account,),
+    ),
+    "records._living": Case(
+        _rows(
+            records._living(ResourceName.TRANSACTIONS),
+            "those",
+            lambda number: {"connection_id": ONE, "account_id": ACCOUNT, "key": f"k{number}"},
+        ),
+        (tables.transaction, tables.connection),
     ),
     "records._holding_keys": Case(
         _keys(records._holding_keys(ResourceName.TRANSACTIONS, None, None)), (tables.transaction,)
