@@ -28,7 +28,7 @@ from syncworker.errors import CursorUnknownError
 from syncworker.standard.json_text import instant_text
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId
-from syncworker.store.changes import BEGINNING, FeedRow, Place
+from syncworker.store.changes import FeedRow, Place
 
 VERSION: Final = 1
 LENGTH_MAX: Final = 4_096
@@ -36,7 +36,9 @@ LENGTH_MAX: Final = 4_096
 
 _FRAME: Final = struct.Struct(">BIIqq8s8s")
 _DIGEST_BYTES: Final = 8
-_NOTHING: Final = bytes(_DIGEST_BYTES)
+NOTHING: Final = bytes(_DIGEST_BYTES)
+"""The check where no row stands."""
+
 _WHOLE: Final = 0xFFFF
 
 
@@ -75,7 +77,7 @@ class Cursor:
 
     Attributes:
         epoch: it was given in.
-        place: of the last row read; `BEGINNING`: none.
+        place: of the last row read, or how far rows had been taken away.
         check: of the row there; zeros where there is none.
         connection_id: of the row there; `''` where there is none.
         filter: digest of what is read.
@@ -90,12 +92,12 @@ class Cursor:
     inside: str | None = None
 
 
-def cursor_at(row: FeedRow | None, *, epoch: int, of: Filter, inside: str | None = None) -> Cursor:
-    """The cursor behind a row; `None`: before the first."""
+def cursor_at(row: FeedRow | None, *, epoch: int, of: Filter, inside: str | None = None, else_: Place) -> Cursor:
+    """The cursor behind a row; without one, at a place where none stands: how far rows were taken away."""
     return Cursor(
         epoch=epoch,
-        place=BEGINNING if row is None else row.place,
-        check=_NOTHING if row is None else check_of(row),
+        place=else_ if row is None else row.place,
+        check=NOTHING if row is None else check_of(row),
         connection_id="" if row is None else row.connection_id,
         filter=of.digest,
         inside=inside,
@@ -164,9 +166,10 @@ def _taken(data: bytes) -> tuple[str | None, bytes]:
     (length,) = struct.unpack_from(">H", data)
     if length == _WHOLE:
         return None, data[2:]
-    if len(data) < 2 + length:
+    text, rest = data[2:][:length], data[2:][length:]
+    if len(text) < length:
         raise CursorUnknownError
-    return data[2 : 2 + length].decode(), data[2 + length :]
+    return text.decode(), rest
 
 
 def _seal(body: bytes, tenant: str) -> bytes:

@@ -93,7 +93,9 @@ async def living(unit: UnitOfWork, keys: Sequence[RowKey]) -> Mapping[RowKey, bo
 async def now(unit: UnitOfWork, *, only: Filter = EVERYTHING) -> str:
     """The cursor of one that wants what comes from now on."""
     line = await unit.changes.line()
-    return cursors.written(cursor_at(await _head(unit, line), epoch=line.epoch, of=only), tenant=unit.tenant)
+    return cursors.written(
+        cursor_at(await _head(unit, line), epoch=line.epoch, of=only, else_=line.pruned_to), tenant=unit.tenant
+    )
 
 
 async def page(
@@ -129,15 +131,15 @@ async def page(
             break
         await walk.take(unit, row)
     has_more = (walk.full and (walk.inside is not None or walk.taken < len(rows))) or len(rows) > limit
-    end: FeedRow | None = walk.last
+    reached: FeedRow | None = walk.last
     if not has_more:  # what is filtered out lies behind it as well: a quiet reader's cursor does not grow old
         head = await _head(unit, line)
-        if head is not None and (end is None or head.place > end.place):
-            end = head
-    if end is None and start is not None:
+        if head is not None and (reached is None or head.place > reached.place):
+            reached = head
+    if reached is None and start is not None:
         following = replace(start, epoch=line.epoch)
     else:
-        following = cursor_at(end, epoch=line.epoch, of=only, inside=walk.inside)
+        following = cursor_at(reached, epoch=line.epoch, of=only, inside=walk.inside, else_=line.pruned_to)
     entries = await _entries(unit, walk.changes, items)
     if start is not None:
         _check_kept(start, await unit.changes.line())  # pruned, or restored, while this was read
@@ -158,7 +160,7 @@ async def _start(unit: UnitOfWork, text: str | None, line: Line, only: Filter) -
     if start.filter != only.digest:
         raise CursorFilterError
     _check_kept(start, line)
-    if start.place == BEGINNING:
+    if start.check == cursors.NOTHING or start.place == line.pruned_to:  # the row there was the last taken away
         return start, None
     row = await unit.changes.at(start.place)
     if row is None:
@@ -181,8 +183,6 @@ def _check_kept(start: Cursor, line: Line) -> None:
     if start.epoch != line.epoch or start.place.epoch > line.epoch:
         raise CursorUnknownError
     if start.place < line.pruned_to or (start.inside is not None and start.place <= line.pruned_to):
-        if start.place == BEGINNING and line.pruned_to == BEGINNING:
-            return
         raise CursorTooOldError
 
 
