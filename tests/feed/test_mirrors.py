@@ -377,8 +377,8 @@ class Feed(RuleBasedStateMachine):
         await unit.consents.add_connection(row)
         facts: dict[str, Any] = {
             "consent_id": consent, "connection_id": connection, "lfi": LFI, "user_ref": user,
-            "version": Version.V2_1, "status": Status.Authorized.value, "status_updated_at": None, "status_seen_at": now,
-            "permissions": ("ReadParty",), "expires_at": now + timedelta(days=300), "user_type": "Retail",
+            "version": Version.V2_1, "status": Status.Authorized.value, "status_updated_at": None,
+            "status_seen_at": now, "permissions": ("ReadParty",), "expires_at": now + timedelta(days=300), "user_type": "Retail",
             "purpose": "AccountAggregation", "created_at": now,
         }  # fmt: skip
         await unit.consents.add(StoredConsent(**facts | changes))
