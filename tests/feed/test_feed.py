@@ -4,6 +4,7 @@ import base64
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -106,7 +107,7 @@ async def test_a_booked_transaction_says_that_it_was_pending(desk: Desk) -> None
     before = [transaction("a", Status="Pending"), transaction("b"), transaction("c", Status="Pending")]
     await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, *before)))
     start = await now(desk.store)
-    other = {"TransactionInformation": "other"}
+    other: dict[str, Any] = {"TransactionInformation": "other"}
     after = [transaction("a"), transaction("b", **other), transaction("c", Status="Pending", **other)]
     await desk.apply(walk(N.TRANSACTIONS, page(N.TRANSACTIONS, *after)))
     got = await read(desk.store, start)

@@ -378,7 +378,8 @@ class Feed(RuleBasedStateMachine):
         facts: dict[str, Any] = {
             "consent_id": consent, "connection_id": connection, "lfi": LFI, "user_ref": user,
             "version": Version.V2_1, "status": Status.Authorized.value, "status_updated_at": None,
-            "status_seen_at": now, "permissions": ("ReadParty",), "expires_at": now + timedelta(days=300), "user_type": "Retail",
+            "status_seen_at": now, "permissions": ("ReadParty",), "expires_at": now + timedelta(days=300),
+            "user_type": "Retail",
             "purpose": "AccountAggregation", "created_at": now,
         }  # fmt: skip
         await unit.consents.add(StoredConsent(**facts | changes))
@@ -409,8 +410,13 @@ def test_a_mirror_ends_with_what_can_be_read(
         url = request.getfixturevalue("postgresql_url")
     else:
         url = f"sqlite:///{request.getfixturevalue('sqlite_template')}"
+
+    class Here(Feed):
+        def __init__(self) -> None:
+            super().__init__(url, keyring, tmp_path)
+
     run_state_machine_as_test(
-        lambda: Feed(url, keyring, tmp_path),
+        Here,
         settings=settings(
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,
