@@ -14,6 +14,9 @@ SyncWorkerError
 │   ├── GrantLostError                 the refresh token is gone for good: consent must be given again
 │   └── AuthorizationFailedError       a redirect that declined, expired, or does not belong to us
 ├── RequestError                   our caller must act: what was asked for cannot be asked of an LFI
+│   ├── CursorTooOldError              changes behind a cursor of the feed were taken away: begin again
+│   ├── CursorUnknownError             a cursor of another history or tenant, or none of ours: begin again
+│   └── CursorFilterError              a cursor that was given for another filter
 ├── RefusedError                   the LFI refuses this request of this consent; other requests may pass
 ├── StandardViolationError         the LFI must act: keep the payload, raise an alert
 │   └── TruncatedError                 a guard cut a listing off: what came is good, the rest was never seen
@@ -165,6 +168,38 @@ class RequestError(SyncWorkerError):
     """Our caller asked for something no LFI would take; the message names the field and the fix."""
 
     code = "bad_request"
+
+
+_BEGIN_AGAIN = "begin again: take a cursor of now, read the listings, then go on from that cursor"
+
+
+class CursorTooOldError(RequestError):
+    """A cursor of the feed behind which changes were taken away: the reader would miss them."""
+
+    code = "cursor_too_old"
+
+    def __init__(self) -> None:
+        super().__init__(f"cursor: is older than the changes that are kept; {_BEGIN_AGAIN}")
+
+
+class CursorUnknownError(RequestError):
+    """A cursor of another history of the database or another tenant, or one that was changed on its way."""
+
+    code = "cursor_unknown"
+
+    def __init__(self) -> None:
+        super().__init__(f"cursor: belongs to no feed that is here, as after a database was restored; {_BEGIN_AGAIN}")
+
+
+class CursorFilterError(RequestError):
+    """A cursor that was given for other connections, another user or other resources."""
+
+    code = "cursor_filter"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "cursor: was given for another filter; give the filter it was given for, or begin again with the new one"
+        )
 
 
 class Body(StrEnum):

@@ -19,7 +19,7 @@ from syncworker.store.unit_of_work import Store
 
 
 async def open_store(settings: Settings, *, sealed: bool = False, clock: Clock | None = None) -> Store:
-    """The store of the settings, its schema checked.
+    """The store of the settings, its schema checked; a database that was restored begins a new epoch of its feed.
 
     Args:
         sealed: whether sealed columns will be opened or written; then the key ring must be there.
@@ -27,10 +27,23 @@ async def open_store(settings: Settings, *, sealed: bool = False, clock: Clock |
     Raises:
         SettingsError: database URL or key ring.
         SetupError: the schema is not the newest; names the command to run.
+        StoreUnavailableError: the database went away meanwhile.
     """
     keyring = load_keyring(settings) if sealed or settings.keyring else None
     migrate.check(settings.database)
-    return Store(settings.database, tenant=settings.tenant, keyring=keyring, clock=clock)
+    store = Store(
+        settings.database,
+        tenant=settings.tenant,
+        keyring=keyring,
+        clock=clock,
+        ended_consents=settings.ended_consents,
+    )
+    try:
+        await store.keep_history()
+    except BaseException:
+        await store.close()
+        raise
+    return store
 
 
 def load_keyring(settings: Settings) -> KeyRing:

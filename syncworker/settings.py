@@ -37,6 +37,7 @@ from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import Slug
 from syncworker.standard.versions import Version
 from syncworker.store.address import Address, Pooler, address_of
+from syncworker.store.ended import EndedConsents
 
 ENVIRONMENT_PREFIX: Final = "SYNCWORKER_"
 CONFIG_VARIABLE: Final = "SYNCWORKER_CONFIG"
@@ -280,6 +281,16 @@ class RetentionSettings(_Group):
     personal_days: Annotated[int, Field(ge=0, le=DURATION_MAX.days)] | None = None
 
 
+class FeedSettings(_Group):
+    """The feed of changes.
+
+    Attributes:
+        kept_days: how long changes are kept; a reader whose cursor is older has to begin again.
+    """
+
+    kept_days: Annotated[int, Field(ge=1, le=DURATION_MAX.days)] = 90
+
+
 class SenderSettings(_Group):
     """One issuer whose events we take; its name in the settings is its `iss`, to the letter.
 
@@ -428,6 +439,8 @@ class Settings(BaseSettings):
     openings: OpeningsSettings = OpeningsSettings()
     renewal: RenewalSettings = RenewalSettings()
     retention: RetentionSettings = RetentionSettings()
+    ended_consents: EndedConsents = EndedConsents.HIDDEN
+    feed: FeedSettings = FeedSettings()
     prices: PriceSettings = PriceSettings()
     events: EventSettings = EventSettings()
     web: WebSettings = WebSettings()

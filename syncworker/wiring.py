@@ -550,7 +550,10 @@ class Application:
             astray=self.authorize.astray,
         )
         self._sweeping = Sweeping(
-            store, retention=retention(settings), openings_followed_for=opening_cadence(settings).follow_for
+            store,
+            retention=retention(settings),
+            openings_followed_for=opening_cadence(settings).follow_for,
+            feed_kept=timedelta(days=settings.feed.kept_days),
         )
         lease = timedelta(seconds=settings.lease_seconds)
         self._filling = Filling(store, retry_after=due.retry_delay, lease=lease)

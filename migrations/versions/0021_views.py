@@ -1,12 +1,11 @@
-"""Which views for readers were made, and by which definition; a connection and its feed are found by indexes.
+"""Which views for readers were made, and by which definition; a connection is found by an index.
 
 A reader of the views names no tenant, and the key of `connection` opens with it.
 
 The views themselves are made by `db upgrade` behind the last migration, and dropped before the first: a table that a
 view reads cannot be changed.
 
-Why it is safe on a live table: the table is new, and the column may be NULL.  On PostgreSQL writers of `change` wait
-while its index is built, some seconds for a million rows; that of `connection` is small.
+Why it is safe on a live table: the table is new, and `connection`, which gets an index, is small.
 """
 
 import sqlalchemy as sa
@@ -17,8 +16,6 @@ down_revision = "0020"
 branch_labels = None
 depends_on = None
 
-INSTANT = sa.DateTime(timezone=True).with_variant(sa.String(27), "sqlite")
-
 
 def upgrade() -> None:
     op.create_table(
@@ -27,18 +24,9 @@ def upgrade() -> None:
         sa.Column("digest", sa.String(64), nullable=False, comment="SHA-256 of its definition and comments, as made"),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_sql_view")),
     )
-    op.add_column(
-        "connection",
-        sa.Column("restricted_at", INSTANT, comment="set: no consent of it is alive; readers see no row of it"),
-    )
     op.create_index(op.f("ix_connection_connection_id_tenant"), "connection", ["connection_id", "tenant"])
-    op.create_index(
-        op.f("ix_change_connection_id_txid_seq_tenant"), "change", ["connection_id", "txid", "seq", "tenant"]
-    )
 
 
 def downgrade() -> None:
-    op.drop_index(op.f("ix_change_connection_id_txid_seq_tenant"), "change")
     op.drop_index(op.f("ix_connection_connection_id_tenant"), "connection")
-    op.drop_column("connection", "restricted_at")
     op.drop_table("sql_view")

@@ -457,7 +457,8 @@ async def _rows(stage: "Stage", connection_id: ConsentId) -> Mapping[ResourceNam
 async def _changed(stage: "Stage", connection_id: ConsentId, after: Place) -> int:
     """Rows of a connection in the change feed behind a place."""
     async with stage.application.store.reading() as unit:
-        return len(await unit.changes.read(after=after, limit=10_000, connection_id=connection_id))
+        changes = await unit.changes.read(after=after, limit=10_000, connection_id=connection_id)
+    return sum(row.change.resource is not None for row in changes)
 
 
 def _a_tick_after(stage: "Stage", moment: datetime) -> datetime:

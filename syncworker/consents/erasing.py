@@ -32,7 +32,7 @@ async def erasable(unit: UnitOfWork, some_id: ConsentId) -> ConsentId:
     """
     held = await unit.consents.get(some_id)
     connection_id = some_id if held is None else held.connection_id
-    consents = await unit.consents.find(connection_id=connection_id)
+    consents = await unit.consents.chain_locked(connection_id, closed=True)  # none comes to life before the commit
     if not consents:
         raise RequestError(f"consent_id: nothing is held under {some_id!r}; `syncworker consents list` shows what is")
     living = [one for one in consents if not one.terminal]

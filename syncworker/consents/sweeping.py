@@ -9,6 +9,8 @@ hour everything is gone through by the database, whoever it belongs to:
     data            of connections that ended long enough ago is destroyed (`erasing`)
     openings        the same, for what lies sealed
     authorisations  that can no longer be completed lose their secrets, and after `AUTHORIZATIONS_KEPT` their rows
+    readability     of connections that is not as the rule and the setting `ended_consents` say (`store.readable`)
+    feed            changes past their time are taken away; a database that was restored is noticed (`store.epochs`)
 
 Source: CBUAE Open Finance Regulation, Art. 13 and 22; `reliability.md` rule 41.
 """
@@ -36,6 +38,11 @@ AT_ONCE: Final = 200
 AUTHORIZATIONS_KEPT: Final = timedelta(days=30)
 """How long it can be seen that a user was asked for a consent and never came home."""
 
+CHANGES_AT_ONCE: Final = 5_000
+"""Changes of the feed taken away in one transaction."""
+
+FEED_KEPT: Final = timedelta(days=90)
+
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -44,12 +51,21 @@ class Sweeping:
 
     Args:
         openings_followed_for: after this time an account opening that has not ended counts as ended.
+        feed_kept: how long changes of the feed are kept.
     """
 
-    def __init__(self, store: Store, *, retention: Retention, openings_followed_for: timedelta) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        retention: Retention,
+        openings_followed_for: timedelta,
+        feed_kept: timedelta = FEED_KEPT,
+    ) -> None:
         self._store = store
         self._retention = retention
         self._openings_followed_for = openings_followed_for
+        self._feed_kept = feed_kept
         self._swept_at: datetime | None = None
 
     async def look(self) -> None:
@@ -85,6 +101,10 @@ class Sweeping:
         if stays is not None:
             found = partial(_openings_before, stays=stays, followed_for=self._openings_followed_for)
             whole.append(await self._each(found, _empty))
+        whole.append(await self._each(lambda unit, _: unit.use.otherwise(limit=AT_ONCE), _settle))
+        whole.append(await self._store.atomically(self._prune_feed) < CHANGES_AT_ONCE)
+        if await self._store.atomically(lambda unit: unit.epochs.look()):
+            log.warning("the database was restored: readers of the feed begin again")
         await self._store.atomically(_forget)
         return all(whole)
 
@@ -99,6 +119,9 @@ class Sweeping:
             await self._store.atomically(partial(step, subject))
         return len(subjects) < AT_ONCE
 
+    async def _prune_feed(self, unit: UnitOfWork) -> int:
+        return await unit.changes.prune(before=await unit.now() - self._feed_kept, limit=CHANGES_AT_ONCE)
+
     async def _destroy(self, connection_id: str, unit: UnitOfWork) -> None:
         chain = await unit.consents.chain_locked(ConsentId(connection_id), closed=True)
         if chain:
@@ -109,6 +132,10 @@ async def _end(consent_id: str, unit: UnitOfWork) -> None:
     held = await unit.consents.get(ConsentId(consent_id), lock=True)
     if held is not None:
         await ended_by_clock(unit, held, at=await unit.now())
+
+
+async def _settle(connection_id: str, unit: UnitOfWork) -> None:
+    await unit.use.settle([ConsentId(connection_id)], at=await unit.now())
 
 
 async def _ended_before(unit: UnitOfWork, at: datetime, *, kind: DataClass, stays: timedelta) -> list[str]:

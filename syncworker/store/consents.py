@@ -316,7 +316,10 @@ class Consents:
         """File a consent whose connection is there; `False` when it is already there: then nothing changes."""
         fresh = self._unit.dialect.upsert(consent, ("tenant", "consent_id"), ())
         added = fresh.values(self._consent_values(row)).returning(consent.c.consent_id)
-        return await self._unit.connection.scalar(added) is not None
+        if await self._unit.connection.scalar(added) is None:
+            return False
+        await self._added([row])
+        return True
 
     async def add_new(self, rows: Sequence[StoredConsent]) -> None:
         """File consents nobody holds yet, sorted by id, in one statement.
@@ -326,6 +329,7 @@ class Consents:
         """
         if rows:
             await self._unit.connection.execute(sa.insert(consent), [self._consent_values(row) for row in rows])
+            await self._added(rows)
 
     async def get(self, consent_id: ConsentId, *, lock: bool = False) -> StoredConsent | None:
         """One consent; `lock=True` keeps other writers of the row out until the end of this transaction."""
@@ -481,6 +485,7 @@ class Consents:
         await self._note_changed_terms(held, view, at=at)
         if status == held.status:
             return None
+        await self._unit.use.settle([held.connection_id], at=at)
         moved = Moved(
             consent_id=held.consent_id,
             connection_id=held.connection_id,
@@ -534,6 +539,7 @@ class Consents:
                 "ended_at": at,
             },
         )
+        await self._settle(consent_id, at=at)
 
     async def end_unknown(self, consent_id: ConsentId, *, at: datetime) -> None:
         """Our own word that a consent revoked here has ended: the Hub does not know it.
@@ -542,6 +548,7 @@ class Consents:
         """
         values = {"status": Status.Revoked.value, "revoked_by": consent.c.revoke_by, "ended_at": at}
         await self._update(consent_id, values)
+        await self._settle(consent_id, at=at)
 
     async def set_paused(self, consent_id: ConsentId, at: datetime | None) -> None:
         """Our own pause, since when; `None` ends it."""
@@ -550,6 +557,7 @@ class Consents:
     async def order_revocation(self, consent_id: ConsentId, *, by: str, at: datetime) -> None:
         """Revoked here: no calls from now on; the Hub has to be told."""
         await self._update(consent_id, {"revoke_asked_at": at, "revoke_by": by})
+        await self._settle(consent_id, at=at)
 
     async def want_webhook(self, consent_id: ConsentId, *, active: bool) -> None:
         """Its event notifications are to be switched; the Hub has to be told."""
@@ -666,6 +674,19 @@ class Consents:
             .where(consent.c.tenant == self._unit.tenant, consent.c.consent_id == consent_id)
             .values(**values)
         )
+
+    async def _settle(self, consent_id: ConsentId, *, at: datetime) -> None:
+        """A consent's use has ended: its connection's may have."""
+        held = await self.get(consent_id)
+        if held is not None:
+            await self._unit.use.settle([held.connection_id], at=at)
+
+    async def _added(self, rows: Sequence[StoredConsent]) -> None:
+        """Consents were added that may be in use, to connections that may have ended; a new connection has not."""
+        older = {row.connection_id for row in rows if row.follows and row.status != Status.AwaitingAuthorization}
+        ended = {row.connection_id for row in rows if row.terminal}
+        if older or ended:
+            await self._unit.use.settle(older | ended, at=await self._unit.now())
 
     async def _note_changed_terms(self, held: StoredConsent, view: ConsentView, *, at: datetime) -> None:
         """Terms are immutable after staging: a change is worth a line.  What we did not know is no change."""

@@ -1,7 +1,8 @@
 """What is destroyed when a connection's data must go, and what stays: the records that it was there and is gone.
 
 Payload goes: rows of every resource, what they said before, items that could not be read, balances over time, cursors
-(they hold keys and digests), coverage and the changes that name keys.  The LFI's words about refused calls go with the
+(they hold keys and digests), coverage and the changes that name keys.  One change stays for each class of data that was
+destroyed: the feed says `erased`, so that mirrors destroy it as well.  The LFI's words about refused calls go with the
 personal data: masked as they are, they may still name a person.  An account's reference stays, so that readers can be
 told what is erased, and loses its identity, which tells whose account it was.  Consents, runs, calls and `audit` stay:
 they hold ids, codes and counts, and the law wants consent and destruction records for years (`reliability.md` rule 41).
@@ -16,6 +17,7 @@ import sqlalchemy as sa
 
 from syncworker.standard.consents import TERMINAL
 from syncworker.standard.values import ConsentId
+from syncworker.store.changes import Op, RowChanges
 from syncworker.store.tables import (
     RECORD_TABLES,
     account_grant,
@@ -47,6 +49,7 @@ class DataClass(StrEnum):
 
 
 _PARTIES: Final = ("parties", "account_parties")
+_EVERY: Final = sa.true()
 
 
 class Erasure:
@@ -67,14 +70,24 @@ class Erasure:
         return {name: rows for name, rows in counts.items() if rows}
 
     async def erase(self, connection_id: ConsentId, *, of: DataClass | None = None) -> Mapping[str, int]:
-        """Destroy the payload of a connection, of one class or all of it.
+        """Destroy the payload of a connection, of one class or all of it, and say so in the feed once a class.
 
         Returns:
             Rows destroyed, by table.
         """
+        await self._unit.send()  # what waits for the commit is destroyed as well
         counts: dict[str, int] = {}
-        for table, which in self._payload(connection_id, of):
-            counts[table.name] = (await self._unit.connection.execute(sa.delete(table).where(which))).rowcount
+        said: list[RowChanges] = []
+        for one in DataClass if of is None else (of,):
+            destroyed = 0
+            for table, which in self._payload(connection_id, one):
+                gone = (await self._unit.connection.execute(sa.delete(table).where(which))).rowcount
+                counts[table.name] = counts.get(table.name, 0) + gone
+                destroyed += gone
+            if destroyed:
+                said.append(RowChanges("", None, Op.ERASED, [""], scope=one.value))
+        if said:
+            await self._unit.changes.say(connection_id, said, now=await self._unit.now())
         for column, which in self._members(connection_id, of):
             blank = sa.update(column.table).where(which).values({column.name: None})
             counts[f"{column.table.name}.{column.name}"] = (await self._unit.connection.execute(blank)).rowcount
@@ -130,14 +143,20 @@ class Erasure:
             return sa.and_(table.c.tenant == self._unit.tenant, table.c.connection_id == connection_id)
 
         shared = (record_history, unreadable_item, cursor, coverage, change)  # rows of every resource side by side
+        listed = change.c.resource != ""  # `erased` and `restricted` name no listing, and stay
+
+        def of_resources(table: sa.Table, wanted: sa.ColumnElement[bool] = _EVERY) -> sa.ColumnElement[bool]:
+            return sa.and_(mine(table), wanted, *([listed] if table is change else []))
+
         own = [one for one in dict.fromkeys(RECORD_TABLES.values()) if one is not party]
-        personal = [(party, mine(party))] + [(one, sa.and_(mine(one), one.c.resource.in_(_PARTIES))) for one in shared]
+        personal = [(party, mine(party))]
+        personal += [(one, of_resources(one, one.c.resource.in_(_PARTIES))) for one in shared]
         data = [(one, mine(one)) for one in (*own, balance_history, account_grant)]
-        data += [(one, sa.and_(mine(one), one.c.resource.not_in(_PARTIES))) for one in shared]
+        data += [(one, of_resources(one, one.c.resource.not_in(_PARTIES))) for one in shared]
         match of:
             case DataClass.PERSONAL:
                 return personal
             case DataClass.DATA:
                 return data
             case None:
-                return [(party, mine(party)), *data[: len(own) + 2], *((one, mine(one)) for one in shared)]
+                return [(party, mine(party)), *data[: len(own) + 2], *((one, of_resources(one)) for one in shared)]

@@ -14,8 +14,7 @@ import sqlalchemy as sa
 
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId
-from syncworker.store.records import resource_of
-from syncworker.store.tables import RECORD_TABLES, filling, typed_columns
+from syncworker.store.tables import RECORD_TABLES, filling, resource_of, typed_columns
 
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork

@@ -27,6 +27,7 @@ from syncworker.standard.values import AccountId, ConsentId
 from syncworker.store.bulk import COPY_FROM, insert_many, upsert_later, upsert_many
 from syncworker.store.consents import live_ids
 from syncworker.store.dialect import Dialect
+from syncworker.store.readable import readable
 from syncworker.store.sealed import pack_raw, unpack_raw
 from syncworker.store.statements import Answer, Statement, Told, named, run_all
 from syncworker.store.tables import (
@@ -34,7 +35,9 @@ from syncworker.store.tables import (
     SEALED_RAW,
     account_grant,
     balance_history,
+    connection,
     record_history,
+    resource_of,
     typed_columns,
 )
 
@@ -56,6 +59,15 @@ _KEY: Final = ("tenant", "connection_id", "account_id", "key")
 _FRAME: Final = ("raw", "digest", "changed_at", "missed_since", "gone_at", "gen")
 _BY_KEY: Final = itemgetter(2, 3)  # account_id, key: the two before them are the same in every row
 _PARTIES: Final = (ResourceName.PARTIES, ResourceName.ACCOUNT_PARTIES)
+
+
+class RowKey(NamedTuple):
+    """Which row of which listing; `account_id` is `''` for a row of the connection."""
+
+    connection_id: ConsentId
+    account_id: str
+    resource: ResourceName
+    key: str
 
 
 class Record(NamedTuple):
@@ -257,6 +269,27 @@ def _holding_keys(resource: ResourceName, instant: str | None, status: str | Non
     return Statement(build)
 
 
+@cache
+def _living(resource: ResourceName) -> Statement:
+    """Which of some rows are there, of connections that can be read."""
+    table = RECORD_TABLES[resource]
+
+    def build(dialect: Dialect) -> Any:
+        kinds = {name: table.c[name].type for name in _KEY[1:]}
+        those = dialect.keys("those", kinds, tenant=named(table.c.tenant, "of_tenant"))
+        can_be_read = (
+            sa.select(readable())
+            .where(connection.c.tenant == those.c.tenant, connection.c.connection_id == those.c.connection_id)
+            .correlate(those)
+            .scalar_subquery()
+        )
+        return sa.select(*(table.c[name] for name in _KEY[1:])).where(
+            *(table.c[name] == those.c[name] for name in _KEY), table.c.gone_at.is_(None), can_be_read
+        )
+
+    return Statement(build)
+
+
 def _at_rest(table: sa.Table, status: str | None) -> sa.ColumnElement[bool]:
     """What `AT_REST` says."""
     rest: list[sa.ColumnElement[bool]] = [table.c.missed_since.is_(None), table.c.gone_at.is_(None)]
@@ -421,6 +454,25 @@ class Records:
 
     def _place(self, connection_id: ConsentId) -> dict[str, Any]:
         return {"of_tenant": self._unit.tenant, "of_connection": connection_id}
+
+    async def living(self, keys: Collection[RowKey]) -> list[RowKey]:
+        """Those of some rows that are there, and whose connections can be read."""
+        told: list[Told] = []
+        asked: list[ResourceName] = []
+        for resource in dict.fromkeys(one.resource for one in keys):
+            asked.append(resource)
+            rows = [
+                {"connection_id": one.connection_id, "account_id": one.account_id, "key": one.key}
+                for one in keys
+                if one.resource is resource
+            ]
+            told.append((_living(resource), {"of_tenant": self._unit.tenant, "those": self._unit.dialect.rows(rows)}))
+        answers = await run_all(self._unit, told) if told else []
+        return [
+            RowKey(ConsentId(connection_id), account_id, resource, key)
+            for resource, answer in zip(asked, answers, strict=True)
+            for connection_id, account_id, key in answer.rows
+        ]
 
     # -- what we write -----------------------------------------------------------------------------------------------
 
@@ -808,9 +860,3 @@ def _held(
     if instant is not None and not isinstance(instant, datetime):
         instant = at_time(instant)
     return Held(bytes(digest), instant, status == "Pending", missed_since is not None, bool(gone), missed_since)
-
-
-def resource_of(table: sa.Table, account_id: str) -> ResourceName:
-    """The resource whose rows a table keeps under this account_id (`''` for none)."""
-    names = [name for name, kept in RECORD_TABLES.items() if kept is table]
-    return names[0] if len(names) == 1 else _PARTIES[account_id != ""]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from syncworker.errors import SealError, SettingsError
 from syncworker.standard.values import AccountId, ConsentId
-from syncworker.store import consents, cursors, records, tokens, work
+from syncworker.store import changes, consents, cursors, records, tokens, work
+from syncworker.store.changes import Newest
 from syncworker.store.consents import Standing, StoredConsent
 from syncworker.store.cursors import Covered, Cursor, Listing
 from syncworker.store.records import Holdings, Wanted, WantedKeys
@@ -75,11 +76,13 @@ class BeforeApply(NamedTuple):
         held: the rows that were wanted.
         granted: accounts the consent showed so far.
         coverage: the windows walked so far, earliest first.
+        newest: the last of the connection's feed.
     """
 
     held: Holdings
     granted: frozenset[AccountId]
     coverage: Mapping[Listing, tuple[Covered, ...]]
+    newest: Newest | None
 
 
 async def before_syncs(unit: "UnitOfWork", connection_ids: Sequence[ConsentId]) -> dict[ConsentId, BeforeSync]:
@@ -166,13 +169,14 @@ async def before_apply(
     wanted: Sequence[Wanted],
     keys: Sequence[WantedKeys],
 ) -> BeforeApply:
-    """As `records.held`, `records.granted` and `cursors.coverage` together."""
+    """As `records.held`, `records.granted` and `cursors.coverage` together, with the last of the connection's feed."""
     tenant = {"tenant": unit.tenant}
-    granted, coverage, *held = await run_all(
+    granted, coverage, newest, *held = await run_all(
         unit,
         [
             (records.GRANTED, tenant | {"consent_id": consent_id}),
             (cursors.COVERAGE, tenant | {"connection_id": connection_id}),
+            (changes.NEWEST, tenant | {"connection_id": connection_id}),
             *unit.records.holding(connection_id, wanted, keys),
         ],
     )
@@ -180,6 +184,7 @@ async def before_apply(
         held=records.read_holdings(wanted, keys, held),
         granted=records.read_granted(granted),
         coverage=cursors.read_coverage(coverage),
+        newest=changes.read_newest(newest),
     )
 
 

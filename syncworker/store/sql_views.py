@@ -580,11 +580,14 @@ _LISTING: Final[Mapping[str, str]] = {
 }
 
 _CHANGE: Final[Mapping[str, str]] = {
-    "txid": "place, first part: the writing transaction; 0 on SQLite",
-    "seq": "place, second part; unique",
+    "epoch": "place, first part: history of the database; another one after a restore",
+    "txid": "place, second part: the writing transaction; 0 on SQLite",
+    "seq": "place, third part; unique",
     "resource": "accounts, balances, transactions …",
     "key": "the item's key within the account; of an account the LFI's AccountId",
-    "op": "added | modified | removed",
+    "op": "added | modified | removed | backfilled | erased | restricted",
+    "previous_status": "Pending, of a transaction that this change booked; NULL: any other change",
+    "scope": "of backfilled: history, news, all; of erased: data, personal; NULL: any other change",
     "at": "when it was written",
 }
 
@@ -683,10 +686,12 @@ def _changes() -> View:
     )
     return View(
         "v_change",
-        "One row per change of a row, in the order (txid, seq).  Settled rows alone: it ends before the oldest"
-        " transaction still open, so a reader that goes on behind the last row it saw misses none.",
+        "One row per change, in the order (epoch, txid, seq).  Settled rows alone: it ends before the oldest"
+        " transaction still open, so a reader that goes on behind the last row it saw misses none.  backfilled stands for"
+        " many rows of a listing: those with first_seen_at = at, or all of them where scope is all.",
         (
             _tenant("t"),
+            chosen["epoch"],
             chosen["txid"],
             chosen["seq"],
             chosen["op"],
@@ -697,6 +702,8 @@ def _changes() -> View:
             _account_id("our id of the account; NULL: none"),
             _lfi_account_id(f"nullif({account}, '')", "AccountId; NULL: none"),
             chosen["key"],
+            chosen["previous_status"],
+            chosen["scope"],
             chosen["at"],
         ),
         {"postgresql": f'{joined} AND t."txid" < {OLDEST_OPEN}', "sqlite": joined},

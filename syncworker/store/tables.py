@@ -112,7 +112,7 @@ connection = sa.Table(
     sa.Column("user_ref", sa.String(128), nullable=False),
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("last_data_at", Instant, comment="date of last data received"),
-    sa.Column("restricted_at", Instant, comment="set: no consent of it is alive; readers see no row of it"),
+    sa.Column("restricted_at", Instant, comment="set: no consent of it is in use, and its data cannot be read"),
     sa.Index(None, "user_ref", "tenant"),
     sa.Index(None, "connection_id", "tenant"),  # readers of the views, who name no tenant
 )
@@ -631,11 +631,40 @@ change = sa.Table(
     sa.Column("op", sa.String(10), nullable=False),
     sa.Column("at", Instant, nullable=False),
     sa.Column("gen", sa.BigInteger, nullable=False),
-    sa.CheckConstraint("op IN ('added', 'modified', 'removed')", name="op"),
-    sa.Index(None, "tenant", "txid", "seq"),
-    sa.Index(None, "connection_id", "txid", "seq", "tenant"),
+    sa.Column("epoch", sa.Integer, nullable=False, server_default="1",
+              comment="history of the database it belongs to: see feed_epoch"),
+    sa.Column("previous_status", sa.String(20),
+              comment="of a transaction that this change moved from Pending to Booked"),
+    sa.Column("scope", sa.String(10),
+              comment="of a marker: history | news | all; erased: data | personal; else NULL"),
+    sa.CheckConstraint("op IN ('added', 'modified', 'removed', 'backfilled', 'erased', 'restricted')", name="op"),
+    sa.Index(None, "tenant", "epoch", "txid", "seq"),
+    sa.Index("ix_change_connection", "connection_id", "epoch", "txid", "seq", "tenant"),
     sqlite_autoincrement=True,
 )  # fmt: skip
+
+feed_epoch = sa.Table(
+    "feed_epoch",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("epoch", sa.Integer, nullable=False, comment="history the database is in; the first is 1"),
+    sa.Column("system_id", sa.String(64), nullable=False,
+              comment="PostgreSQL: of the cluster; empty: not told"),
+    sa.Column("timeline", sa.BigInteger, nullable=False, comment="of the cluster's log; SQLite: 0"),
+    sa.Column("txid", sa.BigInteger, nullable=False,
+              comment="transaction that wrote this row: a restored copy was written by another; SQLite: 0"),
+    sa.Column("seq", sa.BigInteger, nullable=False, comment="highest number the feed had given then"),
+    sa.Column("began_at", Instant, nullable=False, comment="when this history was first met"),
+)  # fmt: skip
+
+feed_pruned = sa.Table(
+    "feed_pruned",
+    metadata,
+    _tenant(),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("txid", sa.BigInteger, nullable=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+)
 
 run = sa.Table(
     "run",
@@ -944,6 +973,12 @@ FRAME: Final = (
     "gone_at",
     "gen",
 )
+
+
+def resource_of(table: sa.Table, account_id: str) -> ResourceName:
+    """The resource of a record table's row; parties of an account and of a connection share one table."""
+    names = [name for name, kept in RECORD_TABLES.items() if kept is table]
+    return names[0] if len(names) == 1 else (ResourceName.PARTIES, ResourceName.ACCOUNT_PARTIES)[account_id != ""]
 
 
 def typed_columns(table: sa.Table) -> tuple[str, ...]:

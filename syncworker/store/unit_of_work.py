@@ -34,7 +34,9 @@ from syncworker.store.connections import Connections
 from syncworker.store.consents import Consents
 from syncworker.store.cursors import Cursors
 from syncworker.store.dialect import Dialect
+from syncworker.store.ended import EndedConsents
 from syncworker.store.engines import Engines
+from syncworker.store.epochs import Epochs
 from syncworker.store.erasure import Erasure
 from syncworker.store.failures import StoreConflictError, StoreRefusedError, StoreUnavailableError, translated
 from syncworker.store.filling import Fillings
@@ -44,6 +46,7 @@ from syncworker.store.keyring import KeyRing
 from syncworker.store.lfis import LFIs
 from syncworker.store.messages import Messages
 from syncworker.store.openings import Openings
+from syncworker.store.readable import Use
 from syncworker.store.reads import Reads
 from syncworker.store.records import Records
 from syncworker.store.renewals import Renewals
@@ -68,6 +71,7 @@ class UnitOfWork:
         connection: for repositories; nobody else runs SQL.
         tenant: goes into every key and every query.
         keys_known: the tenant's keys that are committed, opened; one mapping for all transactions of a store.
+        ended_consents: whether data of connections can be read whose consents have all ended.
     """
 
     def __init__(
@@ -78,11 +82,13 @@ class UnitOfWork:
         dialect: Dialect,
         keyring: KeyRing | None,
         keys_known: dict[str, bytes] | None = None,
+        ended_consents: EndedConsents = EndedConsents.HIDDEN,
     ) -> None:
         self.connection = connection
         self.tenant = tenant
         self.dialect = dialect
         self.keys_known = {} if keys_known is None else keys_known
+        self.ended_consents = ended_consents
         self._keyring = keyring
         self._last: list[Told | Ready] = []
 
@@ -228,6 +234,14 @@ class UnitOfWork:
         return Changes(self)
 
     @cached_property
+    def use(self) -> Use:
+        return Use(self)
+
+    @cached_property
+    def epochs(self) -> Epochs:
+        return Epochs(self)
+
+    @cached_property
     def runs(self) -> Runs:
         return Runs(self)
 
@@ -255,6 +269,7 @@ class Store:
         keyring: KeyRing | None = None,
         clock: Clock | None = None,
         connections: int = 10,
+        ended_consents: EndedConsents = EndedConsents.HIDDEN,
     ) -> None:
         """Opens nothing yet.
 
@@ -262,6 +277,7 @@ class Store:
             database: where it is; as text, `postgresql://…` or `sqlite:///file`.
             clock: moves database time in tests; `None` is the database's own clock.
             connections: most connections to PostgreSQL at once; SQLite has one writer and a few readers.
+            ended_consents: whether data of connections can be read whose consents have all ended.
 
         Raises:
             SettingsError: not such a URL.
@@ -274,6 +290,7 @@ class Store:
         self._keyring = None if keyring is None else keyring.for_tenant(tenant)
         self._keys_known: dict[str, bytes] = {}
         self._engines = Engines(address, connections)
+        self._ended_consents = ended_consents
         self._bulk: AbstractAsyncContextManager[object] = (
             nullcontext() if address.is_postgresql else asyncio.Semaphore(1)
         )
@@ -334,6 +351,17 @@ class Store:
         )
         return await retrying(once)
 
+    async def keep_history(self) -> None:
+        """Begin a new epoch of the feed when the database was restored (`epochs`); most often nothing is written.
+
+        Raises:
+            StoreUnavailableError: the database is away.
+        """
+        async with self.looking() as unit:
+            differs = await unit.epochs.differs()
+        if differs:
+            await self.atomically(lambda unit: unit.epochs.look())
+
     async def close(self) -> None:
         """Give every connection back."""
         await self._engines.close()
@@ -348,6 +376,7 @@ class Store:
                     dialect=self.dialect,
                     keyring=self._keyring,
                     keys_known=self._keys_known,
+                    ended_consents=self._ended_consents,
                 )
                 try:
                     yield unit

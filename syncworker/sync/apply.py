@@ -25,7 +25,7 @@ from syncworker.standard.calendar import at_time, shifted
 from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.values import AccountId, ConsentId, local_date
 from syncworker.store.account_references import NamedAccount
-from syncworker.store.changes import Op, RowChanges
+from syncworker.store.changes import MARKER_FROM, Marked, Op, RowChanges, instant_of, marker
 from syncworker.store.consents import Standing
 from syncworker.store.cursors import Covered, Cursor, Listing, extended
 from syncworker.store.messages import MessageType
@@ -313,12 +313,13 @@ async def apply(
         resource: [pair for pair in decided if pair[0].resource.name is resource]
         for resource in dict.fromkeys(one.resource.name for one in showings)
     }
-    await _keep_before(unit, scope, by_resource, now=now)
+    feed = [said for shown, changes, rows in decided for said in _feed(shown, changes, rows, cursors)]
+    at = instant_of(now, known.newest, marks=any(said.op is Op.BACKFILLED for said in feed))
+    await _keep_before(unit, scope, by_resource, now=at)
     for resource, those in by_resource.items():
-        await _write(unit, scope, resource, those, granted=known.granted, now=now)
-    feed = [rows for shown, changes, _ in decided for rows in _feed(shown.listing, changes)]
+        await _write(unit, scope, resource, those, granted=known.granted, now=at)
     _tell(unit, scope, decided, now=now)
-    await unit.changes.append(scope.connection_id, feed, at=now, gen=scope.claim.gen)
+    await unit.changes.append(scope.connection_id, feed, at=at, gen=scope.claim.gen)
     complete = [(shown, changes, rows) for shown, changes, rows in decided if shown.walk.error is None]
     advanced = [
         _cursor(
@@ -683,14 +684,36 @@ def _booking_dates(shown: Showing, changes: Changes) -> Iterable[date]:
     return [day for day in written if day is not None]
 
 
-def _feed(listing: Listing, changes: Changes) -> Iterable[RowChanges]:
-    for op, keys in (
-        (Op.ADDED, changes.new | changes.revived),
-        (Op.MODIFIED, changes.changed),
-        (Op.REMOVED, changes.gone),
+def _feed(
+    shown: Showing, changes: Changes, held: Mapping[str, Held], cursors: Mapping[Listing, Cursor]
+) -> Iterable[RowChanges]:
+    """What the feed says of a walk; one marker stands for many new rows."""
+    listing = shown.listing
+    added = changes.new | changes.revived
+    if len(changes.new) >= MARKER_FROM:
+        history = shown.walk.step.backfill or not _read_before(cursors.get(listing))
+        yield marker(listing.account_id, listing.resource, Marked.HISTORY if history else Marked.NEWS)
+        added = changes.revived
+    booked = _booked_now(shown, changes, held)
+    for op, keys, previous in (
+        (Op.ADDED, added, None),
+        (Op.MODIFIED, changes.changed - booked, None),
+        (Op.MODIFIED, booked, PENDING),
+        (Op.REMOVED, changes.gone, None),
     ):
         if keys:
-            yield RowChanges(listing.account_id, listing.resource, op, sorted(keys))
+            yield RowChanges(listing.account_id, listing.resource, op, sorted(keys), previous)
+
+
+def _booked_now(shown: Showing, changes: Changes, held: Mapping[str, Held]) -> frozenset[str]:
+    """Rows that were Pending and are Booked."""
+    typed = TYPED[shown.resource.name]
+    if typed.status is None or not changes.changed:
+        return frozenset()
+    place = typed_columns(RECORD_TABLES[shown.resource.name]).index(typed.status)
+    return frozenset(
+        key for key in changes.changed if held[key].pending and shown.records[key].columns[place] == BOOKED
+    )
 
 
 def _cursor(

@@ -44,6 +44,7 @@ from tests.faults.ground import COMMITS, HISTORY, LFI, START, Clock, Keys, Troub
 from tests.faults.kinds import KINDS, Kind, Moment, Verdict, Where
 from tests.faults.oracle import Witness
 from tests.faults.wire import Asked, MemoryBank, Sent
+from tests.ground.feed import name_of, whole_feed
 
 N = ResourceName
 CADENCE: Final = dict.fromkeys(N, timedelta(days=7)) | {
@@ -661,7 +662,7 @@ class Play:
         ]
         async with self.worker.store.reading() as unit:
             rows = [row async for row in unit.records.all_rows(None)]
-            feed = await unit.changes.read(limit=1_000_000)
+            feed = await whole_feed(unit)
             cursors = {one.consent_id: await unit.cursors.of(one.consent_id) for one in living}
         ours = {one.consent_id for one in living}
         tables = [
@@ -698,7 +699,7 @@ class Play:
     def _replay(self, feed: Sequence[Any], held: set[tuple[str, str, str, str]]) -> None:
         live: set[tuple[str, str, str, str]] = set()
         for row in feed:
-            name = (row.connection_id, row.change.account_id, row.change.resource.value, row.change.key)
+            name = name_of(row)
             if row.change.op is Op.REMOVED:
                 if name not in live:
                     raise self._failed(f"the feed removes what it never added: {name[1:]}")

@@ -22,6 +22,7 @@ from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId
 from syncworker.store import (
     account_references,
+    changes,
     connections,
     consents,
     cursors,
@@ -119,6 +120,7 @@ def fill(own: sa.Connection, rows: int, *, after: int = 0) -> None:
                                     "identity": "idn_" + i}),
         (tables.account, {"connection_id": consent, "account_id": a, "key": a}),
         (tables.transaction, {"connection_id": one, "account_id": a, "key": "k" + i}),
+        (tables.change, {"seq": n.c.i, "connection_id": consent, "op": sa.literal("added")}),
         (tables.work, {"kind": sync, "subject": consent, "lfi": lfi,
                        "lease_until": until, "gen": sa.literal(1)}),
         (tables.open_claims, {"kind": sync, "lfi": consent, "work_ids": sa.literal([], sa.JSON())}),
@@ -257,6 +259,12 @@ CASES: Final[Mapping[str, Case]] = {
         ],
         _REFERENCE,
     ),
+    "changes.NEWEST": Case(
+        lambda _unit, numbers: [
+            (changes.NEWEST, {"tenant": TENANT, "connection_id": one}) for one in _consent_ids(numbers)
+        ],
+        (tables.change,),
+    ),
     "connections._ACCOUNTS": Case(_among(connections._ACCOUNTS, "connection_ids"), (tables.account,)),
     "consents.GET": Case(
         lambda _unit, numbers: [(consents.GET, {"tenant": TENANT, "consent_id": one}) for one in _consent_ids(numbers)],
@@ -385,6 +393,14 @@ CASES: Final[Mapping[str, Case]] = {
             )
         ],
         (tables.account,),
+    ),
+    "records._living": Case(
+        _rows(
+            records._living(ResourceName.TRANSACTIONS),
+            "those",
+            lambda number: {"connection_id": ONE, "account_id": ACCOUNT, "key": f"k{number}"},
+        ),
+        (tables.transaction, tables.connection),
     ),
     "records._holding_keys": Case(
         _keys(records._holding_keys(ResourceName.TRANSACTIONS, None, None)), (tables.transaction,)

@@ -40,6 +40,7 @@ from syncworker.store.openings import ShareWish, StoredOpening
 from syncworker.store.records import Ended, Record
 from syncworker.store.runs import CallRow, RunRow
 from syncworker.store.statements import run_all
+from syncworker.store.tables import consent as consent_table
 from syncworker.store.tables import (
     event,
     metadata,
@@ -311,6 +312,13 @@ async def crashed(unit: UnitOfWork) -> None:
 
 async def missed(unit: UnitOfWork) -> None:
     await unit.records.miss(TX, C1, KEYS, gen=1, at=NOW)
+
+
+async def ended(unit: UnitOfWork) -> None:
+    """As if the consents had ended before connections were marked."""
+    await unit.connection.execute(
+        sa.update(consent_table).where(consent_table.c.tenant == unit.tenant).values(status="Revoked")
+    )
 
 
 def together(*acts: Act) -> Act:
@@ -727,6 +735,12 @@ WRITES: Final[Mapping[str, Write]] = {
             lambda unit: unit.send(),
         )
     ),
+    "changes.say": Write(
+        lambda unit: unit.changes.say(C1, [RowChanges("", None, Op.ERASED, [""], scope="data")], now=LATER)
+    ),
+    "changes.say_use": Write(lambda unit: unit.changes.say_use(C1, restricted=False, now=LATER)),
+    "changes.prune": Write(lambda unit: unit.changes.prune(before=LATER, limit=10)),
+    "use.settle": Write(lambda unit: unit.use.settle([C1], at=LATER), before=ended),
     "runs.add": Write(lambda unit: unit.runs.add(run())),
     "tokens.file_in_doubt": Write(lambda unit: unit.tokens.file_in_doubt(C1), before=called),
     "tokens.filed": Write(lambda unit: unit.tokens.filed(C1, call="call-1"), before=called),
@@ -760,13 +774,14 @@ READS: Final = _named(
         "erasure": "count overdue",
         "inbox": "lfis_of_consents get content list filed refused one_refused held_back counts",
         "clocks": "list",
-        "records": "held holding granted all_rows opened as_of count",
+        "records": "held holding living granted all_rows opened as_of count",
         "cursors": "of coverage",
         "findings": "all",
         "unreadable": "of list get",
         "reads": "rows connections connection_of_account",
         "messages": "endpoints endpoint secrets_of due_endpoints heads head_of behind first_place run_of find backlog",
-        "changes": "read head",
+        "changes": "read head line page at erased_behind expanded listings blockers",
+        "use": "otherwise",
         "runs": "latest newest outcomes calls_of_runs find get calls_of said traffic cost",
     }
 )
@@ -775,6 +790,7 @@ OF_NO_TENANT: Final = _named(
         "work": "beat beating alive leave",
         "workers": "arrive ask_canaries canary_came observers_failed get list",
         "statistics": "gather",
+        "epochs": "current differs look",
     }
 )
 """Processes and the database belong to the installation."""

@@ -25,6 +25,7 @@ from syncworker.sync.fetch import Walk
 from syncworker.sync.plan import Step, Window
 from syncworker.sync.reports import StepReport
 from tests.ground.clock import ManualClock
+from tests.ground.feed import whole_feed
 
 N = ResourceName
 LFI = Slug("sandbox")
@@ -164,7 +165,10 @@ class Desk:
     async def replayed(self) -> set[tuple[str, ResourceName, str]]:
         """What a reader of the feed believes to be live."""
         live: set[tuple[str, ResourceName, str]] = set()
-        for row in await self.feed():
+        async with self.store.reading() as unit:
+            feed = await whole_feed(unit)
+        for row in feed:
+            assert row.change.resource is not None
             name = (row.change.account_id, row.change.resource, row.change.key)
             if row.change.op is Op.REMOVED:
                 live.remove(name)

@@ -33,6 +33,7 @@ from syncworker.sync.plan import PlanSettings
 from syncworker.sync.reports import BatchReport, RunReport
 from syncworker.sync.run import SyncSettings
 from tests.ground.clock import ManualClock
+from tests.ground.feed import name_of, whole_feed
 
 LFI = Slug("sandbox")
 POOL = 10
@@ -208,9 +209,9 @@ class Product:
         """What a reader of the feed believes to be live, named as in `listed`."""
         live: set[tuple[str, str, str, str]] = set()
         async with self.store.reading() as unit:
-            feed = await unit.changes.read(limit=1_000_000)
+            feed = await whole_feed(unit)
         for row in feed:
-            name = (row.connection_id, row.change.account_id, row.change.resource.value, row.change.key)
+            name = name_of(row)
             if row.change.op is Op.REMOVED:
                 live.remove(name)
             else:

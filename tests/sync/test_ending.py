@@ -18,6 +18,7 @@ from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId
 from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.sync.reports import RunOutcome
+from tests.ground.feed import whole_feed
 from tests.sync.house import SETTINGS, Product
 
 pytestmark = pytest.mark.flow
@@ -43,7 +44,7 @@ async def everything(product: Product) -> list[Any]:
     """Every row with its generation, how much the feed says, and the cursors."""
     rows = [(row.account_id, row.resource, row.key, row.gen) for row in await product.rows(gone=True)]
     async with product.store.reading() as unit:
-        feed = await unit.changes.read(limit=1_000_000)
+        feed = await whole_feed(unit)
         cursors = await unit.cursors.of(product.consents[0])
     return [sorted(rows), len(feed), {place: cursor.checked_at for place, cursor in cursors.items()}]
 

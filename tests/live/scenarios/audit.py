@@ -15,7 +15,9 @@ from typing import Any, Final
 import msgspec
 
 from syncworker.audit import AuditedRow, RowName, compare
+from syncworker.store.changes import Op
 from syncworker.store.work import WorkKind
+from tests.ground.feed import name_of, whole_feed
 from tests.live.scenarios.installation import Installation
 
 NAMED: Final = ("FullName", "AccountHolderName", "AccountHolderShortName", "Name", "Identification")
@@ -98,7 +100,7 @@ async def _generations(site: Installation) -> None:
     assert ends == []
     newest = {row.subject: row.gen for row in await site.rows()}
     reached: dict[str, int] = {}
-    for row in await site.query("SELECT connection_id, gen, seq FROM change ORDER BY seq"):
+    for row in await site.query("SELECT connection_id, gen, seq FROM change WHERE resource <> '' ORDER BY seq"):
         assert reached.get(row.connection_id, 0) <= row.gen <= newest[row.connection_id], row
         reached[row.connection_id] = row.gen
     ahead = await site.query(
@@ -117,14 +119,15 @@ async def _nothing_left(site: Installation, poisoned: str) -> None:
 
 async def _feed(site: Installation) -> int:
     """Each row was added once; who reads the feed from its beginning believes what the tables hold."""
-    changes = await site.query("SELECT connection_id, account_id, resource, key, op FROM change ORDER BY seq")
+    async with site.store.reading() as unit:
+        changes = await whole_feed(unit)
     live: set[tuple[str, str, str, str]] = set()
     for row in changes:
-        name = (row.connection_id, row.account_id, row.resource, row.key)
-        if row.op == "removed":
+        name = name_of(row)
+        if row.change.op is Op.REMOVED:
             live.remove(name)
         else:
-            assert (name in live) == (row.op == "modified"), f"{row.op} twice: {row.resource}"
+            assert (name in live) == (row.change.op is Op.MODIFIED), f"{row.change.op} twice: {name[2]}"
             live.add(name)
     async with site.store.reading() as unit:
         held = {
