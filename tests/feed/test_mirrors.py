@@ -165,18 +165,35 @@ class Feed(RuleBasedStateMachine):
         if one in self.open or not bank.in_use:
             return
         bank.change(add, change, remove, parties)
-        bank.gen += 1
-        if not (stays_open and self.on_postgresql):
-            self.run(self._atomically(one))
+        self.run(self._sync(one, stays_open=stays_open))
+
+    @precondition(lambda self: self.mirrors and not self.open)
+    @rule(order=st.permutations(CONNECTIONS), add=st.sampled_from([1, MARKER_FROM]))
+    def a_younger_sync_commits_first(self, order: Sequence[ConsentId], add: int) -> None:
+        """Mirrors read to the end in between: what commits then must not lie before their cursors."""
+        older, younger, _ = order
+        if not (self.banks[older].in_use and self.banks[younger].in_use):
             return
+        for place, one in enumerate((older, younger)):
+            self.banks[one].change(add, 1, 1, place)
+            self.run(self._sync(one, stays_open=one == older))
+        self.run(self._catch_up())
+        if older in self.open:
+            self.run(self._finish(older, well=True))
 
-        async def begun() -> None:
-            manager = self.store.writing()
-            unit = await manager.__aenter__()
-            await self._walk(unit, one)
-            self.open[one] = (manager, unit)
-
-        self.run(begun())
+    @precondition(lambda self: self.mirrors and not self.open)
+    @rule(one=st.sampled_from(CONNECTIONS), remove=st.integers(1, 3))
+    def use_ends_and_begins_between_two_pages(self, one: ConsentId, remove: int) -> None:
+        """Mirrors hold the rows; some go, the consent ends, one change is read, a new consent is given."""
+        if not self.banks[one].in_use:
+            return
+        self.run(self._catch_up())
+        self.banks[one].change(0, 0, remove, 0)
+        self.run(self._sync(one, stays_open=False))
+        self._use_ends(one, by_us=False)
+        for mirror in self.mirrors:
+            self.run(self._read(mirror, 1))
+        self._new_chain(one)
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), well=st.booleans())
@@ -186,6 +203,9 @@ class Feed(RuleBasedStateMachine):
 
     @rule(one=st.sampled_from(CONNECTIONS), by_us=st.booleans())
     def use_ends(self, one: ConsentId, by_us: bool) -> None:
+        self._use_ends(one, by_us=by_us)
+
+    def _use_ends(self, one: ConsentId, *, by_us: bool) -> None:
         bank = self.banks[one]
         if one in self.open or not bank.in_use:
             return
@@ -201,6 +221,9 @@ class Feed(RuleBasedStateMachine):
 
     @rule(one=st.sampled_from(CONNECTIONS))
     def a_new_chain_is_authorised(self, one: ConsentId) -> None:
+        self._new_chain(one)
+
+    def _new_chain(self, one: ConsentId) -> None:
         bank = self.banks[one]
         if one in self.open or bank.in_use:
             return
@@ -261,6 +284,7 @@ class Feed(RuleBasedStateMachine):
         mirror = Mirror(only)
         if from_the_beginning and self.run(self._nothing_pruned()):
             mirror.listed = True
+            self.run(self._read(mirror, 1))  # from here on it has a cursor, which says when it is too old
         else:
             mirror.cursor = self.run(self._now(only))
         self.mirrors.append(mirror)
@@ -271,6 +295,11 @@ class Feed(RuleBasedStateMachine):
         self.run(self._read(data.draw(st.sampled_from(self.mirrors)), limit))
 
     # -- what must be ------------------------------------------------------------------------------------------------
+
+    async def _catch_up(self) -> None:
+        for mirror in self.mirrors:
+            while await self._read(mirror, 500):
+                pass
 
     async def _end(self) -> None:
         for one in list(self.open):
@@ -337,10 +366,15 @@ class Feed(RuleBasedStateMachine):
         async with self.store.looking() as unit:
             return (await unit.changes.line()).pruned_to.epoch == 0
 
-    async def _atomically(self, one: ConsentId) -> None:
-        async with self.store.writing() as unit:
-            await self._walk(unit, one)
-            await unit.commit()
+    async def _sync(self, one: ConsentId, *, stays_open: bool) -> None:
+        self.banks[one].gen += 1
+        manager = self.store.writing()
+        unit = await manager.__aenter__()
+        await self._walk(unit, one)
+        await unit.send()  # what waits for the commit as well: the transaction has its number from here on
+        self.open[one] = (manager, unit)
+        if not (stays_open and self.on_postgresql):
+            await self._finish(one, well=True)
 
     async def _walk(self, unit: UnitOfWork, one: ConsentId) -> None:
         """Two listings, read whole."""
