@@ -1,13 +1,14 @@
-"""`syncworker db`: bring the database to the newest schema, or say whether it is."""
+"""`syncworker db`: bring the database to the newest schema, say whether it is, and give its roles their rights."""
 
 from dataclasses import asdict
 
 import typer
 
-from syncworker.cli import frame, show
+from syncworker.cli import frame, roles, show
 from syncworker.store import migrate
 
-app = typer.Typer(help="The database's schema.", no_args_is_help=True)
+app = typer.Typer(help="The database's schema and roles.", no_args_is_help=True)
+app.add_typer(roles.app, name="roles")
 
 
 @app.command()

@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from syncworker import private
 from syncworker.clock import in_time
 from syncworker.errors import SettingsError, SetupError
+from syncworker.store import grants
 from syncworker.store.address import Address, address_of
 from syncworker.store.engines import NO_DRIVER, set_in_transactions
 from syncworker.store.failures import StoreUnavailableError, translated
@@ -99,7 +100,8 @@ def fault_of(text: str) -> str:
 def upgrade(database: str | Address, revision: str = "head") -> None:
     """Run the missing migrations, all or none; a database that has them all is left alone.
 
-    On PostgreSQL the statistics of the tables that hold rows are gathered then (`store.statistics`).
+    On PostgreSQL the roles that `db roles apply` made get their rights on what is new in the same transaction
+    (`store.grants`), and the statistics of the tables that hold rows are gathered then (`store.statistics`).
 
     Raises:
         StoreUnavailableError: the database cannot be reached.
@@ -111,7 +113,7 @@ def upgrade(database: str | Address, revision: str = "head") -> None:
     if address.file is None:
         _refuse_encoding(facts(address))
     before = current(address)
-    _run(address, lambda config: command.upgrade(config, revision))
+    _run(address, lambda config: command.upgrade(config, revision), after=grants.renew)
     if address.file is None and before != current(address) == head():
         with _connected(address, begin="BEGIN") as connection:
             gather_all(connection)
@@ -263,13 +265,28 @@ def _pid(connection: "psycopg.Connection[Any]") -> int:
     return pid
 
 
-def _run(address: Address, step: Callable[[Config], None]) -> None:
+@contextmanager
+def connected(database: str | Address) -> Iterator[sa.Connection]:
+    """A connection for a command that looks at the database itself or changes it; nothing commits by itself.
+
+    Raises:
+        as `upgrade`.
+    """
+    with _connected(address_of(database), begin="BEGIN") as connection:
+        yield connection
+
+
+def _run(
+    address: Address, step: Callable[[Config], None], *, after: Callable[[sa.Connection], object] = lambda _: None
+) -> None:
+    """Run a command of Alembic, and `after` behind it in the same transaction."""
     if address.file is not None:
         _make_folder(address.file.parent)
-    with _connected(address, begin="BEGIN IMMEDIATE") as connection:
+    with _connected(address, begin="BEGIN IMMEDIATE") as connection, connection.begin():
         config = _config()
         config.attributes["connection"] = connection
         step(config)
+        after(connection)
 
 
 def _make_folder(folder: Path) -> None:

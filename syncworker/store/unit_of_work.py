@@ -237,7 +237,7 @@ class Store:
             "postgresql" if address.is_postgresql else "sqlite", clock, shares_sessions=address.shares_sessions
         )
         self._keyring = None if keyring is None else keyring.for_tenant(tenant)
-        self._engines = Engines(address, connections)
+        self._engines = Engines(address, connections, tenant=tenant)
         self._bulk: AbstractAsyncContextManager[object] = (
             nullcontext() if address.is_postgresql else asyncio.Semaphore(1)
         )
