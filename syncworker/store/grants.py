@@ -1,7 +1,7 @@
 """Make a PostgreSQL's roles, rights and policies what `roles` says: compare, list the statements, run them.
 
-A plan is the difference between `roles` and the server's catalogs: it is empty where all is as it should be, it takes no
-lock without need, and it also takes back what a role has beyond its line.  The roles of a database are found by the
+A plan is the difference between `roles` and the server's catalogs: it is empty where all is as it should be, it takes
+no lock without need, and it also takes back what a role has beyond its line.  The roles of a database are found by the
 policies on its table `connection`; no table of ours repeats them.
 
 `db roles apply` runs a plan, and `db upgrade` the part of it that the owner can run, so that a new table and views made
