@@ -57,7 +57,7 @@ def _value(column: sa.Column[Any], tenant: str) -> Any:
         return tenant
     if column.name in {"op", "state"}:
         return {"op": "modified", "state": "filed"}[column.name]
-    kind = column.type.python_type if not isinstance(column.type, sa.types.TypeDecorator) else None
+    kind: Any = column.type.python_type if not isinstance(column.type, sa.types.TypeDecorator) else None
     if isinstance(column.type, sa.JSON):
         return {}
     if kind is bytes:
@@ -105,7 +105,7 @@ class Database:
             return {name: self._found(connection, name, role) for name in (*metadata.tables, *VIEW_NAMES, VERSIONS)}
 
     def _found(self, connection: psycopg.Connection[Any], name: str, role: str) -> str:
-        columns = [sql.SQL("*")]
+        columns: list[sql.Composable] = [sql.SQL("*")]
         if "_analyst_" in role and name in ACCESS:
             columns = [sql.Identifier(one) for one in analyst_columns(name)] or columns
         query = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(columns), sql.Identifier(name))
