@@ -93,7 +93,7 @@ class Standing:
 
     Attributes:
         user: of the session.
-        kind: of its role; `None`: none of ours.
+        kind: of its role, or of the one it is a member of; `None`: none of ours.
         bound: whether policies hold for it: it neither owns the tables nor bypasses them.
         owner: of the tables.
         secured: tables under row level security, of `tables` that have tenants.
@@ -187,12 +187,15 @@ def standing(own: sa.Connection) -> Standing:
     found = _Catalog(own)
     known = found.known_roles()
     with_tenant = [table for table in found.tables if has_tenant(table)]
+    bound = not (found.may_own or found.bypasses)
     mine = next((role.kind for role in known if role.name == found.user), None)
+    if mine is None and bound:  # a login of its own that is a member
+        mine = next((role.kind for role in known if found.may("pg_has_role(:name, 'USAGE')", name=role.name)), None)
     made = plan(own) if known else None
     return Standing(
         user=found.user,
         kind=mine,
-        bound=not (found.may_own or found.bypasses),
+        bound=bound,
         owner=found.owner,
         roles=known,
         secured=sum(found.secured[table] for table in with_tenant),
