@@ -153,7 +153,8 @@ async def test_a_policy_makes_no_statement_read_a_table_whole(
     with psycopg.connect(postgresql_url, autocommit=True) as owner:
         owner.execute(f"CREATE ROLE member LOGIN IN ROLE {role_name(kind)}".encode())
         bound = Filled(as_role(postgresql_url, "member"), 10_000, analyzed=True)
-        wrong, refused = {}, set()
+        wrong: dict[str, list[str]] = {}
+        refused: set[str] = set()
         for name, case in CASES.items():
             try:
                 wrong[name] = await faults(bound, case)
@@ -161,7 +162,8 @@ async def test_a_policy_makes_no_statement_read_a_table_whole(
                 refused.add(name)
         owner.execute("DROP ROLE member")
 
-    assert ({name: found for name, found in wrong.items() if found}, refused) == ({}, denied)
+    assert {name: found for name, found in wrong.items() if found} == {}
+    assert refused == denied
 
 
 # -- plans that are kept ---------------------------------------------------------------------------------------------
