@@ -46,7 +46,7 @@ SECRETS_VARIABLE: Final = "SYNCWORKER_SECRETS"
 
 CONFIG_FILE: Final = "syncworker.toml"
 EMBEDDED: Final = "embedded"
-SECRET_FIELDS: Final = frozenset({"database_url", "broker_url", "limits_url"})
+SECRET_FIELDS: Final = frozenset({"database_url", "web_database_url", "broker_url", "limits_url"})
 """Settings that may carry a password: shown without it."""
 
 
@@ -409,7 +409,11 @@ class PriceSettings(_Group):
 
 
 class Settings(BaseSettings):
-    """Everything an operator may set."""
+    """Everything an operator may set.
+
+    Attributes:
+        web_database_url: the same database under the web process's own role (`db roles`); absent: `database_url`.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=ENVIRONMENT_PREFIX,
@@ -420,6 +424,7 @@ class Settings(BaseSettings):
     )
 
     database_url: str = "sqlite:///syncworker.db"
+    web_database_url: str | None = None
     database_pooler: Pooler = Pooler.NONE
     broker_url: str = EMBEDDED
     broker_ca: Path | None = None
@@ -497,6 +502,10 @@ class Settings(BaseSettings):
             SettingsError: `database_url` is no URL of a database we know, or has a parameter that is none.
         """
         return address_of(self.database_url, pooler=self.database_pooler)
+
+    def for_web(self) -> Self:
+        """The settings of the web process: its database is the one that `web_database_url` names."""
+        return self if self.web_database_url is None else self.with_values(database_url=self.web_database_url)
 
     def with_values(self, **values: Any) -> Self:
         """The same settings with some replaced, checked again."""

@@ -1,16 +1,17 @@
-"""`syncworker db`: bring the database to the newest schema, say whether it is, and say what lies where."""
+"""`syncworker db`: the schema, whether it is the newest, what lies where, and the rights of roles."""
 
 from dataclasses import asdict
 
 import typer
 
-from syncworker.cli import frame, schema, show
+from syncworker.cli import frame, roles, schema, show
 from syncworker.errors import SetupError
 from syncworker.store import migrate
 from syncworker.store.unit_of_work import Store
 from syncworker.sync.decode import COLUMNS_VERSION
 
-app = typer.Typer(help="The database's schema.", no_args_is_help=True)
+app = typer.Typer(help="The database's schema and roles.", no_args_is_help=True)
+app.add_typer(roles.app, name="roles")
 
 
 @app.command()

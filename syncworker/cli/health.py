@@ -30,10 +30,12 @@ from syncworker.schedule.breaker import RETRY_SHARE
 from syncworker.settings import Settings
 from syncworker.standard.consents import Status
 from syncworker.standard.operations import OperationClass
-from syncworker.store import migrate
+from syncworker.store import grants, migrate
 from syncworker.store.consents import StoredConsent
 from syncworker.store.failures import StoreUnavailableError
+from syncworker.store.grants import Standing
 from syncworker.store.lfis import DeclaredLFI
+from syncworker.store.roles import Kind
 from syncworker.store.unit_of_work import Store
 from syncworker.store.work import WorkKind
 from syncworker.sync.decode import COLUMNS_VERSION
@@ -273,6 +275,7 @@ def doctor(as_json: frame.AsJson = False) -> None:
     if all(finding.good for finding in findings[:2]):
         findings.append(_check("database", lambda: _database(config), str, within=LOOK_S))
         findings.append(_check("database views", lambda: _views(config), str, within=LOOK_S))
+        findings += _check_roles(config)
         findings += frame.run(_check_lfis(config))
         findings += _check_consents(config)
     findings += _warnings(config)
@@ -331,6 +334,45 @@ def _views(config: Settings) -> str:
         raise SetupError("; ".join(found.faults))
     in_the_way = f"; views of others, which `db upgrade` meets: {', '.join(found.others)}" if found.others else ""
     return f"as they should be{in_the_way}"
+
+
+def _check_roles(config: Settings) -> list[_Finding]:
+    """As whom the processes come to PostgreSQL, and whether row level security keeps tenants apart."""
+    if config.database.file is not None:
+        return []
+    what = "database roles"
+
+    def look(settings: Settings) -> Standing:
+        with migrate.connected(settings.database) as own:
+            return grants.standing(own)
+
+    try:
+        ours = in_time(lambda: look(config), within=CHECK_S)
+        web = in_time(lambda: look(config.for_web()), within=CHECK_S) if config.web_database_url else ours
+    except SyncWorkerError as error:
+        return [_Finding(what, False, str(error))]
+    except TimeoutError:
+        return [_Finding(what, False, f"no answer within {CHECK_S:.0f} s")]
+    if not ours.roles:
+        said = f"none: every process is {ours.user}, and only our own statements keep tenants apart"
+        return [_Finding(what, True, f"{said}; `syncworker db roles plan` shows how to part them", warning=True)]
+    said = f"row level security on {ours.secured} of {ours.tables} tables; workers are {_whose(ours)}"
+    found = [_Finding(what, True, f"{said}, the web process is {_whose(web)}", warning=ours.secured < ours.tables)]
+    if web.kind is not Kind.WEB:
+        name = next((role.name for role in ours.roles if role.kind is Kind.WEB), "of the web process")
+        said = f"the web process is {_whose(web)}; set web_database_url to a URL of role {name}"
+        found.append(_Finding(what, True, said, warning=True))
+    if ours.pending:
+        said = f"{ours.pending} statements are missing; run `syncworker db roles apply --yes` as the owner"
+        found.append(_Finding(what, True, said, warning=True))
+    return found + [_Finding(what, True, note, warning=True) for note in ours.notes]
+
+
+def _whose(stands: Standing) -> str:
+    """A session's user, and what it is."""
+    if stands.kind is not None:
+        return f"{stands.user} ({stands.kind.value})"
+    return f"{stands.user} ({'a stranger to the roles' if stands.bound else 'the owner, or exempt'})"
 
 
 def _check(what: str, check: Callable[[], T], good: str | Callable[[T], str], *, within: float = CHECK_S) -> _Finding:

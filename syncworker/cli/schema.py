@@ -45,7 +45,9 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "product": "product",
         "record_history": "row as it was before it changed",
         "unreadable_item": "item that could not become a row",
-        "change": "change of a row",
+        "change": "change of a row, of many at once, or of what can be read of a connection",
+        "feed_epoch": "history of the database that was met",
+        "feed_pruned": "tenant: how far its changes were taken away",
     },
     "How far reading is": {
         "cursor": "listing: where reading stands",

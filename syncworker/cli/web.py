@@ -46,7 +46,7 @@ SERVING: Final[dict[str, Any]] = {
 
 def web(log_level: Level = LogLevel.INFO) -> None:
     """Run the web process: `/v1` for the product, the callback for users' browsers, events in."""
-    config = frame.settings()
+    config = frame.settings().for_web()
     logs.configure(log_level)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     opening.load_keyring(config)

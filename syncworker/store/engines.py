@@ -26,6 +26,7 @@ from syncworker.clock import monotonic
 from syncworker.errors import SetupError
 from syncworker.store.address import Address
 from syncworker.store.failures import Session
+from syncworker.store.roles import TENANT_SETTING
 
 if TYPE_CHECKING:
     import psycopg
@@ -63,15 +64,17 @@ class Engines:
         look: for single statements, without a transaction around them where that is possible.
     """
 
-    def __init__(self, address: Address, connections: int) -> None:
+    def __init__(self, address: Address, connections: int, *, tenant: str) -> None:
         """Opens nothing yet.
 
         Args:
             connections: most connections to PostgreSQL at once; SQLite has one writer and a few readers.
+            tenant: for whom each session reads, where row level security holds for its role (`store.roles`).
 
         Raises:
             SetupError: PostgreSQL's driver is not installed.
         """
+        self._settings = {**SETTINGS, TENANT_SETTING: tenant}
         self._lost = 0
         self._lost_at = float("-inf")
         if address.file is None:
@@ -102,7 +105,7 @@ class Engines:
         try:
             engine = create_async_engine(
                 "postgresql+psycopg://",
-                async_creator=lambda: _opened(address),
+                async_creator=lambda: _opened(address, self._settings),
                 hide_parameters=True,
                 pool_size=connections,
                 max_overflow=0,
@@ -128,7 +131,7 @@ class Engines:
                 raise DisconnectionError("the server ended an idle connection")
 
         if address.shares_sessions:
-            set_in_transactions(engine.sync_engine, address, SETTINGS)
+            set_in_transactions(engine.sync_engine, address, self._settings)
         return engine
 
     def _sqlite(self, file: Path, *, size: int, begin: str) -> AsyncEngine:
@@ -192,14 +195,14 @@ def set_in_transactions(engine: sa.Engine, address: Address, settings: Mapping[s
         connection.exec_driver_sql(statement, tuple(values))
 
 
-async def _opened(address: Address) -> "psycopg.AsyncConnection[Any]":
+async def _opened(address: Address, settings: Mapping[str, str]) -> "psycopg.AsyncConnection[Any]":
     """A new session with its settings."""
     import psycopg
 
     connection = await psycopg.AsyncConnection.connect(**address.arguments())
     try:
         if not address.shares_sessions:
-            statement, values = address.setting(SETTINGS, local=False)
+            statement, values = address.setting(settings, local=False)
             # a pooler lets a client in at once and may keep its first statement waiting for minutes
             setting = asyncio.ensure_future(connection.execute(statement.encode(), values))
             try:

@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from syncworker import private
 from syncworker.clock import in_time
 from syncworker.errors import SettingsError, SetupError
-from syncworker.store import view_maker
+from syncworker.store import grants, view_maker
 from syncworker.store.address import Address, address_of
 from syncworker.store.engines import NO_DRIVER, set_in_transactions
 from syncworker.store.failures import StoreUnavailableError, translated
@@ -104,8 +104,9 @@ def upgrade(database: str | Address, revision: str = "head") -> None:
     """Run the missing migrations, all or none, and make the views; a database that has them all is left alone.
 
     The views (`store.sql_views`) are dropped before the first migration and made behind the last, and made anew where
-    their definition is another, in the same transaction.  On PostgreSQL the statistics of the tables that hold rows are
-    gathered then (`store.statistics`).
+    their definition is another, in the same transaction.  On PostgreSQL the roles that `db roles apply` made get their
+    rights on what is new there (`store.grants`), and the statistics of the tables that hold rows are gathered then
+    (`store.statistics`).
 
     Raises:
         StoreUnavailableError: the database cannot be reached.
@@ -280,6 +281,17 @@ def _pid(connection: "psycopg.Connection[Any]") -> int:
     return pid
 
 
+@contextmanager
+def connected(database: str | Address) -> Iterator[sa.Connection]:
+    """A connection for a command that looks at the database itself or changes it; nothing commits by itself.
+
+    Raises:
+        as `upgrade`.
+    """
+    with _connected(address_of(database), begin="BEGIN") as connection:
+        yield connection
+
+
 def _run(address: Address, step: Callable[[Config], None], *, up: bool) -> None:
     """Run a step of Alembic without views of ours, which are there again where it ends at the newest schema.
 
@@ -295,6 +307,7 @@ def _run(address: Address, step: Callable[[Config], None], *, up: bool) -> None:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
         if up and _revision(connection) == head():
             view_maker.renew(connection)
+            grants.renew(connection)
             return
         kept = view_maker.drop(connection)
         config = _config()
@@ -304,6 +317,8 @@ def _run(address: Address, step: Callable[[Config], None], *, up: bool) -> None:
             view_maker.make(connection, kept)
         else:
             view_maker.put_back(connection, kept)
+        if up:
+            grants.renew(connection)
 
 
 def _revision(connection: sa.Connection) -> str | None:

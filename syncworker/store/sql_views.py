@@ -28,7 +28,9 @@ import sqlalchemy as sa
 
 from syncworker.standard.resources import ResourceName
 from syncworker.store import tables
+from syncworker.store.changes import OLDEST_OPEN
 from syncworker.store.dialect import Instant, Money
+from syncworker.store.readable import readable
 from syncworker.store.tables import typed_columns
 
 DATABASES: Final = ("postgresql", "sqlite")
@@ -329,11 +331,11 @@ def _instant_names(name: str) -> tuple[str, str]:
 
 # -- joined for readers ----------------------------------------------------------------------------------------------
 
-READABLE: Final = 'c."restricted_at" IS NULL'
-"""Of a connection `c`: its rows may be read.  (Replaced by `store.readable` once it is there.)"""
+READABLE: Final = str(readable()).replace("connection.", "c.")
+"""Of a connection `c`: its rows may be read."""
 
-OLDEST_OPEN: Final = "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
-"""On PostgreSQL: the oldest transaction still open; nothing can appear below it any more."""
+SETTLED: Final = f't."epoch" < (SELECT coalesce(max(e."epoch"), 1) FROM "feed_epoch" e) OR t."txid" < {OLDEST_OPEN}'  # noqa: S608
+"""On PostgreSQL: nothing can appear any more before this row `t` of `change`."""
 
 
 CHECKED: Final = ("checked_at", "attempted_at", "due_at", "outcome")
@@ -687,8 +689,8 @@ def _changes() -> View:
     return View(
         "v_change",
         "One row per change, in the order (epoch, txid, seq).  Settled rows alone: it ends before the oldest"
-        " transaction still open, so a reader that goes on behind the last row it saw misses none.  backfilled stands for"
-        " many rows of a listing: those with first_seen_at = at, or all of them where scope is all.",
+        " transaction still open, so a reader that goes on behind the last row it saw misses none.  backfilled stands"
+        " for many rows of a listing: those with first_seen_at = at, or all of them where scope is all.",
         (
             _tenant("t"),
             chosen["epoch"],
@@ -706,7 +708,7 @@ def _changes() -> View:
             chosen["scope"],
             chosen["at"],
         ),
-        {"postgresql": f'{joined} AND t."txid" < {OLDEST_OPEN}', "sqlite": joined},
+        {"postgresql": f"{joined} AND ({SETTLED})", "sqlite": joined},
     )  # fmt: skip
 
 

@@ -289,7 +289,7 @@ class Store:
         )
         self._keyring = None if keyring is None else keyring.for_tenant(tenant)
         self._keys_known: dict[str, bytes] = {}
-        self._engines = Engines(address, connections)
+        self._engines = Engines(address, connections, tenant=tenant)
         self._ended_consents = ended_consents
         self._bulk: AbstractAsyncContextManager[object] = (
             nullcontext() if address.is_postgresql else asyncio.Semaphore(1)

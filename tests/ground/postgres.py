@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, LiteralString
+from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 from psycopg import sql
@@ -157,6 +158,12 @@ class PostgresServer:
         if self._account is not None:
             options |= {"user": self._account.uid, "group": self._account.gid, "extra_groups": []}
         return options
+
+
+def as_role(url: str, role: str) -> str:
+    """The same database for another user."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{role}@{parts.hostname}:{parts.port}"))
 
 
 def _memory() -> Path | None:

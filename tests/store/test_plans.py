@@ -11,13 +11,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
-from syncworker.store import migrate
+from syncworker.store import grants, migrate
+from syncworker.store.failures import StoreUnavailableError
+from syncworker.store.roles import Kind, role_name
 from syncworker.store.statements import Told, _compiled, driver, run_all
 from syncworker.store.unit_of_work import Store, UnitOfWork
-from tests.ground.postgres import PostgresServer
+from tests.ground.postgres import PostgresServer, as_role
 from tests.store.filled import CASES, OTHERS, Case, fill, found
 
 pytestmark = pytest.mark.store
@@ -119,6 +122,48 @@ async def _explained(unit: UnitOfWork, told: Told) -> dict[str, Any]:
 def _read_whole(plan: Mapping[str, Any]) -> set[str]:
     own = {str(plan["Relation Name"])} if plan["Node Type"] == "Seq Scan" else set()
     return own.union(*(_read_whole(below) for below in plan.get("Plans", ())))
+
+
+# -- under row level security -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "denied"),
+    [
+        pytest.param(Kind.WORKER, frozenset[str](), id="worker"),
+        pytest.param(
+            Kind.WEB,
+            frozenset(
+                {
+                    "cursors._CHECK", "cursors._UNCOVER", "findings._CLEAR", "open_claims._KEEP", "open_claims._LOCK",
+                    "open_claims._LOCK_FREE", "records._keeping", "records._marking",
+                }
+            ),
+            id="web",
+        ),
+    ],
+)  # fmt: skip
+async def test_a_policy_makes_no_statement_read_a_table_whole(
+    postgresql_url: str, kind: Kind, denied: frozenset[str]
+) -> None:
+    """As a login of its own that is a member of the role, and so has its policies and not its BYPASSRLS."""
+    made(postgresql_url, 10_000, analyzed=True)
+    with migrate.connected(postgresql_url) as own, own.begin():
+        grants.apply(own, tenants=["default"])
+    with psycopg.connect(postgresql_url, autocommit=True) as owner:
+        owner.execute(f"CREATE ROLE member LOGIN IN ROLE {role_name(kind)}".encode())
+        bound = Filled(as_role(postgresql_url, "member"), 10_000, analyzed=True)
+        wrong: dict[str, list[str]] = {}
+        refused: set[str] = set()
+        for name, case in CASES.items():
+            try:
+                wrong[name] = await faults(bound, case)
+            except StoreUnavailableError:
+                refused.add(name)
+        owner.execute("DROP ROLE member")
+
+    assert {name: found for name, found in wrong.items() if found} == {}
+    assert refused == denied
 
 
 # -- plans that are kept ---------------------------------------------------------------------------------------------
