@@ -16,6 +16,7 @@ from syncworker.store import grants, migrate
 from syncworker.store.address import Pooler, address_of
 from syncworker.store.bulk import COPY_FROM, STAGED_FROM, insert_many
 from syncworker.store.roles import ACCESS, TENANT_SETTING, VERSIONS, Kind, analyst_columns, has_tenant, role_name
+from syncworker.store.sql_views import VIEWS
 from syncworker.store.tables import audit, metadata
 from syncworker.store.unit_of_work import Store
 from tests.ground.pgbouncer import PgBouncer, pgbouncer_program
@@ -27,17 +28,6 @@ OURS, THEIRS = "default", "o'ther %1"
 ANALYST: Final = role_name(Kind.ANALYST, OURS)
 WEB, EXPORT, WORKER = (role_name(kind) for kind in (Kind.WEB, Kind.EXPORT, Kind.WORKER))
 AT: Final = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
-VIEWS: Final = (
-    """CREATE VIEW v_transaction WITH (security_invoker = true) AS
-    SELECT t.tenant, c.user_ref, c.lfi, t.account_id || ':' || t.key AS id, t.signed_amount, t.booking_date_time,
-    u.checked_at FROM transaction t JOIN connection c USING (tenant, connection_id)
-    LEFT JOIN cursor u ON (u.tenant, u.connection_id, u.account_id, u.resource)
-    = (t.tenant, t.connection_id, t.account_id, 'transactions')""",
-    """CREATE VIEW v_consent WITH (security_invoker = true) AS
-    SELECT tenant, consent_id, status, expires_at FROM consent""",
-    """CREATE VIEW v_change WITH (security_invoker = true) AS
-    SELECT tenant, seq, op, at FROM change WHERE txid < txid_snapshot_xmin(txid_current_snapshot())""",
-)
 
 
 def applied(url: str, *, prefix: str | None = None, tenants: tuple[str, ...] = (OURS, THEIRS)) -> grants.Plan:
@@ -83,13 +73,11 @@ def fill(url: str) -> None:
                     if not column.nullable and column.autoincrement is not True
                 }
                 own.execute(sa.insert(table).values(row))
-        for view in VIEWS:
-            own.exec_driver_sql(view)
 
 
 @dataclass
 class Database:
-    """A database with roles, rows of two tenants and three views."""
+    """A database with roles, rows of two tenants and the views."""
 
     url: str
 
@@ -120,7 +108,7 @@ class Database:
         return " ".join(sorted({row[names.index("tenant")] for row in rows})) or "none"
 
 
-VIEW_NAMES: Final = ("v_transaction", "v_consent", "v_change")
+VIEW_NAMES: Final = tuple(view.name for view in VIEWS)
 
 
 @pytest.fixture(scope="module")
