@@ -1,6 +1,6 @@
 """What is destroyed when a connection's data must go, and what stays: the records that it was there and is gone.
 
-Payload goes: rows of every resource, what they said before, items that could not be read, balances over time, cursors
+Payload goes: rows of every resource, what they said before, items that could not be read, identifiers of accounts, balances over time, cursors
 (they hold keys and digests), coverage and the changes that name keys.  The LFI's words about refused calls go with the
 personal data: masked as they are, they may still name a person.  Consents, runs, calls and `audit` stay: they hold ids,
 codes and counts, and the law wants consent and destruction records for years (`reliability.md` rule 41).
@@ -18,6 +18,7 @@ from syncworker.standard.values import ConsentId
 from syncworker.store.tables import (
     RECORD_TABLES,
     account_grant,
+    account_identifier,
     authorization,
     balance_history,
     call,
@@ -120,9 +121,10 @@ class Erasure:
             return sa.and_(table.c.tenant == self._unit.tenant, table.c.connection_id == connection_id)
 
         shared = (record_history, unreadable_item, cursor, coverage, change)  # rows of every resource side by side
+        beside = (account_identifier, balance_history, account_grant)
         own = [one for one in dict.fromkeys(RECORD_TABLES.values()) if one is not party]
         personal = [(party, mine(party))] + [(one, sa.and_(mine(one), one.c.resource.in_(_PARTIES))) for one in shared]
-        data = [(one, mine(one)) for one in (*own, balance_history, account_grant)]
+        data = [(one, mine(one)) for one in (*own, *beside)]
         data += [(one, sa.and_(mine(one), one.c.resource.not_in(_PARTIES))) for one in shared]
         match of:
             case DataClass.PERSONAL:
@@ -130,4 +132,4 @@ class Erasure:
             case DataClass.DATA:
                 return data
             case None:
-                return [(party, mine(party)), *data[: len(own) + 2], *((one, mine(one)) for one in shared)]
+                return [(party, mine(party)), *data[: len(own) + len(beside)], *((one, mine(one)) for one in shared)]

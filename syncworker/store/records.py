@@ -3,6 +3,9 @@
 Each resource of the catalogue has its table (`tables.RECORD_TABLES`) with the same frame around typed columns, so
 that one repository serves them all.  The raw item lies packed beside the columns; a party's is always sealed.
 
+Personal columns stay NULL where raw items are sealed by setting (`tables.PERSONAL`), a party's name is always sealed,
+and an account's identifiers are rows of their own (`account_identifier`).
+
 A row says what is.  What it said before lies in `record_history`: one entry for each state that ended, with the time
 it held, so that `as_of` can answer for any instant.  The bytes are moved as they lie, seal included: it names the row
 they came from.
@@ -27,12 +30,15 @@ from syncworker.standard.values import AccountId, ConsentId
 from syncworker.store.bulk import COPY_FROM, insert_many, upsert_later, upsert_many
 from syncworker.store.consents import live_ids
 from syncworker.store.dialect import Dialect
-from syncworker.store.sealed import pack_raw, unpack_raw
+from syncworker.store.sealed import open_text, pack_raw, seal_text, unpack_raw
 from syncworker.store.statements import Answer, Statement, Told, named, run_all
 from syncworker.store.tables import (
+    PERSONAL,
     RECORD_TABLES,
+    SEALED_COLUMNS,
     SEALED_RAW,
     account_grant,
+    account_identifier,
     balance_history,
     record_history,
     typed_columns,
@@ -124,6 +130,17 @@ class StoredRecord:
     def account(self) -> str:
         """The AccountId it is about, a row's key where it is one of `/accounts`; `''` for none."""
         return self.key if self.resource is ResourceName.ACCOUNTS else self.account_id
+
+
+class StoredIdentifier(NamedTuple):
+    """One identifier of an account; `identification` and `name` are `None` where raw items are sealed by setting."""
+
+    scheme: str | None
+    identification: str | None
+    name: str | None
+
+    def __repr__(self) -> str:
+        return f"StoredIdentifier({self.scheme}, …)"
 
 
 class Ended(StrEnum):
@@ -357,6 +374,18 @@ _END_GRANTS: Final = Statement(
 )
 
 
+_FORGET_IDENTIFIERS: Final = Statement(
+    lambda dialect: sa.delete(account_identifier).where(
+        account_identifier.c.connection_id == named(account_identifier.c.connection_id, "of_connection"),
+        dialect.among(
+            account_identifier.c.account_id, "account_ids", tenant=named(account_identifier.c.tenant, "of_tenant")
+        ),
+        account_identifier.c.gen <= named(account_identifier.c.gen, "by_gen"),
+    )
+)
+"""Identifiers of some accounts, unless a newer claim wrote them."""
+
+
 def _facts(table: sa.Table, instant: str | None, status: str | None) -> sa.Select[Any]:
     """What `Held` is made of."""
     return sa.select(
@@ -461,7 +490,7 @@ class Records:
                 connection_id,
                 account_id,
                 record.key,
-                *record.columns,
+                *self.stored_values(resource, connection_id, account_id, record, seal=seal),
                 pack_raw(record.raw, self._sealer(table.name, connection_id, account_id, record.key, sealed=sealed)),
                 record.digest,
                 at,
@@ -485,6 +514,68 @@ class Records:
             await upsert_later(self._unit, table, columns, rows, key=_KEY, replace=replace)
             return written
         return written + await upsert_many(connection, dialect, table, columns, rows, key=_KEY, replace=replace)
+
+    def stored_values(
+        self, resource: ResourceName, connection_id: str, account_id: str, record: Record, *, seal: bool
+    ) -> tuple[Any, ...]:
+        """A record's typed values as its row keeps them.
+
+        Columns of `tables.SEALED_COLUMNS` are sealed for their row; personal ones that are not stay NULL where `seal`.
+        """
+        name, values = RECORD_TABLES[resource].name, record.columns
+        sealed, hidden = _guarded(resource, seal=seal)
+        if not sealed and not hidden:
+            return values
+        kept = list(values)
+        for place in hidden:
+            kept[place] = None
+        row = f"{connection_id}|{account_id}|{record.key}"
+        for place, column in sealed:
+            if kept[place] is not None:
+                kept[place] = seal_text(self._unit.keyring, kept[place], table=name, column=column, row=row)
+        return tuple(kept)
+
+    async def keep_identifiers(
+        self,
+        connection_id: ConsentId,
+        identifiers: Mapping[str, Sequence[tuple[str | None, str | None, str | None]]],
+        *,
+        gen: int,
+        seal: bool = False,
+        held: Collection[str] = (),
+    ) -> None:
+        """Write the identifiers of accounts in place of those held.  May go with the commit.
+
+        Args:
+            identifiers: the bank's AccountId → (scheme, identification, name) of each, in the bank's order.
+            seal: raw items are sealed by setting: what identifies stays NULL.
+            held: accounts that may have identifiers already; of the others nothing is deleted.
+        """
+        old = sorted(set(held) & identifiers.keys())
+        if old:
+            await _FORGET_IDENTIFIERS.run(self._unit, **self._place(connection_id), account_ids=old, by_gen=gen)
+        rows = [
+            (self._unit.tenant, connection_id, account_id, position, scheme, *((None, None) if seal else rest), gen)
+            for account_id, those in identifiers.items()
+            for position, (scheme, *rest) in enumerate(those, start=1)
+        ]
+        rows.sort(key=itemgetter(2, 3))
+        key = ("tenant", "connection_id", "account_id", "position")
+        facts = ("scheme", "identification", "name", "gen")
+        await upsert_later(self._unit, account_identifier, (*key, *facts), rows, key=key, replace=facts)
+
+    async def identifiers(self, connection_id: ConsentId) -> dict[str, list[StoredIdentifier]]:
+        """The identifiers of a connection's accounts, by the bank's AccountId, in the bank's order."""
+        c = account_identifier.c
+        query = (
+            sa.select(c.account_id, c.scheme, c.identification, c.name)
+            .where(c.tenant == self._unit.tenant, c.connection_id == connection_id)
+            .order_by(c.account_id, c.position)
+        )
+        found: dict[str, list[StoredIdentifier]] = {}
+        for account_id, *facts in await self._unit.connection.execute(query):
+            found.setdefault(account_id, []).append(StoredIdentifier(*facts))
+        return found
 
     async def keep_history(
         self,
@@ -735,13 +826,21 @@ class Records:
             resource=resource,
             key=row["key"],
             item=unpack_raw(bytes(row["raw"]), self._opener(table.name, *place), sealed_only=table.name in SEALED_RAW),
-            columns={name: row[name] for name in typed},
+            columns={name: row[name] for name in typed} | self._opened_columns(table.name, place, row),
             first_seen_at=row["first_seen_at"],
             changed_at=row["changed_at"],
             missed_since=row["missed_since"],
             gone_at=row["gone_at"],
             gen=row["gen"],
         )
+
+    def _opened_columns(self, table: str, place: tuple[str, str, str], row: Mapping[Any, Any]) -> dict[str, Any]:
+        """The typed columns that are sealed, as text."""
+        return {
+            name: open_text(self._unit.keyring, bytes(row[name]), table=table, column=name, row="|".join(place))
+            for name in SEALED_COLUMNS.get(table, ())
+            if row[name] is not None
+        }
 
     def _sealer(self, table: str, connection_id: str, account_id: str, key: str, *, sealed: bool) -> Seal | None:
         if not sealed:
@@ -755,6 +854,19 @@ class Records:
             return self._unit.keyring.open(sealed, table=table, column="raw", row=row)
 
         return unseal
+
+
+@cache
+def _guarded(resource: ResourceName, *, seal: bool) -> tuple[tuple[tuple[int, str], ...], tuple[int, ...]]:
+    """Places and names of typed columns that are sealed, and places of those that stay NULL."""
+    table = RECORD_TABLES[resource]
+    sealed = SEALED_COLUMNS.get(table.name, frozenset())
+    hidden = PERSONAL.get(table.name, frozenset()) - sealed if seal else frozenset()
+    names = list(enumerate(typed_columns(table)))
+    return (
+        tuple((place, name) for place, name in names if name in sealed),
+        tuple(place for place, name in names if name in hidden),
+    )
 
 
 def read_granted(answer: Answer) -> frozenset[AccountId]:

@@ -33,7 +33,7 @@ from syncworker.store.statements import Told, run_all
 from syncworker.store.tables import RECORD_TABLES, typed_columns
 from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.store.work import Claim
-from syncworker.sync.decode import PENDING, TYPED, Decoded, Items, Unreadable, decode
+from syncworker.sync.decode import PENDING, TYPED, Decoded, Items, Unreadable, decode, identifiers_of
 from syncworker.sync.diff import Changes, Proof, diff, open_since, unproved
 from syncworker.sync.facts import ENDS_EARLY, again, counts_slices, error_of_notes, facts_of_notes
 from syncworker.sync.fetch import Walk
@@ -601,6 +601,15 @@ async def _write(
             resource, connection_id, records, gen=gen, at=now, seal=scope.seal_raw, new=new, later=True
         )
         await unit.records.keep_history(resource, connection_id, records, gen=gen, at=now)
+        if resource is ResourceName.ACCOUNTS:
+            fresh = new.get("", frozenset())
+            await unit.records.keep_identifiers(
+                connection_id,
+                {record.key: identifiers_of(record.raw) for record in records.get("", ())},
+                gen=gen,
+                seal=scope.seal_raw,
+                held=[record.key for record in records.get("", ()) if record.key not in fresh],
+            )
     for shown, changes, _ in decided:
         account_id = shown.listing.account_id
         if changes.missed:
