@@ -266,9 +266,7 @@ def _holding_keys(resource: ResourceName, instant: str | None, status: str | Non
     def build(dialect: Dialect) -> Any:
         table = RECORD_TABLES[resource]
         return _facts(table, instant, status).where(
-            table.c.connection_id == named(table.c.connection_id, "of_connection"),
-            table.c.account_id == named(table.c.account_id, "account"),
-            dialect.among(table.c.key, "keys", tenant=named(table.c.tenant, "of_tenant")),
+            dialect.among(table.c.key, "keys", tenant=named(table.c.tenant, "of_tenant"), within=_account(table)),
         )
 
     return Statement(build)
@@ -302,6 +300,7 @@ def _keeping(resource: ResourceName, op: Ended) -> Statement:
 
     def build(dialect: Dialect) -> Any:
         tenant = named(table.c.tenant, "of_tenant")
+        connection = named(table.c.connection_id, "of_connection")
         now_said = (
             sa.select(
                 table.c.tenant,
@@ -316,22 +315,23 @@ def _keeping(resource: ResourceName, op: Ended) -> Statement:
                 table.c.digest,
                 named(history.gen, "by_gen"),
             )
-            .where(
-                table.c.connection_id == named(table.c.connection_id, "of_connection"),
-                table.c.gen <= named(history.gen, "by_gen"),
-            )
+            .where(table.c.gen <= named(history.gen, "by_gen"))
             .order_by(table.c.account_id, table.c.key)
         )
         if dialect.is_postgresql:
-            those = dialect.unnested("those", dict.fromkeys(_PLACES, sa.Text()), tenant=tenant)
+            kinds = dict.fromkeys(_PLACES, sa.Text())
+            those = dialect.unnested("those", kinds, tenant=tenant, within={"connection": connection})
             accounts, keys = (those.c[name] for name in _PLACES)
             now_said = now_said.where(
-                table.c.tenant == those.c.tenant, table.c.account_id == accounts, table.c.key == keys
+                table.c.tenant == those.c.tenant,
+                table.c.connection_id == those.c.connection,
+                table.c.account_id == accounts,
+                table.c.key == keys,
             )
         else:
             place = sa.tuple_(table.c.account_id, table.c.key)
             places: sa.BindParameter[Any] = sa.bindparam("places", expanding=True, required=True)
-            now_said = now_said.where(table.c.tenant == tenant, place.in_(places))
+            now_said = now_said.where(table.c.tenant == tenant, table.c.connection_id == connection, place.in_(places))
         return sa.insert(record_history).from_select(names, now_said)
 
     return Statement(build)
@@ -350,9 +350,7 @@ def _marking(resource: ResourceName, columns: tuple[str, ...]) -> Statement:
         return (
             sa.update(table)
             .where(
-                table.c.connection_id == named(table.c.connection_id, "of_connection"),
-                table.c.account_id == named(table.c.account_id, "account"),
-                dialect.among(table.c.key, "keys", tenant=named(table.c.tenant, "of_tenant")),
+                dialect.among(table.c.key, "keys", tenant=named(table.c.tenant, "of_tenant"), within=_account(table)),
                 table.c.gen <= gen,
             )
             .values({**{name: named(table.c[name], f"as_{name}") for name in columns}, "gen": gen})
@@ -376,9 +374,13 @@ _END_GRANTS: Final = Statement(
 
 _FORGET_IDENTIFIERS: Final = Statement(
     lambda dialect: sa.delete(account_identifier).where(
-        account_identifier.c.connection_id == named(account_identifier.c.connection_id, "of_connection"),
         dialect.among(
-            account_identifier.c.account_id, "account_ids", tenant=named(account_identifier.c.tenant, "of_tenant")
+            account_identifier.c.account_id,
+            "account_ids",
+            tenant=named(account_identifier.c.tenant, "of_tenant"),
+            within={
+                account_identifier.c.connection_id: named(account_identifier.c.connection_id, "of_connection"),
+            },
         ),
         account_identifier.c.gen <= named(account_identifier.c.gen, "by_gen"),
     )
@@ -404,6 +406,14 @@ def _of_connection(table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
         table.c.tenant == named(table.c.tenant, "of_tenant"),
         table.c.connection_id == named(table.c.connection_id, "of_connection"),
     )
+
+
+def _account(table: sa.Table) -> dict[sa.Column[Any], sa.BindParameter[Any]]:
+    """The account whose keys are looked up."""
+    return {
+        table.c.connection_id: named(table.c.connection_id, "of_connection"),
+        table.c.account_id: named(table.c.account_id, "account"),
+    }
 
 
 def _one_of(column: sa.Column[Any], name: str, dialect: Dialect) -> sa.ColumnElement[bool]:

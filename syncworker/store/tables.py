@@ -37,10 +37,12 @@ JSON_OR_NULL: Final = sa.JSON(none_as_null=True).with_variant(
     sa.dialects.postgresql.JSONB(none_as_null=True), "postgresql"
 )
 DIGEST: Final = sa.LargeBinary(16)
-NAME: Final = sa.String(350)
-REFERENCE: Final = sa.String(140)
-EXACT: Final = sa.String(40)
-"""A decimal number as exact text: rates have more digits after the point than amounts."""
+TEXT: Final = sa.Text()
+"""Text of any length, for columns that most rows leave NULL.
+
+PostgreSQL takes a `varchar(n)` without statistics for half its greatest length.  A row with fifty of them would be
+wider than a page, and a table of such rows would be taken for an empty one.
+"""
 
 
 def _tenant() -> sa.Column[str]:
@@ -370,25 +372,25 @@ def _account_columns() -> tuple[sa.Column[Any], ...]:
         *_holder(),
         sa.Column("status_update_date_time", Instant, comment="when the bank says that the status changed"),
         sa.Column("maturity_date", Instant, comment="end of a term deposit or of a loan"),
-        sa.Column("servicer_scheme", sa.String(40), comment="BICFI or Other"),
-        sa.Column("servicer_identification", REFERENCE, comment="the bank that keeps the account, mostly its BIC"),
+        sa.Column("servicer_scheme", TEXT, comment="BICFI or Other"),
+        sa.Column("servicer_identification", TEXT, comment="the bank that keeps the account, mostly its BIC"),
         sa.Column("is_sharia_compliant", sa.Boolean, comment="since v2.1"),
     )
 
 
 def _holder() -> tuple[sa.Column[Any], ...]:
     return (
-        sa.Column("holder_name", NAME, comment="AccountHolderName"),
-        sa.Column("holder_short_name", NAME, comment="AccountHolderShortName"),
+        sa.Column("holder_name", TEXT, comment="AccountHolderName"),
+        sa.Column("holder_short_name", TEXT, comment="AccountHolderShortName"),
     )
 
 
 def _creditor() -> tuple[sa.Column[Any], ...]:
     return (
-        sa.Column("creditor_scheme", sa.String(40), comment="of CreditorAccount, the first one shown"),
-        sa.Column("creditor_identification", sa.String(400), comment="the creditor's IBAN, account number, e-wallet …"),
-        sa.Column("creditor_agent_scheme", sa.String(40), comment="of the creditor's bank"),
-        sa.Column("creditor_agent_identification", REFERENCE, comment="the creditor's bank, mostly its BIC"),
+        sa.Column("creditor_scheme", TEXT, comment="of CreditorAccount, the first one shown"),
+        sa.Column("creditor_identification", TEXT, comment="the creditor's IBAN, account number, e-wallet …"),
+        sa.Column("creditor_agent_scheme", TEXT, comment="of the creditor's bank"),
+        sa.Column("creditor_agent_identification", TEXT, comment="the creditor's bank, mostly its BIC"),
     )
 
 
@@ -404,7 +406,9 @@ account_identifier = sa.Table(
     sa.Column("position", sa.Integer, primary_key=True, comment="place in AccountIdentifiers, from 1"),
     sa.Column("scheme", sa.String(40), comment="IBAN, AccountNumber, MaskedPAN, MortgageReference, FinanceReference"),
     sa.Column("identification", sa.String(400), comment="NULL where raw items are sealed by setting"),
-    sa.Column("name", NAME, comment="the account's name under this identifier; NULL where raw items are sealed"),
+    sa.Column(
+        "name", sa.String(350), comment="the account's name under this identifier; NULL where raw items are sealed"
+    ),
     sa.Column("gen", sa.BigInteger, nullable=False, comment="generation of the claim that wrote it"),
     sa.Index(None, "identification", "tenant"),
 )
@@ -454,14 +458,14 @@ transaction = _record(
     sa.Column("merchant_name", sa.String(350)),
     sa.Column("merchant_category_code", sa.String(8)),
     sa.Column("counterparty_name", sa.String(140), comment="creditor of a Debit, debtor of a Credit"),
-    sa.Column("counterparty_scheme", sa.String(40), comment="of the counterparty's account, the first one shown"),
-    sa.Column("counterparty_identification", sa.String(400), comment="the counterparty's IBAN or account number"),
-    sa.Column("counterparty_agent_scheme", sa.String(40), comment="of the counterparty's bank"),
-    sa.Column("counterparty_agent_identification", REFERENCE, comment="the counterparty's bank, mostly its BIC"),
-    sa.Column("counterparty_agent_name", sa.String(140), comment="name of the counterparty's bank"),
+    sa.Column("counterparty_scheme", TEXT, comment="of the counterparty's account, the first one shown"),
+    sa.Column("counterparty_identification", TEXT, comment="the counterparty's IBAN or account number"),
+    sa.Column("counterparty_agent_scheme", TEXT, comment="of the counterparty's bank"),
+    sa.Column("counterparty_agent_identification", TEXT, comment="the counterparty's bank, mostly its BIC"),
+    sa.Column("counterparty_agent_name", TEXT, comment="name of the counterparty's bank"),
     sa.Column("running_balance", Money, comment="Balance after the transaction, signed"),
     sa.Column("running_balance_currency", sa.String(3)),
-    sa.Column("running_balance_type", sa.String(40)),
+    sa.Column("running_balance_type", TEXT),
     sa.Column("charge_amount", Money),
     sa.Column("charge_currency", sa.String(3)),
     sa.Column("charge_included", sa.Boolean, comment="the amount contains the charge"),
@@ -470,38 +474,38 @@ transaction = _record(
     sa.Column("exchange_source_currency", sa.String(3)),
     sa.Column("exchange_target_currency", sa.String(3)),
     sa.Column("exchange_unit_currency", sa.String(3)),
-    sa.Column("exchange_rate", EXACT),
-    sa.Column("exchange_contract", REFERENCE, comment="ContractIdentification"),
+    sa.Column("exchange_rate", TEXT, comment="exact decimal number"),
+    sa.Column("exchange_contract", TEXT, comment="ContractIdentification"),
     sa.Column("exchange_quoted_at", Instant, comment="QuotationDate"),
     sa.Column("exchange_instructed_amount", Money),
     sa.Column("exchange_instructed_currency", sa.String(3)),
     sa.Column("flags", JSON_OR_NULL, comment="list of texts: Payroll, Cashback …"),
-    sa.Column("payment_mode", sa.String(40), comment="PaymentModes"),
-    sa.Column("mutability", sa.String(40), comment="TransactionMutability"),
-    sa.Column("local_time_zone", sa.String(20)),
-    sa.Column("statement_reference", REFERENCE),
-    sa.Column("payment_purpose_code", sa.String(8)),
-    sa.Column("bank_transaction_domain", sa.String(140)),
-    sa.Column("bank_transaction_domain_code", sa.String(140)),
-    sa.Column("bank_transaction_family", sa.String(140)),
-    sa.Column("bank_transaction_family_code", sa.String(140)),
-    sa.Column("bank_transaction_sub_family", sa.String(140)),
-    sa.Column("bank_transaction_sub_family_code", sa.String(140)),
-    sa.Column("proprietary_transaction_code", REFERENCE),
-    sa.Column("proprietary_transaction_code_issuer", REFERENCE),
-    sa.Column("terminal_id", sa.String(40), comment="text: up to 20 digits"),
-    sa.Column("merchant_id", sa.String(40), comment="text: up to 20 digits"),
-    sa.Column("card_scheme", sa.String(40)),
-    sa.Column("card_instrument_type", sa.String(40), comment="how the card was read: Chip, Contactless …"),
-    sa.Column("card_name", NAME),
-    sa.Column("card_masked_number", REFERENCE),
+    sa.Column("payment_mode", TEXT, comment="PaymentModes"),
+    sa.Column("mutability", TEXT, comment="TransactionMutability"),
+    sa.Column("local_time_zone", TEXT),
+    sa.Column("statement_reference", TEXT),
+    sa.Column("payment_purpose_code", TEXT),
+    sa.Column("bank_transaction_domain", TEXT),
+    sa.Column("bank_transaction_domain_code", TEXT),
+    sa.Column("bank_transaction_family", TEXT),
+    sa.Column("bank_transaction_family_code", TEXT),
+    sa.Column("bank_transaction_sub_family", TEXT),
+    sa.Column("bank_transaction_sub_family_code", TEXT),
+    sa.Column("proprietary_transaction_code", TEXT),
+    sa.Column("proprietary_transaction_code_issuer", TEXT),
+    sa.Column("terminal_id", TEXT, comment="text: up to 20 digits"),
+    sa.Column("merchant_id", TEXT, comment="text: up to 20 digits"),
+    sa.Column("card_scheme", TEXT),
+    sa.Column("card_instrument_type", TEXT, comment="how the card was read: Chip, Contactless …"),
+    sa.Column("card_name", TEXT),
+    sa.Column("card_masked_number", TEXT),
     sa.Column("is_primary_instrument", sa.Boolean, comment="since v2.0"),
-    sa.Column("biller_id", sa.String(40)),
-    sa.Column("bill_number", sa.String(140)),
-    sa.Column("bill_payment_type", sa.String(140)),
-    sa.Column("latitude", sa.String(40)),
-    sa.Column("longitude", sa.String(40)),
-    sa.Column("allocation_category", sa.String(40), comment="Allocations, lending, since v2.1"),
+    sa.Column("biller_id", TEXT),
+    sa.Column("bill_number", TEXT),
+    sa.Column("bill_payment_type", TEXT),
+    sa.Column("latitude", TEXT),
+    sa.Column("longitude", TEXT),
+    sa.Column("allocation_category", TEXT, comment="Allocations, lending, since v2.1"),
     sa.Column("allocation_amount", Money),
     sa.Column("allocation_currency", sa.String(3)),
 )
@@ -518,7 +522,7 @@ party = _record(
     sa.Column("party_type", sa.String(40)),
     sa.Column("party_category", sa.String(40)),
     sa.Column("account_role", sa.String(40)),
-    sa.Column("kind", sa.String(40), comment="Person | Business: IdentityType, else told by the claims there are"),
+    sa.Column("kind", TEXT, comment="Person | Business: IdentityType, else told by the claims there are"),
     sa.Column("name", sa.LargeBinary, comment="sealed: FullName, BusinessName, or given name and surname"),
 )
 
@@ -529,7 +533,7 @@ beneficiary = _record(
     sa.Column("reference", sa.String(140)),
     *_holder(),
     *_creditor(),
-    sa.Column("creditor_agent_name", sa.String(140), comment="name of the beneficiary's bank"),
+    sa.Column("creditor_agent_name", TEXT, comment="name of the beneficiary's bank"),
 )
 
 direct_debit = _record(
@@ -561,8 +565,8 @@ standing_order = _record(
     sa.Column("last_payment_currency", sa.String(3)),
     sa.Column("final_payment_amount", Money),
     sa.Column("final_payment_currency", sa.String(3)),
-    sa.Column("creditor_reference", REFERENCE),
-    sa.Column("purpose", REFERENCE),
+    sa.Column("creditor_reference", TEXT),
+    sa.Column("purpose", TEXT),
     *_holder(),
     *_creditor(),
 )
@@ -573,8 +577,8 @@ scheduled_payment = _record(
     sa.Column("scheduled_payment_date_time", Instant),
     sa.Column("amount", Money),
     sa.Column("currency", sa.String(3)),
-    sa.Column("creditor_reference", REFERENCE),
-    sa.Column("debtor_reference", REFERENCE),
+    sa.Column("creditor_reference", TEXT),
+    sa.Column("debtor_reference", TEXT),
     *_holder(),
     *_creditor(),
 )
@@ -608,9 +612,9 @@ product = _record(
     sa.Column("is_secured", sa.Boolean),
     sa.Column("is_salary_transfer_required", sa.Boolean),
     sa.Column("finance_rates", sa.String(10), comment="open | locked: a JWE only the user's code opens"),
-    sa.Column("product_id", sa.String(140), comment="before v2.1"),
-    sa.Column("product_type", sa.String(140), comment="before v2.1"),
-    sa.Column("product_name", sa.String(140), comment="before v2.1"),
+    sa.Column("product_id", TEXT, comment="before v2.1"),
+    sa.Column("product_type", TEXT, comment="before v2.1"),
+    sa.Column("product_name", TEXT, comment="before v2.1"),
     sa.Column("is_islamic", sa.Boolean, comment="before v2.1; since then ShariaStructure"),
     sa.Column("charges", JSON_OR_NULL, comment="list of objects with the standard's members in snake_case"),
     sa.Column(
@@ -619,8 +623,8 @@ product = _record(
         comment="what financing costs: FinanceRates, an object, or LendingRates, a list; open ones",
     ),
     sa.Column("deposit_rates", JSON_OR_NULL, comment="DepositRates: an object since v2.1, a list before"),
-    sa.Column("original_tenor", sa.String(40), comment="ISO 8601 duration"),
-    sa.Column("remaining_tenor", sa.String(40), comment="ISO 8601 duration"),
+    sa.Column("original_tenor", TEXT, comment="ISO 8601 duration"),
+    sa.Column("remaining_tenor", TEXT, comment="ISO 8601 duration"),
     sa.Column("asset_backed", JSON_OR_NULL, comment="collateral and transfer of ownership: list of objects"),
     sa.Column("rewards_benefits", JSON_OR_NULL, comment="list of objects"),
 )

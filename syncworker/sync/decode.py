@@ -54,6 +54,8 @@ Rows written from then on have the new columns; those written before are filled 
 
 PENDING: Final = "Pending"
 JWE_PARTS: Final = 5
+NUMBER_MAX: Final = 40
+"""Characters of a number that is kept as text."""
 
 Item = Mapping[str, Any]
 Note = Callable[[str], None]
@@ -206,7 +208,7 @@ def signed_money(path: str, column: sa.Column[Any]) -> Read:
 
 def exact(_path: str, column: sa.Column[Any]) -> Read:
     """A decimal number as exact text: a rate has more digits after the point than an amount."""
-    name, length = column.name, getattr(column.type, "length", None) or sys.maxsize
+    name, length = column.name, NUMBER_MAX
 
     def read(value: Any, _item: Item, note: Note) -> str | None:
         number: Decimal | None = None

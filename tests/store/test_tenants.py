@@ -109,6 +109,9 @@ def imported(consent_id: ConsentId) -> ImportedToken:
     return ImportedToken(consent_id=consent_id, refresh_token=SecretStr("from outside"))
 
 
+IDENTIFIER = ("IBAN", "AE07", None)
+
+
 def record(key: str, digest: bytes = b"d" * 16) -> Record:
     return Record(key, tuple(None for _ in typed_columns(transaction_table)), b'{"TransactionId":"1"}', digest)
 
@@ -195,6 +198,7 @@ async def furnish(unit: UnitOfWork) -> None:
     await unit.inbox.refuse(refused("one"))
     await unit.records.upsert(TX, C1, {ACCOUNT: [record("k1"), record("k2")]}, gen=1, at=NOW)
     await unit.records.upsert(ResourceName.PARTIES, C1, {"": [_party("p1")]}, gen=1, at=NOW)
+    await unit.records.keep_identifiers(C1, {ACCOUNT: [IDENTIFIER, IDENTIFIER]}, gen=1)
     await unit.records.grant(C1, C1, [ACCOUNT], at=NOW)
     await unit.cursors.advance(C1, [CURSOR])
     await unit.cursors.cover(C1, {LISTING: WINDOW}, held={LISTING: ()}, gen=1)
@@ -562,6 +566,12 @@ WRITES: Final[Mapping[str, Write]] = {
             lambda unit: unit.send(),
         )
     ),
+    "records.keep_identifiers": Write(
+        together(
+            lambda unit: unit.records.keep_identifiers(C1, {ACCOUNT: [IDENTIFIER]}, gen=2, held=[ACCOUNT]),
+            lambda unit: unit.send(),
+        )
+    ),
     "records.keeping_before": Write(keep_before),
     "records.miss": Write(missed),
     "records.find_again": Write(lambda unit: unit.records.find_again(TX, C1, KEYS, gen=2), before=missed),
@@ -633,7 +643,7 @@ READS: Final = _named(
         "erasure": "count overdue",
         "inbox": "lfis_of_consents get content list filed refused one_refused held_back counts",
         "clocks": "list",
-        "records": "held holding granted all_rows as_of count",
+        "records": "held holding stored_values identifiers granted all_rows as_of count",
         "cursors": "of coverage",
         "findings": "all",
         "unreadable": "of list get",
