@@ -381,43 +381,32 @@ def _claims(value: Any) -> Iterable[Item]:
             yield claims
 
 
-_NAMES: Final = ("FullName", "BusinessName")
-_PARTS: Final = ("GivenName", "Surname")
-"""Of a person before v1.2-errata1, which brought `FullName`."""
-
-
-def party_name(path: str, column: sa.Column[Any]) -> Read:
-    """What a party is called: the first full name or name of a business, else the parts of a person's name."""
-    read_text = text(path, column)
+def claim(path: str, column: sa.Column[Any]) -> Read:
+    """The text of the first claim that has the path's last member; `A+B` joins what there is of two members."""
+    members, read_text = path.rpartition(".")[2].split("+"), text(path, column)
 
     def read(value: Any, item: Item, note: Note) -> Any:
         for claims in _claims(value):
-            for name in _NAMES:
-                if claims.get(name) is not None:
-                    return read_text(claims[name], item, note)
-        for claims in _claims(value):
-            parts = [part for name in _PARTS if isinstance(part := claims.get(name), str) and part]
-            if parts:
-                return read_text(" ".join(parts), item, note)
+            found = [claims[member] for member in members if claims.get(member) is not None]
+            if len(members) > 1:
+                found = [" ".join(part for part in found if isinstance(part, str) and part)]
+            if found and found[0] != "":
+                return read_text(found[0], item, note)
         return None
 
     return read
 
 
-def party_kind(path: str, column: sa.Column[Any]) -> Read:
-    """`IdentityType` as sent; where a version has none, `Business` or `Person` by the names there are."""
-    read_text = text(path, column)
+def kind_of_claim(path: str, column: sa.Column[Any]) -> Read:
+    """Whether a party is a `Business` or a `Person`, where no `IdentityType` says so: by the claim that it has."""
+    member = path.rpartition(".")[2]
+    kind = "Business" if member == "BusinessName" else "Person"
+    read_text = claim(path, column)
 
     def read(value: Any, item: Item, note: Note) -> Any:
-        for claims in _claims(value):
-            if claims.get("IdentityType") is not None:
-                return read_text(claims["IdentityType"], item, note)
-        for claims in _claims(value):
-            if "BusinessName" in claims:
-                return "Business"
-            if any(name in claims for name in ("FullName", *_PARTS)):
-                return "Person"
-        return None
+        if member == "IdentityType":
+            return read_text(value, item, note)
+        return kind if any(claims.get(member) is not None for claims in _claims(value)) else None
 
     return read
 
@@ -523,8 +512,15 @@ _PARTY: Final = Typed(
         "party_type": (text, "PartyType"),
         "party_category": (text, "PartyCategory"),
         "account_role": (text, "AccountRole"),
-        "kind": (party_kind, "VerifiedClaims"),
-        "name": (party_name, "VerifiedClaims"),
+        "kind": (
+            kind_of_claim,
+            "VerifiedClaims.Claims.IdentityType|VerifiedClaims.Claims.BusinessName|VerifiedClaims.Claims.FullName"
+            "|VerifiedClaims.Claims.GivenName|VerifiedClaims.Claims.Surname",
+        ),
+        "name": (  # before v1.2-errata1 a person had no FullName
+            claim,
+            "VerifiedClaims.Claims.FullName|VerifiedClaims.Claims.BusinessName|VerifiedClaims.Claims.GivenName+Surname",
+        ),
     }
 )
 
@@ -737,7 +733,7 @@ class _Node:
         self.inner: dict[str, _Node] | None = None
 
 
-_WHOLE: Final[frozenset[Reader]] = frozenset({counterparty, first})
+_WHOLE: Final[frozenset[Reader]] = frozenset({counterparty, first, claim, kind_of_claim})
 """Readers that take the first member's whole value and find the rest of the path themselves: it may be a list."""
 
 
