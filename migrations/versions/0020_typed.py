@@ -140,12 +140,7 @@ COLUMNS: dict[str, tuple[tuple[str, Any, str | None], ...]] = {
         ("credit_line_currency", sa.String(3), None),
         ("opening_components", JSON, "list of {balance_category, amount, currency}"),
         ("closing_components", JSON, "list of {balance_category, amount, currency}"),
-        (
-            "summary",
-            JSON,
-            "totals, as fees and interest: list of {credit_debit_indicator, transaction_type,"
-            " sub_transaction_type, amount (signed), currency, count}",
-        ),
+        ("summary", JSON, "totals: list of {sub_transaction_type, amount (signed), currency …}"),
         ("expected_next", JSON, "ExpectedNextStatement: list of {type, amount, currency}"),
         ("next_payments", JSON, "NextPayment: list of {date, type, amount, currency}"),
     ),

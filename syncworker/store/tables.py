@@ -596,12 +596,7 @@ statement = _record(
     sa.Column("credit_line_currency", sa.String(3)),
     sa.Column("opening_components", JSON_OR_NULL, comment="list of {balance_category, amount, currency}"),
     sa.Column("closing_components", JSON_OR_NULL, comment="list of {balance_category, amount, currency}"),
-    sa.Column(
-        "summary",
-        JSON_OR_NULL,
-        comment="totals, as fees and interest: list of {credit_debit_indicator, transaction_type,"
-        " sub_transaction_type, amount (signed), currency, count}",
-    ),
+    sa.Column("summary", JSON_OR_NULL, comment="totals: list of {sub_transaction_type, amount (signed), currency …}"),
     sa.Column("expected_next", JSON_OR_NULL, comment="ExpectedNextStatement: list of {type, amount, currency}"),
     sa.Column("next_payments", JSON_OR_NULL, comment="NextPayment: list of {date, type, amount, currency}"),
 )

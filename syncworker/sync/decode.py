@@ -514,8 +514,10 @@ _PARTY: Final = Typed(
         "account_role": (text, "AccountRole"),
         "kind": (
             kind_of_claim,
-            "VerifiedClaims.Claims.IdentityType|VerifiedClaims.Claims.BusinessName|VerifiedClaims.Claims.FullName"
-            "|VerifiedClaims.Claims.GivenName|VerifiedClaims.Claims.Surname",
+            "|".join(
+                f"VerifiedClaims.Claims.{member}"
+                for member in ("IdentityType", "BusinessName", "FullName", "GivenName", "Surname")
+            ),
         ),
         "name": (  # before v1.2-errata1 a person had no FullName
             claim,

@@ -22,15 +22,42 @@ BRANCH: Final = "where a bank's branch is; the agent's identification names the 
 SEALED: Final = "who a person is: it stands in the sealed item alone, as a party's name is all that lists show"
 EVIDENCE: Final = "how the bank verified the person: documents and their pictures, in the sealed item alone"
 
-_PERSON: Final = (
-    "FullName GivenName Surname MiddleName Nickname EmiratesId EmiratesIdExpiryDate DateOfBirth SourceOfIncome Salary"
-    " Nationality ResidentialAddress.* MobileNumber Email MaritalStatus Salutation Language EmployerName"
-    " EmploymentSinceDate PowerofAttorney SalaryTransfer Profession UpdatedAt"
-).split()
-_BUSINESS: Final = (
-    "TradeLicenceNumber TaxIdentificationNumber DateOfIncorporation CountryOfIncorporation CorporateAddress.*"
-    " CorporateContactEmail CorporateContactPhoneNumber Industry CompanyWebsite"
-).split()
+_PERSON: Final = [
+    "FullName",
+    "GivenName",
+    "Surname",
+    "MiddleName",
+    "Nickname",
+    "EmiratesId",
+    "EmiratesIdExpiryDate",
+    "DateOfBirth",
+    "SourceOfIncome",
+    "Salary",
+    "Nationality",
+    "ResidentialAddress.*",
+    "MobileNumber",
+    "Email",
+    "MaritalStatus",
+    "Salutation",
+    "Language",
+    "EmployerName",
+    "EmploymentSinceDate",
+    "PowerofAttorney",
+    "SalaryTransfer",
+    "Profession",
+    "UpdatedAt",
+]
+_BUSINESS: Final = [
+    "TradeLicenceNumber",
+    "TaxIdentificationNumber",
+    "DateOfIncorporation",
+    "CountryOfIncorporation",
+    "CorporateAddress.*",
+    "CorporateContactEmail",
+    "CorporateContactPhoneNumber",
+    "Industry",
+    "CompanyWebsite",
+]
 _READ_CLAIMS: Final = {"FullName", "GivenName", "Surname"}
 _PARTY: Final = {
     "PartyNumber": SEALED,

@@ -37,7 +37,7 @@ from syncworker.store.openings import ShareWish, StoredOpening
 from syncworker.store.records import Ended, Record
 from syncworker.store.runs import CallRow, RunRow
 from syncworker.store.statements import run_all
-from syncworker.store.tables import event, metadata, refused_event, typed_columns, work
+from syncworker.store.tables import event, metadata, party, refused_event, typed_columns, work
 from syncworker.store.tables import transaction as transaction_table
 from syncworker.store.tokens import Beginning, ImportedToken, NewToken
 from syncworker.store.unit_of_work import Store, UnitOfWork
@@ -212,7 +212,7 @@ async def furnish(unit: UnitOfWork) -> None:
 
 
 def _party(key: str) -> Record:
-    return Record(key, (None, None, None), b"{}", b"d" * 16)
+    return Record(key, tuple(None for _ in typed_columns(party)), b"{}", b"d" * 16)
 
 
 def _offset(seconds: int) -> ClockOffset:

@@ -249,7 +249,8 @@ HOLDER_COLUMNS = {"holder_name": "Sara Bhat", "holder_short_name": "S. Bhat"}
                     "Components": [{"BalanceCategory": "Interest", "Amount": amount("0.10")}],
                 },
                 "Summary": [
-                    {"CreditDebitIndicator": "Debit", "SubTransactionType": "Fee", "Amount": amount("1.50"), "Count": 2},
+                    {"CreditDebitIndicator": "Debit", "SubTransactionType": "Fee", "Amount": amount("1.50"),
+                     "Count": 2},
                     {"CreditDebitIndicator": "Debit", "SubTransactionType": "Interest", "Amount": amount("0.00")},
                     {"CreditDebitIndicator": "Credit", "SubTransactionType": "Rewards", "Amount": amount("3.00")},
                 ],
@@ -278,7 +279,8 @@ HOLDER_COLUMNS = {"holder_name": "Sara Bhat", "holder_short_name": "S. Bhat"}
         pytest.param(
             N.PRODUCT,
             {
-                "FinanceRates": {"RateType": "FixedProfit", "Rate": 4.25, "Tiers": [{"LTVTierDetails": [{"LTVStart": 0}]}]},
+                "FinanceRates": {"RateType": "FixedProfit", "Rate": 4.25,
+                                 "Tiers": [{"LTVTierDetails": [{"LTVStart": 0}]}]},
                 "Charges": [
                     {"Type": "LatePayment", "Charge": [{"Rate": 1.5, "MaximumChargeAmount": amount("100")}],
                      "DonatedToCharity": True, "SupplementaryInformation": {"a": 1}},
@@ -286,7 +288,8 @@ HOLDER_COLUMNS = {"holder_name": "Sara Bhat", "holder_short_name": "S. Bhat"}
                 "DepositRates": {"RateType": "FixedInterest", "RateDetails": [{"AnnualRate": 3}]},
                 "Tenor": {"OriginalTenor": "P25Y", "RemainingTenor": "P24Y6M"},
                 "AssetBacked": [{"Type": "Collateral", "AssetType": "Property"}],
-                "RewardsBenefits": [{"Type": "Points", "Balance": "1200"}, {"Type": "Cashback", "Balance": amount("2")}],
+                "RewardsBenefits": [{"Type": "Points", "Balance": "1200"},
+                                    {"Type": "Cashback", "Balance": amount("2")}],
             },
             {
                 "finance_rates": "open",
@@ -382,14 +385,16 @@ def test_an_item_fills_its_columns(resource: ResourceName, item: dict[str, Any],
         (N.BENEFICIARIES, {"CreditorAccount": []}, "creditor_identification", None, {}),
         (N.BALANCES, {"Type": "X", "Amount": amount("1"), "CreditLine": 5}, "credit_lines", None,
          {"credit_lines.wrong_type": 1}),
-        (N.BALANCES, {"Type": "X", "Amount": amount("1"), "CreditLine": [{"Amount": "5", "Type": None}]}, "credit_lines",
-         [{"amount": "5"}], {}),
+        (N.BALANCES, {"Type": "X", "Amount": amount("1"), "CreditLine": [{"Amount": "5", "Type": None}]},
+         "credit_lines", [{"amount": "5"}], {}),
         (N.STATEMENTS, {"Summary": [{"CreditDebitIndicator": "Debit", "Amount": amount("much")}]}, "summary",
          [{"credit_debit_indicator": "Debit", "amount": "much", "currency": AED}], {}),
         (N.PARTIES, {"VerifiedClaims": {"Claims": {"FullName": "not a list"}}}, "name", "not a list", {}),
         (N.PARTIES, {"VerifiedClaims": [{"Claims": {"FullName": ["x"]}}]}, "name", None, {"name.wrong_type": 1}),
-        (N.PRODUCT, {"FinanceRates": {"RateType": "A"}, "LendingRates": [{"Rate": "1"}]}, "rates", {"rate_type": "A"}, {}),
-        (N.PRODUCT, {"LendingRates": [{"Rate": "1"}], "FinanceRates": {"RateType": "A"}}, "rates", {"rate_type": "A"}, {}),
+        (N.PRODUCT, {"FinanceRates": {"RateType": "A"}, "LendingRates": [{"Rate": "1"}]}, "rates",
+         {"rate_type": "A"}, {}),
+        (N.PRODUCT, {"LendingRates": [{"Rate": "1"}], "FinanceRates": {"RateType": "A"}}, "rates",
+         {"rate_type": "A"}, {}),
     ],
 )  # fmt: skip
 def test_reading_is_tolerant(
