@@ -154,7 +154,7 @@ def text(_path: str, column: sa.Column[Any]) -> Read:
     """Text; a number is written out, since the standard types some codes both ways."""
     name, length = column.name, getattr(column.type, "length", None) or sys.maxsize
 
-    def read(value: Any, _item: Item, note: Note) -> str | None:
+    def read(value: Any, _item: Item, note: Note) -> Any:
         if type(value) is not str:
             if isinstance(value, bool) or not isinstance(value, int | Decimal):
                 note(f"{name}.wrong_type")
