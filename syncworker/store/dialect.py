@@ -173,8 +173,8 @@ class Dialect:
             return sa.and_(column.table.c.tenant == tenant, *others, column.in_(few))
         each = few.subquery()
         given = [sa.cast(value, sa.Text()).label(f"of_{place.name}") for place, value in places.items()]
-        query: sa.Select[Any] = sa.select(_of_tenant(tenant), *given, each.c[0].label("value"))
-        values = _looked_up(query).subquery()
+        named: list[sa.ColumnElement[Any]] = [_of_tenant(tenant), *given, each.c[0].label("value")]
+        values = _looked_up(sa.select(*named)).subquery()
         others = (place == values.c[f"of_{place.name}"] for place in places)
         owner = column.table.c.tenant
         alone = column.primary_key and not owner.primary_key
@@ -227,8 +227,8 @@ class Dialect:
         typed = (sa.column(one, kind) for one, kind in columns.items())
         rows = sa.func.unnest(*arrays).table_valued(*typed).render_derived(name="rows_of_" + name)
         given = (sa.cast(value, sa.Text()).label(place) for place, value in (within or {}).items())
-        query: sa.Select[Any] = sa.select(_of_tenant(tenant), *given, *rows.c)
-        return _looked_up(query).subquery(name)
+        named: list[sa.ColumnElement[Any]] = [_of_tenant(tenant), *given, *rows.c]
+        return _looked_up(sa.select(*named)).subquery(name)
 
     def aside(self, column: sa.Column[str]) -> sa.ColumnElement[str]:
         """A tenant, or a word, as a condition that no index answers, for a table whose key does not open with it.
