@@ -11,7 +11,7 @@ from syncworker.errors import SealError
 from syncworker.standard.resources import BY_NAME, ResourceName
 from syncworker.store.bulk import COPY_FROM
 from syncworker.store.erasure import DataClass
-from syncworker.store.tables import PERSONAL, RECORD_TABLES, typed_columns
+from syncworker.store.tables import PERSONAL, RECORD_TABLES, metadata, typed_columns
 from syncworker.sync.decode import columns_of, decode
 from tests.sync.books import ACCOUNT, CONSENT, Desk, page, transaction, walk
 
@@ -69,7 +69,7 @@ def named(resource: ResourceName, values: tuple[Any, ...]) -> dict[str, Any]:
 async def raw_rows(desk: Desk, table: str) -> list[dict[str, Any]]:
     """Rows as they lie in the database, nothing opened."""
     async with desk.store.reading() as unit:
-        rows = await unit.connection.execute(sa.text(f"SELECT * FROM {table}"))
+        rows = await unit.connection.execute(sa.select(metadata.tables[table]))
         return [dict(row) for row in rows.mappings()]
 
 
