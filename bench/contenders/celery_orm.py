@@ -22,9 +22,9 @@ if len(sys.argv) < 2 or not sys.argv[1].endswith(".json"):  # a worker: Celery's
     sys.argv[1:] = [os.environ["BENCH_JOB"]]
 from bench.contenders.naive import JOB, MODELS, listing
 from bench.contenders.program import serve
-from syncworker.bench.books import columns_of, key_of
+from syncworker.bench.books import columns_of, compared_columns, key_of
 from syncworker.standard.resources import RESOURCES
-from syncworker.store.tables import RECORD_TABLES, typed_columns
+from syncworker.store.tables import RECORD_TABLES
 
 app = Celery("celery_orm", broker=JOB.broker_url, backend=JOB.broker_url)
 app.conf.update(worker_prefetch_multiplier=1, broker_connection_retry_on_startup=True)
@@ -55,7 +55,7 @@ def sync_consent(name: str, token: str) -> None:
 def upsert(session: Session, name: str, resource: Any, account_id: str, items: list[dict[str, Any]]) -> None:
     """One listing's items in one statement."""
     table, now = RECORD_TABLES[resource.name], datetime.now(UTC)
-    typed, rows = typed_columns(table), []
+    typed, rows = compared_columns(table), []
     for number, item in enumerate(items, start=1):
         raw, key = msgspec.json.encode(item), key_of(resource.name, item, number)
         row = {"tenant": "default", "connection_id": name, "account_id": account_id, "key": key, "gen": 1}

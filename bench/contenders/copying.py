@@ -6,7 +6,8 @@ from typing import Any
 import psycopg
 from sqlalchemy.dialects import postgresql
 
-from syncworker.store.tables import RECORD_TABLES, typed_columns
+from syncworker.bench.books import compared_columns
+from syncworker.store.tables import RECORD_TABLES
 
 KINDS = {"NUMERIC": "numeric", "TIMESTAMP": "timestamptz", "DATE": "date", "BOOLEAN": "bool"}
 HEAD = ("tenant", "connection_id", "account_id", "key")
@@ -16,7 +17,7 @@ DIALECT: Any = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlche
 
 
 def _statements(table: str) -> tuple[str, str, str, list[str]]:
-    typed = typed_columns(TABLES[table])
+    typed = compared_columns(TABLES[table])
     names = ", ".join(f'"{name}"' for name in (*HEAD, *typed, *FRAME))
     moved = ", ".join(f'"{name}" = excluded."{name}"' for name in (*typed, *FRAME) if name != "first_seen_at")
     types = [TABLES[table].c[name].type.dialect_impl(DIALECT).compile(DIALECT) for name in typed]

@@ -14,9 +14,9 @@ from dlt.sources.rest_api import rest_api_source
 from sqlalchemy.dialects import postgresql
 
 from bench.contenders.program import job, serve
-from syncworker.bench.books import columns_of, key_of
+from syncworker.bench.books import columns_of, compared_columns, key_of
 from syncworker.standard.resources import RESOURCES, Resource
-from syncworker.store.tables import RECORD_TABLES, typed_columns
+from syncworker.store.tables import RECORD_TABLES
 
 JOB = job()
 KINDS = {"NUMERIC": "decimal", "TIMESTAMP": "timestamp", "DATE": "date", "BOOLEAN": "bool"}
@@ -27,7 +27,7 @@ PLACE = ["connection_id", "account_id", "key"]
 def step(name: str, resource: Resource) -> Any:
     """What turns an item into a row: place, typed columns, the item as sent."""
     numbers: dict[str, int] = {}
-    typed = typed_columns(RECORD_TABLES[resource.name])
+    typed = compared_columns(RECORD_TABLES[resource.name])
 
     def row(item: dict[str, Any]) -> dict[str, Any]:
         account_id = item.pop("_accounts_key", "")
@@ -44,7 +44,7 @@ def declared(name: str, resource: Resource) -> dict[str, Any]:
     """One endpoint."""
     table = RECORD_TABLES[resource.name]
     columns: dict[str, Any] = {"raw": {"data_type": "text"}}
-    for column in typed_columns(table):
+    for column in compared_columns(table):
         kind = str(table.c[column].type.dialect_impl(DIALECT).compile(DIALECT)).split("(")[0].split()[0]
         columns[column] = {"data_type": KINDS.get(kind, "text")}
     path = resource.path.lstrip("/").replace("{AccountId}", "{resources.accounts.key}")

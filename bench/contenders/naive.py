@@ -14,9 +14,9 @@ import xxhash
 from sqlalchemy.orm import Session, registry
 
 from bench.contenders.program import job, serve
-from syncworker.bench.books import columns_of, key_of
+from syncworker.bench.books import columns_of, compared_columns, key_of
 from syncworker.standard.resources import RESOURCES, Resource, Shape
-from syncworker.store.tables import RECORD_TABLES, typed_columns
+from syncworker.store.tables import RECORD_TABLES
 
 JOB = job()
 REGISTRY: Any = registry()
@@ -40,7 +40,7 @@ def record(name: str, resource: Resource, account_id: str, item: dict[str, Any],
     """One item as an object of its model."""
     table, now = RECORD_TABLES[resource.name], datetime.now(UTC)
     raw = json.dumps(item, separators=(",", ":"), ensure_ascii=False).encode()
-    values = dict(zip(typed_columns(table), columns_of(resource.name, item), strict=True))
+    values = dict(zip(compared_columns(table), columns_of(resource.name, item), strict=True))
     made = MODELS[table.name]()
     frame = {
         "raw": b"\0" + raw,

@@ -1,4 +1,6 @@
-"""Compare what a contender left in the database with what the bank shows: every row, every typed column, every item.
+"""Compare what a contender left in the database with what the bank shows: every row, every item, typed columns.
+
+The columns are those of `books.COMPARED`.
 
 The same check for everyone, after every phase: whoever skips work fails it.  It reads the database with plain SQL and
 nothing of the store, and knows the bank by `books` alone.
@@ -11,11 +13,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from syncworker.bench.bank import Served
-from syncworker.bench.books import RowKey, World, listings, rows
+from syncworker.bench.books import RowKey, World, compared_columns, listings, rows
 from syncworker.bench.ground import number_of
 from syncworker.errors import SyncWorkerError
 from syncworker.standard.resources import ResourceName
-from syncworker.store.tables import RECORD_TABLES, typed_columns
+from syncworker.store.tables import RECORD_TABLES
 
 Rows = Iterable[tuple[Any, ...]]
 ReadTable = Callable[[str, tuple[str, ...]], Rows]
@@ -25,9 +27,9 @@ Expected = dict[str, dict[RowKey, tuple[Any, ...]]]
 """Table → where → typed columns and raw item."""
 
 TABLES: Final[Mapping[str, tuple[str, ...]]] = {
-    table.name: typed_columns(table) for name, table in RECORD_TABLES.items() if name is not ResourceName.ACCOUNT
+    table.name: compared_columns(table) for name, table in RECORD_TABLES.items() if name is not ResourceName.ACCOUNT
 }
-"""Every record table that a sync fills, with its typed columns."""
+"""Every record table that a sync fills, with the columns that are compared."""
 
 
 class AuditFailedError(SyncWorkerError):

@@ -15,6 +15,7 @@ from typing import Any, Self
 from syncworker import settings as settings_module
 from syncworker.bench.audit import AuditFailedError, ReadTable, Rows
 from syncworker.bench.bank import Bank
+from syncworker.bench.books import compared_columns
 from syncworker.bench.drive import Fleet, environment_for
 from syncworker.bench.ground import Load, make_due, place_consents, write_settings
 from syncworker.bench.phases import Phase
@@ -129,7 +130,9 @@ async def _rows_of_sqlite(store: Store) -> ReadTable:
     async with store.reading() as unit:
         async for row in unit.records.all_rows():
             place = (row.connection_id, row.account_id, row.key)
-            found[RECORD_TABLES[row.resource].name].append((*place, *row.columns.values(), row.item))
+            table = RECORD_TABLES[row.resource]
+            values = (row.columns[name] for name in compared_columns(table))
+            found[table.name].append((*place, *values, row.item))
     return lambda table, _columns: found[table]
 
 

@@ -33,6 +33,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
     "What LFIs show": {
         "account": "account",
         "account_detail": "account that was read by itself",
+        "account_identifier": "identifier of an account",
         "balance": "balance",
         "balance_history": "balance at a DateTime",
         "transaction": "transaction",

@@ -2,15 +2,18 @@
 
 Columns of the books, in the words of our tables:
 
-- beneficiaries: beneficiary_type, added_via_of, reference
+- beneficiaries: beneficiary_type, added_via_of, reference, the creditor's account and bank
 - direct_debits: mandate_identification, status, name, frequency, previous_payment_date_time, previous_payment_amount,
   previous_payment_currency
 - standing_orders: standing_order_type, status, frequency, first_, next_, last_ and final_payment_date_time,
-  number_of_payments, first_ and next_payment_amount and _currency
-- scheduled_payments: scheduled_type, scheduled_payment_date_time, amount, currency
+  number_of_payments, first_, next_, last_ and final_payment_amount and _currency, creditor_reference, purpose, the
+  creditor's account and bank
+- scheduled_payments: scheduled_type, scheduled_payment_date_time, amount, currency, creditor_reference, the creditor's
+  account and bank
 - statements: statement_date, opening_date, closing_date, opening_balance and closing_balance (signed),
-  opening_currency, closing_currency
-- product: sharia_structure, is_secured, is_salary_transfer_required, finance_rates (`locked`, `open` or null)
+  opening_currency, closing_currency, credit_line_amount and _currency, components, summary, next_payments
+- product: sharia_structure, is_secured, is_salary_transfer_required, finance_rates (`locked`, `open` or null), and its
+  terms as the version words them (`terms_columns`)
 """
 
 from decimal import Decimal
@@ -27,7 +30,7 @@ from syncworker.simulator.arrangements import (
     StandingOrder,
     Statement,
 )
-from syncworker.simulator.render import Item, indicator, instant, money, present, utc
+from syncworker.simulator.render import Item, indicator, instant, money, plain_money, present, utc
 
 
 def arrangement_item(arrangement: Arrangement) -> Item:
@@ -55,6 +58,8 @@ def arrangement_columns(arrangement: Arrangement) -> Item:
                 "beneficiary_type": arrangement.beneficiary_type,
                 "added_via_of": arrangement.added_via_of,
                 "reference": arrangement.reference,
+                "creditor_agent_name": arrangement.payee.name,
+                **_creditor_columns(arrangement.payee),
             }
         case DirectDebit():
             return _direct_debit_columns(arrangement)
@@ -65,6 +70,9 @@ def arrangement_columns(arrangement: Arrangement) -> Item:
                 "scheduled_type": arrangement.scheduled_type,
                 "scheduled_payment_date_time": utc(arrangement.scheduled_at),
                 **_sum("", arrangement.instructed),
+                "creditor_reference": arrangement.reference,
+                "debtor_reference": None,
+                **_creditor_columns(arrangement.payee),
             }
         case Statement():
             return _statement_columns(arrangement)
@@ -84,6 +92,17 @@ def _agent(payee: Payee) -> Item:
 
 def _account(payee: Payee) -> list[Item]:
     return [{"SchemeName": payee.scheme, "Identification": payee.identification}]
+
+
+def _creditor_columns(payee: Payee) -> Item:
+    return {
+        "holder_name": None,
+        "holder_short_name": None,
+        "creditor_scheme": payee.scheme,
+        "creditor_identification": payee.identification,
+        "creditor_agent_scheme": payee.agent_scheme,
+        "creditor_agent_identification": payee.bic,
+    }
 
 
 def _amount(sum_: Money | None) -> Item | None:
@@ -172,6 +191,11 @@ def _standing_order_columns(row: StandingOrder) -> Item:
         "number_of_payments": row.payments,
         **_sum("first_payment_", row.first),
         **_sum("next_payment_", row.next),
+        **_sum("last_payment_", row.last),
+        **_sum("final_payment_", row.final),
+        "creditor_reference": row.reference,
+        "purpose": row.purpose,
+        **_creditor_columns(row.payee),
     }
 
 
@@ -232,7 +256,68 @@ def _statement_columns(row: Statement) -> Item:
         "opening_currency": row.currency,
         "closing_balance": format(row.closing_balance, "f"),
         "closing_currency": row.currency,
+        "credit_line_amount": None if row.credit_line is None else format(row.credit_line, "f"),
+        "credit_line_currency": None if row.credit_line is None else row.currency,
+        "opening_components": None,
+        "closing_components": [
+            {"balance_category": name, **plain_money(part, row.currency)} for name, part in row.components
+        ]
+        or None,
+        "summary": [
+            {
+                "credit_debit_indicator": "Credit" if total.credit else "Debit",
+                "transaction_type": total.kind,
+                "sub_transaction_type": total.sub_kind,
+                **plain_money(total.amount, row.currency),
+                "count": str(total.count),
+            }
+            | ({} if total.credit or not total.amount else _debit(total.amount, row.currency))
+            for total in row.totals
+        ],
+        "expected_next": None,
+        "next_payments": row.minimum
+        and [{"date": row.minimum[0].isoformat(), "type": "Minimum", **plain_money(row.minimum[1], row.currency)}],
     }
+
+
+def _debit(amount: Decimal, currency: str) -> Item:
+    return {"amount": f"-{plain_money(amount, currency)['amount']}"}
+
+
+def terms_columns(item: Item) -> Item:
+    """Columns of a product whose members a version words in its own way, of the item as the version shows it."""
+    tenor = item.get("Tenor", {})
+    rates = item.get("FinanceRates", item.get("LendingRates"))
+    return {
+        "product_id": item.get("ProductId"),
+        "product_type": item.get("ProductType"),
+        "product_name": item.get("ProductName"),
+        "is_islamic": item.get("IsIslamic"),
+        "charges": _worded(item.get("Charges")),
+        "rates": None if isinstance(rates, str) else _worded(rates),
+        "deposit_rates": _worded(item.get("DepositRates")),
+        "original_tenor": tenor.get("OriginalTenor"),
+        "remaining_tenor": tenor.get("RemainingTenor"),
+        "asset_backed": _worded(item.get("AssetBacked")),
+        "rewards_benefits": _worded(item.get("RewardsBenefits")),
+    }
+
+
+def _worded(part: Any) -> Any:
+    """A part of an item in the words of a column: members in snake_case, amounts beside the rest, numbers as text."""
+    if isinstance(part, dict):
+        found: Item = {}
+        for name, value in part.items():
+            if name == "Amount" and isinstance(value, dict):
+                found |= {"amount": value["Amount"], "currency": value["Currency"]}
+            elif not name.startswith("Supplementary"):
+                found["".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)[1:]] = _worded(
+                    value
+                )
+        return found
+    if isinstance(part, list | tuple):
+        return [_worded(one) for one in part]
+    return str(part) if isinstance(part, int | Decimal) and not isinstance(part, bool) else part
 
 
 def _product(row: Product) -> Item:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Final
 
-from syncworker.simulator.arrangement_items import arrangement_columns, arrangement_item
+from syncworker.simulator.arrangement_items import arrangement_columns, arrangement_item, terms_columns
 from syncworker.simulator.arrangements import KINDS, Product, id_of
 from syncworker.simulator.editions import EDITIONS, Edition
 from syncworker.simulator.ledger import Account, Person
@@ -153,8 +153,10 @@ def book_party(person: Person, version: Version) -> Item:
 def _book_row(name: ResourceName, account_id: str, row: Any, version: Version, place: int) -> Item:
     listing = LISTINGS[name]
     key = (str(place),) if listing.key is None else listing.key(row)
-    columns = listing.columns(row) | dict.fromkeys(_edition(name, version).lacks)
-    return {"account_id": account_id, "key": list(key), "item": item_of(name, row, version), "columns": columns}
+    item = item_of(name, row, version)
+    columns = listing.columns(row) | (terms_columns(item) if name is ResourceName.PRODUCT else {})
+    columns |= dict.fromkeys(_edition(name, version).lacks)
+    return {"account_id": account_id, "key": list(key), "item": item, "columns": columns}
 
 
 def _edition(name: ResourceName, version: Version) -> Edition:

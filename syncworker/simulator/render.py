@@ -2,12 +2,15 @@
 
 The books name their columns as a reader would ask for them; the words are those of our tables' typed columns:
 
-- accounts: status, currency, account_type, account_sub_type, nickname, description, opening_date
-- balances: type, currency, credit_debit_indicator, amount, signed_amount, date_time
+- accounts: status, currency, account_type, account_sub_type, nickname, description, opening_date, holder_name,
+  holder_short_name, status_update_date_time, maturity_date, servicer_scheme, servicer_identification,
+  is_sharia_compliant
+- balances: type, currency, credit_debit_indicator, amount, signed_amount, date_time, credit_lines, components
 - transactions: status, credit_debit_indicator, amount, signed_amount, currency, booking_date_time, booking_date (in the
   UAE), value_date_time, transaction_date_time, transaction_type, sub_transaction_type, transaction_reference,
-  transaction_information, merchant_name, merchant_category_code, counterparty_name
-- account_parties, parties: party_type, party_category, account_role
+  transaction_information, merchant_name, merchant_category_code, counterparty_name and everything else that the
+  tables have; `UNSAID` is what this bank never says
+- account_parties, parties: party_type, party_category, account_role, kind, name
 - account: as accounts; the others are written by `arrangement_items`
 
 Amounts are decimal text, instants UTC with microseconds (`2026-05-01T09:30:00.123000+00:00`), dates ISO; what is
@@ -29,6 +32,16 @@ from syncworker.standard.values import UAE, local_date
 Item = dict[str, Any]
 ENCODER: Final = msgspec.json.Encoder(decimal_format="number")  # an ExchangeRate is a JSON number, to its last digit
 BIC: Final = "SANDAEAD"
+VAT: Final = Decimal("0.05")
+UNSAID: Final = (
+    "counterparty_agent_name", "running_balance", "running_balance_currency", "running_balance_type",
+    "exchange_contract", "exchange_quoted_at", "statement_reference", "bank_transaction_domain_code",
+    "bank_transaction_family", "bank_transaction_family_code", "bank_transaction_sub_family",
+    "bank_transaction_sub_family_code", "proprietary_transaction_code", "proprietary_transaction_code_issuer",
+    "card_name", "is_primary_instrument", "biller_id", "bill_number", "bill_payment_type", "latitude", "longitude",
+    "allocation_category", "allocation_amount", "allocation_currency",
+)  # fmt: skip
+"""Columns of transactions that this bank leaves empty."""
 PLACES: Final = {"KWD": 3, "BHD": 3, "OMR": 3, "JPY": 0}
 
 
@@ -117,6 +130,7 @@ def transaction_item(row: Transaction) -> Item:
         "TransactionInformation": row.narration,
         "Amount": money(row.amount, row.currency),
         "ChargeAmount": None if row.charge is None else money(row.charge, row.currency) | {"ChargeIncluded": False},
+        "ChargeAmountVat": None if row.charge is None else money(_vat(row.charge), row.currency),
         "CurrencyExchange": _exchange(row),
         "BankTransactionCode": {"Domain": "PMNT"},
         "MerchantDetails": row.merchant
@@ -128,6 +142,7 @@ def transaction_item(row: Transaction) -> Item:
         "CardInstrument": row.card
         and {"CardSchemeName": row.card[0], "InstrumentType": row.card[1], "Identification": row.card[2]},
         "SupplementaryData": row.supplementary,
+        "PaymentPurposeCode": "SAL" if "Payroll" in row.flags else None,
     }
     if row.counterparty is not None:
         side = {"SchemeName": "IBAN", "Identification": row.counterparty.iban, "Name": row.counterparty.name}
@@ -219,6 +234,13 @@ def account_columns(account: Account) -> Item:
         "nickname": account.nickname,
         "description": account.description,
         "opening_date": utc(account.opened_at),
+        "holder_name": account.holder.legal_name,
+        "holder_short_name": account.holder.surname,
+        "status_update_date_time": None,
+        "maturity_date": utc(account.matures_at) if account.matures_at else None,
+        "servicer_scheme": "BICFI",
+        "servicer_identification": BIC,
+        "is_sharia_compliant": account.sharia,
     }
 
 
@@ -231,13 +253,20 @@ def balance_columns(balance: Balance) -> Item:
         "amount": format(abs(balance.amount), "f"),
         "signed_amount": format(balance.amount, "f"),
         "date_time": utc(balance.at),
+        "credit_lines": None
+        if balance.credit_line is None
+        else [{"included": False, "type": "Pre-Agreed", **plain_money(balance.credit_line, balance.currency)}],
+        "components": [
+            {"balance_category": name, **plain_money(part, balance.currency)} for name, part in balance.components
+        ]
+        or None,
     }
 
 
 def transaction_columns(row: Transaction) -> Item:
     """Columns of a transaction."""
-    booked = row.booked_at
-    return {
+    booked, side, shop, card, exchange = row.booked_at, row.counterparty, row.merchant, row.card, row.exchange
+    return dict.fromkeys(UNSAID) | {
         "status": row.stray.get("Status", row.status),
         "credit_debit_indicator": "Credit" if row.credit else "Debit",
         "amount": format(row.amount, "f"),
@@ -251,9 +280,35 @@ def transaction_columns(row: Transaction) -> Item:
         "sub_transaction_type": row.sub_kind,
         "transaction_reference": row.reference,
         "transaction_information": row.narration,
-        "merchant_name": row.merchant.name if row.merchant else None,
-        "merchant_category_code": row.merchant.category_code if row.merchant else None,
-        "counterparty_name": row.counterparty.name if row.counterparty else None,
+        "merchant_name": shop.name if shop else None,
+        "merchant_category_code": shop.category_code if shop else None,
+        "merchant_id": str(shop.merchant_id) if shop and shop.merchant_id is not None else None,
+        "terminal_id": None if row.terminal_id is None else str(row.terminal_id),
+        "counterparty_name": side.name if side else None,
+        "counterparty_scheme": "IBAN" if side else None,
+        "counterparty_identification": side.iban if side else None,
+        "counterparty_agent_scheme": "BICFI" if side else None,
+        "counterparty_agent_identification": side.bic if side else None,
+        "charge_amount": None if row.charge is None else format(row.charge, "f"),
+        "charge_currency": None if row.charge is None else row.currency,
+        "charge_included": None if row.charge is None else False,
+        "charge_vat_amount": None if row.charge is None else format(_vat(row.charge), "f"),
+        "charge_vat_currency": None if row.charge is None else row.currency,
+        "exchange_source_currency": exchange and exchange.currency,
+        "exchange_target_currency": exchange and row.currency,
+        "exchange_unit_currency": exchange and exchange.currency,
+        "exchange_rate": exchange and format(exchange.rate, "f"),
+        "exchange_instructed_amount": exchange and format(exchange.amount, "f"),
+        "exchange_instructed_currency": exchange and exchange.currency,
+        "flags": list(row.flags) or None,
+        "payment_mode": "Online" if row.kind in ("ECommerce", "LocalBankTransfer") else None,
+        "payment_purpose_code": "SAL" if "Payroll" in row.flags else None,
+        "mutability": "Mutable" if row.status == "Pending" else "Immutable",
+        "local_time_zone": "UTC+04:00",
+        "bank_transaction_domain": "PMNT",
+        "card_scheme": card[0] if card else None,
+        "card_instrument_type": card[1] if card else None,
+        "card_masked_number": card[2] if card else None,
     }
 
 
@@ -261,7 +316,13 @@ def party_columns(party: Person | PartyRole) -> Item:
     """Columns of a party, with their part in an account when they have one."""
     if isinstance(party, PartyRole):
         return party_columns(party.person) | {"party_type": party.party_type, "account_role": party.role}
-    return {"party_type": None, "party_category": party.category, "account_role": None}
+    return {
+        "party_type": None,
+        "party_category": party.category,
+        "account_role": None,
+        "kind": "Business" if party.business else "Person",
+        "name": party.legal_name,
+    }
 
 
 def utc(moment: datetime, style: Style = Style.MILLIS) -> str:
@@ -269,6 +330,16 @@ def utc(moment: datetime, style: Style = Style.MILLIS) -> str:
     whole = style in (Style.SECONDS, Style.LOCAL)
     kept = moment.replace(microsecond=0 if whole else moment.microsecond // 1000 * 1000)
     return kept.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def plain_money(amount: Decimal, currency: str) -> Item:
+    """`money`, as a list in a column has it."""
+    return {"amount": _digits(abs(amount), currency), "currency": currency}
+
+
+def _vat(charge: Decimal) -> Decimal:
+    """Five per cent, to the last digit that the charge has."""
+    return (charge * VAT).quantize(charge)
 
 
 def _exchange(row: Transaction) -> Item | None:

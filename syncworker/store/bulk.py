@@ -91,8 +91,11 @@ class _Plan:
         return list(zip(*values, strict=True))
 
     def together(self, rows: Sequence[Row]) -> Ready:
-        """All rows in one statement, which looks the same however many they are."""
-        named = [dict(zip(self.names, row, strict=True)) for row in self.converted(rows, but=self.nested)]
+        """All rows in one statement, which looks the same however many they are; what is absent is NULL."""
+        named = [
+            {name: value for name, value in zip(self.names, row, strict=True) if value is not None}
+            for row in self.converted(rows, but=self.nested)
+        ]
         return Ready(self.few.encode(), [json_text(named)])
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 RESOURCE_TABLES: Final[Sequence[str]] = (
     *sorted({table.name for table in tables.RECORD_TABLES.values()}),
+    tables.account_identifier.name,
     tables.balance_history.name,
 )
 """Every table that holds what LFIs told us."""

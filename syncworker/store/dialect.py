@@ -133,25 +133,52 @@ class Dialect:
             index_elements=list(key), set_={name: fresh.excluded[name] for name in replace}, where=where
         )
 
-    def among(self, column: sa.Column[Any], name: str, *, tenant: sa.BindParameter[Any]) -> sa.ColumnElement[bool]:
-        """Whether a row is the tenant's and a column is one of the values of one parameter, a list, each value once."""
+    def among(
+        self,
+        column: sa.Column[Any],
+        name: str,
+        *,
+        tenant: sa.BindParameter[Any],
+        within: Mapping[sa.Column[Any], sa.BindParameter[Any]] | None = None,
+    ) -> sa.ColumnElement[bool]:
+        """Whether a row is the tenant's and a column is one of the values of one parameter, a list, each value once.
+
+        Args:
+            within: other columns of the key and the one value of each.  They come with the keys as the tenant does, so
+                that PostgreSQL cannot begin with all rows that have these values and look for each among the keys.
+        """
         listed = sa.bindparam(name, type_=sa.JSON(), required=True)
         if self.is_postgresql:
             texts = sa.func.json_array_elements_text(listed).column_valued("listed")
-            return self.one_of(column, sa.select(sa.cast(texts, column.type)), tenant=tenant)
-        return self.one_of(column, sa.select(sa.func.json_each(listed).table_valued("value").c.value), tenant=tenant)
+            return self.one_of(column, sa.select(sa.cast(texts, column.type)), tenant=tenant, within=within)
+        few = sa.select(sa.func.json_each(listed).table_valued("value").c.value)
+        return self.one_of(column, few, tenant=tenant, within=within)
 
     def one_of(
-        self, column: sa.Column[Any], few: sa.Select[Any], *, tenant: sa.BindParameter[Any]
+        self,
+        column: sa.Column[Any],
+        few: sa.Select[Any],
+        *,
+        tenant: sa.BindParameter[Any],
+        within: Mapping[sa.Column[Any], sa.BindParameter[Any]] | None = None,
     ) -> sa.ColumnElement[bool]:
-        """Whether a row is the tenant's and a column is one of the values of a query, which gives each value once."""
+        """Whether a row is the tenant's and a column is one of the values of a query, which gives each value once.
+
+        Args:
+            within: as in `among`.
+        """
+        places = within or {}
         if not self.is_postgresql:
-            return sa.and_(column.table.c.tenant == tenant, column.in_(few))
+            others = (place == value for place, value in places.items())
+            return sa.and_(column.table.c.tenant == tenant, *others, column.in_(few))
         each = few.subquery()
-        values = _looked_up(sa.select(_of_tenant(tenant), each.c[0].label("value"))).subquery()
+        given = [sa.cast(value, sa.Text()).label(f"of_{place.name}") for place, value in places.items()]
+        named: list[sa.ColumnElement[Any]] = [_of_tenant(tenant), *given, each.c[0].label("value")]
+        values = _looked_up(sa.select(*named)).subquery()
+        others = (place == values.c[f"of_{place.name}"] for place in places)
         owner = column.table.c.tenant
         alone = column.primary_key and not owner.primary_key
-        return sa.and_((self.aside(owner) if alone else owner) == values.c.tenant, column == values.c.value)
+        return sa.and_((self.aside(owner) if alone else owner) == values.c.tenant, *others, column == values.c.value)
 
     def keys(
         self, name: str, columns: Mapping[str, sa.types.TypeEngine[Any]], *, tenant: sa.BindParameter[Any]
@@ -184,13 +211,24 @@ class Dialect:
         return sa.select(*members).select_from(each).subquery(name)
 
     def unnested(
-        self, name: str, columns: Mapping[str, sa.types.TypeEngine[Any]], *, tenant: sa.BindParameter[Any]
+        self,
+        name: str,
+        columns: Mapping[str, sa.types.TypeEngine[Any]],
+        *,
+        tenant: sa.BindParameter[Any],
+        within: Mapping[str, sa.BindParameter[Any]] | None = None,
     ) -> sa.FromClause:
-        """`keys` for rows that hold bytes, as one array a column (PostgreSQL)."""
+        """`keys` for rows that hold bytes, as one array a column (PostgreSQL).
+
+        Args:
+            within: columns that have one value for all rows, as in `among`.
+        """
         arrays = (sa.bindparam(one, type_=postgresql.ARRAY(kind), required=True) for one, kind in columns.items())
         typed = (sa.column(one, kind) for one, kind in columns.items())
         rows = sa.func.unnest(*arrays).table_valued(*typed).render_derived(name="rows_of_" + name)
-        return _looked_up(sa.select(_of_tenant(tenant), *rows.c)).subquery(name)
+        given = (sa.cast(value, sa.Text()).label(place) for place, value in (within or {}).items())
+        named: list[sa.ColumnElement[Any]] = [_of_tenant(tenant), *given, *rows.c]
+        return _looked_up(sa.select(*named)).subquery(name)
 
     def aside(self, column: sa.Column[str]) -> sa.ColumnElement[str]:
         """A tenant, or a word, as a condition that no index answers, for a table whose key does not open with it.

@@ -1,11 +1,12 @@
 """What is destroyed when a connection's data must go, and what stays: the records that it was there and is gone.
 
-Payload goes: rows of every resource, what they said before, items that could not be read, balances over time, cursors
-(they hold keys and digests), coverage and the changes that name keys.  One change stays for each class of data that was
-destroyed: the feed says `erased`, so that mirrors destroy it as well.  The LFI's words about refused calls go with the
-personal data: masked as they are, they may still name a person.  An account's reference stays, so that readers can be
-told what is erased, and loses its identity, which tells whose account it was.  Consents, runs, calls and `audit` stay:
-they hold ids, codes and counts, and the law wants consent and destruction records for years (`reliability.md` rule 41).
+Payload goes: rows of every resource, what they said before, items that could not be read, identifiers of accounts,
+balances over time, cursors (they hold keys and digests), coverage and the changes that name keys.  One change stays for
+each class of data that was destroyed: the feed says `erased`, so that mirrors destroy it as well.  The LFI's words
+about refused calls go with the personal data: masked as they are, they may still name a person.  An account's reference
+stays, so that readers can be told what is erased, and loses its identity, which tells whose account it was.  Consents,
+runs, calls and `audit` stay: they hold ids, codes and counts, and the law wants consent and destruction records for
+years.
 """
 
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from syncworker.store.changes import Op, RowChanges
 from syncworker.store.tables import (
     RECORD_TABLES,
     account_grant,
+    account_identifier,
     account_reference,
     authorization,
     balance_history,
@@ -148,10 +150,11 @@ class Erasure:
         def of_resources(table: sa.Table, wanted: sa.ColumnElement[bool] = _EVERY) -> sa.ColumnElement[bool]:
             return sa.and_(mine(table), wanted, *([listed] if table is change else []))
 
+        beside = (account_identifier, balance_history, account_grant)
         own = [one for one in dict.fromkeys(RECORD_TABLES.values()) if one is not party]
         personal = [(party, mine(party))]
         personal += [(one, of_resources(one, one.c.resource.in_(_PARTIES))) for one in shared]
-        data = [(one, mine(one)) for one in (*own, balance_history, account_grant)]
+        data = [(one, mine(one)) for one in (*own, *beside)]
         data += [(one, of_resources(one, one.c.resource.not_in(_PARTIES))) for one in shared]
         match of:
             case DataClass.PERSONAL:
@@ -159,4 +162,5 @@ class Erasure:
             case DataClass.DATA:
                 return data
             case None:
-                return [(party, mine(party)), *data[: len(own) + 2], *((one, of_resources(one)) for one in shared)]
+                kept = [(one, of_resources(one)) for one in shared]
+                return [(party, mine(party)), *data[: len(own) + len(beside)], *kept]

@@ -3,6 +3,9 @@
 Each resource of the catalogue has its table (`tables.RECORD_TABLES`) with the same frame around typed columns, so
 that one repository serves them all.  The raw item lies packed beside the columns; a party's is always sealed.
 
+Personal columns stay NULL where raw items are sealed by setting (`tables.PERSONAL`), a party's name is always sealed,
+and an account's identifiers are rows of their own (`account_identifier`).
+
 A row says what is.  What it said before lies in `record_history`: one entry for each state that ended, with the time
 it held, so that `as_of` can answer for any instant.  The bytes are moved as they lie, seal included: it names the row
 they came from.
@@ -28,12 +31,15 @@ from syncworker.store.bulk import COPY_FROM, insert_many, upsert_later, upsert_m
 from syncworker.store.consents import live_ids
 from syncworker.store.dialect import Dialect
 from syncworker.store.readable import readable
-from syncworker.store.sealed import pack_raw, unpack_raw
+from syncworker.store.sealed import open_text, pack_raw, seal_text, unpack_raw
 from syncworker.store.statements import Answer, Statement, Told, named, run_all
 from syncworker.store.tables import (
+    PERSONAL,
     RECORD_TABLES,
+    SEALED_COLUMNS,
     SEALED_RAW,
     account_grant,
+    account_identifier,
     balance_history,
     connection,
     record_history,
@@ -136,6 +142,17 @@ class StoredRecord:
     def account(self) -> str:
         """The AccountId it is about, a row's key where it is one of `/accounts`; `''` for none."""
         return self.key if self.resource is ResourceName.ACCOUNTS else self.account_id
+
+
+class StoredIdentifier(NamedTuple):
+    """One identifier of an account; `identification` and `name` are `None` where raw items are sealed by setting."""
+
+    scheme: str | None
+    identification: str | None
+    name: str | None
+
+    def __repr__(self) -> str:
+        return f"StoredIdentifier({self.scheme}, …)"
 
 
 class Ended(StrEnum):
@@ -261,9 +278,7 @@ def _holding_keys(resource: ResourceName, instant: str | None, status: str | Non
     def build(dialect: Dialect) -> Any:
         table = RECORD_TABLES[resource]
         return _facts(table, instant, status).where(
-            table.c.connection_id == named(table.c.connection_id, "of_connection"),
-            table.c.account_id == named(table.c.account_id, "account"),
-            dialect.among(table.c.key, "keys", tenant=named(table.c.tenant, "of_tenant")),
+            dialect.among(table.c.key, "keys", tenant=named(table.c.tenant, "of_tenant"), within=_account(table)),
         )
 
     return Statement(build)
@@ -318,6 +333,7 @@ def _keeping(resource: ResourceName, op: Ended) -> Statement:
 
     def build(dialect: Dialect) -> Any:
         tenant = named(table.c.tenant, "of_tenant")
+        connection = named(table.c.connection_id, "of_connection")
         now_said = (
             sa.select(
                 table.c.tenant,
@@ -332,22 +348,23 @@ def _keeping(resource: ResourceName, op: Ended) -> Statement:
                 table.c.digest,
                 named(history.gen, "by_gen"),
             )
-            .where(
-                table.c.connection_id == named(table.c.connection_id, "of_connection"),
-                table.c.gen <= named(history.gen, "by_gen"),
-            )
+            .where(table.c.gen <= named(history.gen, "by_gen"))
             .order_by(table.c.account_id, table.c.key)
         )
         if dialect.is_postgresql:
-            those = dialect.unnested("those", dict.fromkeys(_PLACES, sa.Text()), tenant=tenant)
+            kinds = dict.fromkeys(_PLACES, sa.Text())
+            those = dialect.unnested("those", kinds, tenant=tenant, within={"connection": connection})
             accounts, keys = (those.c[name] for name in _PLACES)
             now_said = now_said.where(
-                table.c.tenant == those.c.tenant, table.c.account_id == accounts, table.c.key == keys
+                table.c.tenant == those.c.tenant,
+                table.c.connection_id == those.c.connection,
+                table.c.account_id == accounts,
+                table.c.key == keys,
             )
         else:
             place = sa.tuple_(table.c.account_id, table.c.key)
             places: sa.BindParameter[Any] = sa.bindparam("places", expanding=True, required=True)
-            now_said = now_said.where(table.c.tenant == tenant, place.in_(places))
+            now_said = now_said.where(table.c.tenant == tenant, table.c.connection_id == connection, place.in_(places))
         return sa.insert(record_history).from_select(names, now_said)
 
     return Statement(build)
@@ -366,9 +383,7 @@ def _marking(resource: ResourceName, columns: tuple[str, ...]) -> Statement:
         return (
             sa.update(table)
             .where(
-                table.c.connection_id == named(table.c.connection_id, "of_connection"),
-                table.c.account_id == named(table.c.account_id, "account"),
-                dialect.among(table.c.key, "keys", tenant=named(table.c.tenant, "of_tenant")),
+                dialect.among(table.c.key, "keys", tenant=named(table.c.tenant, "of_tenant"), within=_account(table)),
                 table.c.gen <= gen,
             )
             .values({**{name: named(table.c[name], f"as_{name}") for name in columns}, "gen": gen})
@@ -390,6 +405,22 @@ _END_GRANTS: Final = Statement(
 )
 
 
+_FORGET_IDENTIFIERS: Final = Statement(
+    lambda dialect: sa.delete(account_identifier).where(
+        dialect.among(
+            account_identifier.c.account_id,
+            "account_ids",
+            tenant=named(account_identifier.c.tenant, "of_tenant"),
+            within={
+                account_identifier.c.connection_id: named(account_identifier.c.connection_id, "of_connection"),
+            },
+        ),
+        account_identifier.c.gen <= named(account_identifier.c.gen, "by_gen"),
+    )
+)
+"""Identifiers of some accounts, unless a newer claim wrote them."""
+
+
 def _facts(table: sa.Table, instant: str | None, status: str | None) -> sa.Select[Any]:
     """What `Held` is made of."""
     return sa.select(
@@ -408,6 +439,14 @@ def _of_connection(table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
         table.c.tenant == named(table.c.tenant, "of_tenant"),
         table.c.connection_id == named(table.c.connection_id, "of_connection"),
     )
+
+
+def _account(table: sa.Table) -> dict[sa.Column[Any], sa.BindParameter[Any]]:
+    """The account whose keys are looked up."""
+    return {
+        table.c.connection_id: named(table.c.connection_id, "of_connection"),
+        table.c.account_id: named(table.c.account_id, "account"),
+    }
 
 
 def _one_of(column: sa.Column[Any], name: str, dialect: Dialect) -> sa.ColumnElement[bool]:
@@ -513,7 +552,7 @@ class Records:
                 connection_id,
                 account_id,
                 record.key,
-                *record.columns,
+                *self.stored_values(resource, connection_id, account_id, record, seal=seal),
                 pack_raw(record.raw, self._sealer(table.name, connection_id, account_id, record.key, sealed=sealed)),
                 record.digest,
                 at,
@@ -537,6 +576,86 @@ class Records:
             await upsert_later(self._unit, table, columns, rows, key=_KEY, replace=replace)
             return written
         return written + await upsert_many(connection, dialect, table, columns, rows, key=_KEY, replace=replace)
+
+    def kept_values(self, resource: ResourceName, values: Sequence[Any], *, seal: bool) -> tuple[Any, ...]:
+        """Typed values without those that a row does not keep where raw items are sealed; sealed ones are plain."""
+        _, hidden = _guarded(resource, seal=seal)
+        return tuple(None if place in hidden else value for place, value in enumerate(values))
+
+    def opened_values(self, resource: ResourceName, place: tuple[str, str, str], row: Sequence[Any]) -> tuple[Any, ...]:
+        """The typed columns of a row, sealed ones as text: what `kept_values` is compared with.
+
+        Raises:
+            SealError: one does not open.
+        """
+        sealed, _ = _guarded(resource, seal=False)
+        if not sealed:
+            return tuple(row)
+        names = typed_columns(RECORD_TABLES[resource])
+        opened = self._opened_columns(RECORD_TABLES[resource].name, place, dict(zip(names, row, strict=True)))
+        return tuple(opened.get(name, value) for name, value in zip(names, row, strict=True))
+
+    def stored_values(
+        self, resource: ResourceName, connection_id: str, account_id: str, record: Record, *, seal: bool
+    ) -> tuple[Any, ...]:
+        """A record's typed values as its row keeps them.
+
+        Columns of `tables.SEALED_COLUMNS` are sealed for their row; personal ones that are not stay NULL where `seal`.
+        """
+        name, values = RECORD_TABLES[resource].name, record.columns
+        sealed, hidden = _guarded(resource, seal=seal)
+        if not sealed and not hidden:
+            return values
+        kept = list(values)
+        for place in hidden:
+            kept[place] = None
+        row = f"{connection_id}|{account_id}|{record.key}"
+        for place, column in sealed:
+            if kept[place] is not None:
+                kept[place] = seal_text(self._unit.keyring, kept[place], table=name, column=column, row=row)
+        return tuple(kept)
+
+    async def keep_identifiers(
+        self,
+        connection_id: ConsentId,
+        identifiers: Mapping[str, Sequence[tuple[str | None, str | None, str | None]]],
+        *,
+        gen: int,
+        seal: bool = False,
+        held: Collection[str] = (),
+    ) -> None:
+        """Write the identifiers of accounts in place of those held.  May go with the commit.
+
+        Args:
+            identifiers: the bank's AccountId → (scheme, identification, name) of each, in the bank's order.
+            seal: raw items are sealed by setting: what identifies stays NULL.
+            held: accounts that may have identifiers already; of the others nothing is deleted.
+        """
+        old = sorted(set(held) & identifiers.keys())
+        if old:
+            await _FORGET_IDENTIFIERS.run(self._unit, **self._place(connection_id), account_ids=old, by_gen=gen)
+        rows = [
+            (self._unit.tenant, connection_id, account_id, position, scheme, *((None, None) if seal else rest), gen)
+            for account_id, those in identifiers.items()
+            for position, (scheme, *rest) in enumerate(those, start=1)
+        ]
+        rows.sort(key=itemgetter(2, 3))
+        key = ("tenant", "connection_id", "account_id", "position")
+        facts = ("scheme", "identification", "name", "gen")
+        await upsert_later(self._unit, account_identifier, (*key, *facts), rows, key=key, replace=facts)
+
+    async def identifiers(self, connection_id: ConsentId) -> dict[str, list[StoredIdentifier]]:
+        """The identifiers of a connection's accounts, by the bank's AccountId, in the bank's order."""
+        c = account_identifier.c
+        query = (
+            sa.select(c.account_id, c.scheme, c.identification, c.name)
+            .where(c.tenant == self._unit.tenant, c.connection_id == connection_id)
+            .order_by(c.account_id, c.position)
+        )
+        found: dict[str, list[StoredIdentifier]] = {}
+        for account_id, *facts in await self._unit.connection.execute(query):
+            found.setdefault(account_id, []).append(StoredIdentifier(*facts))
+        return found
 
     async def keep_history(
         self,
@@ -798,13 +917,21 @@ class Records:
             resource=resource,
             key=row["key"],
             item=self.opened(table, *place, raw=bytes(row["raw"])),
-            columns={name: row[name] for name in typed},
+            columns={name: row[name] for name in typed} | self._opened_columns(table.name, place, row),
             first_seen_at=row["first_seen_at"],
             changed_at=row["changed_at"],
             missed_since=row["missed_since"],
             gone_at=row["gone_at"],
             gen=row["gen"],
         )
+
+    def _opened_columns(self, table: str, place: tuple[str, str, str], row: Mapping[Any, Any]) -> dict[str, Any]:
+        """The typed columns that are sealed, as text."""
+        return {
+            name: open_text(self._unit.keyring, bytes(row[name]), table=table, column=name, row="|".join(place))
+            for name in SEALED_COLUMNS.get(table, ())
+            if row[name] is not None
+        }
 
     def _sealer(self, table: str, connection_id: str, account_id: str, key: str, *, sealed: bool) -> Seal | None:
         if not sealed:
@@ -818,6 +945,19 @@ class Records:
             return self._unit.keyring.open(sealed, table=table, column="raw", row=row)
 
         return unseal
+
+
+@cache
+def _guarded(resource: ResourceName, *, seal: bool) -> tuple[tuple[tuple[int, str], ...], tuple[int, ...]]:
+    """Places and names of typed columns that are sealed, and places of those that stay NULL."""
+    table = RECORD_TABLES[resource]
+    sealed = SEALED_COLUMNS.get(table.name, frozenset())
+    hidden = PERSONAL.get(table.name, frozenset()) - sealed if seal else frozenset()
+    names = list(enumerate(typed_columns(table)))
+    return (
+        tuple((place, name) for place, name in names if name in sealed),
+        tuple(place for place, name in names if name in hidden),
+    )
 
 
 def read_granted(answer: Answer) -> frozenset[AccountId]:

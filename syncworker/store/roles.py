@@ -101,6 +101,7 @@ ACCESS: Final[Mapping[str, Access]] = {
     "product": _DATA,
     "record_history": Access(web=_READ, export=_READ),
     "unreadable_item": Access(),
+    "account_identifier": _DATA,
     "account_reference": _DATA,
     # how fresh and how complete it is
     "cursor": _DATA,

@@ -252,6 +252,48 @@ COMMENTS: Final[Mapping[tuple[str, str], str]] = {
     ("product", "sharia_structure"): "ShariaStructure",
     ("product", "is_secured"): "IsSecured",
     ("product", "is_salary_transfer_required"): "IsSalaryTransferRequired",
+    ("transaction", "running_balance_currency"): "ISO 4217, of running_balance",
+    ("transaction", "running_balance_type"): "Type of running_balance",
+    ("transaction", "charge_amount"): "ChargeAmount",
+    ("transaction", "charge_currency"): "ISO 4217, of charge_amount",
+    ("transaction", "charge_vat_amount"): "ChargeAmountVat",
+    ("transaction", "charge_vat_currency"): "ISO 4217, of charge_vat_amount",
+    ("transaction", "exchange_source_currency"): "SourceCurrency of the exchange",
+    ("transaction", "exchange_target_currency"): "TargetCurrency of the exchange",
+    ("transaction", "exchange_unit_currency"): "UnitCurrency of the exchange rate",
+    ("transaction", "exchange_instructed_amount"): "InstructedAmount of the exchange",
+    ("transaction", "exchange_instructed_currency"): "ISO 4217, of exchange_instructed_amount",
+    ("transaction", "local_time_zone"): "LocalTimeZone",
+    ("transaction", "statement_reference"): "StatementReference",
+    ("transaction", "payment_purpose_code"): "PaymentPurposeCode",
+    ("transaction", "bank_transaction_domain"): "BankTransactionCode: Domain",
+    ("transaction", "bank_transaction_domain_code"): "BankTransactionCode: DomainCode",
+    ("transaction", "bank_transaction_family"): "BankTransactionCode: Family",
+    ("transaction", "bank_transaction_family_code"): "BankTransactionCode: FamilyCode",
+    ("transaction", "bank_transaction_sub_family"): "BankTransactionCode: SubFamily",
+    ("transaction", "bank_transaction_sub_family_code"): "BankTransactionCode: SubFamilyCode",
+    ("transaction", "proprietary_transaction_code"): "ProprietaryBankTransactionCode: Code",
+    ("transaction", "proprietary_transaction_code_issuer"): "ProprietaryBankTransactionCode: Issuer",
+    ("transaction", "card_scheme"): "CardSchemeName",
+    ("transaction", "card_name"): "Name on the card",
+    ("transaction", "card_masked_number"): "Identification of the card, masked by the LFI",
+    ("transaction", "biller_id"): "BillerId",
+    ("transaction", "bill_number"): "BillNumber",
+    ("transaction", "bill_payment_type"): "BillPaymentType",
+    ("transaction", "latitude"): "Latitude of the place, as sent",
+    ("transaction", "longitude"): "Longitude of the place, as sent",
+    ("transaction", "allocation_amount"): "Amount of the allocation",
+    ("transaction", "allocation_currency"): "ISO 4217, of allocation_amount",
+    ("standing_order", "creditor_reference"): "CreditorReference",
+    ("standing_order", "purpose"): "Purpose",
+    ("standing_order", "last_payment_amount"): "LastPaymentAmount",
+    ("standing_order", "last_payment_currency"): "ISO 4217, of last_payment_amount",
+    ("standing_order", "final_payment_amount"): "FinalPaymentAmount",
+    ("standing_order", "final_payment_currency"): "ISO 4217, of final_payment_amount",
+    ("scheduled_payment", "creditor_reference"): "CreditorReference",
+    ("scheduled_payment", "debtor_reference"): "DebtorReference",
+    ("statement", "credit_line_amount"): "Amount of the credit line",
+    ("statement", "credit_line_currency"): "ISO 4217, of credit_line_amount",
     ("balance_history", "seen_at"): "when a sync first saw it",
 }
 """Comments of typed columns whose table has none for them; members of the standard by their names."""
@@ -539,6 +581,32 @@ def _balance_history() -> View:
     )  # fmt: skip
 
 
+def _identifiers() -> View:
+    table = tables.account_identifier
+    facts = {
+        "scheme": "SchemeName: IBAN, AccountNumber, MaskedPAN …",
+        "identification": "Identification; NULL where items are sealed by setting",
+        "name": "the account's name under this identifier; NULL where items are sealed by setting",
+    }
+    return View(
+        "v_account_identifier",
+        f"One row per identifier of an account.  {LIVE}",
+        (
+            _tenant("t"),
+            *_whose("t"),
+            _account_id(),
+            _lfi_account_id('t."account_id"'),
+            _plain("position", Kind.INTEGER, "place in AccountIdentifiers, from 1", 't."position"',
+                   "account_identifier.position"),
+            *_chosen(table, "t", facts),
+        ),
+        _same(
+            f'"account_identifier" t\n{_connection("t")}\n{_reference("t", _of("t"))}\n'
+            f'WHERE {READABLE} AND {_account_shown("t")}'
+        ),
+    )  # fmt: skip
+
+
 # -- consents, connections, listings ---------------------------------------------------------------------------------
 
 _CONNECTION: Final[Mapping[str, str]] = {
@@ -717,6 +785,7 @@ VIEWS: Final[tuple[View, ...]] = (
     _connections(),
     _consents(),
     _accounts(),
+    _identifiers(),
     _of_account(tables.balance, N.BALANCES, "One row per balance of an account, by Type and Currency."),
     _balance_history(),
     _of_account(tables.transaction, N.TRANSACTIONS, "One row per transaction."),

@@ -1,12 +1,16 @@
 """The schema: one row per what, in the words of the standard.
 
 Every table carries `tenant`, and every key opens with it; indexes beside the key end with it (migration 0015).  Keys contain no NULL: a resource that belongs to the
-connection and not to an account uses `account_id = ''`.  Each *record* table (account, balance, transaction, party)
+connection and not to an account uses `account_id = ''`.  Each *record* table (account, balance, transaction, party …)
 has the same frame (`_record`) around the typed columns people query; the LFI's own item lies beside them in `raw`.
 
 Amounts are kept twice: as the LFI sent them, and signed (`Debit` negative).  Instants are UTC (`dialect.Instant`).
+
+Lists of objects are JSON columns: the standard's members in snake_case, every number as exact text, an `Amount` as
+`amount` and `currency` of the object it stands in, signed where the object has a `CreditDebitIndicator`.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -33,6 +37,12 @@ JSON_OR_NULL: Final = sa.JSON(none_as_null=True).with_variant(
     sa.dialects.postgresql.JSONB(none_as_null=True), "postgresql"
 )
 DIGEST: Final = sa.LargeBinary(16)
+TEXT: Final = sa.Text()
+"""Text of any length, for columns that most rows leave NULL.
+
+PostgreSQL takes a `varchar(n)` without statistics for half its greatest length.  A row with fifty of them would be
+wider than a page, and a table of such rows would be taken for an empty one.
+"""
 
 
 def _tenant() -> sa.Column[str]:
@@ -361,11 +371,49 @@ def _account_columns() -> tuple[sa.Column[Any], ...]:
         sa.Column("nickname", sa.String(140)),
         sa.Column("description", sa.String(140)),
         sa.Column("opening_date", Instant),
+        *_holder(),
+        sa.Column("status_update_date_time", Instant, comment="when the bank says that the status changed"),
+        sa.Column("maturity_date", Instant, comment="end of a term deposit or of a loan"),
+        sa.Column("servicer_scheme", TEXT, comment="BICFI or Other"),
+        sa.Column("servicer_identification", TEXT, comment="the bank that keeps the account, mostly its BIC"),
+        sa.Column("is_sharia_compliant", sa.Boolean, comment="since v2.1"),
+    )
+
+
+def _holder() -> tuple[sa.Column[Any], ...]:
+    return (
+        sa.Column("holder_name", TEXT, comment="AccountHolderName"),
+        sa.Column("holder_short_name", TEXT, comment="AccountHolderShortName"),
+    )
+
+
+def _creditor() -> tuple[sa.Column[Any], ...]:
+    return (
+        sa.Column("creditor_scheme", TEXT, comment="of CreditorAccount, the first one shown"),
+        sa.Column("creditor_identification", TEXT, comment="the creditor's IBAN, account number, e-wallet …"),
+        sa.Column("creditor_agent_scheme", TEXT, comment="of the creditor's bank"),
+        sa.Column("creditor_agent_identification", TEXT, comment="the creditor's bank, mostly its BIC"),
     )
 
 
 account = _record("account", *_account_columns())
 account_detail = _record("account_detail", *_account_columns())
+
+account_identifier = sa.Table(
+    "account_identifier",
+    metadata,
+    _tenant(),
+    sa.Column("connection_id", CONSENT_ID, primary_key=True),
+    sa.Column("account_id", ACCOUNT_ID, primary_key=True, comment="the bank's, as account.key"),
+    sa.Column("position", sa.Integer, primary_key=True, comment="place in AccountIdentifiers, from 1"),
+    sa.Column("scheme", sa.String(40), comment="IBAN, AccountNumber, MaskedPAN, MortgageReference, FinanceReference"),
+    sa.Column("identification", sa.String(400), comment="NULL where raw items are sealed by setting"),
+    sa.Column(
+        "name", sa.String(350), comment="the account's name under this identifier; NULL where raw items are sealed"
+    ),
+    sa.Column("gen", sa.BigInteger, nullable=False, comment="generation of the claim that wrote it"),
+    sa.Index(None, "identification", "tenant"),
+)
 
 balance = _record(
     "balance",
@@ -375,6 +423,8 @@ balance = _record(
     sa.Column("amount", Money),
     sa.Column("signed_amount", Money),
     sa.Column("date_time", Instant),
+    sa.Column("credit_lines", JSON_OR_NULL, comment="CreditLine: list of {included, type, amount, currency}"),
+    sa.Column("components", JSON_OR_NULL, comment="lending, since v2.1: list of {balance_category, amount, currency}"),
 )
 
 balance_history = sa.Table(
@@ -410,6 +460,56 @@ transaction = _record(
     sa.Column("merchant_name", sa.String(350)),
     sa.Column("merchant_category_code", sa.String(8)),
     sa.Column("counterparty_name", sa.String(140), comment="creditor of a Debit, debtor of a Credit"),
+    sa.Column("counterparty_scheme", TEXT, comment="of the counterparty's account, the first one shown"),
+    sa.Column("counterparty_identification", TEXT, comment="the counterparty's IBAN or account number"),
+    sa.Column("counterparty_agent_scheme", TEXT, comment="of the counterparty's bank"),
+    sa.Column("counterparty_agent_identification", TEXT, comment="the counterparty's bank, mostly its BIC"),
+    sa.Column("counterparty_agent_name", TEXT, comment="name of the counterparty's bank"),
+    sa.Column("running_balance", Money, comment="Balance after the transaction, signed"),
+    sa.Column("running_balance_currency", sa.String(3)),
+    sa.Column("running_balance_type", TEXT),
+    sa.Column("charge_amount", Money),
+    sa.Column("charge_currency", sa.String(3)),
+    sa.Column("charge_included", sa.Boolean, comment="the amount contains the charge"),
+    sa.Column("charge_vat_amount", Money),
+    sa.Column("charge_vat_currency", sa.String(3)),
+    sa.Column("exchange_source_currency", sa.String(3)),
+    sa.Column("exchange_target_currency", sa.String(3)),
+    sa.Column("exchange_unit_currency", sa.String(3)),
+    sa.Column("exchange_rate", TEXT, comment="exact decimal number"),
+    sa.Column("exchange_contract", TEXT, comment="ContractIdentification"),
+    sa.Column("exchange_quoted_at", Instant, comment="QuotationDate"),
+    sa.Column("exchange_instructed_amount", Money),
+    sa.Column("exchange_instructed_currency", sa.String(3)),
+    sa.Column("flags", JSON_OR_NULL, comment="list of texts: Payroll, Cashback …"),
+    sa.Column("payment_mode", TEXT, comment="PaymentModes"),
+    sa.Column("mutability", TEXT, comment="TransactionMutability"),
+    sa.Column("local_time_zone", TEXT),
+    sa.Column("statement_reference", TEXT),
+    sa.Column("payment_purpose_code", TEXT),
+    sa.Column("bank_transaction_domain", TEXT),
+    sa.Column("bank_transaction_domain_code", TEXT),
+    sa.Column("bank_transaction_family", TEXT),
+    sa.Column("bank_transaction_family_code", TEXT),
+    sa.Column("bank_transaction_sub_family", TEXT),
+    sa.Column("bank_transaction_sub_family_code", TEXT),
+    sa.Column("proprietary_transaction_code", TEXT),
+    sa.Column("proprietary_transaction_code_issuer", TEXT),
+    sa.Column("terminal_id", TEXT, comment="text: up to 20 digits"),
+    sa.Column("merchant_id", TEXT, comment="text: up to 20 digits"),
+    sa.Column("card_scheme", TEXT),
+    sa.Column("card_instrument_type", TEXT, comment="how the card was read: Chip, Contactless …"),
+    sa.Column("card_name", TEXT),
+    sa.Column("card_masked_number", TEXT),
+    sa.Column("is_primary_instrument", sa.Boolean, comment="since v2.0"),
+    sa.Column("biller_id", TEXT),
+    sa.Column("bill_number", TEXT),
+    sa.Column("bill_payment_type", TEXT),
+    sa.Column("latitude", TEXT),
+    sa.Column("longitude", TEXT),
+    sa.Column("allocation_category", TEXT, comment="Allocations, lending, since v2.1"),
+    sa.Column("allocation_amount", Money),
+    sa.Column("allocation_currency", sa.String(3)),
 )
 sa.Index(
     "ix_transaction_dated",
@@ -424,6 +524,8 @@ party = _record(
     sa.Column("party_type", sa.String(40)),
     sa.Column("party_category", sa.String(40)),
     sa.Column("account_role", sa.String(40)),
+    sa.Column("kind", TEXT, comment="Person | Business: IdentityType, else told by the claims there are"),
+    sa.Column("name", sa.LargeBinary, comment="sealed: FullName, BusinessName, or given name and surname"),
 )
 
 beneficiary = _record(
@@ -431,6 +533,9 @@ beneficiary = _record(
     sa.Column("beneficiary_type", sa.String(40)),
     sa.Column("added_via_of", sa.Boolean, comment="added through Open Finance"),
     sa.Column("reference", sa.String(140)),
+    *_holder(),
+    *_creditor(),
+    sa.Column("creditor_agent_name", TEXT, comment="name of the beneficiary's bank"),
 )
 
 direct_debit = _record(
@@ -458,6 +563,14 @@ standing_order = _record(
     sa.Column("first_payment_currency", sa.String(3)),
     sa.Column("next_payment_amount", Money),
     sa.Column("next_payment_currency", sa.String(3)),
+    sa.Column("last_payment_amount", Money),
+    sa.Column("last_payment_currency", sa.String(3)),
+    sa.Column("final_payment_amount", Money),
+    sa.Column("final_payment_currency", sa.String(3)),
+    sa.Column("creditor_reference", TEXT),
+    sa.Column("purpose", TEXT),
+    *_holder(),
+    *_creditor(),
 )
 
 scheduled_payment = _record(
@@ -466,6 +579,10 @@ scheduled_payment = _record(
     sa.Column("scheduled_payment_date_time", Instant),
     sa.Column("amount", Money),
     sa.Column("currency", sa.String(3)),
+    sa.Column("creditor_reference", TEXT),
+    sa.Column("debtor_reference", TEXT),
+    *_holder(),
+    *_creditor(),
 )
 
 statement = _record(
@@ -477,6 +594,13 @@ statement = _record(
     sa.Column("opening_currency", sa.String(3)),
     sa.Column("closing_balance", Money, comment="signed"),
     sa.Column("closing_currency", sa.String(3)),
+    sa.Column("credit_line_amount", Money),
+    sa.Column("credit_line_currency", sa.String(3)),
+    sa.Column("opening_components", JSON_OR_NULL, comment="list of {balance_category, amount, currency}"),
+    sa.Column("closing_components", JSON_OR_NULL, comment="list of {balance_category, amount, currency}"),
+    sa.Column("summary", JSON_OR_NULL, comment="totals: list of {sub_transaction_type, amount (signed), currency …}"),
+    sa.Column("expected_next", JSON_OR_NULL, comment="ExpectedNextStatement: list of {type, amount, currency}"),
+    sa.Column("next_payments", JSON_OR_NULL, comment="NextPayment: list of {date, type, amount, currency}"),
 )
 
 product = _record(
@@ -485,6 +609,21 @@ product = _record(
     sa.Column("is_secured", sa.Boolean),
     sa.Column("is_salary_transfer_required", sa.Boolean),
     sa.Column("finance_rates", sa.String(10), comment="open | locked: a JWE only the user's code opens"),
+    sa.Column("product_id", TEXT, comment="before v2.1"),
+    sa.Column("product_type", TEXT, comment="before v2.1"),
+    sa.Column("product_name", TEXT, comment="before v2.1"),
+    sa.Column("is_islamic", sa.Boolean, comment="before v2.1; since then ShariaStructure"),
+    sa.Column("charges", JSON_OR_NULL, comment="list of objects with the standard's members in snake_case"),
+    sa.Column(
+        "rates",
+        JSON_OR_NULL,
+        comment="what financing costs: FinanceRates, an object, or LendingRates, a list; open ones",
+    ),
+    sa.Column("deposit_rates", JSON_OR_NULL, comment="DepositRates: an object since v2.1, a list before"),
+    sa.Column("original_tenor", TEXT, comment="ISO 8601 duration"),
+    sa.Column("remaining_tenor", TEXT, comment="ISO 8601 duration"),
+    sa.Column("asset_backed", JSON_OR_NULL, comment="collateral and transfer of ownership: list of objects"),
+    sa.Column("rewards_benefits", JSON_OR_NULL, comment="list of objects"),
 )
 
 record_history = sa.Table(
@@ -959,6 +1098,39 @@ RECORD_TABLES: Final[dict[ResourceName, sa.Table]] = {
 
 SEALED_RAW: Final = frozenset({"party"})
 """Record tables whose raw item is always sealed; others by setting."""
+
+SEALED_COLUMNS: Final[Mapping[str, frozenset[str]]] = {"party": frozenset({"name"})}
+"""Typed columns whose text is always sealed, by table."""
+
+_HOLDER: Final = frozenset({"holder_name", "holder_short_name"})
+PERSONAL: Final[Mapping[str, frozenset[str]]] = {
+    "account": _HOLDER,
+    "account_detail": _HOLDER,
+    "account_identifier": frozenset({"identification", "name"}),
+    "transaction": frozenset(
+        {
+            "transaction_information",  # banks write the names of both sides into it
+            "counterparty_name",
+            "counterparty_identification",
+            "card_name",
+            "card_masked_number",
+            "bill_number",  # the user's number at a utility or a telephone company
+            "latitude",
+            "longitude",
+        }
+    ),
+    "party": frozenset({"name"}),
+    "beneficiary": _HOLDER | {"creditor_identification", "reference"},
+    "direct_debit": frozenset({"name", "mandate_identification"}),
+    "standing_order": _HOLDER | {"creditor_identification", "creditor_reference", "purpose"},
+    "scheduled_payment": _HOLDER | {"creditor_identification", "creditor_reference", "debtor_reference"},
+    "product": frozenset({"asset_backed"}),  # describes what a person owns: a home, a vehicle, a salary
+}
+"""Columns that tell who people are, by table; tables without any are left out.
+
+Names, identifiers of people and of their accounts, places where they were, and free text that holds such.  Where raw
+items are sealed by setting these columns stay NULL, and a reader without the right to personal data sees none of them.
+"""
 
 FRAME: Final = (
     "tenant",

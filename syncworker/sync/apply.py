@@ -35,7 +35,7 @@ from syncworker.store.statements import Told, run_all
 from syncworker.store.tables import RECORD_TABLES, typed_columns
 from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.store.work import Claim
-from syncworker.sync.decode import PENDING, TYPED, Decoded, Items, Unreadable, decode, iban_of
+from syncworker.sync.decode import PENDING, TYPED, Decoded, Items, Unreadable, decode, iban_of, identifiers_of
 from syncworker.sync.diff import Changes, Proof, diff, open_since, unproved
 from syncworker.sync.facts import ENDS_EARLY, again, counts_slices, error_of_notes, facts_of_notes
 from syncworker.sync.fetch import Walk
@@ -612,6 +612,14 @@ async def _write(
                 for record in those
             ]
             await unit.account_references.keep(accounts, at=now)
+            fresh = new.get("", frozenset())
+            await unit.records.keep_identifiers(
+                connection_id,
+                {record.key: identifiers_of(record.raw) for record in records.get("", ())},
+                gen=gen,
+                seal=scope.seal_raw,
+                held=[record.key for record in records.get("", ()) if record.key not in fresh],
+            )
     for shown, changes, _ in decided:
         account_id = shown.listing.account_id
         if changes.missed:

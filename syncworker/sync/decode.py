@@ -11,6 +11,7 @@ an `Unreadable` with its place and the reason; the others pass.
 Money is `Decimal` from the first byte, instants are UTC; one without an offset is UAE time, noted.
 """
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,22 +36,31 @@ from syncworker.standard.calendar import UAE, at_time, read_day, within
 from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.values import local_date, read_iban, read_id, read_instant, read_money, signed
 from syncworker.store.records import Record
-from syncworker.store.tables import ACCOUNT_ID, KEY, RECORD_TABLES, typed_columns
+from syncworker.store.tables import ACCOUNT_ID, KEY, RECORD_TABLES, account_identifier, typed_columns
 
 DECODER_VERSION: Final = 2
-"""Salts every digest: raised, every row counts as changed with the next walk that shows it.  A column that is added or
-read differently needs `COLUMNS_VERSION` alone."""
+"""Salts every digest: another version makes every item of every bank a changed one.
+
+Raise it only when what counts as a change is another question than before.  A column more is none: the LFI told us
+nothing new, so nothing may be written into the feed or the history.  `COLUMNS_VERSION` is for that.
+"""
 
 COLUMNS_VERSION: Final = 1
-"""Which columns a row has: raise it when a column is added or read differently and no row is to count as changed.  The
-workers fill the rows held (`sync.filling`); digests stay."""
+"""Which columns a row has, and how they are read: raise it when a typed column is added or read differently.
+
+Rows written from then on have the new columns; the workers fill those written before from the items held
+(`sync.filling`), without a change, a new digest or another `changed_at`.
+"""
 
 PENDING: Final = "Pending"
 JWE_PARTS: Final = 5
+NUMBER_MAX: Final = 40
+"""Characters of a number that is kept as text."""
 
 Item = Mapping[str, Any]
 Note = Callable[[str], None]
-Read = Callable[[Item, Note], Any]
+Read = Callable[[Any, Item, Note], Any]
+"""Makes a column's value of a member's, which is not null; gets the whole item too, and notes what is odd."""
 Reader = Callable[[str, sa.Column[Any]], Read]
 
 _CANONICAL: Final = msgspec.json.Encoder(order="sorted", decimal_format="number")
@@ -140,48 +150,11 @@ class Decoded:
 # -- how a column is read --------------------------------------------------------------------------------------------
 
 
-def _reach(path: str) -> Callable[[Item], Any]:
-    """A function that follows a dotted path through objects, and a number through lists; `None` when it ends early.
+def text(_path: str, column: sa.Column[Any]) -> Read:
+    """Text; a number is written out, since the standard types some codes both ways."""
+    name, length = column.name, getattr(column.type, "length", None) or sys.maxsize
 
-    `A|B` takes B where A leads to nothing: the name of another version.
-    """
-    if "|" in path:
-        ways = tuple(_reach(way) for way in path.split("|"))
-        return lambda item: next((found for way in ways if (found := way(item)) is not None), None)
-    first, *rest = path.split(".")
-    if not rest:
-        return methodcaller("get", first)
-    if len(rest) == 1 and not rest[0].isdigit():
-        (second,) = rest
-
-        def reach_two(item: Item) -> Any:
-            value = item.get(first)
-            return value.get(second) if type(value) is dict else None
-
-        return reach_two
-
-    def reach(item: Item) -> Any:
-        value = item.get(first)
-        for step in rest:
-            if type(value) is dict:  # what the decoder makes; asking for any Mapping costs ten times as much
-                value = value.get(step)
-            elif isinstance(value, list) and step.isdigit():
-                value = value[int(step)] if len(value) > int(step) else None
-            else:
-                return None
-        return value
-
-    return reach
-
-
-def text(path: str, column: sa.Column[Any]) -> Read:
-    """Text; a number is written out, since the standard types some codes both ways (D-28)."""
-    reach, name, length = _reach(path), column.name, getattr(column.type, "length", None) or sys.maxsize
-
-    def read(item: Item, note: Note) -> str | None:
-        value = reach(item)
-        if value is None:
-            return None
+    def read(value: Any, _item: Item, note: Note) -> Any:
         if type(value) is not str:
             if isinstance(value, bool) or not isinstance(value, int | Decimal):
                 note(f"{name}.wrong_type")
@@ -200,14 +173,11 @@ def text(path: str, column: sa.Column[Any]) -> Read:
     return read
 
 
-def money(path: str, column: sa.Column[Any]) -> Read:
+def money(_path: str, column: sa.Column[Any]) -> Read:
     """An unsigned amount."""
-    reach, name = _reach(path), column.name
+    name = column.name
 
-    def read(item: Item, note: Note) -> Decimal | None:
-        value = reach(item)
-        if value is None:
-            return None
+    def read(value: Any, _item: Item, note: Note) -> Decimal | None:
         try:
             if type(value) is str:
                 return _amount(value)
@@ -226,22 +196,43 @@ def signed_money(path: str, column: sa.Column[Any]) -> Read:
     """An amount with the sign of `CreditDebitIndicator`; without a known indicator there is no sign to give."""
     amount = money(path, column)
 
-    def read(item: Item, _note: Note) -> Decimal | None:
+    def read(value: Any, item: Item, _note: Note) -> Decimal | None:
         indicator = item.get("CreditDebitIndicator")
-        value = amount(item, _ignore)  # noted where the unsigned amount is read
-        return signed(value, indicator) if value is not None and indicator in ("Credit", "Debit") else None
+        if indicator not in ("Credit", "Debit"):
+            return None
+        unsigned: Decimal | None = amount(value, item, _ignore)  # noted where the unsigned amount is read
+        return None if unsigned is None else signed(unsigned, indicator)
 
     return read
 
 
-def instant(path: str, column: sa.Column[Any]) -> Read:
-    """An instant in UTC."""
-    reach, name = _reach(path), column.name
+def exact(_path: str, column: sa.Column[Any]) -> Read:
+    """A decimal number as exact text: a rate has more digits after the point than an amount."""
+    name, length = column.name, NUMBER_MAX
 
-    def read(item: Item, note: Note) -> datetime | None:
-        value = reach(item)
-        if value is None:
+    def read(value: Any, _item: Item, note: Note) -> str | None:
+        number: Decimal | None = None
+        short = not isinstance(value, str) or len(value) <= 2 * length
+        if isinstance(value, str | int | Decimal) and not isinstance(value, bool) and short:
+            with suppress(ArithmeticError, ValueError):
+                number = Decimal(value)
+        if number is None or not number.is_finite() or not -length < number.adjusted() < length:
+            note(f"{name}.not_a_number")
             return None
+        written = format(number, "f")
+        if len(written) <= length:
+            return written
+        note(f"{name}.too_long")  # a number without its last digits is another number
+        return None
+
+    return read
+
+
+def instant(_path: str, column: sa.Column[Any]) -> Read:
+    """An instant in UTC."""
+    name = column.name
+
+    def read(value: Any, _item: Item, note: Note) -> datetime | None:
         moment, without_offset = _instant(value) if isinstance(value, str) else (None, False)
         if moment is None:
             note(f"{name}.not_an_instant")
@@ -252,30 +243,31 @@ def instant(path: str, column: sa.Column[Any]) -> Read:
     return read
 
 
-def signed_balance(path: str, column: sa.Column[Any]) -> Read:
+def signed_balance(_path: str, column: sa.Column[Any]) -> Read:
     """The amount of a balance object with the sign of the object's own `CreditDebitIndicator`."""
-    amount, name = money(f"{path}.Amount.Amount", column), column.name
-    indicator_of = _reach(f"{path}.CreditDebitIndicator")
+    amount, name = money("", column), column.name
 
-    def read(item: Item, note: Note) -> Decimal | None:
-        value, indicator = amount(item, note), indicator_of(item)
-        if value is None:
+    def read(value: Any, item: Item, note: Note) -> Decimal | None:
+        inner = value.get("Amount") if type(value) is dict else None
+        found = inner.get("Amount") if type(inner) is dict else None
+        unsigned = None if found is None else amount(found, item, note)
+        if unsigned is None:
             return None
+        indicator = value.get("CreditDebitIndicator")
         if indicator not in ("Credit", "Debit"):
             note(f"{name}.no_sign")
             return None
-        return signed(value, indicator)
+        return signed(unsigned, indicator)
 
     return read
 
 
-def flag(path: str, column: sa.Column[Any]) -> Read:
+def flag(_path: str, column: sa.Column[Any]) -> Read:
     """True or false; a bank's `"true"` in quotes is read and noted."""
-    reach, name = _reach(path), column.name
+    name = column.name
 
-    def read(item: Item, note: Note) -> bool | None:
-        value = reach(item)
-        if value is None or isinstance(value, bool):
+    def read(value: Any, _item: Item, note: Note) -> bool | None:
+        if isinstance(value, bool):
             return value
         note(f"{name}.wrong_type")
         return {"true": True, "false": False}.get(value.lower()) if isinstance(value, str) else None
@@ -283,14 +275,11 @@ def flag(path: str, column: sa.Column[Any]) -> Read:
     return read
 
 
-def day(path: str, column: sa.Column[Any]) -> Read:
+def day(_path: str, column: sa.Column[Any]) -> Read:
     """A calendar date; of a date-time, which some LFIs send, the date in the UAE, noted."""
-    reach, name = _reach(path), column.name
+    name = column.name
 
-    def read(item: Item, note: Note) -> date | None:
-        value = reach(item)
-        if value is None:
-            return None
+    def read(value: Any, _item: Item, note: Note) -> date | None:
         if isinstance(value, str) and len(value) == len("2026-01-31"):
             try:
                 return read_day(value)
@@ -304,21 +293,18 @@ def day(path: str, column: sa.Column[Any]) -> Read:
     return read
 
 
-def rates(path: str, column: sa.Column[Any]) -> Read:
+def rates(_path: str, column: sa.Column[Any]) -> Read:
     """Whether a product's rates can be read: `locked` for a JWE, which only the user's code opens, else `open`.
 
     Source: Account Information API v2.1-errata2, `FinanceRates`; v2.0-errata1, `LendingRates`.
     """
-    reach, name = _reach(path), column.name
+    name = column.name
 
-    def read(item: Item, note: Note) -> str | None:
-        value = reach(item)
+    def read(value: Any, _item: Item, note: Note) -> str | None:
         match value:
-            case None:
-                return None
             case Mapping() | list():
                 return "open"
-            case str() if value.count(".") == JWE_PARTS - 1:
+            case _ if _is_locked(value):
                 return "locked"
         note(f"{name}.wrong_type")
         return None
@@ -326,34 +312,150 @@ def rates(path: str, column: sa.Column[Any]) -> Read:
     return read
 
 
-def uae_date(path: str, _column: sa.Column[Any]) -> Read:
-    """The local date in the UAE of an instant."""
-    reach = _reach(path)
+def _is_locked(value: Any) -> bool:
+    return isinstance(value, str) and value.count(".") == JWE_PARTS - 1
 
-    def read(item: Item, _note: Note) -> date | None:
-        value = reach(item)
+
+def uae_date(_path: str, _column: sa.Column[Any]) -> Read:
+    """The local date in the UAE of an instant."""
+
+    def read(value: Any, _item: Item, _note: Note) -> date | None:
         return _uae_date(value) if isinstance(value, str) else None
 
     return read
 
 
-def counterparty(path: str, column: sa.Column[Any]) -> Read:
-    """A member of the other side: of a Debit the creditor's, of a Credit the debtor's account, the first of several."""
-    member = text(path, column)
+def objects(_path: str, column: sa.Column[Any]) -> Read:
+    """An object, or a list of objects or texts, as JSON to query: see `_plain`.
 
-    def read(item: Item, note: Note) -> str | None:
-        match item.get("CreditDebitIndicator"):
-            case "Debit":
-                account = item.get("CreditorAccount")
-            case "Credit":
-                account = item.get("DebtorAccount")
-            case _:
-                return None
-        if type(account) is list and account:
-            account = account[0]
-        return member(account, note) if type(account) is dict else None
+    A JWE in the place of an object is no oddity: rates may be locked (`rates`).
+    """
+    name = column.name
+
+    def read(value: Any, _item: Item, note: Note) -> Any:
+        if type(value) is list or type(value) is dict:
+            return _plain(value)
+        if not _is_locked(value):
+            note(f"{name}.wrong_type")
+        return None
 
     return read
+
+
+_SIDES: Final = {"Creditor": "Debit", "Debtor": "Credit"}
+
+
+def counterparty(path: str, column: sa.Column[Any]) -> Read:
+    """A member of the other side: of a Debit the creditor's, of a Credit the debtor's; of several accounts the first.
+
+    The path's first member says which side it belongs to.
+    """
+    side = path.partition(".")[0]
+    indicator = next(indicator for word, indicator in _SIDES.items() if side.startswith(word))
+    read_member = first(path, column)
+
+    def read(value: Any, item: Item, note: Note) -> Any:
+        return read_member(value, item, note) if item.get("CreditDebitIndicator") == indicator else None
+
+    return read
+
+
+def first(path: str, column: sa.Column[Any]) -> Read:
+    """The text at a member of an object, or of the first object of a list: one way `CreditorAccount` is sent."""
+    member, read_text = path.rpartition(".")[2], text(path, column)
+
+    def read(value: Any, item: Item, note: Note) -> Any:
+        if type(value) is list and value:
+            value = value[0]
+        found = value.get(member) if type(value) is dict else None
+        return None if found is None else read_text(found, item, note)
+
+    return read
+
+
+def _claims(value: Any) -> Iterable[Item]:
+    """The `Claims` of each of a party's `VerifiedClaims`."""
+    for one in value if type(value) is list else [value]:
+        claims = one.get("Claims") if type(one) is dict else None
+        if type(claims) is dict:
+            yield claims
+
+
+def claim(path: str, column: sa.Column[Any]) -> Read:
+    """The text of the first claim that has the path's last member; `A+B` joins what there is of two members."""
+    members, read_text = path.rpartition(".")[2].split("+"), text(path, column)
+
+    def read(value: Any, item: Item, note: Note) -> Any:
+        for claims in _claims(value):
+            found = [claims[member] for member in members if claims.get(member) is not None]
+            if len(members) > 1:
+                found = [" ".join(part for part in found if isinstance(part, str) and part)]
+            if found and found[0] != "":
+                return read_text(found[0], item, note)
+        return None
+
+    return read
+
+
+def kind_of_claim(path: str, column: sa.Column[Any]) -> Read:
+    """Whether a party is a `Business` or a `Person`, where no `IdentityType` says so: by the claim that it has."""
+    member = path.rpartition(".")[2]
+    kind = "Business" if member == "BusinessName" else "Person"
+    read_text = claim(path, column)
+
+    def read(value: Any, item: Item, note: Note) -> Any:
+        if member == "IdentityType":
+            return read_text(value, item, note)
+        return kind if any(claims.get(member) is not None for claims in _claims(value)) else None
+
+    return read
+
+
+def _plain(value: Any) -> Any:
+    """JSON of a bank as JSON to query.
+
+    Members have the standard's names in snake_case, null members are left out, every number is exact text, and text is
+    storable.  `"Amount": {"Amount", "Currency"}` becomes the members `amount` and `currency` of the object it stands
+    in, with the sign of the object's `CreditDebitIndicator` where there is one.  Free objects (`Supplementary…`) are
+    left out: the standard does not say what they hold.
+    """
+    if type(value) is dict:
+        found: dict[str, Any] = {}
+        for member, inner in value.items():
+            if inner is None or member.startswith("Supplementary"):
+                continue
+            if member == "Amount" and type(inner) is dict:
+                amount = _plain(inner)
+                if value.get("CreditDebitIndicator") == "Debit" and isinstance(amount.get("amount"), str):
+                    amount["amount"] = _negative(amount["amount"])
+                found |= amount
+            else:
+                found[_snake(member)] = _plain(inner)
+        return found
+    if type(value) is list:
+        return [_plain(inner) for inner in value]
+    if type(value) is str:
+        return _storable(value)
+    if value is None or isinstance(value, bool):
+        return value
+    return str(value)
+
+
+def _negative(amount: str) -> str:
+    """An unsigned amount as a Debit; text that is no amount stays as it is, and so does zero."""
+    try:
+        return f"-{amount}" if Decimal(amount) > 0 else amount
+    except ArithmeticError:
+        return amount
+
+
+@lru_cache(maxsize=1024)
+def _snake(member: str) -> str:
+    """`InterestCalculationMethod` → `interest_calculation_method`, `LTVStart` → `ltv_start`."""
+    return _storable(_WORD_ENDS.sub("_", member).lower())
+
+
+_WORD_ENDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 # -- the table -------------------------------------------------------------------------------------------------------
@@ -380,6 +482,16 @@ class Typed:
 
 
 N = ResourceName
+_HOLDER: Final[Mapping[str, tuple[Reader, str]]] = {
+    "holder_name": (text, "AccountHolderName"),
+    "holder_short_name": (text, "AccountHolderShortName"),
+}
+_CREDITOR: Final[Mapping[str, tuple[Reader, str]]] = {
+    "creditor_scheme": (first, "CreditorAccount.SchemeName"),
+    "creditor_identification": (first, "CreditorAccount.Identification"),
+    "creditor_agent_scheme": (text, "CreditorAgent.SchemeName"),
+    "creditor_agent_identification": (text, "CreditorAgent.Identification"),
+}
 _ACCOUNT: Final[Mapping[str, tuple[Reader, str]]] = {
     "status": (text, "Status"),
     "currency": (text, "Currency"),
@@ -387,13 +499,30 @@ _ACCOUNT: Final[Mapping[str, tuple[Reader, str]]] = {
     "account_sub_type": (text, "AccountSubType"),
     "nickname": (text, "Nickname"),
     "description": (text, "Description"),
-    "opening_date": (instant, "OpeningDate"),  # a date-time on accounts (trap 28)
+    "opening_date": (instant, "OpeningDate"),  # a date-time on accounts, a date on statements
+    **_HOLDER,
+    "status_update_date_time": (instant, "StatusUpdateDateTime"),
+    "maturity_date": (instant, "MaturityDate"),
+    "servicer_scheme": (text, "Servicer.SchemeName"),
+    "servicer_identification": (text, "Servicer.Identification"),
+    "is_sharia_compliant": (flag, "IsShariaCompliant"),
 }
 _PARTY: Final = Typed(
     {
         "party_type": (text, "PartyType"),
         "party_category": (text, "PartyCategory"),
         "account_role": (text, "AccountRole"),
+        "kind": (
+            kind_of_claim,
+            "|".join(
+                f"VerifiedClaims.Claims.{member}"
+                for member in ("IdentityType", "BusinessName", "FullName", "GivenName", "Surname")
+            ),
+        ),
+        "name": (  # before v1.2-errata1 a person had no FullName
+            claim,
+            "VerifiedClaims.Claims.FullName|VerifiedClaims.Claims.BusinessName|VerifiedClaims.Claims.GivenName+Surname",
+        ),
     }
 )
 
@@ -408,6 +537,8 @@ TYPED: Final[Mapping[ResourceName, Typed]] = {
             "amount": (money, "Amount.Amount"),
             "signed_amount": (signed_money, "Amount.Amount"),
             "date_time": (instant, "DateTime"),
+            "credit_lines": (objects, "CreditLine"),
+            "components": (objects, "Components"),
         },
         newest="date_time",
     ),
@@ -428,18 +559,77 @@ TYPED: Final[Mapping[ResourceName, Typed]] = {
             "transaction_information": (text, "TransactionInformation"),
             "merchant_name": (text, "MerchantDetails.MerchantName"),
             "merchant_category_code": (text, "MerchantDetails.MerchantCategoryCode"),
-            "counterparty_name": (counterparty, "Name"),
+            "counterparty_name": (counterparty, "CreditorAccount.Name|DebtorAccount.Name"),
+            "counterparty_scheme": (counterparty, "CreditorAccount.SchemeName|DebtorAccount.SchemeName"),
+            "counterparty_identification": (
+                counterparty,
+                "CreditorAccount.Identification|DebtorAccount.Identification",
+            ),
+            "counterparty_agent_scheme": (counterparty, "CreditorAgent.SchemeName|DebtorAgent.SchemeName"),
+            "counterparty_agent_identification": (
+                counterparty,
+                "CreditorAgent.Identification|DebtorAgent.Identification",
+            ),
+            "counterparty_agent_name": (counterparty, "CreditorAgent.Name|DebtorAgent.Name"),
+            "running_balance": (signed_balance, "Balance"),
+            "running_balance_currency": (text, "Balance.Amount.Currency"),
+            "running_balance_type": (text, "Balance.Type"),
+            "charge_amount": (money, "ChargeAmount.Amount"),
+            "charge_currency": (text, "ChargeAmount.Currency"),
+            "charge_included": (flag, "ChargeAmount.ChargeIncluded"),
+            "charge_vat_amount": (money, "ChargeAmountVat.Amount"),
+            "charge_vat_currency": (text, "ChargeAmountVat.Currency"),
+            "exchange_source_currency": (text, "CurrencyExchange.SourceCurrency"),
+            "exchange_target_currency": (text, "CurrencyExchange.TargetCurrency"),
+            "exchange_unit_currency": (text, "CurrencyExchange.UnitCurrency"),
+            "exchange_rate": (exact, "CurrencyExchange.ExchangeRate"),
+            "exchange_contract": (text, "CurrencyExchange.ContractIdentification"),
+            "exchange_quoted_at": (instant, "CurrencyExchange.QuotationDate"),
+            "exchange_instructed_amount": (money, "CurrencyExchange.InstructedAmount.Amount"),
+            "exchange_instructed_currency": (text, "CurrencyExchange.InstructedAmount.Currency"),
+            "flags": (objects, "Flags"),
+            "payment_mode": (text, "PaymentModes"),
+            "mutability": (text, "TransactionMutability"),
+            "local_time_zone": (text, "LocalTimeZone"),
+            "statement_reference": (text, "StatementReference"),
+            "payment_purpose_code": (text, "PaymentPurposeCode"),
+            "bank_transaction_domain": (text, "BankTransactionCode.Domain"),
+            "bank_transaction_domain_code": (text, "BankTransactionCode.DomainCode"),
+            "bank_transaction_family": (text, "BankTransactionCode.Family"),
+            "bank_transaction_family_code": (text, "BankTransactionCode.FamilyCode"),
+            "bank_transaction_sub_family": (text, "BankTransactionCode.SubFamily"),
+            "bank_transaction_sub_family_code": (text, "BankTransactionCode.SubFamilyCode"),
+            "proprietary_transaction_code": (text, "ProprietaryBankTransactionCode.Code"),
+            "proprietary_transaction_code_issuer": (text, "ProprietaryBankTransactionCode.Issuer"),
+            "terminal_id": (text, "TerminalId"),
+            "merchant_id": (text, "MerchantDetails.MerchantId"),
+            "card_scheme": (text, "CardInstrument.CardSchemeName"),
+            "card_instrument_type": (text, "CardInstrument.InstrumentType"),
+            "card_name": (text, "CardInstrument.Name"),
+            "card_masked_number": (text, "CardInstrument.Identification"),
+            "is_primary_instrument": (flag, "IsPrimaryInstrument"),
+            "biller_id": (text, "BillDetails.BillerId"),
+            "bill_number": (text, "BillDetails.BillNumber"),
+            "bill_payment_type": (text, "BillDetails.BillPaymentType"),
+            "latitude": (text, "GeoLocation.Latitude"),
+            "longitude": (text, "GeoLocation.Longitude"),
+            "allocation_category": (text, "Allocations.BalanceCategory"),
+            "allocation_amount": (money, "Allocations.Amount.Amount"),
+            "allocation_currency": (text, "Allocations.Amount.Currency"),
         },
         instant="booking_date_time",
         status="status",
     ),
     N.ACCOUNT_PARTIES: _PARTY,
     N.PARTIES: _PARTY,
-    N.BENEFICIARIES: Typed(  # names and accounts of other people stay in the raw item
+    N.BENEFICIARIES: Typed(
         {
             "beneficiary_type": (text, "BeneficiaryType"),
             "added_via_of": (flag, "AddedViaOF"),
             "reference": (text, "Reference"),
+            **_HOLDER,
+            **_CREDITOR,
+            "creditor_agent_name": (text, "CreditorAgent.Name"),
         }
     ),
     N.DIRECT_DEBITS: Typed(
@@ -467,6 +657,14 @@ TYPED: Final[Mapping[ResourceName, Typed]] = {
             "first_payment_currency": (text, "FirstPaymentAmount.Currency"),
             "next_payment_amount": (money, "NextPaymentAmount.Amount"),
             "next_payment_currency": (text, "NextPaymentAmount.Currency"),
+            "last_payment_amount": (money, "LastPaymentAmount.Amount"),
+            "last_payment_currency": (text, "LastPaymentAmount.Currency"),
+            "final_payment_amount": (money, "FinalPaymentAmount.Amount"),
+            "final_payment_currency": (text, "FinalPaymentAmount.Currency"),
+            "creditor_reference": (text, "CreditorReference"),
+            "purpose": (text, "Purpose"),
+            **_HOLDER,
+            **_CREDITOR,
         }
     ),
     N.SCHEDULED_PAYMENTS: Typed(
@@ -475,6 +673,10 @@ TYPED: Final[Mapping[ResourceName, Typed]] = {
             "scheduled_payment_date_time": (instant, "ScheduledPaymentDateTime"),
             "amount": (money, "InstructedAmount.Amount"),
             "currency": (text, "InstructedAmount.Currency"),
+            "creditor_reference": (text, "CreditorReference"),
+            "debtor_reference": (text, "DebtorReference"),
+            **_HOLDER,
+            **_CREDITOR,
         }
     ),
     N.STATEMENTS: Typed(
@@ -486,6 +688,13 @@ TYPED: Final[Mapping[ResourceName, Typed]] = {
             "opening_currency": (text, "OpeningBalance.Amount.Currency"),
             "closing_balance": (signed_balance, "ClosingBalance"),
             "closing_currency": (text, "ClosingBalance.Amount.Currency"),
+            "credit_line_amount": (money, "CreditLine.Amount"),
+            "credit_line_currency": (text, "CreditLine.Currency"),
+            "opening_components": (objects, "OpeningBalance.Components"),
+            "closing_components": (objects, "ClosingBalance.Components"),
+            "summary": (objects, "Summary"),
+            "expected_next": (objects, "ExpectedNextStatement"),
+            "next_payments": (objects, "NextPayment"),
         },
         instant="opening_date",
     ),
@@ -495,19 +704,161 @@ TYPED: Final[Mapping[ResourceName, Typed]] = {
             "is_secured": (flag, "IsSecured"),
             "is_salary_transfer_required": (flag, "IsSalaryTransferRequired"),
             "finance_rates": (rates, "FinanceRates|LendingRates"),
+            "product_id": (text, "ProductId"),
+            "product_type": (text, "ProductType"),
+            "product_name": (text, "ProductName"),
+            "is_islamic": (flag, "IsIslamic"),
+            "charges": (objects, "Charges"),
+            "rates": (objects, "FinanceRates|LendingRates"),
+            "deposit_rates": (objects, "DepositRates"),
+            "original_tenor": (text, "Tenor.OriginalTenor"),
+            "remaining_tenor": (text, "Tenor.RemainingTenor"),
+            "asset_backed": (objects, "AssetBacked"),
+            "rewards_benefits": (objects, "RewardsBenefits"),
         }
     ),
 }
 
 
-def _readers(name: ResourceName) -> tuple[Read, ...]:
+class _Node:
+    """What is read of one member of an object: columns of its value, and of the members inside it.
+
+    Attributes:
+        reads: place of the column, how it is read, and whether it gives way to what another member gave.
+        inner: nodes by member, where the value is an object; `None` where nothing in it is read.
+    """
+
+    __slots__ = ("inner", "reads")
+
+    def __init__(self) -> None:
+        self.reads: tuple[tuple[int, Read, bool], ...] = ()
+        self.inner: dict[str, _Node] | None = None
+
+
+_WHOLE: Final[frozenset[Reader]] = frozenset({counterparty, first, claim, kind_of_claim})
+"""Readers that take the first member's whole value and find the rest of the path themselves: it may be a list."""
+
+
+class _Plan(NamedTuple):
+    """How the items of one resource become tuples of values.
+
+    An item is walked by the members it has, and not by the columns there are: most columns of most items are NULL, and
+    a column whose member is absent costs nothing.
+    """
+
+    nodes: dict[str, _Node]
+    width: int
+
+
+def _plan(name: ResourceName) -> _Plan:
     table, typed = RECORD_TABLES[name], TYPED[name]
+    nodes: dict[str, _Node] = {}
+    names = typed_columns(table)
+    for place, column in enumerate(names):
+        reader, paths = typed.columns[column]
+        for way, path in enumerate(paths.split("|")):
+            steps = [path.partition(".")[0]] if reader in _WHOLE else path.split(".")
+            within = nodes
+            for step in steps[:-1]:
+                node = within.setdefault(step, _Node())
+                node.inner = {} if node.inner is None else node.inner
+                within = node.inner
+            node = within.setdefault(steps[-1], _Node())
+            node.reads += ((place, reader(path, table.c[column]), way > 0),)
+    return _Plan(nodes, len(names))
+
+
+_PLANS: Final = {name: _plan(name) for name in TYPED}
+
+
+def _values(plan: _Plan, item: Item, note: Note) -> tuple[Any, ...]:
+    """An item's typed values in the order of `typed_columns`."""
+    values: list[Any] = [None] * plan.width
+    _fill(plan.nodes, item, item, note, values)
+    return tuple(values)
+
+
+def _fill(nodes: Mapping[str, _Node], part: Item, item: Item, note: Note, values: list[Any]) -> None:
+    for member, value in part.items():
+        node = nodes.get(member)
+        if node is None or value is None:
+            continue
+        for place, read, gives_way in node.reads:
+            found = read(value, item, note)
+            if found is not None and not (gives_way and values[place] is not None):
+                values[place] = found
+        inner = node.inner
+        if inner is not None and type(value) is dict:
+            _fill(inner, value, item, note, values)
+
+
+def columns_of(resource: ResourceName, item: bytes) -> tuple[Any, ...] | None:
+    """The typed values of an item that is held, in the order of `typed_columns`; read as `decode` reads it.
+
+    What is sealed in its column is plain text here (`Records.stored_values` seals it).
+
+    Returns:
+        `None` for bytes that are no readable object.
+    """
+    found = _item_of(item)
+    return None if found is None else _values(_PLANS[resource], found, _ignore)
+
+
+class Identifier(NamedTuple):
+    """One of the identifiers of an account, as text of what the LFI sent; absent members are `None`."""
+
+    scheme: str | None
+    identification: str | None
+    name: str | None
+
+    def __repr__(self) -> str:
+        return f"Identifier({self.scheme}, …)"
+
+
+def identifiers_of(item: bytes) -> tuple[Identifier, ...]:
+    """The identifiers of an account, in the bank's order; none for bytes that are no readable object.
+
+    Source: Account Information API v2.1-errata2, `AEAccountIdentifiers`.
+    """
+    found = _item_of(item)
+    listed = None if found is None else found.get("AccountIdentifiers")
+    if type(listed) is dict:
+        listed = [listed]
+    if type(listed) is not list:
+        return ()
     return tuple(
-        reader(path, table.c[column]) for column in typed_columns(table) for reader, path in [typed.columns[column]]
+        Identifier(
+            *(None if (value := one.get(member)) is None else read(value, one, _ignore) for member, read in _IDENTIFIER)
+        )
+        for one in listed
+        if type(one) is dict
     )
 
 
-_READERS: Final = {name: _readers(name) for name in TYPED}
+def iban_of(item: bytes) -> str | None:
+    """The IBAN that an account's item shows, as `values.read_iban` gives it; of several the first in their order.
+
+    An LFI may list them in another order next time.
+    """
+    found = (read_iban(one.identification) for one in identifiers_of(item) if one.scheme == "IBAN")
+    return min(filter(None, found), default=None)
+
+
+_IDENTIFIER: Final = tuple(
+    (member, text(member, account_identifier.c[column]))
+    for member, column in (("SchemeName", "scheme"), ("Identification", "identification"), ("Name", "name"))
+)
+
+
+def _item_of(raw: bytes) -> Item | None:
+    try:
+        item = _EXACT.decode(raw)
+    except _UNREADABLE:
+        try:
+            item = _EXACT.decode(with_repaired_text(raw))
+        except _UNREADABLE:
+            return None
+    return item if type(item) is dict else None
 
 
 # -- a page ----------------------------------------------------------------------------------------------------------
@@ -545,7 +896,7 @@ def decode(
     digests: list[int] = []
     records: list[Record] = []
     unreadable: list[Unreadable] = []
-    readers, key_of, key_max = _READERS[resource.name], _key_reader(resource.key), TYPED[resource.name].key_max
+    plan, key_of, key_max = _PLANS[resource.name], _key_reader(resource.key), TYPED[resource.name].key_max
     items, bounded = _items(resource, account_id, data)
     for number, item_bytes in enumerate(items, start=place):
         known_by = item_digest(item_bytes)
@@ -568,7 +919,7 @@ def decode(
                     continue
                 item, key, digest = found
                 note("item.repaired")
-            records.append(Record(key, tuple([read(item, note) for read in readers]), raw, digest))
+            records.append(Record(key, _values(plan, item, note), raw, digest))
         keys.append(key)
         digests.append(known_by)
     return Decoded(Items(tuple(keys), tuple(digests)), tuple(records), notes, tuple(unreadable))
@@ -630,8 +981,7 @@ def _refused(resource: Resource, item: Item, reason: Reason, member: str) -> _Re
     name, typed = resource.name, TYPED[resource.name]
     if typed.instant is None:
         return _Refused(reason, member)
-    read = _READERS[name][typed_columns(RECORD_TABLES[name]).index(typed.instant)]
-    instant = read(item, _ignore)
+    instant = _values(_PLANS[name], item, _ignore)[typed_columns(RECORD_TABLES[name]).index(typed.instant)]
     if instant is not None and not isinstance(instant, datetime):
         instant = at_time(instant)
     return _Refused(reason, member, instant)
@@ -654,44 +1004,6 @@ def canonical(raw: bytes) -> bytes:
         return _CANONICAL.encode(_EXACT.decode(with_repaired_text(raw)))
     except _UNREADABLE:
         raise StandardViolationError("item: not readable JSON") from None
-
-
-def columns_of(name: ResourceName, raw: bytes) -> tuple[Any, ...]:
-    """The typed columns of an item that is held, in the order of `tables.typed_columns`; oddities are not noted.
-
-    Raises:
-        StandardViolationError: not a JSON object.
-    """
-    item = _item(raw)
-    return tuple([read(item, _ignore) for read in _READERS[name]])
-
-
-def iban_of(raw: bytes) -> str | None:
-    """The IBAN that an account's item shows, as `values.read_iban` gives it; of several the first in their order.
-
-    Raises:
-        StandardViolationError: not a JSON object.
-    """
-    shown = _item(raw).get("AccountIdentifiers")
-    found = (
-        read_iban(one.get("Identification"))
-        for one in (shown if isinstance(shown, list) else ())
-        if isinstance(one, dict) and one.get("SchemeName") == "IBAN"
-    )
-    return min(filter(None, found), default=None)  # the LFI may list them in another order next time
-
-
-def _item(raw: bytes) -> Item:
-    try:
-        try:
-            item = _EXACT.decode(raw)
-        except _UNREADABLE:
-            item = _EXACT.decode(with_repaired_text(raw))
-    except _UNREADABLE:
-        item = None
-    if type(item) is not dict:
-        raise StandardViolationError("item: not readable JSON")
-    return item
 
 
 def names_of(resource: Resource, data: bytes) -> frozenset[str | int]:
@@ -770,6 +1082,23 @@ def _names_another(told: bytes | msgspec.Raw, account_id: str) -> bool:
 
 def _place(item: Any, number: int) -> str | None:
     return str(number) if type(item) is dict else None
+
+
+def _reach(path: str) -> Callable[[Item], Any]:
+    """A function that follows a dotted path through objects; `None` when it ends early."""
+    first, *rest = path.split(".")
+    if not rest:
+        return methodcaller("get", first)
+
+    def reach(item: Item) -> Any:
+        value = item.get(first)
+        for step in rest:
+            if type(value) is not dict:  # what the decoder makes; asking for any Mapping costs ten times as much
+                return None
+            value = value.get(step)
+        return value
+
+    return reach
 
 
 @lru_cache(maxsize=64)

@@ -11,23 +11,25 @@ and passed over.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
 
 from syncworker.clock import monotonic
-from syncworker.errors import SealError, StandardViolationError, SyncWorkerError
+from syncworker.errors import SealError, SyncWorkerError
 from syncworker.standard.calendar import shifted, span
 from syncworker.standard.resources import ResourceName
-from syncworker.standard.values import Slug
+from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.account_references import NamedAccount
 from syncworker.store.filling import HeldRow, Place, Progress
+from syncworker.store.records import Record, StoredIdentifier
+from syncworker.store.sealed import is_sealed
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import LEASE, Claim, WorkKind, WorkRow
-from syncworker.sync.decode import COLUMNS_VERSION, columns_of, iban_of
+from syncworker.sync.decode import COLUMNS_VERSION, Identifier, columns_of, iban_of, identifiers_of
 
 SUBJECT: Final = "columns"
 PLACE: Final = Slug("(tables)")
@@ -68,6 +70,20 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Identified:
+    """The identifiers of an account, as its item shows them.
+
+    Attributes:
+        seal: its item is sealed, so that what identifies is not kept beside it.
+        gen: of the row.
+    """
+
+    identifiers: Sequence[Identifier] = field(repr=False)
+    seal: bool
+    gen: int
+
+
+@dataclass(frozen=True, slots=True)
 class Read:
     """The rows of a batch, decoded.
 
@@ -75,12 +91,14 @@ class Read:
         at: where the table stood.
         columns: of the rows whose columns come out differently.
         accounts: of the rows of `/accounts`.
+        identifiers: of those of them whose identifiers held are others.
     """
 
     at: Progress
     rows: Sequence[HeldRow]
     columns: dict[Place, tuple[Any, ...]] = field(repr=False)
     accounts: dict[Place, NamedAccount] = field(repr=False)
+    identifiers: dict[Place, "Identified"] = field(repr=False)
     skipped: int
 
 
@@ -260,7 +278,7 @@ async def _written(unit: UnitOfWork, claim: Claim, read: Read) -> Batch:
         unchanged = await unit.fillings.unchanged(at.table, at.after, read.rows)
         columns = {place: values for place, values in read.columns.items() if place in unchanged}
         await unit.fillings.fill(at.table, columns)
-        await _keep_of_accounts(unit, [one for place, one in read.accounts.items() if place in unchanged])
+        await _keep_of_accounts(unit, read, unchanged)
         filled, again = len(columns), not touched <= unchanged
     if not again:
         await unit.fillings.advance(
@@ -279,25 +297,45 @@ async def _begin(unit: UnitOfWork) -> None:
 
 async def _decoded(unit: UnitOfWork, at: Progress, rows: Sequence[HeldRow]) -> Read:
     """What the items of rows say now."""
-    columns: dict[Place, tuple[Any, ...]] = {}
-    accounts: dict[Place, NamedAccount] = {}
+    read = Read(at, rows, {}, {}, {}, 0)
     skipped = 0
+    held: dict[ConsentId, Mapping[str, Sequence[StoredIdentifier]]] = {}
     for number, row in enumerate(rows, start=1):
         if number % AT_A_TIME == 0:
             await asyncio.sleep(0)
+        place, seal = row.place, is_sealed(row.raw)
         try:
-            item = unit.records.opened(at.table, *row.place, raw=row.raw)
+            item = unit.records.opened(at.table, *place, raw=row.raw)
             values = columns_of(row.resource, item)
-            if row.resource is ResourceName.ACCOUNTS:
-                accounts[row.place] = NamedAccount(row.place.connection_id, row.place.key, iban_of(item))
-        except (SealError, StandardViolationError):
+            if values is None:
+                skipped += 1
+                continue
+            kept = unit.records.kept_values(row.resource, values, seal=seal)
+            if kept != unit.records.opened_values(row.resource, place, row.columns):
+                record = Record(place.key, values, item, row.digest)
+                read.columns[place] = unit.records.stored_values(
+                    row.resource, place.connection_id, place.account_id, record, seal=seal
+                )
+        except SealError:
             skipped += 1
             continue
-        if values != row.columns:
-            columns[row.place] = values
-    return Read(at, rows, columns, accounts, skipped)
+        if row.resource is ResourceName.ACCOUNTS:
+            read.accounts[place] = NamedAccount(place.connection_id, place.key, iban_of(item))
+            if place.connection_id not in held:
+                held[place.connection_id] = await unit.records.identifiers(place.connection_id)
+            shown = identifiers_of(item)
+            wanted = [(one.scheme, *((None, None) if seal else one[1:])) for one in shown]
+            if wanted != [tuple(one) for one in held[place.connection_id].get(place.key, ())]:
+                read.identifiers[place] = Identified(shown, seal, row.gen)
+    return replace(read, skipped=skipped)
 
 
-async def _keep_of_accounts(unit: UnitOfWork, accounts: Sequence[NamedAccount]) -> None:
-    """What an account's item says beside the columns of its row: reference and identity."""
+async def _keep_of_accounts(unit: UnitOfWork, read: Read, unchanged: Collection[Place]) -> None:
+    """What an account's item says beside the columns of its row: reference, identity and identifiers."""
+    accounts = [one for place, one in read.accounts.items() if place in unchanged]
     await unit.account_references.keep(accounts, at=await unit.now())
+    for place, one in read.identifiers.items():
+        if place in unchanged:
+            await unit.records.keep_identifiers(
+                place.connection_id, {place.key: one.identifiers}, gen=one.gen, seal=one.seal, held=[place.key]
+            )

@@ -119,6 +119,7 @@ def fill(own: sa.Connection, rows: int, *, after: int = 0) -> None:
         (tables.account_reference, {"connection_id": consent, "lfi_account_id": a, "account_id": "acc_" + i,
                                     "identity": "idn_" + i}),
         (tables.account, {"connection_id": consent, "account_id": a, "key": a}),
+        (tables.account_identifier, {"connection_id": consent, "account_id": a}),
         (tables.transaction, {"connection_id": one, "account_id": a, "key": "k" + i}),
         (tables.change, {"seq": n.c.i, "connection_id": consent, "op": sa.literal("added")}),
         (tables.work, {"kind": sync, "subject": consent, "lfi": lfi,
@@ -383,6 +384,16 @@ CASES: Final[Mapping[str, Case]] = {
             records._END_GRANTS, of_tenant=TENANT, of_consent=f"c{numbers[0]}", account_ids=[ACCOUNT], at=NOW
         ),
         (tables.account_grant,),
+    ),
+    "records._FORGET_IDENTIFIERS": Case(
+        lambda _unit, numbers: _statement(
+            records._FORGET_IDENTIFIERS,
+            of_tenant=TENANT,
+            of_connection=f"c{numbers[0]}",
+            account_ids=[ACCOUNT],
+            by_gen=9,
+        ),
+        (tables.account_identifier,),
     ),
     "records._holding": Case(
         lambda unit, numbers: [

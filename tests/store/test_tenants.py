@@ -44,6 +44,7 @@ from syncworker.store.tables import consent as consent_table
 from syncworker.store.tables import (
     event,
     metadata,
+    party,
     refused_event,
     tenant_key,
     typed_columns,
@@ -141,6 +142,9 @@ def imported(consent_id: ConsentId) -> ImportedToken:
     return ImportedToken(consent_id=consent_id, refresh_token=SecretStr("from outside"))
 
 
+IDENTIFIER = ("IBAN", "AE07", None)
+
+
 def record(key: str, digest: bytes = b"d" * 16) -> Record:
     return Record(key, tuple(None for _ in typed_columns(transaction_table)), b'{"TransactionId":"1"}', digest)
 
@@ -227,6 +231,7 @@ async def furnish(unit: UnitOfWork) -> None:
     await unit.inbox.refuse(refused("one"))
     await unit.records.upsert(TX, C1, {ACCOUNT: [record("k1"), record("k2")]}, gen=1, at=NOW)
     await unit.records.upsert(ResourceName.PARTIES, C1, {"": [_party("p1")]}, gen=1, at=NOW)
+    await unit.records.keep_identifiers(C1, {ACCOUNT: [IDENTIFIER, IDENTIFIER]}, gen=1)
     await unit.records.grant(C1, C1, [ACCOUNT], at=NOW)
     await unit.account_references.keep([NamedAccount(C1, ACCOUNT, None)], at=NOW)
     await unit.tenant_keys.key(Purpose.IDENTITY)
@@ -243,7 +248,7 @@ async def furnish(unit: UnitOfWork) -> None:
 
 
 def _party(key: str) -> Record:
-    return Record(key, (None, None, None), b"{}", b"d" * 16)
+    return Record(key, tuple(None for _ in typed_columns(party)), b"{}", b"d" * 16)
 
 
 def _offset(seconds: int) -> ClockOffset:
@@ -695,6 +700,12 @@ WRITES: Final[Mapping[str, Write]] = {
             lambda unit: unit.send(),
         )
     ),
+    "records.keep_identifiers": Write(
+        together(
+            lambda unit: unit.records.keep_identifiers(C1, {ACCOUNT: [IDENTIFIER]}, gen=2, held=[ACCOUNT]),
+            lambda unit: unit.send(),
+        )
+    ),
     "records.keeping_before": Write(keep_before),
     "records.miss": Write(missed),
     "records.find_again": Write(lambda unit: unit.records.find_again(TX, C1, KEYS, gen=2), before=missed),
@@ -774,7 +785,7 @@ READS: Final = _named(
         "erasure": "count overdue",
         "inbox": "lfis_of_consents get content list filed refused one_refused held_back counts",
         "clocks": "list",
-        "records": "held holding living granted all_rows opened as_of count",
+        "records": "held holding living stored_values kept_values opened_values identifiers granted all_rows opened as_of count",
         "cursors": "of coverage",
         "findings": "all",
         "unreadable": "of list get",
