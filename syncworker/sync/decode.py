@@ -35,8 +35,8 @@ from syncworker.lfi.splitting import members as split_members
 from syncworker.standard.calendar import UAE, at_time, read_day, within
 from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.values import local_date, read_id, read_instant, read_money, signed
-from syncworker.store.records import Record
-from syncworker.store.tables import ACCOUNT_ID, KEY, RECORD_TABLES, account_identifier, typed_columns
+from syncworker.store.records import Record, StoredRecord
+from syncworker.store.tables import ACCOUNT_ID, KEY, PERSONAL, RECORD_TABLES, account_identifier, typed_columns
 
 DECODER_VERSION: Final = 2
 """Salts every digest: another version makes every item of every bank a changed one.
@@ -808,6 +808,19 @@ def columns_of(resource: ResourceName, item: bytes) -> tuple[Any, ...] | None:
     """
     found = _item_of(item)
     return None if found is None else _values(_PLANS[resource], found, _ignore)
+
+
+def whole_columns(row: StoredRecord) -> dict[str, Any]:
+    """A row's typed values by name; personal ones that are NULL, as where raw items are sealed, of the opened item."""
+    table = RECORD_TABLES[row.resource]
+    personal = PERSONAL.get(table.name, frozenset())
+    if all(row.columns[name] is not None for name in personal):
+        return dict(row.columns)
+    read = columns_of(row.resource, row.item)
+    if read is None:
+        return dict(row.columns)
+    told = dict(zip(typed_columns(table), read, strict=True))
+    return {name: told[name] if value is None and name in personal else value for name, value in row.columns.items()}
 
 
 class Identifier(NamedTuple):
