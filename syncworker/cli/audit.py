@@ -15,6 +15,7 @@ from syncworker.simulator.books import Books, BooksError
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId
 from syncworker.store.unit_of_work import Store
+from syncworker.sync.decode import whole_columns
 
 DIFFERENCES_SHOWN_MAX: Final = 20
 
@@ -110,5 +111,5 @@ def _book_rows(consents: list[dict[str, Any]], chains: Mapping[ConsentId, Consen
 async def _held_rows(rows: AsyncIterator[Any]) -> AsyncIterator[AuditedRow]:
     async for row in rows:
         yield AuditedRow(
-            RowName(row.connection_id, row.account, row.resource.value, row.key), row.item, dict(row.columns)
+            RowName(row.connection_id, row.account, row.resource.value, row.key), row.item, whole_columns(row)
         )

@@ -35,8 +35,8 @@ from syncworker.lfi.splitting import members as split_members
 from syncworker.standard.calendar import UAE, at_time, read_day, within
 from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.values import local_date, read_iban, read_id, read_instant, read_money, signed
-from syncworker.store.records import Record
-from syncworker.store.tables import ACCOUNT_ID, KEY, RECORD_TABLES, account_identifier, typed_columns
+from syncworker.store.records import Record, StoredRecord
+from syncworker.store.tables import ACCOUNT_ID, KEY, PERSONAL, RECORD_TABLES, account_identifier, typed_columns
 
 DECODER_VERSION: Final = 2
 """Salts every digest: another version makes every item of every bank a changed one.
@@ -152,7 +152,7 @@ class Decoded:
 
 def text(_path: str, column: sa.Column[Any]) -> Read:
     """Text; a number is written out, since the standard types some codes both ways."""
-    name, length = column.name, getattr(column.type, "length", None) or sys.maxsize
+    name, length = column.name, _length(column)
 
     def read(value: Any, _item: Item, note: Note) -> Any:
         if type(value) is not str:
@@ -171,6 +171,11 @@ def text(_path: str, column: sa.Column[Any]) -> Read:
         return storable
 
     return read
+
+
+def _length(column: sa.Column[Any]) -> int:
+    """Most characters of a column's text."""
+    return getattr(column.type, "length", None) or sys.maxsize
 
 
 def money(_path: str, column: sa.Column[Any]) -> Read:
@@ -342,35 +347,17 @@ def objects(_path: str, column: sa.Column[Any]) -> Read:
     return read
 
 
-_SIDES: Final = {"Creditor": "Debit", "Debtor": "Credit"}
+def first(path: str, column: sa.Column[Any]) -> Read:
+    """Text of an object, or of the first object of a list: one way `CreditorAccount` is sent (`_Node.listed`)."""
+    return text(path, column)
 
 
 def counterparty(path: str, column: sa.Column[Any]) -> Read:
-    """A member of the other side: of a Debit the creditor's, of a Credit the debtor's; of several accounts the first.
+    """Text of the other side: of a Debit the creditor's, of a Credit the debtor's; of several accounts the first.
 
-    The path's first member says which side it belongs to.
+    The path's first member says which side it belongs to (`_Node.indicator`).
     """
-    side = path.partition(".")[0]
-    indicator = next(indicator for word, indicator in _SIDES.items() if side.startswith(word))
-    read_member = first(path, column)
-
-    def read(value: Any, item: Item, note: Note) -> Any:
-        return read_member(value, item, note) if item.get("CreditDebitIndicator") == indicator else None
-
-    return read
-
-
-def first(path: str, column: sa.Column[Any]) -> Read:
-    """The text at a member of an object, or of the first object of a list: one way `CreditorAccount` is sent."""
-    member, read_text = path.rpartition(".")[2], text(path, column)
-
-    def read(value: Any, item: Item, note: Note) -> Any:
-        if type(value) is list and value:
-            value = value[0]
-        found = value.get(member) if type(value) is dict else None
-        return None if found is None else read_text(found, item, note)
-
-    return read
+    return text(path, column)
 
 
 def _claims(value: Any) -> Iterable[Item]:
@@ -724,19 +711,25 @@ class _Node:
     """What is read of one member of an object: columns of its value, and of the members inside it.
 
     Attributes:
-        reads: place of the column, how it is read, and whether it gives way to what another member gave.
+        reads: place of the column, how it is read, whether it gives way to what another member gave, and up to how
+            many characters plain text is taken as it is; 0: never.
         inner: nodes by member, where the value is an object; `None` where nothing in it is read.
+        listed: of a list, the first object is the value.
+        indicator: the members inside are read only where this is the item's `CreditDebitIndicator`; `None`: always.
     """
 
-    __slots__ = ("inner", "reads")
+    __slots__ = ("indicator", "inner", "listed", "reads")
 
     def __init__(self) -> None:
-        self.reads: tuple[tuple[int, Read, bool], ...] = ()
+        self.reads: tuple[tuple[int, Read, bool, int], ...] = ()
         self.inner: dict[str, _Node] | None = None
+        self.listed = False
+        self.indicator: str | None = None
 
 
-_WHOLE: Final[frozenset[Reader]] = frozenset({counterparty, first, claim, kind_of_claim})
-"""Readers that take the first member's whole value and find the rest of the path themselves: it may be a list."""
+_WHOLE: Final[frozenset[Reader]] = frozenset({claim, kind_of_claim})
+"""Readers that take the first member's whole value and find the rest of the path themselves."""
+_SIDES: Final = {"Creditor": "Debit", "Debtor": "Credit"}
 
 
 class _Plan(NamedTuple):
@@ -763,8 +756,14 @@ def _plan(name: ResourceName) -> _Plan:
                 node = within.setdefault(step, _Node())
                 node.inner = {} if node.inner is None else node.inner
                 within = node.inner
+            if reader in (first, counterparty):
+                nodes[steps[0]].listed = True
+            if reader is counterparty:
+                side = path.partition(".")[0]
+                nodes[steps[0]].indicator = next(word for end, word in _SIDES.items() if side.startswith(end))
             node = within.setdefault(steps[-1], _Node())
-            node.reads += ((place, reader(path, table.c[column]), way > 0),)
+            plain = _length(table.c[column]) if reader in (text, first, counterparty) else 0
+            node.reads += ((place, reader(path, table.c[column]), way > 0, plain),)
     return _Plan(nodes, len(names))
 
 
@@ -783,12 +782,19 @@ def _fill(nodes: Mapping[str, _Node], part: Item, item: Item, note: Note, values
         node = nodes.get(member)
         if node is None or value is None:
             continue
-        for place, read, gives_way in node.reads:
-            found = read(value, item, note)
+        for place, read, gives_way, plain in node.reads:
+            if plain and type(value) is str and len(value) <= plain and value.isascii() and "\x00" not in value:
+                found: Any = value  # as `text` would give it; most columns are such, and a call costs as much again
+            else:
+                found = read(value, item, note)
             if found is not None and not (gives_way and values[place] is not None):
                 values[place] = found
         inner = node.inner
-        if inner is not None and type(value) is dict:
+        if inner is None or (node.indicator is not None and item.get("CreditDebitIndicator") != node.indicator):
+            continue
+        if node.listed and type(value) is list and value:
+            value = value[0]
+        if type(value) is dict:
             _fill(inner, value, item, note, values)
 
 
@@ -802,6 +808,19 @@ def columns_of(resource: ResourceName, item: bytes) -> tuple[Any, ...] | None:
     """
     found = _item_of(item)
     return None if found is None else _values(_PLANS[resource], found, _ignore)
+
+
+def whole_columns(row: StoredRecord) -> dict[str, Any]:
+    """A row's typed values by name; personal ones that are NULL, as where raw items are sealed, of the opened item."""
+    table = RECORD_TABLES[row.resource]
+    personal = PERSONAL.get(table.name, frozenset())
+    if all(row.columns[name] is not None for name in personal):
+        return dict(row.columns)
+    read = columns_of(row.resource, row.item)
+    if read is None:
+        return dict(row.columns)
+    told = dict(zip(typed_columns(table), read, strict=True))
+    return {name: told[name] if value is None and name in personal else value for name, value in row.columns.items()}
 
 
 class Identifier(NamedTuple):

@@ -37,6 +37,7 @@ from syncworker.store.changes import Op
 from syncworker.store.cursors import Cursor, Listing
 from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.store.work import Claim, WorkKind
+from syncworker.sync.decode import whole_columns
 from syncworker.sync.plan import PlanSettings
 from syncworker.sync.reports import RunOutcome, RunReport, StepOutcome
 from syncworker.sync.run import SyncSettings
@@ -666,7 +667,7 @@ class Play:
             cursors = {one.consent_id: await unit.cursors.of(one.consent_id) for one in living}
         ours = {one.consent_id for one in living}
         tables = [
-            AuditedRow(RowName(row.connection_id, row.account_id, row.resource, row.key), row.item, row.columns)
+            AuditedRow(RowName(row.connection_id, row.account_id, row.resource, row.key), row.item, whole_columns(row))
             for row in rows
             if row.connection_id in ours
         ]

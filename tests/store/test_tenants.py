@@ -785,7 +785,8 @@ READS: Final = _named(
         "erasure": "count overdue",
         "inbox": "lfis_of_consents get content list filed refused one_refused held_back counts",
         "clocks": "list",
-        "records": "held holding living stored_values kept_values opened_values identifiers granted all_rows opened as_of count",
+        "records": "held holding living stored_values kept_values opened_values identifiers granted all_rows opened"
+        " as_of count",
         "cursors": "of coverage",
         "findings": "all",
         "unreadable": "of list get",

@@ -28,6 +28,7 @@ from syncworker.store.cursors import Cursor, Listing
 from syncworker.store.records import StoredRecord
 from syncworker.store.unit_of_work import Store
 from syncworker.store.work import Claim, WorkKind, WorkRow
+from syncworker.sync.decode import whole_columns
 from syncworker.sync.engine import Engine, Parts
 from syncworker.sync.plan import PlanSettings
 from syncworker.sync.reports import BatchReport, RunReport
@@ -182,7 +183,7 @@ class Product:
             for row in rows
         ]
         tables = [
-            AuditedRow(RowName(row.connection_id, row.account_id, row.resource, row.key), row.item, row.columns)
+            AuditedRow(RowName(row.connection_id, row.account_id, row.resource, row.key), row.item, whole_columns(row))
             for row in await self.rows()
         ]
         assert books

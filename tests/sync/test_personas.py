@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from syncworker.standard.resources import RESOURCES, Resource
-from syncworker.sync.decode import decode
+from syncworker.store.tables import RECORD_TABLES, typed_columns
+from syncworker.sync.decode import columns_of, decode, identifiers_of
 
 pytestmark = pytest.mark.unit
 
@@ -47,3 +48,23 @@ def test_every_answer_of_a_persona_decodes_without_loss(file: Path) -> None:
         assert raw == json.loads(json.dumps(items, default=float), parse_float=Decimal)
         assert (decoded.violations, dict(decoded.notes)) == (0, {})
         assert len({record.key for record in decoded.records}) == len(items)
+        assert [columns_of(resource.name, record.raw) for record in decoded.records] == [
+            record.columns for record in decoded.records
+        ]
+        for item, record in zip(items, decoded.records, strict=True):
+            sent = item.get("AccountIdentifiers", ())
+            told = [(one.scheme, one.identification, one.name) for one in identifiers_of(record.raw)]
+            assert told == [(one["SchemeName"], one["Identification"], one.get("Name")) for one in sent]
+
+
+@pytest.mark.skipif(not FILES, reason="no personas beside the project: set SYNCWORKER_PERSONAS to their folder")
+def test_personas_fill_columns_of_every_resource() -> None:
+    """Which of the newer ones people without a bank's test data can rely on: these have a value somewhere."""
+    filled: set[tuple[str, str]] = set()
+    for file in FILES:
+        for resource, account_id, data in answers(file):
+            names = typed_columns(RECORD_TABLES[resource.name])
+            for record in decode(resource, account_id, json.dumps(data, default=float).encode()).records:
+                filled |= {(resource.name, name) for name, value in zip(names, record.columns, strict=True) if value}
+    expected = {("accounts", "holder_name"), ("accounts", "servicer_identification"), ("parties", "name")}
+    assert expected <= filled

@@ -17,6 +17,7 @@ import msgspec
 from syncworker.audit import AuditedRow, RowName, compare
 from syncworker.store.changes import Op
 from syncworker.store.work import WorkKind
+from syncworker.sync.decode import whole_columns
 from tests.ground.feed import name_of, whole_feed
 from tests.live.scenarios.installation import Installation
 
@@ -83,7 +84,9 @@ async def _compared(site: Installation, poisoned: str) -> int:
     ]
     async with site.store.reading() as unit:
         tables = [
-            AuditedRow(RowName(row.connection_id, row.account_id, row.resource.value, row.key), row.item, row.columns)
+            AuditedRow(
+                RowName(row.connection_id, row.account_id, row.resource.value, row.key), row.item, whole_columns(row)
+            )
             async for row in unit.records.all_rows()
             if row.connection_id != poisoned
         ]
