@@ -1,9 +1,9 @@
 """What is destroyed when a connection's data must go, and what stays: the records that it was there and is gone.
 
 Payload goes: rows of every resource, what they said before, items that could not be read, balances over time, cursors
-(they hold keys and digests), coverage and the changes that name keys.  The LFI's words about refused calls go with the
-personal data: masked as they are, they may still name a person.  Consents, runs, calls and `audit` stay: they hold ids,
-codes and counts, and the law wants consent and destruction records for years (`reliability.md` rule 41).
+(they hold keys and digests) and checks, coverage and the changes that name keys.  The LFI's words about refused calls go
+with the personal data: masked as they are, they may still name a person.  Consents, runs, calls and `audit` stay: they
+hold ids, codes and counts, and the law wants consent and destruction records for years.
 """
 
 from collections.abc import Mapping
@@ -22,6 +22,7 @@ from syncworker.store.tables import (
     balance_history,
     call,
     change,
+    connection_check,
     consent,
     coverage,
     cursor,
@@ -71,6 +72,8 @@ class Erasure:
             Rows destroyed, by table.
         """
         counts: dict[str, int] = {}
+        if of is DataClass.DATA:  # the cursors of parties stay, and one row of checks is about them too
+            await self._unit.cursors.fold_checks(connection_id)
         for table, which in self._payload(connection_id, of):
             counts[table.name] = (await self._unit.connection.execute(sa.delete(table).where(which))).rowcount
         for table, which in self._reasons(connection_id, of):
@@ -122,7 +125,7 @@ class Erasure:
         shared = (record_history, unreadable_item, cursor, coverage, change)  # rows of every resource side by side
         own = [one for one in dict.fromkeys(RECORD_TABLES.values()) if one is not party]
         personal = [(party, mine(party))] + [(one, sa.and_(mine(one), one.c.resource.in_(_PARTIES))) for one in shared]
-        data = [(one, mine(one)) for one in (*own, balance_history, account_grant)]
+        data = [(one, mine(one)) for one in (*own, balance_history, account_grant, connection_check)]
         data += [(one, sa.and_(mine(one), one.c.resource.not_in(_PARTIES))) for one in shared]
         match of:
             case DataClass.PERSONAL:
@@ -130,4 +133,4 @@ class Erasure:
             case DataClass.DATA:
                 return data
             case None:
-                return [(party, mine(party)), *data[: len(own) + 2], *((one, mine(one)) for one in shared)]
+                return [(party, mine(party)), *data[: len(own) + 3], *((one, mine(one)) for one in shared)]
