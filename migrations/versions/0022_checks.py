@@ -22,24 +22,24 @@ INSTANT = sa.DateTime(timezone=True).with_variant(sa.String(27), "sqlite")
 POSTGRESQL_CHECKS = """
     SELECT k.tenant, k.connection_id, account.value AS account_id, resource.value AS resource,
            CAST(walk.value ->> 0 AS bigint) AS gen, CAST(walk.value ->> 1 AS timestamptz) AS at,
-           CAST(due.value ->> 0 AS timestamptz) AS due_at
+           CAST(walked.value ->> 0 AS timestamptz) AS due_at
     FROM connection_check AS k
-    CROSS JOIN json_array_elements(k.listings) AS shared
-    CROSS JOIN json_array_elements_text(shared.value -> 0) AS account
-    CROSS JOIN json_array_elements(shared.value -> 1) AS walk
-    CROSS JOIN json_array_elements(walk.value -> 2) AS due
-    CROSS JOIN json_array_elements_text(due.value -> 1) AS resource
+    CROSS JOIN json_array_elements(k.listings -> 1) AS walk
+    CROSS JOIN json_array_elements(walk.value -> 2) AS walked
+    CROSS JOIN json_array_elements_text(walked.value -> 1) AS place
+    CROSS JOIN json_array_elements_text(k.listings -> 0 -> CAST(place.value AS integer)) AS account
+    CROSS JOIN json_array_elements_text(walked.value -> 2) AS resource
 """
 SQLITE_CHECKS = """
     SELECT k.tenant, k.connection_id, account.value AS account_id, resource.value AS resource,
            json_extract(walk.value, '$[0]') AS gen, json_extract(walk.value, '$[1]') AS at,
-           json_extract(due.value, '$[0]') AS due_at
+           json_extract(walked.value, '$[0]') AS due_at
     FROM connection_check AS k
-    JOIN json_each(k.listings) AS shared
-    JOIN json_each(shared.value, '$[0]') AS account
-    JOIN json_each(shared.value, '$[1]') AS walk
-    JOIN json_each(walk.value, '$[2]') AS due
-    JOIN json_each(due.value, '$[1]') AS resource
+    JOIN json_each(k.listings, '$[1]') AS walk
+    JOIN json_each(walk.value, '$[2]') AS walked
+    JOIN json_each(walked.value, '$[1]') AS place
+    JOIN json_each(k.listings, '$[0][' || place.value || ']') AS account
+    JOIN json_each(walked.value, '$[2]') AS resource
 """
 
 
@@ -48,14 +48,14 @@ def upgrade() -> None:
         "connection_check",
         sa.Column("tenant", sa.String(64), nullable=False),
         sa.Column("connection_id", sa.String(128), nullable=False),
-        sa.Column("gen", sa.BigInteger, nullable=False, comment="of the newest run that found listings unchanged"),
-        sa.Column("at", INSTANT, nullable=False, comment="end of that run"),
         sa.Column(
             "listings",
             sa.JSON,
             nullable=False,
             comment="listings whose last walk showed nothing new: its instant, when due next (store/freshness.py)",
         ),
+        sa.Column("gen", sa.BigInteger, nullable=False, comment="of the newest run that found listings unchanged"),
+        sa.Column("at", INSTANT, nullable=False, comment="end of that run"),
         sa.PrimaryKeyConstraint("tenant", "connection_id", name=op.f("pk_connection_check")),
         postgresql_with={"fillfactor": 50},
     )

@@ -1,9 +1,9 @@
 """What is destroyed when a connection's data must go, and what stays: the records that it was there and is gone.
 
 Payload goes: rows of every resource, what they said before, items that could not be read, balances over time, cursors
-(they hold keys and digests) and checks, coverage and the changes that name keys.  The LFI's words about refused calls go
-with the personal data: masked as they are, they may still name a person.  Consents, runs, calls and `audit` stay: they
-hold ids, codes and counts, and the law wants consent and destruction records for years.
+(they hold keys and digests) and checks, coverage and the changes that name keys.  The LFI's words about refused calls
+go with the personal data: masked as they are, they may still name a person.  Consents, runs, calls and `audit` stay:
+they hold ids, codes and counts, and the law wants consent and destruction records for years.
 """
 
 from collections.abc import Mapping

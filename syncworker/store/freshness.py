@@ -9,15 +9,17 @@ it to SQL.
 `connection_check.listings` is JSON of this shape, made by `packed`:
 
     [
-      [["acc-1", "acc-2"],                                     accounts; [""] for listings of the connection itself
-       [[7, "2026-11-21T10:00:00.000000Z",                     gen and instant of the walk
-         [["2026-11-21T16:00:00.000000Z", ["balances"]],       when these listings of each account are due next
-          ["2026-11-22T10:00:00.000000Z", ["beneficiaries", "transactions"]]]]]]
+      [[""], ["acc-1", "acc-2"]],                                      sets of accounts; "": no account
+      [[6, "2026-11-21T04:00:00.000000Z",                              walks: gen, instant, and what was walked:
+        [["2026-11-28T04:00:00.000000Z", [0, 1], ["parties"]]]],         due next, places of sets, resources
+       [7, "2026-11-21T10:00:00.000000Z",
+        [["2026-11-21T16:00:00.000000Z", [1], ["balances", "transactions"]]]]]
     ]
 
-Accounts with the same checks share them: 500 accounts take 20 kB.  Instants are UTC text of fixed width, to the
-microsecond: due times are compared with each other and with database time.  A listing that `cursor` has no row of does
-not exist, whatever a check says.
+Accounts with the same checks are one set, so each account is named once: 500 take 20 kB.  The newest walk comes last,
+and `gen` and `at` of the row behind it: PostgreSQL logs of a new version what lies between the first and the last byte
+that differ.  Instants are UTC text of fixed width, to the microsecond: due times are compared with each other and with
+database time.  A listing that `cursor` has no row of does not exist, whatever a check says.
 """
 
 from collections.abc import Collection, Mapping
@@ -198,33 +200,48 @@ def _facts_of(check: Check) -> dict[str, Any]:
 Packed = list[list[Any]]
 """`connection_check.listings`."""
 
+_Walked = tuple[int, datetime, datetime, str]
+"""A `Check` and its resource."""
+
 
 def packed(checks: Mapping[Listing, Check]) -> Packed:
     """Checks of one connection as its row holds them; the same checks give the same text."""
-    by_account: dict[str, dict[tuple[int, str], dict[str, list[str]]]] = {}
-    texts: dict[datetime, str] = {}
+    by_account: dict[str, list[tuple[int, datetime, datetime, str]]] = {}
     for listing, check in sorted(checks.items()):
-        at, due = (texts.get(one) or texts.setdefault(one, instant_text(one)) for one in (check.at, check.due_at))
-        walked = by_account.setdefault(listing.account_id, {}).setdefault((check.gen, at), {})
-        walked.setdefault(due, []).append(listing.resource.value)
-    alike: dict[str, tuple[list[str], list[Any]]] = {}
-    for account_id, walks in by_account.items():
-        shared = [[gen, at, sorted([due, names] for due, names in dues.items())] for (gen, at), dues in walks.items()]
-        shared.sort()
-        alike.setdefault(repr(shared), ([], shared))[0].append(account_id)
-    return [[accounts, shared] for accounts, shared in alike.values()]
+        by_account.setdefault(listing.account_id, []).append(
+            (check.gen, check.at, check.due_at, listing.resource.value)
+        )
+    alike: dict[tuple[tuple[int, datetime, datetime, str], ...], list[str]] = {}
+    for account_id, walked in by_account.items():
+        alike.setdefault(tuple(walked), []).append(account_id)
+    places: dict[_Walked, list[int]] = {}
+    for place, same in enumerate(alike):
+        for one in same:
+            places.setdefault(one, []).append(place)
+    walks: dict[tuple[int, datetime], dict[tuple[datetime, tuple[int, ...]], list[str]]] = {}
+    for one in sorted(places):
+        gen, at, due, resource = one
+        walks.setdefault((gen, at), {}).setdefault((due, tuple(places[one])), []).append(resource)
+    return [
+        list(alike.values()),
+        [
+            [gen, instant_text(at), [[instant_text(due), sets, names] for (due, sets), names in walked.items()]]
+            for (gen, at), walked in walks.items()
+        ],
+    ]
 
 
 def unpacked(listings: Packed) -> dict[Listing, Check]:
     """What `packed` made."""
+    sets, walks = listings
     checks: dict[Listing, Check] = {}
-    for accounts, walks in listings:
-        for gen, at, dues in walks:
-            walked_at = read_iso(at)
-            for due, names in dues:
-                check = Check(gen, walked_at, read_iso(due))
-                resources = [ResourceName(name) for name in names]
-                checks.update((Listing(account_id, one), check) for account_id in accounts for one in resources)
+    for gen, at, walked in walks:
+        walked_at = read_iso(at)
+        for due, places, names in walked:
+            check = Check(gen, walked_at, read_iso(due))
+            resources = [ResourceName(name) for name in names]
+            accounts = [account_id for place in places for account_id in sets[place]]
+            checks.update((Listing(account_id, one), check) for account_id in accounts for one in resources)
     return checks
 
 
@@ -237,13 +254,13 @@ def checks(dialect: Dialect) -> sa.Subquery:
     Also those that the listing's cursor has overtaken.  Joined by tenant and connection_id it reads one row by its key.
     """
     table = connection_check
-    shared = _elements(dialect, table.c.listings, "shared")
-    accounts = _elements(dialect, _member(dialect, shared.c.value, 0), "accounts", texts=True)
-    walks = _elements(dialect, _member(dialect, shared.c.value, 1), "walks")
-    dues = _elements(dialect, _member(dialect, walks.c.value, 2), "dues")
-    resources = _elements(dialect, _member(dialect, dues.c.value, 1), "resources", texts=True)
+    walks = _elements(dialect, _member(dialect, table.c.listings, 1), "walks")
+    walked = _elements(dialect, _member(dialect, walks.c.value, 2), "walked")
+    places = _elements(dialect, _member(dialect, walked.c.value, 1), "places", texts=True)
+    accounts = _elements(dialect, _set(dialect, table.c.listings, places.c.value), "accounts", texts=True)
+    resources = _elements(dialect, _member(dialect, walked.c.value, 2), "resources", texts=True)
     rows: sa.FromClause = table
-    for each in (shared, accounts, walks, dues, resources):
+    for each in (walks, walked, places, accounts, resources):
         rows = rows.join(each, sa.true())
     return (
         sa.select(
@@ -253,7 +270,7 @@ def checks(dialect: Dialect) -> sa.Subquery:
             resources.c.value.label("resource"),
             _scalar(dialect, walks.c.value, 0, sa.BigInteger()).label("gen"),
             _scalar(dialect, walks.c.value, 1, Instant()).label("at"),
-            _scalar(dialect, dues.c.value, 0, Instant()).label("due_at"),
+            _scalar(dialect, walked.c.value, 0, Instant()).label("due_at"),
         )
         .select_from(rows)
         .subquery("checks")
@@ -330,6 +347,13 @@ def _member(dialect: Dialect, array: sa.ColumnElement[Any], place: int) -> sa.Co
     if not dialect.is_postgresql:
         return sa.func.json_extract(array, sa.literal_column(f"'$[{place}]'"))
     return array.op("->")(sa.literal_column(str(place)))
+
+
+def _set(dialect: Dialect, listings: sa.ColumnElement[Any], place: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """The accounts of a set, as JSON."""
+    if not dialect.is_postgresql:
+        return sa.func.json_extract(listings, sa.literal_column("'$[0][' || places.value || ']'"))
+    return _member(dialect, listings, 0).op("->")(sa.cast(place, sa.Integer))
 
 
 def _scalar(

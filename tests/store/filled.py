@@ -46,7 +46,7 @@ CURSORS: Final = 4
 """Cursors of a connection, and windows covered."""
 
 ACCOUNT: Final = "a1"
-CHECKS: Final = [[[ACCOUNT], [[1, instant_text(NOW), [[instant_text(NOW), ["r0", "r1"]]]]]]]
+CHECKS: Final = [[[ACCOUNT]], [[1, instant_text(NOW), [[instant_text(NOW), [0], ["r0", "r1"]]]]]]
 ONE: Final = "c1"
 """A connection whose one account holds every transaction there is."""
 
