@@ -2,8 +2,9 @@
 
     python -m bench.checks [--listings 19] [--rounds 200]
 
-Bytes of write-ahead log for one transaction with nothing else in it: on average, and right after a checkpoint, when each
-page written goes to the log as a whole.  Cursors hold 2 kB of digests, as in production.  Starts a PostgreSQL of its own.
+Bytes of write-ahead log for one transaction with nothing else in it: on average, and right after a checkpoint, when
+each page written goes to the log as a whole.  Cursors hold 2 kB of digests, as those of a long listing do.  Starts a
+PostgreSQL of its own.
 """
 
 import argparse
@@ -85,14 +86,9 @@ def main() -> None:
     parser.add_argument("--listings", type=int, default=19)
     parser.add_argument("--rounds", type=int, default=200)
     options = parser.parse_args()
-    server = PostgresServer()
+    server = PostgresServer(settings={"full_page_writes": "on"})
     try:
         migrate.upgrade(server.make_template())
-        engine = sa.create_engine(server.url("postgres").replace("postgresql://", "postgresql+psycopg://"))
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as own:
-            own.exec_driver_sql("ALTER SYSTEM SET full_page_writes = on")
-            own.exec_driver_sql("SELECT pg_reload_conf()")
-        engine.dispose()
         ways: dict[str, Way] = {
             "cursors": lambda unit, those, at: unit.cursors.recovering(those, at=at),
             "checks": lambda unit, those, at: unit.cursors.checking(those, at=at),
