@@ -157,14 +157,17 @@ def _not_overtaken(gen: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
 
 
 def _folding(dialect: Dialect) -> Any:
-    """What newer checks of some listings say, written into their cursors."""
-    those = _listings(dialect)
+    """What newer checks of some listings of one connection say, written into their cursors."""
     check = checks(dialect)
+    listed = ("account_id", "resource")
+    those = dialect.given("listed", {name: cursor.c[name].type for name in listed})
     return (
         sa.update(cursor)
         .where(
-            *(cursor.c[name] == those.c[name] for name in _LISTING),
-            *(check.c[name] == those.c[name] for name in _LISTING),
+            check.c.tenant == named(cursor.c.tenant, "of_tenant"),
+            check.c.connection_id == named(cursor.c.connection_id, "of_connection"),
+            *(check.c[name] == those.c[name] for name in listed),
+            *(cursor.c[name] == check.c[name] for name in _LISTING),
             cursor.c.gen <= check.c.gen,
         )
         .values(
@@ -182,7 +185,8 @@ def _noting(names: tuple[str, ...]) -> Statement:
     """The same values of some columns for some listings."""
 
     def build(dialect: Dialect) -> Any:
-        those = _listings(dialect)
+        kinds = {name: cursor.c[name].type for name in _LISTING if name != "tenant"}
+        those = dialect.keys("listed", kinds, tenant=named(cursor.c.tenant, "of_tenant"))
         gen = named(cursor.c.gen, "by_gen")
         return (
             sa.update(cursor)
@@ -191,11 +195,6 @@ def _noting(names: tuple[str, ...]) -> Statement:
         )
 
     return Statement(build)
-
-
-def _listings(dialect: Dialect) -> sa.FromClause:
-    kinds = {name: cursor.c[name].type for name in _LISTING if name != "tenant"}
-    return dialect.keys("listed", kinds, tenant=named(cursor.c.tenant, "of_tenant"))
 
 
 _CHECKED: Final = ("connection_id", "gen", "at", "listings")
@@ -333,16 +332,18 @@ class Cursors:
         """Write some facts of cursors that are there, after those of a newer check."""
         if not listings:
             return
-        fold, place = self._folding(connection_id, listings)
         values = {f"as_{name}": value for name, value in facts.items()}
-        await run_all(self._unit, [(fold, place), (_noting(tuple(facts)), {**place, **values, "by_gen": gen})])
+        fold, place = self._folding(connection_id, listings)
+        note = {name: value for name, value in place.items() if name != "of_connection"}
+        await run_all(self._unit, [(fold, place), (_noting(tuple(facts)), {**note, **values, "by_gen": gen})])
 
     def _folding(self, connection_id: ConsentId, listings: Collection[Listing]) -> Told:
         rows = [
             {"connection_id": connection_id, "account_id": one.account_id, "resource": one.resource.value}
             for one in sorted(listings)
         ]
-        return _FOLD, {"of_tenant": self._unit.tenant, "listed": self._unit.dialect.rows(rows)}
+        place = {"of_tenant": self._unit.tenant, "of_connection": connection_id}
+        return _FOLD, {**place, "listed": self._unit.dialect.rows(rows)}
 
     async def coverage(
         self, connection_id: ConsentId, listings: Collection[Listing]

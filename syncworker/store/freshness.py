@@ -33,7 +33,7 @@ from syncworker.standard.calendar import read_iso
 from syncworker.standard.json_text import instant_text
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId
-from syncworker.store.dialect import Dialect, Instant
+from syncworker.store.dialect import Dialect, Instant, expecting_one
 from syncworker.store.statements import Answer, Statement, named, run_all
 from syncworker.store.tables import connection_check, coverage, cursor
 
@@ -257,7 +257,7 @@ def checks(dialect: Dialect) -> sa.Subquery:
     walks = _elements(dialect, _member(dialect, table.c.listings, 1), "walks")
     walked = _elements(dialect, _member(dialect, walks.c.value, 2), "walked")
     places = _elements(dialect, _member(dialect, walked.c.value, 1), "places", texts=True)
-    accounts = _elements(dialect, _set(dialect, table.c.listings, places.c.value), "accounts", texts=True)
+    accounts = _elements(dialect, _set(dialect, table.c.listings, places.c.value), "accounts", texts=True, few=False)
     resources = _elements(dialect, _member(dialect, walked.c.value, 2), "resources", texts=True)
     rows: sa.FromClause = table
     for each in (walks, walked, places, accounts, resources):
@@ -334,12 +334,22 @@ def _first(check: sa.ColumnElement[Any], own: sa.ColumnElement[Any]) -> sa.Colum
     return sa.type_coerce(sa.func.coalesce(check, own), Instant())
 
 
-def _elements(dialect: Dialect, array: sa.ColumnElement[Any], name: str, *, texts: bool = False) -> sa.TableValuedAlias:
-    """The elements of a JSON array as rows of one column, `value`."""
+def _elements(
+    dialect: Dialect, array: sa.ColumnElement[Any], name: str, *, texts: bool = False, few: bool = True
+) -> sa.FromClause:
+    """The elements of a JSON array as rows of one column, `value`.
+
+    Args:
+        few: let PostgreSQL expect one row.  It takes such a function for a hundred rows, and five of them, each in the
+            other, for ten thousand millions: it would plan, and compile, for those.
+    """
     if not dialect.is_postgresql:
         return sa.func.json_each(array).table_valued("value", name=name)
-    each = sa.func.json_array_elements_text if texts else sa.func.json_array_elements
-    return each(array).table_valued("value", name=name)
+    function = sa.func.json_array_elements_text if texts else sa.func.json_array_elements
+    each = function(array).table_valued("value", name=name if not few else f"each_of_{name}")
+    if not few:
+        return each
+    return expecting_one(sa.select(each.c.value)).lateral(name)
 
 
 def _member(dialect: Dialect, array: sa.ColumnElement[Any], place: int) -> sa.ColumnElement[Any]:

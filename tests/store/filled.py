@@ -279,7 +279,20 @@ CASES: Final[Mapping[str, Case]] = {
         (tables.coverage,),
         rows=CURSORS,
     ),
-    "cursors._FOLD": Case(_rows(cursors._FOLD, "listed", _listed), (tables.cursor, tables.connection_check)),
+    "cursors._FOLD": Case(
+        lambda unit, numbers: [
+            (
+                cursors._FOLD,
+                {
+                    "of_tenant": TENANT,
+                    "of_connection": f"c{number}",
+                    "listed": unit.dialect.rows([_listed(number)]),
+                },
+            )
+            for number in numbers
+        ],
+        (tables.cursor, tables.connection_check),
+    ),
     "cursors._RECOVER": Case(
         _rows(cursors._RECOVER, "checked", _checked, at=NOW), (tables.cursor, tables.connection_check)
     ),
