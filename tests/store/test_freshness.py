@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -179,7 +180,7 @@ async def test_the_newer_claim_says_how_fresh_a_listing_is(
     """By gen, whatever the order of writing: (gen, claim whose walk was complete, outcome)."""
     for gen, what in acts:
         before = (await known(store)).get(A)
-        await write(store, lambda unit, gen=gen, what=what, before=before: act(unit, gen, what, before))
+        await write(store, partial(act, gen=gen, what=what, before=before))
 
     found = (await known(store)).get(A)
     said = None if found is None else (found.gen, found.checked_at, found.outcome)
@@ -260,21 +261,20 @@ class Reference:
 
     def run(self, gen: int, acts: Mapping[Listing, str]) -> None:
         for listing, what in acts.items():
-            one = self.rows.get(listing)
-            if one is None and what not in ("changed", "failed"):
+            before = self.rows.get(listing)
+            if before is None and what not in ("changed", "failed"):
                 continue
+            one = before or Cursor(listing=listing, due_at=at(gen), gen=gen)
             match what:
                 case "changed":
-                    one = read_now(listing, gen, one)
+                    one = read_now(listing, gen, before)
                 case "failed":
-                    noted = failed(listing, gen, one)
-                    start = one or Cursor(listing=listing, due_at=noted.due_at, gen=gen)
+                    noted = failed(listing, gen, before)
                     one = replace(
-                        start, attempted_at=noted.at, due_at=noted.due_at, outcome="failed", error="server",
+                        one, attempted_at=noted.at, due_at=noted.due_at, outcome="failed", error="server",
                         refused_until=None, attempts=noted.attempts, failing_since=noted.failing_since, gen=gen,
                     )  # fmt: skip
                 case "unchanged":
-                    assert one is not None
                     over = one.backfill_due_at is None
                     one = replace(
                         one, checked_at=at(gen), attempted_at=at(gen), due_at=due(gen, listing), outcome="unchanged",
@@ -282,13 +282,10 @@ class Reference:
                         failing_since=None if over else one.failing_since,
                     )  # fmt: skip
                 case "forgot":
-                    assert one is not None
                     one = replace(one, pages=None, gen=gen)
                 case "delayed":
-                    assert one is not None
                     one = replace(one, backfill_due_at=due(gen), attempts=1, failing_since=at(gen), gen=gen)
                 case "looked":
-                    assert one is not None
                     one = replace(one, look_again_at=due(gen), gen=gen)
             self.rows[listing] = one
 
@@ -523,7 +520,9 @@ READERS = {"store/freshness.py", "store/cursors.py", "store/tables.py", "store/e
 
 def uses(text: str) -> list[str]:
     """How a module reaches one of the two tables: by an import, as an attribute of `tables`, or in SQL text."""
-    found = []
+    found: list[str] = []
+    if not any(name in text for name in TABLES):
+        return found
     for node in ast.walk(ast.parse(text)):
         match node:
             case ast.ImportFrom(module="syncworker.store.tables", names=names):
