@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -100,7 +101,7 @@ async def test_what_shows_nothing_new_is_noted_in_one_row_a_connection(product: 
     """No cursor is written: the checks say when its listing was read and when it is due.  Then one thing changes."""
     one = product.consents[0]
 
-    async def rows(table: sa.Table) -> list[tuple[object, ...]]:
+    async def rows(table: sa.Table) -> list[tuple[Any, ...]]:
         mine = sa.select(table).where(table.c.connection_id == one).order_by(*table.primary_key)
         async with product.store.reading() as unit:
             return [tuple(row) for row in await unit.connection.execute(mine)]
