@@ -55,6 +55,7 @@ micro-bench: $(VENV)/.installed
 	$(BIN)/python -m bench.decode
 	$(BIN)/python -m bench.writing
 	$(BIN)/python -m bench.ends
+	$(BIN)/python -m bench.checks
 	$(BIN)/python -m bench.signing
 	$(BIN)/python -m bench.memory
 	$(BIN)/python bench/concurrency.py

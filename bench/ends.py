@@ -62,7 +62,7 @@ async def measure(url: str, rows: int, rounds: int) -> tuple[float, float]:
             end = End(claim=claim, due_at=now + timedelta(hours=1), outcome="unchanged", good=True)
             unit.with_commit(
                 [
-                    unit.cursors.checking(those, at=now, outcome="unchanged"),
+                    unit.cursors.checking(those, at=now),
                     unit.consents.receiving([name], at=now),
                     unit.work.finishing([end]),
                 ]

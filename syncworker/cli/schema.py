@@ -52,6 +52,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "How far reading is": {
         "cursor": "listing: where reading stands",
+        "connection_check": "connection: its listings whose last walk showed nothing new",
         "coverage": "window of a listing that was walked completely",
         "run": "sync of a connection",
         "call": "HTTP call",

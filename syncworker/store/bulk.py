@@ -109,6 +109,7 @@ async def upsert_many(
     key: Sequence[str],
     replace: Sequence[str],
     newer_gen_wins: bool = True,
+    unless_newer_in: sa.Table | None = None,
 ) -> int:
     """Insert rows, or overwrite those with the same key.
 
@@ -118,6 +119,7 @@ async def upsert_many(
         key: primary key or a unique constraint of `table`.
         replace: columns that a row overwrites; with none, a row that is there is left alone.
         newer_gen_wins: a row written by a newer claim is left alone: `gen` of the table must not exceed the row's.
+        unless_newer_in: a table of one row a connection, whose `gen` must not exceed the row's either.
 
     Returns:
         Rows really written: inserted or overwritten.
@@ -130,7 +132,7 @@ async def upsert_many(
         return 0
     _assert_sorted(table, columns, rows, key)
     guarded = newer_gen_wins and "gen" in columns
-    plan = _plan(connection.dialect, table, tuple(columns), tuple(key), tuple(replace), guarded)
+    plan = _plan(connection.dialect, table, tuple(columns), tuple(key), tuple(replace), guarded, unless_newer_in)
     return await _write(connection, dialect, plan, rows)
 
 
@@ -142,6 +144,7 @@ async def upsert_later(
     *,
     key: Sequence[str],
     replace: Sequence[str],
+    unless_newer_in: sa.Table | None = None,
 ) -> None:
     """`upsert_many`, with the commit where one statement does it: then it costs no trip of its own.
 
@@ -149,11 +152,14 @@ async def upsert_later(
     """
     connection, dialect = unit.connection, unit.dialect
     if rows and len(rows) < COPY_FROM and dialect.is_postgresql:
-        plan = _plan(connection.dialect, table, tuple(columns), tuple(key), tuple(replace), "gen" in columns)
+        guarded = "gen" in columns
+        plan = _plan(connection.dialect, table, tuple(columns), tuple(key), tuple(replace), guarded, unless_newer_in)
         _assert_sorted(table, columns, rows, key)
         unit.with_commit([plan.together(rows)])
         return
-    await upsert_many(connection, dialect, table, columns, rows, key=key, replace=replace)
+    await upsert_many(
+        connection, dialect, table, columns, rows, key=key, replace=replace, unless_newer_in=unless_newer_in
+    )
 
 
 async def insert_many(
@@ -239,13 +245,20 @@ def _plan(
     key: tuple[str, ...],
     replace: tuple[str, ...],
     guarded: bool,
+    unless_newer_in: sa.Table | None = None,
 ) -> _Plan:
     quote = driver.identifier_preparer.quote
     name = quote(table.name)
     names = ", ".join(quote(column) for column in columns)
     staging = quote(f"bulk_{table.name[:30]}_{xxhash.xxh32_hexdigest(names.encode())}")
     mark = "?" if driver.name == "sqlite" else "%s"
-    conflict = _conflict(quote, name, key, replace, guarded=guarded)
+    guards = [f"{name}.gen <= excluded.gen"] if guarded else []
+    if unless_newer_in is not None:
+        other = quote(unless_newer_in.name)
+        place = " AND ".join(f"{other}.{one} = excluded.{one}" for one in ("tenant", "connection_id"))
+        newer = f"SELECT 1 FROM {other} WHERE {place} AND {other}.gen > excluded.gen"  # noqa: S608 - as below
+        guards.append(f"NOT EXISTS ({newer})")
+    conflict = _conflict(quote, key, replace, guards)
     types = [table.c[column].type for column in columns]
     kinds = tuple(kind.dialect_impl(driver).compile(driver).partition("(")[0].strip().lower() for kind in types)
     converters = {position: _converter(kind, driver) for position, kind in enumerate(types)}
@@ -281,13 +294,11 @@ def _converter(kind: sa.types.TypeEngine[Any], driver: SQLAlchemyDialect) -> Cal
     return lambda values: [None if value is None else convert(value) for value in values]
 
 
-def _conflict(
-    quote: Callable[[str], str], table: str, key: Sequence[str], replace: Sequence[str], *, guarded: bool
-) -> str:
+def _conflict(quote: Callable[[str], str], key: Sequence[str], replace: Sequence[str], guards: Sequence[str]) -> str:
     if not key:
         return ""
     target = f" ON CONFLICT ({', '.join(quote(name) for name in key)})"
     if not replace:
         return f"{target} DO NOTHING"
     moved = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in replace)
-    return f"{target} DO UPDATE SET {moved}" + (f" WHERE {table}.gen <= excluded.gen" if guarded else "")
+    return f"{target} DO UPDATE SET {moved}" + (f" WHERE {' AND '.join(guards)}" if guards else "")

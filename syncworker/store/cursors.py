@@ -1,13 +1,20 @@
-"""How far each listing was read: one cursor per (connection, account, resource), and which windows were covered.
+"""Writing how far each listing was read: a cursor per (connection, account, resource), and which windows were covered.
 
-A cursor moves in the transaction that writes its data, never before (rule 27).  An unchanged walk moves all cursors of
-a consent in one statement and leaves their pages alone.
+A cursor moves in the transaction that writes its data, never before.  A walk that showed nothing new leaves it alone:
+all such walks of a run are noted in one row of `connection_check`.  What counts of the two is read by
+`store.freshness`; what is written here keeps it readable:
+
+- A claim older than the newest that noted a check writes no cursor of the connection.
+- Who writes some facts of a cursor and not those of its last walk (`look_again`, `delay_backfill`, `forget_pages`)
+  first writes a newer check into it: the cursor is the newer one afterwards.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from functools import cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
@@ -16,69 +23,28 @@ from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId
 from syncworker.store.bulk import upsert_later, upsert_many
 from syncworker.store.dialect import Dialect
+from syncworker.store.freshness import FACTS, UNCHANGED, Check, Cursor, Listing, checks, freshness, packed
 from syncworker.store.statements import Answer, Statement, Told, named, run_all
-from syncworker.store.tables import coverage, cursor
+from syncworker.store.tables import connection_check, coverage, cursor
 
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
 
+__all__ = [
+    "BEGINNING",
+    "COVERAGE",
+    "Attempt",
+    "Checked",
+    "Covered",
+    "Cursor",
+    "Cursors",
+    "Listing",
+    "extended",
+    "read_coverage",
+]
+
 BEGINNING: Final = date(1, 1, 1)
 """`coverage.from_date` of a walk without a lower end."""
-
-
-class Listing(NamedTuple):
-    """One listing of a connection: which resource of which account (`''` for none)."""
-
-    account_id: str
-    resource: ResourceName
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cursor:
-    """How far one listing was read.
-
-    Attributes:
-        pages: what the last complete walk left behind (`sync.pages`); `None` before the first.
-        window_from: the date the last complete walk asked from; `None` for no lower end.
-        high_water: newest BookingDateTime of a Booked row.
-        open_since: oldest booking instant of a row still Pending or missed.
-        checked_at: end of the last complete walk, changed or not.
-        outcome: a constant word for the last attempt.
-        refused_until: do not ask before: a definite refusal, remembered.
-        first_available: where the LFI says that its own history begins.
-        deep_at: last walk that reached back for rows the LFI filed late.
-        backfilled_to: set: the backfill is complete, the history whole from here on; `BEGINNING`: all the LFI has.
-        empty_slices: slices of the backfill in a row that held nothing.
-        backfill_due_at: no slice before this.
-        attempts: ends in a row that time is to mend; 0 once the listing was read, or those of a slice while one is
-            delayed (`sync.facts.counts_slices`).
-        failing_since: when the newest of those faults was met first.
-        look_again_at: when to look again at items that could not be read, where no other walk comes to any more.
-        covered_from: first date of the window that reaches the newest; filled when read, not written.
-    """
-
-    listing: Listing
-    due_at: datetime
-    gen: int
-    pages: bytes | None = field(default=None, repr=False)
-    window_from: date | None = None
-    high_water: datetime | None = None
-    open_since: datetime | None = None
-    checked_at: datetime | None = None
-    attempted_at: datetime | None = None
-    changed_at: datetime | None = None
-    outcome: str | None = None
-    error: str | None = None
-    refused_until: datetime | None = None
-    first_available: datetime | None = None
-    deep_at: datetime | None = None
-    backfilled_to: date | None = None
-    empty_slices: int = 0
-    backfill_due_at: datetime | None = None
-    attempts: int = 0
-    failing_since: datetime | None = None
-    look_again_at: datetime | None = None
-    covered_from: date | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +52,7 @@ class Attempt:
     """An attempt that brought no complete walk: the data part of the cursor stays.
 
     Attributes:
-        changed_at, attempts, failing_since: as the cursor has them from now on.
+        checked_at, changed_at, attempts, failing_since: as the cursor has them from now on.
     """
 
     listing: Listing
@@ -95,6 +61,7 @@ class Attempt:
     outcome: str
     error: str | None
     refused_until: datetime | None
+    checked_at: datetime | None = None
     changed_at: datetime | None = None
     attempts: int = 0
     failing_since: datetime | None = None
@@ -117,36 +84,10 @@ class Covered:
 
 
 _LISTING: Final = ("tenant", "connection_id", "account_id", "resource")
-_MOVED: Final = (
-    "pages", "window_from", "high_water", "open_since", "checked_at", "attempted_at", "changed_at", "due_at",
-    "outcome", "error", "refused_until", "first_available", "deep_at", "backfilled_to", "empty_slices",
-    "backfill_due_at", "attempts", "failing_since", "look_again_at", "gen",
-)  # fmt: skip
 _ATTEMPTED: Final = (
-    "attempted_at", "due_at", "outcome", "error", "refused_until", "changed_at", "attempts", "failing_since", "gen",
+    "attempted_at", "due_at", "outcome", "error", "refused_until", "checked_at", "changed_at", "attempts",
+    "failing_since", "gen",
 )  # fmt: skip
-
-
-OF: Final = Statement(
-    lambda dialect: sa.select(
-        cursor.c.connection_id,
-        cursor.c.account_id,
-        cursor.c.resource,
-        *(cursor.c[name] for name in _MOVED),
-        sa.select(coverage.c.from_date)
-        .where(
-            coverage.c.tenant == cursor.c.tenant,
-            coverage.c.connection_id == cursor.c.connection_id,
-            coverage.c.account_id == cursor.c.account_id,
-            coverage.c.resource == cursor.c.resource,
-        )
-        .order_by(coverage.c.to_date.desc(), coverage.c.from_date)
-        .limit(1)
-        .scalar_subquery()
-        .label("covered_from"),
-    ).where(dialect.among(cursor.c.connection_id, "connection_ids", tenant=named(cursor.c.tenant)))
-)
-"""The cursors of some connections."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +107,20 @@ class Checked:
 
 
 def _checking(dialect: Dialect) -> Any:
-    """The cursors of such walks, of whatever connections."""
+    """The checks of some connections, one row each."""
+    kinds = {name: connection_check.c[name].type for name in _CHECKED}
+    those = dialect.given("checked", kinds)
+    rows = sa.select(named(connection_check.c.tenant, "of_tenant"), *those.c).where(sa.true())
+    fresh = dialect.insert(connection_check).from_select(["tenant", *_CHECKED], rows.order_by(those.c.connection_id))
+    return fresh.on_conflict_do_update(
+        index_elements=["tenant", "connection_id"],
+        set_={name: fresh.excluded[name] for name in _CHECKED if name != "connection_id"},
+        where=connection_check.c.gen <= fresh.excluded.gen,
+    )
+
+
+def _recovering(dialect: Dialect) -> Any:
+    """The cursors of such walks, of whatever connections, where they have marks of a failure."""
     kinds = {name: cursor.c[name].type for name in Checked.__slots__}
     those = dialect.keys("checked", kinds, tenant=named(cursor.c.tenant, "of_tenant"))
     at = named(cursor.c.checked_at, "at")
@@ -176,12 +130,13 @@ def _checking(dialect: Dialect) -> Any:
         .where(
             *(cursor.c[name] == those.c[name] for name in _LISTING),
             cursor.c.gen <= those.c.gen,
+            _not_overtaken(those.c.gen),
         )
         .values(
             checked_at=at,
             attempted_at=at,
             due_at=those.c.due_at,
-            outcome=named(cursor.c.outcome, "as_outcome"),
+            outcome=UNCHANGED,
             error=None,
             refused_until=None,
             attempts=sa.case((no_slice, 0), else_=cursor.c.attempts),
@@ -191,7 +146,61 @@ def _checking(dialect: Dialect) -> Any:
     )
 
 
+def _not_overtaken(gen: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    """Whether no newer claim noted a check of a cursor's connection."""
+    newer: sa.Select[Any] = sa.select(sa.literal_column("1")).where(
+        connection_check.c.tenant == cursor.c.tenant,
+        connection_check.c.connection_id == cursor.c.connection_id,
+        connection_check.c.gen > gen,
+    )
+    return sa.not_(newer.exists())
+
+
+def _folding(dialect: Dialect) -> Any:
+    """What newer checks of some listings of one connection say, written into their cursors."""
+    check = checks(dialect)
+    listed = ("account_id", "resource")
+    those = dialect.given("listed", {name: cursor.c[name].type for name in listed})
+    return (
+        sa.update(cursor)
+        .where(
+            check.c.tenant == named(cursor.c.tenant, "of_tenant"),
+            check.c.connection_id == named(cursor.c.connection_id, "of_connection"),
+            *(check.c[name] == those.c[name] for name in listed),
+            *(cursor.c[name] == check.c[name] for name in _LISTING),
+            cursor.c.gen <= check.c.gen,
+        )
+        .values(
+            checked_at=check.c.at,
+            attempted_at=check.c.at,
+            due_at=check.c.due_at,
+            outcome=UNCHANGED,
+            gen=check.c.gen,
+        )
+    )
+
+
+@cache
+def _noting(names: tuple[str, ...]) -> Statement:
+    """The same values of some columns for some listings."""
+
+    def build(dialect: Dialect) -> Any:
+        kinds = {name: cursor.c[name].type for name in _LISTING if name != "tenant"}
+        those = dialect.keys("listed", kinds, tenant=named(cursor.c.tenant, "of_tenant"))
+        gen = named(cursor.c.gen, "by_gen")
+        return (
+            sa.update(cursor)
+            .where(*(cursor.c[name] == those.c[name] for name in _LISTING), cursor.c.gen <= gen, _not_overtaken(gen))
+            .values({**{name: named(cursor.c[name], f"as_{name}") for name in names}, "gen": gen})
+        )
+
+    return Statement(build)
+
+
+_CHECKED: Final = ("connection_id", "gen", "at", "listings")
 _CHECK: Final = Statement(_checking)
+_RECOVER: Final = Statement(_recovering)
+_FOLD: Final = Statement(_folding)
 
 
 COVERAGE: Final = Statement(
@@ -220,49 +229,74 @@ class Cursors:
         self._unit = unit
 
     async def of(self, connection_id: ConsentId) -> dict[Listing, Cursor]:
-        """Every cursor of a connection."""
-        answer = await OF.run(self._unit, tenant=self._unit.tenant, connection_ids=[connection_id])
-        return read_cursors(answer).get(connection_id, {})
+        """Every listing of a connection, as `freshness` gives it."""
+        return (await freshness(self._unit, [connection_id])).get(connection_id, {})
 
     async def advance(self, connection_id: ConsentId, cursors: Collection[Cursor]) -> None:
         """Write cursors of complete walks, perhaps with the commit; one of a newer claim is left alone."""
         rows = [
-            (self._unit.tenant, connection_id, *_names(one.listing), *(getattr(one, name) for name in _MOVED))
+            (self._unit.tenant, connection_id, *_names(one.listing), *(getattr(one, name) for name in FACTS))
             for one in sorted(cursors, key=lambda one: one.listing)
         ]
-        await upsert_later(self._unit, cursor, (*_LISTING, *_MOVED), rows, key=_LISTING, replace=_MOVED)
-
-    async def attempted(self, connection_id: ConsentId, attempts: Collection[Attempt], *, gen: int) -> int:
-        """Note attempts that brought no complete walk: their pages, marks and `checked_at` stay."""
-        rows = [
-            (self._unit.tenant, connection_id, *_names(one.listing),
-             one.at, one.due_at, one.outcome, one.error, one.refused_until, one.changed_at, one.attempts,
-             one.failing_since, gen)
-            for one in sorted(attempts, key=lambda one: one.listing)
-        ]  # fmt: skip
-        columns = (*_LISTING, *_ATTEMPTED)
-        return await upsert_many(
-            self._unit.connection, self._unit.dialect, cursor, columns, rows, key=_LISTING, replace=_ATTEMPTED
+        columns = (*_LISTING, *FACTS)
+        await upsert_later(
+            self._unit, cursor, columns, rows, key=_LISTING, replace=FACTS, unless_newer_in=connection_check
         )
 
-    def checking(self, those: Sequence[Checked], *, at: datetime, outcome: str) -> Told:
-        """Note complete walks that found nothing new, to be sent with others: their pages and marks stay."""
+    async def attempted(self, connection_id: ConsentId, attempts: Collection[Attempt], *, gen: int) -> int:
+        """Note attempts that brought no complete walk: their pages and marks stay."""
+        rows = [
+            (self._unit.tenant, connection_id, *_names(one.listing),
+             one.at, one.due_at, one.outcome, one.error, one.refused_until, one.checked_at, one.changed_at,
+             one.attempts, one.failing_since, gen)
+            for one in sorted(attempts, key=lambda one: one.listing)
+        ]  # fmt: skip
+        return await upsert_many(
+            self._unit.connection,
+            self._unit.dialect,
+            cursor,
+            (*_LISTING, *_ATTEMPTED),
+            rows,
+            key=_LISTING,
+            replace=_ATTEMPTED,
+            unless_newer_in=connection_check,
+        )
+
+    def checking(
+        self,
+        those: Sequence[Checked],
+        *,
+        at: datetime,
+        kept: Mapping[ConsentId, Mapping[Listing, Check]] = MappingProxyType({}),
+    ) -> Told:
+        """Note complete walks that found nothing new, to be sent with others: no cursor is written.
+
+        Args:
+            those: of whatever connections; all of one connection by one claim.
+            kept: checks of listings that this run did not walk, as they were read when the claim began.
+        """
+        found: dict[ConsentId, dict[Listing, Check]] = {}
+        for one in those:
+            listed = found.setdefault(one.connection_id, dict(kept.get(one.connection_id, {})))
+            listed[Listing(one.account_id, one.resource)] = Check(one.gen, at, one.due_at)
+        gens = {one.connection_id: one.gen for one in those}
+        rows = [
+            {"connection_id": name, "gen": gens[name], "at": at, "listings": packed(listed)}
+            for name, listed in found.items()
+        ]
+        return _CHECK, {"of_tenant": self._unit.tenant, "checked": self._unit.dialect.rows(rows)}
+
+    def recovering(self, those: Sequence[Checked], *, at: datetime) -> Told:
+        """Note complete walks that found nothing new where the cursor has marks of a failure (not `is_quiet`).
+
+        To be sent with others.  Pages stay, the marks are cleared.
+        """
         rows = self._unit.dialect.rows([{name: getattr(one, name) for name in Checked.__slots__} for one in those])
-        return _CHECK, {"of_tenant": self._unit.tenant, "at": at, "as_outcome": outcome, "checked": rows}
+        return _RECOVER, {"of_tenant": self._unit.tenant, "at": at, "checked": rows}
 
     async def look_again(self, connection_id: ConsentId, listing: Listing, *, at: datetime | None, gen: int) -> None:
         """Look at the unreadable items of a listing at an instant; `None`: there are none to look at."""
-        await self._unit.connection.execute(
-            sa.update(cursor)
-            .where(
-                cursor.c.tenant == self._unit.tenant,
-                cursor.c.connection_id == connection_id,
-                cursor.c.account_id == listing.account_id,
-                cursor.c.resource == listing.resource.value,
-                cursor.c.gen <= gen,
-            )
-            .values(look_again_at=at, gen=gen)
-        )
+        await self._note(connection_id, [listing], {"look_again_at": at}, gen=gen)
 
     async def delay_backfill(
         self,
@@ -279,32 +313,37 @@ class Cursors:
         Args:
             attempts, failing_since: as the cursor has them from now on.
         """
-        await self._unit.connection.execute(
-            sa.update(cursor)
-            .where(
-                cursor.c.tenant == self._unit.tenant,
-                cursor.c.connection_id == connection_id,
-                cursor.c.account_id == listing.account_id,
-                cursor.c.resource == listing.resource.value,
-                cursor.c.gen <= gen,
-            )
-            .values(backfill_due_at=until, attempts=attempts, failing_since=failing_since, gen=gen)
-        )
+        facts = {"backfill_due_at": until, "attempts": attempts, "failing_since": failing_since}
+        await self._note(connection_id, [listing], facts, gen=gen)
 
     async def forget_pages(self, connection_id: ConsentId, listings: Collection[Listing], *, gen: int) -> None:
         """Rows were written that the last complete walk did not show: its pages say nothing any more."""
-        for one in sorted(listings):
-            await self._unit.connection.execute(
-                sa.update(cursor)
-                .where(
-                    cursor.c.tenant == self._unit.tenant,
-                    cursor.c.connection_id == connection_id,
-                    cursor.c.account_id == one.account_id,
-                    cursor.c.resource == one.resource,
-                    cursor.c.gen <= gen,
-                )
-                .values(pages=None, gen=gen)
-            )
+        await self._note(connection_id, listings, {"pages": None}, gen=gen)
+
+    async def fold_checks(self, connection_id: ConsentId) -> None:
+        """Write what newer checks of a connection say into its cursors: the checks can go."""
+        listings = [listing for listing, one in (await self.of(connection_id)).items() if one.check is not None]
+        if listings:
+            await run_all(self._unit, [self._folding(connection_id, listings)])
+
+    async def _note(
+        self, connection_id: ConsentId, listings: Collection[Listing], facts: Mapping[str, Any], *, gen: int
+    ) -> None:
+        """Write some facts of cursors that are there, after those of a newer check."""
+        if not listings:
+            return
+        values = {f"as_{name}": value for name, value in facts.items()}
+        fold, place = self._folding(connection_id, listings)
+        note = {name: value for name, value in place.items() if name != "of_connection"}
+        await run_all(self._unit, [(fold, place), (_noting(tuple(facts)), {**note, **values, "by_gen": gen})])
+
+    def _folding(self, connection_id: ConsentId, listings: Collection[Listing]) -> Told:
+        rows = [
+            {"connection_id": connection_id, "account_id": one.account_id, "resource": one.resource.value}
+            for one in sorted(listings)
+        ]
+        place = {"of_tenant": self._unit.tenant, "of_connection": connection_id}
+        return _FOLD, {**place, "listed": self._unit.dialect.rows(rows)}
 
     async def coverage(
         self, connection_id: ConsentId, listings: Collection[Listing]
@@ -360,16 +399,6 @@ class Cursors:
         columns = (*_LISTING, "from_date", *facts, "gen")
         replaced = (*facts, "gen")
         await upsert_later(self._unit, coverage, columns, rows, key=(*_LISTING, "from_date"), replace=replaced)
-
-
-def read_cursors(answer: Answer) -> dict[ConsentId, dict[Listing, Cursor]]:
-    """What `OF` gave, by connection; one without cursors is not in it."""
-    found: dict[ConsentId, dict[Listing, Cursor]] = {}
-    for connection_id, account_id, resource, *values, since in answer.rows:
-        listing = Listing(account_id, ResourceName(resource))
-        facts: dict[str, Any] = dict(zip(_MOVED, values, strict=True))
-        found.setdefault(connection_id, {})[listing] = Cursor(listing=listing, covered_from=since, **facts)
-    return found
 
 
 def read_coverage(answer: Answer) -> dict[Listing, tuple[Covered, ...]]:

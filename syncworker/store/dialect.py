@@ -296,7 +296,12 @@ def _looked_up(keys: sa.Select[Any]) -> sa.Select[Any]:
     The tenant comes with the keys for the same reason.  As a condition on its own PostgreSQL could begin with all rows
     of the tenant, which it believes to be few as long as it has no statistics, and look for each among the keys.
     """
-    return keys.order_by(sa.cast(sa.null(), sa.Integer())).fetch(1, with_ties=True)
+    return expecting_one(keys)
+
+
+def expecting_one(rows: sa.Select[Any]) -> sa.Select[Any]:
+    """The same rows, of which PostgreSQL expects one."""
+    return rows.order_by(sa.cast(sa.null(), sa.Integer())).fetch(1, with_ties=True)
 
 
 def json_text(value: Any) -> str:

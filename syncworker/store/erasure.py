@@ -1,7 +1,7 @@
 """What is destroyed when a connection's data must go, and what stays: the records that it was there and is gone.
 
 Payload goes: rows of every resource, what they said before, items that could not be read, identifiers of accounts,
-balances over time, cursors (they hold keys and digests), coverage and the changes that name keys.  One change stays for
+balances over time, cursors (they hold keys and digests) and checks, coverage and the changes that name keys.  One change stays for
 each class of data that was destroyed: the feed says `erased`, so that mirrors destroy it as well.  The LFI's words
 about refused calls go with the personal data: masked as they are, they may still name a person.  An account's reference
 stays, so that readers can be told what is erased, and loses its identity, which tells whose account it was.  Consents,
@@ -28,6 +28,7 @@ from syncworker.store.tables import (
     balance_history,
     call,
     change,
+    connection_check,
     consent,
     coverage,
     cursor,
@@ -79,6 +80,8 @@ class Erasure:
         """
         await self._unit.send()  # what waits for the commit is destroyed as well
         counts: dict[str, int] = {}
+        if of is DataClass.DATA:  # the cursors of parties stay, and one row of checks is about them too
+            await self._unit.cursors.fold_checks(connection_id)
         said: list[RowChanges] = []
         for one in DataClass if of is None else (of,):
             destroyed = 0
@@ -150,7 +153,7 @@ class Erasure:
         def of_resources(table: sa.Table, wanted: sa.ColumnElement[bool] = _EVERY) -> sa.ColumnElement[bool]:
             return sa.and_(mine(table), wanted, *([listed] if table is change else []))
 
-        beside = (account_identifier, balance_history, account_grant)
+        beside = (account_identifier, balance_history, account_grant, connection_check)
         own = [one for one in dict.fromkeys(RECORD_TABLES.values()) if one is not party]
         personal = [(party, mine(party))]
         personal += [(one, of_resources(one, one.c.resource.in_(_PARTIES))) for one in shared]

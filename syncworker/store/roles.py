@@ -105,6 +105,7 @@ ACCESS: Final[Mapping[str, Access]] = {
     "account_reference": _DATA,
     # how fresh and how complete it is
     "cursor": _DATA,
+    "connection_check": _DATA,
     "coverage": _DATA,
     "change": Access(web=("SELECT", "INSERT"), export=_READ, analyst=True),
     "feed_epoch": _DATA,

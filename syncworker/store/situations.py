@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from syncworker.errors import SealError, SettingsError
 from syncworker.standard.values import AccountId, ConsentId
-from syncworker.store import changes, consents, cursors, records, tokens, work
+from syncworker.store import changes, consents, cursors, freshness, records, tokens, work
 from syncworker.store.changes import Newest
 from syncworker.store.consents import Standing, StoredConsent
-from syncworker.store.cursors import Covered, Cursor, Listing
+from syncworker.store.cursors import Covered
+from syncworker.store.freshness import Cursor, Listing
 from syncworker.store.records import Holdings, Wanted, WantedKeys
 from syncworker.store.statements import NOW, Answer, run_all
 from syncworker.store.tokens import StoredToken
@@ -88,10 +89,10 @@ class BeforeApply(NamedTuple):
 async def before_syncs(unit: "UnitOfWork", connection_ids: Sequence[ConsentId]) -> dict[ConsentId, BeforeSync]:
     """As `consents.live`, `cursors.of`, `records.granted`, `tokens.read` and `now` together, of each connection."""
     place = {"tenant": unit.tenant, "connection_ids": list(connection_ids)}
-    statements = (consents.LIVE, cursors.OF, records.GRANTED_TO_LIVE, tokens.OF_LIVE)
-    live, held, granted, sealed, now = await run_all(unit, [*((one, place) for one in statements), (NOW, {})])
+    statements = (consents.LIVE, freshness.OF, freshness.CHECKS, records.GRANTED_TO_LIVE, tokens.OF_LIVE)
+    live, held, checks, granted, sealed, now = await run_all(unit, [*((one, place) for one in statements), (NOW, {})])
     by_connection = {one.connection_id: one for one in consents.read_consents(live)}
-    read = cursors.read_cursors(held)
+    read = freshness.read_freshness(held, checks)
     grants: dict[str, list[AccountId]] = {}
     for consent_id, account_id in granted.rows:
         grants.setdefault(consent_id, []).append(AccountId(account_id))

@@ -25,11 +25,13 @@ from enum import StrEnum
 from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from syncworker.standard.resources import ResourceName
 from syncworker.store import tables
 from syncworker.store.changes import OLDEST_OPEN
-from syncworker.store.dialect import Instant, Money
+from syncworker.store.dialect import Dialect, Instant, Money
+from syncworker.store.freshness import checks
 from syncworker.store.readable import readable
 from syncworker.store.tables import typed_columns
 
@@ -380,6 +382,9 @@ SETTLED: Final = f't."epoch" < (SELECT coalesce(max(e."epoch"), 1) FROM "feed_ep
 """On PostgreSQL: nothing can appear any more before this row `t` of `change`."""
 
 
+_POSTGRESQL: Final[sa.Dialect] = postgresql.dialect()  # type: ignore[no-untyped-call]
+_SQLITE: Final[sa.Dialect] = sqlite.dialect()  # type: ignore[no-untyped-call]
+
 CHECKED: Final = ("checked_at", "attempted_at", "due_at", "outcome")
 """What a walk that changed nothing tells of a listing: read by `listing_fact` alone."""
 
@@ -387,18 +392,29 @@ CHECKED: Final = ("checked_at", "attempted_at", "due_at", "outcome")
 def listing_fact(fact: str, rows: str, account_id: str, resource: str) -> Sql:
     """One of `CHECKED` for the listing a row was read from; looked up by keys for each row that is asked for it.
 
-    (Replaced by what `store.freshness` says once it is there.)
+    The newer of cursor and check counts, as in `store.freshness`.
 
     Args:
         rows: alias of a table with `tenant` and `connection_id`.
         account_id: the LFI's account id, `''` for none: an expression.
         resource: an expression.
     """
-    return _same(
-        f'(SELECT k."{fact}" FROM "cursor" k WHERE k."tenant" = {rows}."tenant"'  # noqa: S608  constants
-        f' AND k."connection_id" = {rows}."connection_id" AND k."account_id" = {account_id}'
-        f' AND k."resource" = {resource})'
-    )
+    key = {
+        "tenant": f'{rows}."tenant"',
+        "connection_id": f'{rows}."connection_id"',
+        "account_id": account_id,
+        "resource": resource,
+    }
+    word = {"outcome": "'unchanged'", "due_at": 'n."due_at"'}.get(fact, 'n."at"')
+    noted = " AND ".join(f'n."{name}" = {value}' for name, value in key.items())
+    mine = " AND ".join(f'k."{name}" = {value}' for name, value in key.items())
+
+    def sql(name: str, dialect: sa.Dialect) -> str:
+        those = str(checks(Dialect(name)).element.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+        check = f'SELECT {word} FROM ({those}) n WHERE {noted} AND n."gen" >= k."gen"'  # noqa: S608  constants
+        return f'(SELECT coalesce(({check}), k."{fact}") FROM "cursor" k WHERE {mine})'  # noqa: S608
+
+    return {"postgresql": sql("postgresql", _POSTGRESQL), "sqlite": sql("sqlite", _SQLITE)}
 
 
 def _connection(rows: str) -> str:

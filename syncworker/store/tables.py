@@ -724,6 +724,22 @@ cursor = sa.Table(
     sa.Column("look_again_at", Instant, comment="when items that could not be read are looked at again"),
 )
 
+connection_check = sa.Table(
+    "connection_check",
+    metadata,
+    _tenant(),
+    sa.Column("connection_id", CONSENT_ID, primary_key=True),
+    sa.Column(
+        "listings",
+        sa.JSON,
+        nullable=False,
+        comment="listings whose last walk showed nothing new: its instant, when due next (store/freshness.py)",
+    ),
+    sa.Column("gen", sa.BigInteger, nullable=False, comment="of the newest run that found listings unchanged"),
+    sa.Column("at", Instant, nullable=False, comment="end of that run"),
+    postgresql_with={"fillfactor": 50},  # room on the page for the next version of each row
+)
+
 finding = sa.Table(
     "finding",
     metadata,

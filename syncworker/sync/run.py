@@ -51,6 +51,7 @@ from syncworker.standard.values import ConsentId
 from syncworker.store.consents import StoredConsent
 from syncworker.store.cursors import Attempt, Checked, Cursor, Listing
 from syncworker.store.findings import Cleared, Found, together
+from syncworker.store.freshness import Check
 from syncworker.store.grouped import Grouped
 from syncworker.store.messages import MessageType
 from syncworker.store.runs import CallRow, RunRow
@@ -175,6 +176,8 @@ class Ending:
 
     Attributes:
         checked: listings that showed nothing new.
+        kept: the checks of before of listings that the run did not walk, or that are overtaken.
+        recovered: listings that showed nothing new whose cursors have marks of a failure.
         received: the LFI showed something.
         stop: why the run ended early.
         found, cleared: what a person has to look at, and what was read without trouble after trouble before.
@@ -184,6 +187,8 @@ class Ending:
     report: RunReport
     calls: Sequence[CallRow]
     checked: Sequence[Checked]
+    kept: Mapping[Listing, Check]
+    recovered: Sequence[Checked]
     received: bool
     stop: SyncWorkerError | None
     found: Sequence[Found] = ()
@@ -211,9 +216,13 @@ async def end_all(unit: UnitOfWork, runs: Sequence["ConsentRun"]) -> list[RunRep
 async def _end(unit: UnitOfWork, endings: Sequence[Ending], *, now: datetime) -> None:
     """File runs and their calls, and end their claims: what can, with the commit."""
     checked = [one for ending in endings for one in ending.checked]
+    kept = {ending.report.connection_id: ending.kept for ending in endings if ending.checked}
+    recovered = [one for ending in endings for one in ending.recovered]
     received = [ending.report.connection_id for ending in endings if ending.received]
+    if recovered:
+        unit.with_commit([unit.cursors.recovering(recovered, at=now)])
     if checked:
-        unit.with_commit([unit.cursors.checking(checked, at=now, outcome=StepOutcome.UNCHANGED.value)])
+        unit.with_commit([unit.cursors.checking(checked, at=now, kept=kept)])
     if received:
         unit.with_commit([unit.consents.receiving(received, at=now)])
     await unit.runs.file([(_run_row(ending.report), ending.calls) for ending in endings])
@@ -591,6 +600,7 @@ class ConsentRun:
             outcome=outcome.value,
             error=code,
             refused_until=due_at if meaning.remember else None,
+            checked_at=cursor.checked_at if cursor is not None else None,
             changed_at=now if brought else cursor.changed_at if cursor is not None else None,
             attempts=attempts,
             failing_since=failing_since,
@@ -987,7 +997,8 @@ class ConsentRun:
             lost: the claim is not ours any more.
         """
         report = self._report(reports, now=now, lost=lost)
-        checked = [
+        known = self._known.cursors
+        unchanged = [
             Checked(
                 connection_id=self.scope.connection_id,
                 account_id=one.account_id,
@@ -998,11 +1009,16 @@ class ConsentRun:
             for one in self._unchanged
             if one.due_at is not None
         ]
+        by_quiet: dict[bool, list[Checked]] = {True: [], False: []}
+        for one in unchanged:
+            by_quiet[known[Listing(one.account_id, one.resource)].is_quiet].append(one)
         return Ending(
             claim=self._claim,
             report=report,
             calls=[self._call_row(call, words=noted) for call in self._calls],
-            checked=checked if noted else [],
+            checked=by_quiet[True] if noted else [],
+            kept={listing: one.check for listing, one in known.items() if one.check is not None},
+            recovered=by_quiet[False] if noted else [],
             received=noted and any(one.pages for one in report.steps),
             stop=self._stop,
             found=self._found(report) if noted else (),

@@ -18,6 +18,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 import syncworker.store as package
+from syncworker.standard.json_text import instant_text
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId
 from syncworker.store import (
@@ -27,6 +28,7 @@ from syncworker.store import (
     consents,
     cursors,
     findings,
+    freshness,
     inbox,
     open_claims,
     records,
@@ -46,6 +48,7 @@ CURSORS: Final = 4
 """Cursors of a connection, and windows covered."""
 
 ACCOUNT: Final = "a1"
+CHECKS: Final = [[[ACCOUNT]], [[1, instant_text(NOW), [[instant_text(NOW), [0], ["r0", "r1"]]]]]]
 ONE: Final = "c1"
 """A connection whose one account holds every transaction there is."""
 
@@ -115,6 +118,7 @@ def fill(own: sa.Connection, rows: int, *, after: int = 0) -> None:
         (tables.token, {"consent_id": consent}),
         (tables.cursor, listing),
         (tables.coverage, listing),
+        (tables.connection_check, {"connection_id": consent, "listings": sa.literal(CHECKS, sa.JSON())}),
         (tables.account_grant, {"consent_id": consent, "account_id": a, "connection_id": consent}),
         (tables.account_reference, {"connection_id": consent, "lfi_account_id": a, "account_id": "acc_" + i,
                                     "identity": "idn_" + i}),
@@ -241,6 +245,12 @@ def _references(statement: object, name: str, prefix: str) -> Callable[[UnitOfWo
 
 
 _REFERENCE: Final = (tables.account_reference,)
+
+
+def _listed(number: int) -> dict[str, Any]:
+    return {"connection_id": f"c{number}", "account_id": ACCOUNT, "resource": "r1"}
+
+
 _TOUCHED: Final = (tables.consent, tables.connection)
 _DONE: Final = {"as_state": "done", "as_outcome": "x"}
 _MARKED: Final = {"by_gen": 1, "as_missed_since": NOW}
@@ -304,8 +314,27 @@ CASES: Final[Mapping[str, Case]] = {
         (tables.coverage,),
         rows=CURSORS,
     ),
-    "cursors.OF": Case(_among(cursors.OF, "connection_ids"), (tables.cursor, tables.coverage), rows=2 * CURSORS),
-    "cursors._CHECK": Case(_rows(cursors._CHECK, "checked", _checked, at=NOW, as_outcome="same"), (tables.cursor,)),
+    "cursors._FOLD": Case(
+        lambda unit, numbers: [
+            (
+                cursors._FOLD,
+                {
+                    "of_tenant": TENANT,
+                    "of_connection": f"c{number}",
+                    "listed": unit.dialect.rows([_listed(number)]),
+                },
+            )
+            for number in numbers
+        ],
+        (tables.cursor, tables.connection_check),
+    ),
+    "cursors._RECOVER": Case(
+        _rows(cursors._RECOVER, "checked", _checked, at=NOW), (tables.cursor, tables.connection_check)
+    ),
+    "cursors._noting": Case(
+        _rows(cursors._noting(("pages",)), "listed", _listed, as_pages=None, by_gen=1),
+        (tables.cursor, tables.connection_check),
+    ),
     "cursors._UNCOVER": Case(
         lambda _unit, numbers: [
             (
@@ -325,6 +354,8 @@ CASES: Final[Mapping[str, Case]] = {
         (tables.coverage,),
     ),
     "findings._CLEAR": Case(_rows(findings._CLEAR, "cleared", _cleared, now=NOW), (tables.finding,)),
+    "freshness.CHECKS": Case(_among(freshness.CHECKS, "connection_ids"), (tables.connection_check,)),
+    "freshness.OF": Case(_among(freshness.OF, "connection_ids"), (tables.cursor, tables.coverage), rows=2 * CURSORS),
     "inbox._ASKED": Case(_among(inbox._ASKED, "consent_ids"), (tables.authorization,)),
     "inbox._COUNT_AGAIN": Case(
         _many(
@@ -470,6 +501,7 @@ CASES: Final[Mapping[str, Case]] = {
 OTHERS: Final[Mapping[str, str]] = {
     "breakers._ALL": "every breaker of the tenant",
     "changes._APPEND": "appends",
+    "cursors._CHECK": "upserts",
     "findings._MEET": "upserts",
     "lfis._CLOSED_GATES": "every LFI of the tenant",
     "lfis._GATES": "every LFI of the tenant",

@@ -14,6 +14,7 @@ from alembic.migration import MigrationContext
 import syncworker
 from syncworker.errors import SetupError
 from syncworker.store import migrate
+from syncworker.store.dialect import json_text
 from syncworker.store.failures import StoreRefusedError, StoreUnavailableError
 from syncworker.store.tables import metadata
 from tests.ground.postgres import PostgresServer, free_port
@@ -194,3 +195,46 @@ def test_accounts_that_are_there_get_a_reference(empty_url: str) -> None:
     assert len({one.account_id for one in found}) == len(places)
     assert {(len(one.account_id), one.account_id[:4], one.identity) for one in found} == {(24, "acc_", None)}
     assert accounts == len(places)
+
+
+def test_checks_are_written_into_the_cursors_on_the_way_back(empty_url: str) -> None:
+    """0025 leaves cursors as they are; down again they say what newer checks said, and an older check says nothing."""
+    migrate.upgrade(empty_url, "0019")
+    early, late, due = (f"2026-01-0{day} 10:00:00.000001+00:00" for day in (1, 2, 3))
+    if empty_url.startswith("sqlite"):
+        early, late, due = (one.replace(" ", "T").replace("+00:00", "Z") for one in (early, late, due))
+    cursors = sa.text(
+        "INSERT INTO cursor (tenant, connection_id, account_id, resource, pages, checked_at, due_at, outcome, gen)"
+        " VALUES ('t', 'c', :account, 'balances', :pages, :early, :early, 'ok', :gen)"
+    )
+    read = sa.text("SELECT account_id, gen, outcome, checked_at, due_at, attempted_at, pages FROM cursor ORDER BY 1")
+    with engine(empty_url).begin() as connection:
+        for account, gen in (("checked", 1), ("changed since", 9), ("never checked", 1)):
+            connection.execute(cursors, {"account": account, "gen": gen, "pages": b"p", "early": early})
+        before = connection.execute(read).all()
+    migrate.upgrade(empty_url, "0025")
+    walk = [2, late.replace(" ", "T"), [[due.replace(" ", "T"), [0], ["balances", "transactions"]]]]
+    listings = [[["checked", "changed since", "without a cursor"]], [walk]]
+    with engine(empty_url).begin() as connection:
+        assert connection.execute(read).all() == before
+        connection.execute(
+            sa.text(
+                "INSERT INTO connection_check (tenant, connection_id, listings, gen, at) VALUES ('t', 'c', :l, 2, :a)"
+            ),
+            {"l": json_text(listings), "a": late},
+        )
+    migrate.downgrade(empty_url, "0019")
+
+    with engine(empty_url).connect() as connection:
+        after = {row.account_id: row for row in connection.execute(read)}
+        same = [row for row in before if row.account_id != "checked"]
+        assert [after[row.account_id] for row in same] == same
+        (found,) = connection.execute(
+            sa.text(
+                "SELECT * FROM cursor"
+                " WHERE account_id = 'checked' AND checked_at = :l AND attempted_at = :l AND due_at = :d"
+            ),
+            {"l": late, "d": due},
+        ).all()
+    assert (found.gen, found.outcome, bytes(found.pages)) == (2, "unchanged", b"p")
+    assert "connection_check" not in tables(empty_url)

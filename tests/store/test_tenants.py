@@ -455,7 +455,12 @@ async def receiving(unit: UnitOfWork) -> None:
 
 async def checking(unit: UnitOfWork) -> None:
     one = Checked(connection_id=C1, account_id=ACCOUNT, resource=TX, due_at=LATER, gen=2)
-    await run_all(unit, [unit.cursors.checking([one], at=LATER, outcome="same")])
+    await run_all(unit, [unit.cursors.checking([one], at=LATER)])
+
+
+async def recovering(unit: UnitOfWork) -> None:
+    one = Checked(connection_id=C1, account_id=ACCOUNT, resource=TX, due_at=LATER, gen=2)
+    await run_all(unit, [unit.cursors.recovering([one], at=LATER)])
 
 
 async def scheduling(unit: UnitOfWork) -> None:
@@ -722,6 +727,8 @@ WRITES: Final[Mapping[str, Write]] = {
     ),
     "cursors.attempted": Write(lambda unit: unit.cursors.attempted(C1, [_ATTEMPT], gen=2)),
     "cursors.checking": Write(checking),
+    "cursors.recovering": Write(recovering),
+    "cursors.fold_checks": Write(lambda unit: unit.cursors.fold_checks(C1), before=checking),
     "cursors.delay_backfill": Write(
         lambda unit: unit.cursors.delay_backfill(C1, LISTING, until=LATER, attempts=1, failing_since=None, gen=2)
     ),

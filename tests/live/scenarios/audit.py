@@ -106,11 +106,12 @@ async def _generations(site: Installation) -> None:
     for row in await site.query("SELECT connection_id, gen, seq FROM change WHERE resource <> '' ORDER BY seq"):
         assert reached.get(row.connection_id, 0) <= row.gen <= newest[row.connection_id], row
         reached[row.connection_id] = row.gen
-    ahead = await site.query(
-        "SELECT cursor.connection_id FROM cursor JOIN work ON work.subject = cursor.connection_id"
-        " AND work.kind = 'sync' WHERE cursor.gen > work.gen"
-    )
-    assert ahead == []
+    for table in ("cursor", "connection_check"):
+        ahead = await site.query(
+            f"SELECT held.connection_id FROM {table} AS held JOIN work ON work.subject = held.connection_id"
+            " AND work.kind = 'sync' WHERE held.gen > work.gen"
+        )
+        assert ahead == []
 
 
 async def _nothing_left(site: Installation, poisoned: str) -> None:

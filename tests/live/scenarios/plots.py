@@ -13,6 +13,7 @@ from syncworker.schedule.limits import BURST_S
 from syncworker.simulator.books import Books
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId, Slug
+from syncworker.store.freshness import freshness
 from syncworker.store.work import WorkKind
 from tests.ground.processes import Spawned
 from tests.ground.proxy import FaultProxy
@@ -449,12 +450,13 @@ async def _overtaken(
 
     await site.until(told, "the sleeper's end")
     assert await _written(site, connection) == before
-    older = await site.query(
-        "SELECT resource FROM cursor WHERE connection_id = :it AND gen < :newer"
-        " AND resource IN ('accounts', 'balances')",
-        it=connection,
-        newer=newer,
-    )
+    async with site.store.reading() as unit:
+        found = (await freshness(unit, [connection]))[connection]
+    older = [
+        listing
+        for listing, cursor in found.items()
+        if cursor.gen < newer and listing.resource in (ResourceName.ACCOUNTS, ResourceName.BALANCES)
+    ]
     assert older == []
     await site.ask(SYNC, await site.connections())
     return Told(await audit(site), {"paused s": round(pause, 1), "generations": (gen, newer)})
