@@ -53,8 +53,8 @@ from syncworker.schedule.traffic import TrafficControl
 from syncworker.settings import LFISettings, RefreshMode, SenderSettings, Settings
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
+from syncworker.store.calls import CallRow
 from syncworker.store.erasure import DataClass
-from syncworker.store.runs import CallRow
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim, WorkKind
 from syncworker.sync.engine import Engine, Parts

@@ -2,7 +2,7 @@
 
 from syncworker.lfi.transport import Call
 from syncworker.standard.values import ConsentId, Slug
-from syncworker.store.runs import CallRow
+from syncworker.store.calls import CallRow
 
 
 def free_call(lfi: Slug, consent_id: ConsentId, call: Call) -> CallRow:

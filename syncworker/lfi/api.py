@@ -80,6 +80,7 @@ from syncworker.lfi.transport import (
 )
 from syncworker.standard.calendar import as_utc, shifted
 from syncworker.standard.consents import ConsentView, read_consent
+from syncworker.standard.interaction import Interactions
 from syncworker.standard.json_text import json_bytes
 from syncworker.standard.operations import OperationClass, class_of
 from syncworker.standard.resources import Resource
@@ -456,7 +457,7 @@ class LFIClient:
         """Trade a refresh token for new tokens: one attempt, never repeated here (rule 20).
 
         Args:
-            interaction_id: from `new_interaction_id`, when it has to be known before; a fresh one unless given.
+            interaction_id: from `standard.interaction`, when it has to be known before; a fresh one unless given.
 
         Raises:
             GrantLostError: `invalid_grant`, with that as `cause`.
@@ -800,6 +801,7 @@ class LFIClient:
         calls: CallLog,
         pages_max: int = PAGES_MAX,
         attendance: Attendance | None = None,
+        ids: Interactions | None = None,
     ) -> AsyncIterator[Page]:
         """Yield the pages of one listing, first to last, as the LFI sent them.
 
@@ -811,6 +813,7 @@ class LFIClient:
             account_id: for resources below an account, otherwise `None`.
             params: query of the first page, e.g. the window's two instants.
             attendance: only when the customer is present.
+            ids: makes the interaction ids of a run; each attempt has one of its own.
 
         Raises:
             LFIUnavailableError, LFIRateLimitedError: worth another try later; pages already yielded stay valid.
@@ -845,6 +848,7 @@ class LFIClient:
                 calls=calls,
                 code_of=oauth.data_error_code,
                 attended=attendance is not None,
+                ids=ids,
             )
             try:
                 answer = await self._authorised(request, token=token)

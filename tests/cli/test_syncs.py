@@ -14,8 +14,9 @@ from syncworker.standard.operations import OperationClass
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store import migrate
 from syncworker.store.breakers import Breaker
+from syncworker.store.calls import CallRow
 from syncworker.store.findings import Found
-from syncworker.store.runs import CallRow, RunRow
+from syncworker.store.runs import RunRow
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import WorkKind
 from tests.cli.house import House

@@ -24,6 +24,7 @@ from syncworker.standard.versions import Version
 from syncworker.store.api_keys import Scope
 from syncworker.store.authorizations import StoredAuthorization, StoredIntent
 from syncworker.store.breakers import Breaker
+from syncworker.store.calls import CallRow
 from syncworker.store.changes import Op, RowChanges
 from syncworker.store.clocks import ClockOffset
 from syncworker.store.consents import Connection, StoredConsent
@@ -35,7 +36,7 @@ from syncworker.store.keyring import KeyRing
 from syncworker.store.lfis import LFIChange
 from syncworker.store.openings import ShareWish, StoredOpening
 from syncworker.store.records import Ended, Record
-from syncworker.store.runs import CallRow, RunRow
+from syncworker.store.runs import RunRow
 from syncworker.store.statements import run_all
 from syncworker.store.tables import event, metadata, refused_event, typed_columns, work
 from syncworker.store.tables import transaction as transaction_table
@@ -638,7 +639,7 @@ READS: Final = _named(
         "findings": "all",
         "unreadable": "of list get",
         "changes": "read head",
-        "runs": "latest newest outcomes calls_of_runs find get calls_of said traffic cost",
+        "runs": "latest newest outcomes calls_of_runs find get calls_of of_interaction said traffic cost",
     }
 )
 OF_NO_TENANT: Final = _named(
