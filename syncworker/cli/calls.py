@@ -42,7 +42,7 @@ def show_(
             return found, None if consent is None else consent.connection_id
 
     found, connection = frame.with_store(read)
-    show.value(_facts(found, connection)) if as_json else show.facts(_facts(found, connection), as_json=False)
+    show.facts(_facts(found, connection), as_json=as_json)
 
 
 def _facts(found: FoundCall, connection: str | None) -> dict[str, Any]:

@@ -14,10 +14,11 @@ Nothing here touches a database.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 
+from syncworker.errors import SetupError
 from syncworker.standard.calendar import shifted
 from syncworker.standard.interaction import id_of, mark_in, tail_of
 from syncworker.standard.values import Slug
@@ -174,11 +175,12 @@ def unpack(
         rows: its calls that are rows of `call`, in their order.
 
     Raises:
-        ValueError: written by a newer syncworker, or no pack.
+        SetupError: packed by a newer syncworker.
     """
-    number, places, tails, *columns = cast("tuple[int, list[int], bytes, *tuple[Any, ...]]", _read(packed))
+    number, *rest = _UNPACKER.decode(packed)
     if number != FORMAT:
-        raise ValueError(f"packed calls: format {number} is not one this syncworker reads; it reads {FORMAT}")
+        raise SetupError(f"run: its calls are packed in format {number}, by a newer syncworker; upgrade this one")
+    places, tails, *columns = rest
     count = len(tails) // _TAIL
     operations, statuses, errors, after, durations, sizes, attended, prices, attempts = (
         column if isinstance(column, list) else [column] * count for column in columns
@@ -209,13 +211,6 @@ def unpack(
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _PACKER: Final = msgspec.msgpack.Encoder()
 _UNPACKER: Final = msgspec.msgpack.Decoder(list[Any])
-
-
-def _read(packed: bytes) -> list[Any]:
-    try:
-        return _UNPACKER.decode(packed)
-    except msgspec.DecodeError as error:
-        raise ValueError("packed calls: cannot be read") from error
 
 
 def _column(values: list[Any]) -> Any:

@@ -296,7 +296,7 @@ class Runs:
         """The calls made for a run, in the order they were made.
 
         Raises:
-            ValueError: its calls were packed by a newer syncworker.
+            SetupError: its calls were packed by a newer syncworker.
         """
         begun = shifted(filed.run.started_at, -CLOCKS_APART_MAX)
         ended = shifted(filed.run.ended_at, CLOCKS_APART_MAX)
@@ -322,7 +322,7 @@ class Runs:
         are looked for among all rows.
 
         Raises:
-            ValueError: as `calls_of`.
+            SetupError: as `calls_of`.
         """
         text = interaction_id.lower()
         mark = mark_in(text)
