@@ -88,6 +88,9 @@ class TrafficRow:
 CLOCKS_APART_MAX: Final = timedelta(hours=1)
 """How far a worker's clock may be from the database's for its calls to be found with their run."""
 
+ANNOUNCED_WITHIN: Final = timedelta(minutes=5)
+"""How long before a token call is sent its row in doubt is written, at most; both are dated by one clock."""
+
 RUN_LASTS_MAX: Final = timedelta(hours=1)
 """How long the calls of a run go on, at the very most: a run has minutes."""
 
@@ -187,23 +190,35 @@ class Runs:
         calls = self._unit.dialect.rows([{name: getattr(row, name) for name in _CALL} for row in rows])
         return [(_ADD_CALLS, {"of_tenant": self._unit.tenant, "of_run": None, "calls": calls})]
 
-    async def settle(self, rows: Sequence[CallRow]) -> None:
-        """File calls of one LFI of which some may be filed already: as they are, or by another process in doubt.
+    async def settle(self, rows: Sequence[CallRow], *, apart: timedelta = CLOCKS_APART_MAX) -> None:
+        """File calls of one LFI of which some may be filed already: as they are, or in doubt.
 
         A row in doubt is replaced; a call that is filed stays as it is.
+
+        Args:
+            apart: how long before or after a call its row in doubt may be dated.
         """
         if not rows:
             return
-        since = shifted(min(row.started_at for row in rows), -CLOCKS_APART_MAX)
-        those = (
-            call.c.tenant == self._unit.tenant,
-            call.c.lfi == rows[0].lfi,
-            call.c.started_at >= since,  # what the index holds
-            call.c.interaction_id.in_([row.interaction_id for row in rows]),
-        )
+        those = self._announced(rows, apart)
         await self._unit.connection.execute(sa.delete(call).where(*those, call.c.error == IN_DOUBT))
         filed = set((await self._unit.connection.execute(sa.select(call.c.interaction_id).where(*those))).scalars())
         await self.add_calls([row for row in rows if row.interaction_id not in filed])
+
+    async def withdraw(self, row: CallRow) -> None:
+        """Take back the row in doubt of a call that was not sent."""
+        those = self._announced([row], ANNOUNCED_WITHIN)
+        await self._unit.connection.execute(sa.delete(call).where(*those, call.c.error == IN_DOUBT))
+
+    def _announced(self, rows: Sequence[CallRow], apart: timedelta) -> tuple[sa.ColumnElement[bool], ...]:
+        """Where rows of these calls of one LFI are, as the index finds them."""
+        return (
+            call.c.tenant == self._unit.tenant,
+            call.c.lfi == rows[0].lfi,
+            call.c.started_at >= shifted(min(row.started_at for row in rows), -apart),
+            call.c.started_at <= shifted(max(row.started_at for row in rows), apart),
+            call.c.interaction_id.in_([row.interaction_id for row in rows]),
+        )
 
     async def file(self, those: Sequence[tuple[RunRow, Sequence[CallRow]]]) -> None:
         """File runs with the calls made for them; on PostgreSQL with the commit, so that it costs no trip of its own.
