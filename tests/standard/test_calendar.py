@@ -450,6 +450,7 @@ USERS: Final[Mapping[str, str]] = {
     "store/cursors.py": "coverage",
     "store/dialect.py": "test_both_databases_keep_the_ends_of_the_calendar",
     "store/records.py": "test_both_databases_keep_the_ends_of_the_calendar",
+    "store/calls.py": "instants of our own clock",
     "store/runs.py": "instants of our own clock",
     "sync/apply.py": "windows, slices and history",
     "sync/decode.py": "items",
