@@ -127,9 +127,12 @@ async def _run(application: wiring.Application, *, seconds: float) -> int:
 
 
 async def _calls(application: wiring.Application) -> dict[str, int]:
+    """Calls of no run by operation, and those of runs as one."""
+    query = sa.select(call.c.operation, sa.func.count()).where(call.c.run_id.is_(None)).group_by(call.c.operation)
     async with application.store.reading() as unit:
-        rows = await unit.connection.execute(sa.select(call.c.operation, sa.func.count()).group_by(call.c.operation))
-        return {operation: count for operation, count in rows}  # noqa: C416  rows are no pairs to mypy
+        rows = await unit.connection.execute(query)
+        alone = {operation: count for operation, count in rows}  # noqa: C416  rows are no pairs to mypy
+        return alone | {"of runs": await unit.runs.calls_of_runs()}
 
 
 def _print(found: dict[str, Measured], options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Itera
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -20,7 +20,7 @@ from syncworker.clock import Clock, SystemClock, monotonic
 from syncworker.consents.allowed import Allowed
 from syncworker.consents.authorize import Authorizer
 from syncworker.consents.erasing import Retention
-from syncworker.consents.filing import free_call
+from syncworker.consents.filing import announced, free_call
 from syncworker.consents.import_file import KnownLFI
 from syncworker.consents.importing import Importer
 from syncworker.consents.lifecycle import Lifecycle
@@ -55,8 +55,10 @@ from syncworker.schedule.traffic import TrafficControl
 from syncworker.settings import LFISettings, RefreshMode, SenderSettings, Settings
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
+from syncworker.store.calls import CallRow
 from syncworker.store.erasure import DataClass
-from syncworker.store.runs import CallRow
+from syncworker.store.runs import ANNOUNCED_WITHIN
+from syncworker.store.tokens import TOKEN_CALL
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim, WorkKind
 from syncworker.sync.engine import Engine, Parts
@@ -68,6 +70,9 @@ from syncworker.webhooks import Acting, EventRules, Receiver, Refusals
 
 DISCOVERY_PATH: Final = "/.well-known/openid-configuration"
 JOURNAL_ROWS_MAX: Final = 10_000
+NO_CONSENT: Final = ConsentId("")
+"""Of a call that belongs to no consent."""
+
 LIMITS_IN_REDIS: Final = "redis"
 LIMITS_IN_DATABASE: Final = "database"
 DECLARATIONS_EVERY_S: Final = 60.0
@@ -363,7 +368,8 @@ class Clients:
         return LFIClient(
             lfi_config(self._settings, slug, declared[slug][0]),
             clock=SystemClock(),
-            log=lambda call: self._journal.note(slug, ConsentId(""), call),
+            log=partial(self._journal.note, slug, NO_CONSENT),
+            announce=partial(self._journal.announce, slug),
             traffic=LastCalls(self._traffic.of(slug), self._door),
             observing=self._observing,
         )
@@ -436,7 +442,9 @@ class CertificateWatch:
 class Journal:
     """Calls that belong to no sync run (PAR, consents, documents), kept until the next `flush` files them together.
 
-    Calls with refresh tokens are not among them: they are filed with what becomes of the token (`consents.tokens`).
+    A token call is filed before it is sent, in doubt, so that it is on record if this process is killed with its
+    answer; `flush` puts how it went in that row's place.  Calls with refresh tokens are not among them: they are filed
+    with what becomes of the token (`consents.tokens`).
     """
 
     def __init__(self, store: Store, observing: Observing) -> None:
@@ -447,6 +455,15 @@ class Journal:
     def note(self, lfi: Slug, consent_id: ConsentId, call: Call) -> None:
         """Remember one call; all of them are free of charge."""
         self._rows.append(free_call(lfi, consent_id, call))
+
+    async def announce(self, lfi: Slug, _operation: str, interaction_id: str, at: datetime) -> None:
+        """File a call for a token of our own that is about to be sent, as `lfi.api.Announce` has it.
+
+        Raises:
+            StoreUnavailableError, StoreRefusedError: it is not filed, and must not be sent.
+        """
+        row = announced(lfi, NO_CONSENT, interaction_id=interaction_id, at=at)
+        await self._store.atomically(lambda unit: unit.runs.add_calls([row]))
 
     async def flush(self) -> None:
         """File what was noted.  While the database is away it is kept, up to a bound, and filed with the next.
@@ -459,8 +476,15 @@ class Journal:
         rows, self._rows = self._rows, []
         if not rows:
             return
+        tokens = [row for row in rows if row.operation == TOKEN_CALL]
+
+        async def step(unit: UnitOfWork) -> None:
+            for lfi in sorted({row.lfi for row in tokens}):
+                await unit.runs.settle([row for row in tokens if row.lfi == lfi], apart=ANNOUNCED_WITHIN)
+            await unit.runs.add_calls([row for row in rows if row.operation != TOKEN_CALL])
+
         try:
-            await self._store.atomically(lambda unit: unit.runs.add_calls(rows))
+            await self._store.atomically(step)
         except SyncWorkerError as error:
             self._rows = [*rows, *self._rows][-JOURNAL_ROWS_MAX:]
             log.warning("calls not filed yet", error=error.code, rows=len(self._rows))

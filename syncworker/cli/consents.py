@@ -19,8 +19,8 @@ from syncworker.settings import Settings, read_slug
 from syncworker.standard.calendar import as_utc, fault_of_instant, read_iso, shifted, span
 from syncworker.standard.consents import EXPIRY_MAX, ConsentRequest, Purpose, Status, UserType, without_offset
 from syncworker.standard.values import ConsentId
+from syncworker.store.calls import CallRow
 from syncworker.store.consents import StoredConsent
-from syncworker.store.runs import CallRow
 from syncworker.store.unit_of_work import Store
 from syncworker.store.work import WorkKind
 from syncworker.sync.reports import facts_of_run

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -18,6 +19,7 @@ from syncworker.errors import RequestError, SyncWorkerError
 from syncworker.lfi import participants
 from syncworker.lfi.checkup import Finding, Verdict, walk
 from syncworker.lfi.directory import LFIConfig
+from syncworker.lfi.observing import Observing
 from syncworker.lfi.participants import Dropped, Participant, Reading, Reason, Rules
 from syncworker.settings import LFISettings, Settings, faults_of, read_slug
 from syncworker.standard.values import Slug
@@ -275,7 +277,7 @@ def check(slug: str, as_json: frame.AsJson = False) -> None:
         findings.append(Finding("settings, keys and certificate", Verdict.BAD, str(error), "correct the setting named"))
     else:
         findings.append(Finding("settings, keys and certificate", Verdict.GOOD, "complete and readable"))
-        findings += frame.run(_walked(used))
+        findings += frame.with_store(lambda store: _walked(store, name, used))
     good = all(one.verdict is not Verdict.BAD for one in findings)
     if as_json:
         show.value({"slug": slug, "good": good, "checks": [asdict(one) for one in findings]})
@@ -287,8 +289,13 @@ def check(slug: str, as_json: frame.AsJson = False) -> None:
         raise typer.Exit(frame.FAILED)
 
 
-async def _walked(used: LFIConfig) -> list[Finding]:
-    return [finding async for finding in walk(used, clock=SystemClock())]
+async def _walked(store: Store, name: Slug, used: LFIConfig) -> list[Finding]:
+    journal = wiring.Journal(store, Observing())
+    log, announce = partial(journal.note, name, wiring.NO_CONSENT), partial(journal.announce, name)
+    try:
+        return [finding async for finding in walk(used, clock=SystemClock(), log=log, announce=announce)]
+    finally:
+        await journal.flush()
 
 
 # -- list and show -----------------------------------------------------------------------------------------------------

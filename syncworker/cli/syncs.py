@@ -16,7 +16,8 @@ from syncworker.errors import RequestError, meaning_of
 from syncworker.settings import read_slug
 from syncworker.standard.calendar import DURATION_MAX, as_utc, read_iso
 from syncworker.standard.values import ConsentId
-from syncworker.store.runs import CallRow, FiledRun
+from syncworker.store.calls import CallRow
+from syncworker.store.runs import FiledRun
 from syncworker.store.unit_of_work import Store
 from syncworker.store.work import WorkKind, WorkRow
 from syncworker.sync.facts import Facts
@@ -99,7 +100,7 @@ def show_(
         "todo": advice_of(filed.run.error) if filed.run.error else None,
     }
     steps = [_step(step) for step in filed.run.steps]
-    told = [_call(one) for one in calls]
+    told = [call_as_told(one) for one in calls]
     if as_json:
         show.value(facts | {"steps": steps, "made": told})
         return
@@ -191,7 +192,8 @@ def facts_as_told(facts: Facts) -> dict[str, bool]:
     return {"complete": facts.complete, "retry": facts.retry, NEEDS_A_PERSON: facts.person}
 
 
-def _call(one: CallRow) -> dict[str, Any]:
+def call_as_told(one: CallRow) -> dict[str, Any]:
+    """One call as every command says it."""
     return {
         "at": one.started_at,
         "operation": one.operation,

@@ -19,7 +19,8 @@ Source: Pushed Authorization Endpoint v2.1-errata2; RFC 7636, 9126, 9207; `domai
 import asyncio
 import secrets
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -30,6 +31,7 @@ from pydantic import SecretStr
 
 from syncworker.clock import Clock
 from syncworker.consents.allowed import EVERYBODY, Allowed
+from syncworker.consents.filing import announced, free_call
 from syncworker.consents.lifecycle import NEVER, Clients, OnCall, noted, untold
 from syncworker.consents.revoking import ordered
 from syncworker.consents.storing import Storing
@@ -47,6 +49,7 @@ from syncworker.lfi.api import LFIClient
 from syncworker.lfi.directory import Discovery, LFIConfig
 from syncworker.lfi.jose import code_challenge
 from syncworker.lfi.oauth import Redirect, TokenAnswer, read_redirect
+from syncworker.lfi.transport import Call
 from syncworker.standard import accounts
 from syncworker.standard.consents import (
     IN_USE,
@@ -58,12 +61,15 @@ from syncworker.standard.consents import (
     read_consent,
     root_of,
 )
+from syncworker.standard.interaction import new_interaction_id
 from syncworker.standard.resources import readable
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version, highest
 from syncworker.store.authorizations import StoredAuthorization, StoredIntent
+from syncworker.store.calls import CallRow
 from syncworker.store.consents import Connection, StoredConsent
 from syncworker.store.failures import StoreRefusedError
+from syncworker.store.runs import ANNOUNCED_WITHIN
 from syncworker.store.tokens import NewToken
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import WorkKind
@@ -401,26 +407,30 @@ class Authorizer:
         if redirect.code is None:
             raise await self._declined(client, row, redirect)
         keys = await _ready(client)
-        await self._use(row, Ending.FAILED)  # until we know better; the code is never sent twice
+        at = self._clock.now()
+        exchange = announced(row.lfi, row.consent_id, interaction_id=new_interaction_id(at), at=at)
+        await self._use(row, Ending.FAILED, exchange=exchange)  # until we know better; the code is never sent twice
         await self._reach("code-used")
-        try:
-            answer = await client.exchange_code(
-                redirect.code,
-                code_verifier=verifier,
-                nonce=row.nonce,
-                calls=lambda call: self._on_call(row.lfi, row.consent_id, call),
-                keys=keys,
-            )
-        except GrantLostError as error:
-            raise await self._ended(row, Ending.CODE_REFUSED, error.lfi_reason) from error
-        except LFIUnavailableError as error:
-            raise await self._ended(row, Ending.CODE_UNANSWERED, error.lfi_reason) from error
-        except SyncWorkerError as error:
-            await self._ended(row, Ending.FAILED, error.lfi_reason)
-            raise
-        await self._reach("answer-received")
-        completed = await self._kept(row, answer)
-        await self._reach("answer-stored")
+        async with self._filing(exchange) as made:
+            try:
+                answer = await client.exchange_code(
+                    redirect.code,
+                    code_verifier=verifier,
+                    nonce=row.nonce,
+                    calls=made.append,
+                    keys=keys,
+                    interaction_id=exchange.interaction_id,
+                )
+            except GrantLostError as error:
+                raise await self._ended(row, Ending.CODE_REFUSED, error.lfi_reason) from error
+            except LFIUnavailableError as error:
+                raise await self._ended(row, Ending.CODE_UNANSWERED, error.lfi_reason) from error
+            except SyncWorkerError as error:
+                await self._ended(row, Ending.FAILED, error.lfi_reason)
+                raise
+            await self._reach("answer-received")
+            completed = await self._kept(row, answer)
+            await self._reach("answer-stored")
         if completed is None:
             raise _failed(row, Ending.INTENT_COMPLETED, "redirect: its intent was completed before")
         if answer.consent is None and completed.status != Status.Revoked:
@@ -599,10 +609,19 @@ class Authorizer:
         async with self._store.reading() as unit:
             return await unit.authorizations.get(state)
 
-    async def _use(self, row: StoredAuthorization, ending: Ending, *, give_up: bool = False, reason: str = "") -> None:
+    async def _use(
+        self,
+        row: StoredAuthorization,
+        ending: Ending,
+        *,
+        give_up: bool = False,
+        reason: str = "",
+        exchange: CallRow | None = None,
+    ) -> None:
         """Use the authorisation up, once, whoever else tries at the same time, and file what it asked for.
 
         Args:
+            exchange: the row of the token call that follows, in doubt until it says how it went.
             reason: the LFI's words about it, cleaned.
             give_up: the user agreed, and it ends here.
         """
@@ -613,12 +632,40 @@ class Authorizer:
                 return False
             await self._file(unit, row, None, at)
             await unit.work.schedule(WorkKind.CONSENT, row.consent_id, lfi=row.lfi, due_at=at + LOOK_AFTER)
+            if exchange is not None:
+                unit.with_commit(unit.runs.adding([exchange]))
             if give_up:
                 await _give_up(unit, row, ending.value, at=at)
             return True
 
         if not await self._store.atomically(step):
             raise _failed(row, Ending.USED, "redirect: was used before")
+
+    @asynccontextmanager
+    async def _filing(self, exchange: CallRow) -> AsyncIterator[list[Call]]:
+        """File how an exchange went, in the place of its row in doubt, when its tokens are stored or it has failed.
+
+        Should this process end before, the row in doubt stays.  What cannot be filed costs no tokens.
+
+        Args:
+            exchange: the row in doubt; taken back when no call was made.
+        """
+        made: list[Call] = []
+        try:
+            yield made
+        finally:
+            rows = [free_call(exchange.lfi, ConsentId(exchange.consent_id), call) for call in made]
+
+            async def step(unit: UnitOfWork) -> None:
+                if rows:
+                    await unit.runs.settle(rows, apart=ANNOUNCED_WITHIN)
+                else:
+                    await unit.runs.withdraw(exchange)
+
+            try:
+                await self._store.atomically(step)
+            except SyncWorkerError as error:
+                log.warning("token call not filed", consent_id=exchange.consent_id, error=error.code)
 
     async def _ended(self, row: StoredAuthorization, ending: Ending, reason: str) -> AuthorizationFailedError:
         """No tokens came home; the consent the user agreed to is given up."""

@@ -75,15 +75,16 @@ from syncworker.errors import (
 )
 from syncworker.lfi.api import LFIClient
 from syncworker.lfi.oauth import TokenAnswer
-from syncworker.lfi.transport import Call, new_interaction_id
+from syncworker.lfi.transport import Call
 from syncworker.standard.calendar import shifted, span
 from syncworker.standard.consents import ConsentView
+from syncworker.standard.interaction import new_interaction_id
 from syncworker.standard.operations import OperationClass
 from syncworker.standard.values import ConsentId, Slug
+from syncworker.store.calls import CallRow
 from syncworker.store.consents import StoredConsent
 from syncworker.store.failures import StoreRefusedError
 from syncworker.store.grouped import Grouped
-from syncworker.store.runs import CallRow
 from syncworker.store.situations import BeforeCall, BeforeSwaps, before_call, before_calls, before_swaps
 from syncworker.store.tokens import Beginning, NewToken, StoredToken
 from syncworker.store.unit_of_work import Store, UnitOfWork
@@ -695,7 +696,7 @@ class Vault:
         """
         since = self._elapsed()
         lease = self._lease_for(client, claim, since)
-        call = new_interaction_id()
+        call = new_interaction_id(self._clock.now())
         before = await self._begins.add(Beginning(consent.consent_id, held.version, lease, call))
         if isinstance(before, SealError):
             raise before
@@ -798,7 +799,7 @@ class Vault:
 
     async def _announced(self, holding: _Holding) -> bool:
         """Write down that one more call follows, and what became of those before; `False` when the lease is lost."""
-        call = new_interaction_id()
+        call = new_interaction_id(self._clock.now())
 
         async def step(unit: UnitOfWork) -> bool:
             announced = await self._extend(unit, holding, call)

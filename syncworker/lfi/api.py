@@ -80,6 +80,7 @@ from syncworker.lfi.transport import (
 )
 from syncworker.standard.calendar import as_utc, shifted
 from syncworker.standard.consents import ConsentView, read_consent
+from syncworker.standard.interaction import Interactions, new_interaction_id
 from syncworker.standard.json_text import json_bytes
 from syncworker.standard.operations import OperationClass, class_of
 from syncworker.standard.resources import Resource
@@ -118,6 +119,14 @@ DISCOVERY_AGE_MIN: Final = timedelta(minutes=1)
 
 DISCOVERY_STALE_MAX: Final = timedelta(days=1)
 DISCOVERY_RETRY_EVERY: Final = timedelta(minutes=1)
+
+Announce = Callable[[str, str, datetime], Awaitable[None]]
+"""Is awaited before a token call is sent: operation, interaction id, when.  What it raises keeps the call unsent."""
+
+
+async def unannounced(_operation: str, _interaction_id: str, _at: datetime) -> None:
+    """An `Announce` that keeps nothing."""
+
 
 T = TypeVar("T")
 
@@ -224,6 +233,8 @@ class LFIClient:
     Args:
         clock: tells when answers were received and what has expired.
         log: receives the calls that belong to no single consent: discovery, JWKS, client-credentials tokens.
+        announce: hears of a call for a client-credentials token before it is sent, so that it is on record even if this
+            process is killed with the answer.  Of other token calls the caller knows the interaction id before.
         traffic: is asked before each GET and told of every attempt: the schedule's limits.  Token calls and PAR pass
             unasked: a wait there would eat the lease that protects the token; who refreshes asks before it (`admit`).
         sleep: waits between the attempts of a GET.
@@ -244,6 +255,7 @@ class LFIClient:
         *,
         clock: Clock,
         log: CallLog = no_log,
+        announce: Announce = unannounced,
         traffic: Traffic | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         look_every: timedelta = LOOK_EVERY,
@@ -253,6 +265,7 @@ class LFIClient:
         self.config = config
         self._clock = clock
         self._log = log
+        self._announce = announce
         self._traffic = traffic or FreeTraffic()
         self._sleep = sleep
         self._lines = Lines(config, clock=clock, look_every=look_every, lookup=lookup)
@@ -426,10 +439,12 @@ class LFIClient:
         nonce: str,
         calls: CallLog,
         keys: Mapping[str, RSAKey] | None = None,
+        interaction_id: str = "",
     ) -> TokenAnswer:
         """Trade an authorisation code for tokens, once; an ID token in the answer is verified.
 
         Args:
+            interaction_id: as for `refresh`.
             keys: from `ready_to_exchange`; fetched now unless given.
 
         Raises:
@@ -447,6 +462,7 @@ class LFIClient:
                 "code_verifier": code_verifier.get_secret_value(),
             },
             calls=calls,
+            interaction_id=interaction_id,
         )
         if answer.id_token is not None:
             await self._check_id_token(answer.id_token, keys, nonce=nonce)
@@ -456,7 +472,7 @@ class LFIClient:
         """Trade a refresh token for new tokens: one attempt, never repeated here (rule 20).
 
         Args:
-            interaction_id: from `new_interaction_id`, when it has to be known before; a fresh one unless given.
+            interaction_id: from `standard.interaction`, when it has to be known before; a fresh one unless given.
 
         Raises:
             GrantLostError: `invalid_grant`, with that as `cause`.
@@ -475,7 +491,7 @@ class LFIClient:
         Raises:
             as `refresh`.
         """
-        return await self._token_call({"grant_type": "client_credentials", "scope": CONSENT_SCOPE}, calls=self._log)
+        return await self._credentials_call(CONSENT_SCOPE)
 
     async def published_kids(self) -> tuple[str, ...]:
         """The `kid` of every signature key the LFI publishes.
@@ -485,7 +501,18 @@ class LFIClient:
         """
         return tuple(sorted(await self._published_keys()))
 
-    async def _token_call(self, form: Mapping[str, str], *, calls: CallLog, interaction_id: str = "") -> TokenAnswer:
+    async def _credentials_call(self, scope: str) -> TokenAnswer:
+        form = {"grant_type": "client_credentials", "scope": scope}
+        return await self._token_call(form, calls=self._log, announce=self._announce)
+
+    async def _token_call(
+        self,
+        form: Mapping[str, str],
+        *,
+        calls: CallLog,
+        interaction_id: str = "",
+        announce: Announce | None = None,
+    ) -> TokenAnswer:
         discovery = await self.discovery()
         answer = await self._post(
             "CreateAccessTokenRequest",
@@ -495,6 +522,7 @@ class LFIClient:
             discovery=discovery,
             calls=calls,
             interaction_id=interaction_id,
+            announce=announce,
         )
         return oauth.read_tokens(answer, received_at=self._clock.now())
 
@@ -508,11 +536,16 @@ class LFIClient:
         discovery: Discovery,
         calls: CallLog,
         interaction_id: str = "",
+        announce: Announce | None = None,
     ) -> Answer:
         """POST a form with a fresh client assertion, exactly once.
 
+        Args:
+            announce: hears of the call before it is sent; `None`: it is known already, or need not be.
+
         Raises:
             LFIUnavailableError: no definite answer, whatever the reason.
+            StoreUnavailableError, StoreRefusedError: it could not be announced; nothing was sent.
         """
         assertion = jose.client_assertion(
             key=self.config.signing_key,
@@ -535,6 +568,10 @@ class LFIClient:
             },
             interaction_id=interaction_id,
         )
+        if announce is not None:
+            at = self._clock.now()
+            request = msgspec.structs.replace(request, interaction_id=new_interaction_id(at))
+            await announce(operation, request.interaction_id, at)
         try:
             answer = await self._attempts.make(request)
         except (UnfitAnswerError, UntrustedServerError) as error:
@@ -781,8 +818,7 @@ class LFIClient:
                 return held.access_token
 
         async def fetch() -> SecretStr:
-            form = {"grant_type": "client_credentials", "scope": scope}
-            answer = self._own_tokens[scope] = await self._token_call(form, calls=self._log)
+            answer = self._own_tokens[scope] = await self._credentials_call(scope)
             return answer.access_token
 
         return await self._shared(f"token {scope}", fetch)
@@ -800,6 +836,7 @@ class LFIClient:
         calls: CallLog,
         pages_max: int = PAGES_MAX,
         attendance: Attendance | None = None,
+        ids: Interactions | None = None,
     ) -> AsyncIterator[Page]:
         """Yield the pages of one listing, first to last, as the LFI sent them.
 
@@ -811,6 +848,7 @@ class LFIClient:
             account_id: for resources below an account, otherwise `None`.
             params: query of the first page, e.g. the window's two instants.
             attendance: only when the customer is present.
+            ids: makes the interaction ids of a run; each attempt has one of its own.
 
         Raises:
             LFIUnavailableError, LFIRateLimitedError: worth another try later; pages already yielded stay valid.
@@ -845,6 +883,7 @@ class LFIClient:
                 calls=calls,
                 code_of=oauth.data_error_code,
                 attended=attendance is not None,
+                ids=ids,
             )
             try:
                 answer = await self._authorised(request, token=token)

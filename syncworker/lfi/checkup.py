@@ -26,11 +26,11 @@ from aiohappyeyeballs import AddrInfoType
 from syncworker.clock import Clock
 from syncworker.errors import ClientRejectedError, SyncWorkerError, told
 from syncworker.lfi.addresses import ATTEMPT_DELAY_S, Addresses, Lookup, PrivateHostError, alternating, system_lookup
-from syncworker.lfi.api import LFIClient
+from syncworker.lfi.api import Announce, LFIClient, unannounced
 from syncworker.lfi.connector import hand_over
 from syncworker.lfi.directory import Discovery, LFIConfig, read_discovery
 from syncworker.lfi.participants import document_of
-from syncworker.lfi.transport import Answer, ControlTransport, mtls_context
+from syncworker.lfi.transport import Answer, CallLog, ControlTransport, mtls_context, no_log
 from syncworker.standard.calendar import http_date, of_epoch
 from syncworker.standard.versions import highest, rar_type
 
@@ -79,12 +79,20 @@ class Finding:
     fix: str = ""
 
 
-async def walk(config: LFIConfig, *, clock: Clock, lookup: Lookup = system_lookup) -> AsyncIterator[Finding]:
+async def walk(
+    config: LFIConfig,
+    *,
+    clock: Clock,
+    lookup: Lookup = system_lookup,
+    log: CallLog = no_log,
+    announce: Announce = unannounced,
+) -> AsyncIterator[Finding]:
     """Yield the steps as they are taken.
 
     Args:
         config: whose keys and certificate could be read, so that much is known to be good.
         lookup: resolves host names.
+        log, announce: as for `LFIClient`: the last steps are calls of an ordinary client.
     """
     now = clock.now()
     addresses = Addresses(allow_private_hosts=config.allow_private_hosts, lookup=lookup)
@@ -103,7 +111,7 @@ async def walk(config: LFIConfig, *, clock: Clock, lookup: Lookup = system_looku
         yield await _host(check, url, addresses, context, now)
     if discovery is None:
         return
-    client = LFIClient(config, clock=clock, lookup=lookup)
+    client = LFIClient(config, clock=clock, lookup=lookup, log=log, announce=announce)
     try:
         yield await _keys(client)
         yield await _token(client)

@@ -18,7 +18,6 @@ Source: `reliability.md` rules 11 – 14, 20, 23, 33, 35, 37; `domain.md` §1.5,
 import asyncio
 import logging
 import math
-import random
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -53,6 +52,7 @@ from syncworker.lfi.directory import LFIConfig
 from syncworker.lfi.keys import TransportCertificate
 from syncworker.lfi.observing import Observer, Observing
 from syncworker.lfi.reasons import reason_of
+from syncworker.standard.interaction import Interactions
 
 KEEPALIVE_S: Final = 60.0
 SLOT_SHARE: Final = 0.5
@@ -65,10 +65,6 @@ LOOK_EVERY: Final = timedelta(minutes=1)
 """How often the files of our transport certificate are looked at, at most."""
 
 INTERACTION_ID: Final = "x-fapi-interaction-id"
-_UUID_4: Final = 4 << 76 | 0b10 << 62
-"""Version and variant of a random UUID, where they stand in its 128 bits."""
-
-_UUID_RANDOM: Final = (1 << 128) - 1 ^ (0xF << 76 | 0b11 << 62)
 TLS_1_2_CIPHERS: Final = "ECDHE+AESGCM"
 """With TLS 1.2 only what BCP 195 (RFC 9325 §4.2) recommends, as FAPI 2.0 asks; TLS 1.3 has no others."""
 
@@ -176,6 +172,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         body: sent as it is, of the content type in `headers`.
         attended: whether `headers` declare a live customer session.
         interaction_id: of a request that is sent once; empty: each attempt gets a fresh one.
+        ids: makes those of a run; `None`: the request belongs to no run.
     """
 
     operation: str
@@ -190,6 +187,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     body: bytes | None = None
     attended: bool = False
     interaction_id: str = ""
+    ids: Interactions | None = None
 
     def __repr__(self) -> str:
         return f"Request({self.method} {self.operation})"
@@ -672,11 +670,11 @@ class Attempts:
             NoAnswerError, UnfitAnswerError, UntrustedServerError: as `Transport.send`; a `PrivateHostError` comes as an
                 `UntrustedServerError` too.
         """
-        interaction_id = request.interaction_id or new_interaction_id()
+        started_at, started = self._clock.now(), monotonic()
+        interaction_id = request.interaction_id or (request.ids or Interactions(started_at)).new()
         headers = {**request.headers, INTERACTION_ID: interaction_id}
         if bearer is not None:
             headers["Authorization"] = f"Bearer {bearer.get_secret_value()}"
-        started_at, started = self._clock.now(), monotonic()
         status: int | None = None
         bytes_in, error_code, reason = 0, "cancelled", ""
         received: Mapping[str, str] = {}
@@ -730,12 +728,6 @@ class Attempts:
             duration_ms=call.duration_ms,
             error_code=call.error_code,
         )
-
-
-def new_interaction_id() -> str:
-    """A UUID of version 4 (RFC 9562 §5.4).  Unique, not secret: neither the system nor `uuid` is asked for it."""
-    digits = f"{random.getrandbits(128) & _UUID_RANDOM | _UUID_4:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 _CLOSED: Final = "the connections to the LFI were closed; nothing was sent"

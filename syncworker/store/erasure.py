@@ -1,12 +1,12 @@
 """What is destroyed when a connection's data must go, and what stays: the records that it was there and is gone.
 
 Payload goes: rows of every resource, what they said before, items that could not be read, identifiers of accounts,
-balances over time, cursors (they hold keys and digests) and checks, coverage and the changes that name keys.  One change stays for
-each class of data that was destroyed: the feed says `erased`, so that mirrors destroy it as well.  The LFI's words
-about refused calls go with the personal data: masked as they are, they may still name a person.  An account's reference
-stays, so that readers can be told what is erased, and loses its identity, which tells whose account it was.  Consents,
-runs, calls and `audit` stay: they hold ids, codes and counts, and the law wants consent and destruction records for
-years.
+balances over time, cursors (they hold keys and digests) and checks, coverage and the changes that name keys.  One
+change stays for each class of data that was destroyed: the feed says `erased`, so that mirrors destroy it as well.  The
+LFI's words about refused calls go with the personal data: masked as they are, they may still name a person.  An
+account's reference stays, so that readers can be told what is erased, and loses its identity, which tells whose account
+it was.  Consents, runs, calls and `audit` stay: they hold ids, codes and counts, and the law wants consent and
+destruction records for years.
 """
 
 from collections.abc import Mapping

@@ -1,15 +1,21 @@
-"""What was done and what it cost: one row per sync run, one per HTTP call."""
+"""What was done and what it cost: one row per sync run with its calls packed, one per other HTTP call.
+
+A call of a run is a row of `call` too where the LFI said something about it, and where it was filed before calls were
+packed: each call is in one of the two, so sums add both.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from syncworker.standard.calendar import shifted
+from syncworker.standard.calendar import of_epoch, shifted
+from syncworker.standard.interaction import mark_in, mark_of, second_of
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.bulk import insert_many
+from syncworker.store.calls import COLUMNS, CallRow, PackedCalls, pack, unpack
 from syncworker.store.dialect import Dialect
 from syncworker.store.statements import Statement, Told, named
 from syncworker.store.tables import call, run
@@ -46,38 +52,19 @@ class RunRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CallRow:
-    """One HTTP attempt.
-
-    Attributes:
-        consent_id: `''` for a call that belongs to no consent.
-        status: `None` when no answer came.
-        price_millifils: 1 AED = 100,000 milli-fils.
-        attempt: from 1; more for a short retry.
-        reason: the LFI's words about a call that is no success, masked.
-    """
-
-    lfi: Slug
-    consent_id: str
-    operation: str
-    status: int | None
-    error: str | None
-    interaction_id: str
-    started_at: datetime
-    duration_ms: int
-    bytes_in: int
-    attended: bool
-    price_millifils: int
-    attempt: int = 1
-    reason: str | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FiledRun:
     """A run with its number, as it was filed."""
 
     id: int
     run: RunRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundCall:
+    """A call that was looked for, with the run it was made for; `None`: for none."""
+
+    call: CallRow
+    run: FiledRun | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,10 +88,24 @@ class TrafficRow:
 CLOCKS_APART_MAX: Final = timedelta(hours=1)
 """How far a worker's clock may be from the database's for its calls to be found with their run."""
 
+ANNOUNCED_WITHIN: Final = timedelta(minutes=5)
+"""How long before a token call is sent its row in doubt is written, at most; both are dated by one clock."""
+
+RUN_LASTS_MAX: Final = timedelta(hours=1)
+"""How long the calls of a run go on, at the very most: a run has minutes."""
+
+NEAR: Final = timedelta(minutes=2)
+"""How far from the second in its interaction id a call of no run begins: a refresh notes the id before it is sent."""
+
 _RUN: Final = tuple(RunRow.__slots__)
 _CALL: Final = tuple(CallRow.__slots__)
 _ADD: Final = Statement(
     lambda _: sa.insert(run).values({name: named(run.c[name]) for name in ("tenant", *_RUN)}).returning(run.c.id)
+)
+_ADD_PACKED: Final = Statement(
+    lambda _: (
+        sa.insert(run).values({name: named(run.c[name]) for name in ("tenant", *_RUN, *COLUMNS)}).returning(run.c.id)
+    )
 )
 
 
@@ -120,22 +121,31 @@ def _calls(dialect: Dialect) -> Any:
     return sa.insert(call).from_select(("tenant", "run_id", *_CALL), found)
 
 
-def _whole_runs(dialect: Dialect) -> Any:
-    """Runs, however many, each with its calls; no two are of one connection (PostgreSQL)."""
-    tenant = named(run.c.tenant, "of_tenant")
-    those = sa.select(dialect.given("runs", {**_typed(run, _RUN), "made": sa.JSON()})).cte("those")
-    filed = (
-        sa.insert(run)
-        .from_select(("tenant", *_RUN), sa.select(tenant, *(those.c[name] for name in _RUN)))
-        .returning(run.c.id, run.c.connection_id)
-        .cte("filed")
-    )
+def _packed_runs(dialect: Dialect, **more: Any) -> tuple[Any, sa.Insert]:
+    """Runs, however many, as one parameter, and their insertion (PostgreSQL)."""
+    kinds = {**_typed(run, (*_RUN, *COLUMNS)), "packed": sa.Text(), **more}
+    those = sa.select(dialect.given("runs", kinds)).cte("those")
+    values = [those.c[name] for name in (*_RUN, *COLUMNS) if name != "packed"]
+    names = ("tenant", *(one.name for one in values), "packed")
+    packed = sa.func.decode(those.c.packed, "base64")
+    return those, sa.insert(run).from_select(names, sa.select(named(run.c.tenant, "of_tenant"), *values, packed))
+
+
+def _runs(dialect: Dialect) -> Any:
+    """Runs whose calls are all packed (PostgreSQL)."""
+    return _packed_runs(dialect)[1]
+
+
+def _runs_and_calls(dialect: Dialect) -> Any:
+    """Runs, each with its calls that are rows; no two runs are of one connection (PostgreSQL)."""
+    those, adding = _packed_runs(dialect, made=sa.JSON())
+    filed = adding.returning(run.c.id, run.c.connection_id).cte("filed")
     made = sa.func.json_to_recordset(those.c.made).table_valued(
         *(sa.column(name, kind) for name, kind in _typed(call, _CALL).items())
     )
     of_run = made.render_derived(name="made", with_types=True).lateral()
     found = (
-        sa.select(tenant, filed.c.id, *(of_run.c[name] for name in _CALL))
+        sa.select(named(run.c.tenant, "of_tenant"), filed.c.id, *(of_run.c[name] for name in _CALL))
         .select_from(those.join(filed, filed.c.connection_id == those.c.connection_id).join(of_run, sa.true()))
         .order_by(filed.c.id)
     )
@@ -143,7 +153,8 @@ def _whole_runs(dialect: Dialect) -> Any:
 
 
 _ADD_CALLS: Final = Statement(_calls)
-_FILE: Final = Statement(_whole_runs)
+_FILE: Final = Statement(_runs)
+_FILE_BOTH: Final = Statement(_runs_and_calls)
 
 
 class Runs:
@@ -179,23 +190,35 @@ class Runs:
         calls = self._unit.dialect.rows([{name: getattr(row, name) for name in _CALL} for row in rows])
         return [(_ADD_CALLS, {"of_tenant": self._unit.tenant, "of_run": None, "calls": calls})]
 
-    async def settle(self, rows: Sequence[CallRow]) -> None:
-        """File calls of one LFI of which some may be filed already: as they are, or by another process in doubt.
+    async def settle(self, rows: Sequence[CallRow], *, apart: timedelta = CLOCKS_APART_MAX) -> None:
+        """File calls of one LFI of which some may be filed already: as they are, or in doubt.
 
         A row in doubt is replaced; a call that is filed stays as it is.
+
+        Args:
+            apart: how long before or after a call its row in doubt may be dated.
         """
         if not rows:
             return
-        since = shifted(min(row.started_at for row in rows), -CLOCKS_APART_MAX)
-        those = (
-            call.c.tenant == self._unit.tenant,
-            call.c.lfi == rows[0].lfi,
-            call.c.started_at >= since,  # what the index holds
-            call.c.interaction_id.in_([row.interaction_id for row in rows]),
-        )
+        those = self._announced(rows, apart)
         await self._unit.connection.execute(sa.delete(call).where(*those, call.c.error == IN_DOUBT))
         filed = set((await self._unit.connection.execute(sa.select(call.c.interaction_id).where(*those))).scalars())
         await self.add_calls([row for row in rows if row.interaction_id not in filed])
+
+    async def withdraw(self, row: CallRow) -> None:
+        """Take back the row in doubt of a call that was not sent."""
+        those = self._announced([row], ANNOUNCED_WITHIN)
+        await self._unit.connection.execute(sa.delete(call).where(*those, call.c.error == IN_DOUBT))
+
+    def _announced(self, rows: Sequence[CallRow], apart: timedelta) -> tuple[sa.ColumnElement[bool], ...]:
+        """Where rows of these calls of one LFI are, as the index finds them."""
+        return (
+            call.c.tenant == self._unit.tenant,
+            call.c.lfi == rows[0].lfi,
+            call.c.started_at >= shifted(min(row.started_at for row in rows), -apart),
+            call.c.started_at <= shifted(max(row.started_at for row in rows), apart),
+            call.c.interaction_id.in_([row.interaction_id for row in rows]),
+        )
 
     async def file(self, those: Sequence[tuple[RunRow, Sequence[CallRow]]]) -> None:
         """File runs with the calls made for them; on PostgreSQL with the commit, so that it costs no trip of its own.
@@ -204,11 +227,17 @@ class Runs:
             those: no two of one connection.
         """
         dialect = self._unit.dialect
+        parted = [(row, *pack(calls)) for row, calls in those]
         if not dialect.is_postgresql:
-            for row, calls in those:
-                await self.add_calls(calls, run_id=await self.add(row))
-        elif those:
-            runs = dialect.rows([{**_facts(row), "made": calls} for row, calls in those])
+            for row, packed, rows in parted:
+                place = {"tenant": self._unit.tenant, **_facts(row), **_columns(packed)}
+                ((number,),) = (await _ADD_PACKED.run(self._unit, **place)).rows
+                await self.add_calls(rows, run_id=number)
+        elif any(rows for _, _, rows in parted):
+            runs = dialect.rows([{**_facts(row), **_columns(packed), "made": rows} for row, packed, rows in parted])
+            self._unit.with_commit([(_FILE_BOTH, {"of_tenant": self._unit.tenant, "runs": runs})])
+        elif parted:
+            runs = dialect.rows([{**_facts(row), **_columns(packed)} for row, packed, _ in parted])
             self._unit.with_commit([(_FILE, {"of_tenant": self._unit.tenant, "runs": runs})])
 
     async def latest(self, connection_id: ConsentId | None = None, *, limit: int = 50) -> list[RunRow]:
@@ -242,7 +271,9 @@ class Runs:
 
     async def calls_of_runs(self) -> int:
         """How many calls were made for runs; tokens, consents and documents of the LFI are others."""
-        query = sa.select(sa.func.count()).where(call.c.tenant == self._unit.tenant, call.c.run_id.is_not(None))
+        rows = sa.select(sa.func.count()).where(call.c.tenant == self._unit.tenant, call.c.run_id.is_not(None))
+        packed = sa.select(sa.func.coalesce(sa.func.sum(run.c.called), 0)).where(run.c.tenant == self._unit.tenant)
+        query = sa.select(rows.scalar_subquery() + packed.scalar_subquery())
         return int(await self._unit.connection.scalar(query) or 0)
 
     async def find(
@@ -277,7 +308,11 @@ class Runs:
         return next(iter(found), None)
 
     async def calls_of(self, filed: FiledRun) -> list[CallRow]:
-        """The calls made for a run, in the order they were made."""
+        """The calls made for a run, in the order they were made.
+
+        Raises:
+            SetupError: its calls were packed by a newer syncworker.
+        """
         begun = shifted(filed.run.started_at, -CLOCKS_APART_MAX)
         ended = shifted(filed.run.ended_at, CLOCKS_APART_MAX)
         query = (
@@ -290,7 +325,48 @@ class Runs:
             )
             .order_by(call.c.id)
         )
-        return [CallRow(**dict(row)) for row in (await self._unit.connection.execute(query)).mappings()]
+        rows = [CallRow(**dict(row)) for row in (await self._unit.connection.execute(query)).mappings()]
+        condition = sa.and_(run.c.tenant == self._unit.tenant, run.c.id == filed.id, run.c.packed.is_not(None))
+        found = (await self._unit.connection.execute(sa.select(*_PACKED).where(condition))).mappings()
+        return next((_unpacked(one, rows) for one in found), rows)
+
+    async def of_interaction(self, interaction_id: str) -> FoundCall | None:
+        """The call that was sent with an interaction id.
+
+        An id leads to its run, or to the time of a call of no run, by an index.  Only calls filed before ids had marks
+        are looked for among all rows.
+
+        Raises:
+            SetupError: as `calls_of`.
+        """
+        text = interaction_id.lower()
+        mark = mark_in(text)
+        if mark is not None:
+            for filed in await self._filed(
+                sa.and_(run.c.call_mark == mark, run.c.tenant == self._unit.tenant), limit=_SAME_MARK_MAX
+            ):
+                for one in await self.calls_of(filed):
+                    if one.interaction_id == text:
+                        return FoundCall(call=one, run=filed)
+            at = of_epoch(second_of(mark))
+            window = call.c.started_at.between(shifted(at, -NEAR), shifted(at, NEAR))
+            near = sa.and_(call.c.lfi.in_(_lfis_called(self._unit.tenant)), window)
+            if (found := await self._sent_with(interaction_id, near)) is not None:
+                return found
+        return await self._sent_with(interaction_id, sa.true())
+
+    async def _sent_with(self, interaction_id: str, condition: sa.ColumnElement[bool]) -> FoundCall | None:
+        """A row of `call` by its interaction id, as it was given or in lower case."""
+        query = sa.select(call.c.run_id, *(call.c[name] for name in _CALL)).where(
+            call.c.tenant == self._unit.tenant,
+            call.c.interaction_id.in_({interaction_id, interaction_id.lower()}),
+            condition,
+        )
+        found = (await self._unit.connection.execute(query.order_by(call.c.id).limit(1))).mappings().first()
+        if found is None:
+            return None
+        filed = None if found["run_id"] is None else await self.get(found["run_id"])
+        return FoundCall(call=CallRow(**{name: found[name] for name in _CALL}), run=filed)
 
     async def said(self, consent_ids: Collection[str], *, run_id: int | None = None, limit: int = 1) -> list[CallRow]:
         """Calls made for these consents that the LFI explained its refusal of, newest first.
@@ -313,23 +389,36 @@ class Runs:
         return [CallRow(**dict(row)) for row in (await self._unit.connection.execute(query)).mappings()]
 
     async def traffic(self, *, since: datetime) -> list[TrafficRow]:
-        """The calls to each LFI since then, counted; by LFI."""
-        unanswered = sa.or_(call.c.status.is_(None), call.c.status >= 500)
-        query = (
-            sa.select(
-                call.c.lfi,
-                sa.func.count().label("calls"),
-                sa.func.count(sa.case((call.c.attempt > 1, 1))).label("retried"),
-                sa.func.count(sa.case((unanswered, 1))).label("unanswered"),
-                sa.func.count(sa.case((call.c.status == 429, 1))).label("rate_limited"),
-                sa.func.sum(call.c.price_millifils).label("price_millifils"),
-            )
-            .where(call.c.tenant == self._unit.tenant, call.c.started_at >= since)
-            .group_by(call.c.lfi)
-            .order_by(call.c.lfi)
+        """The calls to each LFI begun since then, counted; by LFI."""
+        counts = await self._counted(since=since, lfi=None)
+        return [TrafficRow(lfi=slug, **_sum(some)) for slug, some in sorted(counts.items())]
+
+    async def _counted(self, *, since: datetime | None, lfi: Slug | None) -> dict[Slug, list[Mapping[str, Any]]]:
+        """Sums over rows of `call`, over runs, and over the runs that the instant cuts in two; by LFI."""
+        rows = _conditions(call, self._unit.tenant, lfi)
+        runs = [*_conditions(run, self._unit.tenant, lfi), run.c.packed.is_not(None)]
+        cut: list[Mapping[str, Any]] = []
+        if since is not None:
+            # marks carry the database's time, or nearly: what the index finds is more than what counts
+            lowest = mark_of(shifted(since, -(CLOCKS_APART_MAX + RUN_LASTS_MAX)))
+            marked = [*runs, run.c.call_mark >= lowest]
+            query = sa.select(*_PACKED).where(*marked, run.c.called_from < since, run.c.called_until >= since)
+            cut = [
+                _count(one)
+                for row in (await self._unit.connection.execute(query)).mappings()
+                for one in _unpacked(row)
+                if one.started_at >= since
+            ]
+            rows.append(call.c.started_at >= since)
+            runs = [*marked, run.c.called_from >= since]
+        each = sa.union_all(
+            sa.select(call.c.lfi, *_OF_CALLS).where(*rows).group_by(call.c.lfi),
+            sa.select(run.c.lfi, *_OF_RUNS).where(*runs).group_by(run.c.lfi),
         )
-        rows = (await self._unit.connection.execute(query)).mappings()
-        return [TrafficRow(**dict(row) | {"price_millifils": int(row["price_millifils"])}) for row in rows]
+        counts: dict[Slug, list[Mapping[str, Any]]] = {}
+        for one in [*(await self._unit.connection.execute(each)).mappings(), *cut]:
+            counts.setdefault(Slug(one["lfi"]), []).append(one)
+        return counts
 
     async def _filed(self, condition: sa.ColumnElement[bool], *, limit: int) -> list[FiledRun]:
         query = (
@@ -340,15 +429,70 @@ class Runs:
 
     async def cost(self, *, since: datetime | None = None, lfi: Slug | None = None) -> tuple[int, int]:
         """How many calls were made and what they cost, in milli-fils."""
-        query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(call.c.price_millifils), 0)).where(
-            call.c.tenant == self._unit.tenant
-        )
-        if since is not None:
-            query = query.where(call.c.started_at >= since)
-        if lfi is not None:
-            query = query.where(call.c.lfi == lfi)
-        calls, price = (await self._unit.connection.execute(query)).one()
-        return int(calls), int(price)
+        counts = _sum([one for some in (await self._counted(since=since, lfi=lfi)).values() for one in some])
+        return counts["calls"], counts["price_millifils"]
+
+
+_SAME_MARK_MAX: Final = 100
+"""Most runs looked into for one interaction id: two of one second share a mark once in 65,536 times."""
+
+_PACKED: Final = tuple(run.c[name] for name in ("lfi", "consent_id", "call_mark", "called_from", "packed"))
+_SUMS: Final = ("calls", "retried", "unanswered", "rate_limited", "price_millifils")
+_OF_CALLS: Final = (
+    sa.func.count().label("calls"),
+    sa.func.count(sa.case((call.c.attempt > 1, 1))).label("retried"),
+    sa.func.count(sa.case((sa.or_(call.c.status.is_(None), call.c.status >= 500), 1))).label("unanswered"),
+    sa.func.count(sa.case((call.c.status == 429, 1))).label("rate_limited"),
+    sa.func.sum(call.c.price_millifils).label("price_millifils"),
+)
+_OF_RUNS: Final = tuple(
+    sa.func.sum(run.c[column]).label(name)
+    for name, column in zip(_SUMS, ("called", "retried", "unanswered", "rate_limited", "called_millifils"), strict=True)
+)
+
+
+def _conditions(table: sa.Table, tenant: str, lfi: Slug | None) -> list[sa.ColumnElement[bool]]:
+    return [table.c.tenant == tenant, *([] if lfi is None else [table.c.lfi == lfi])]
+
+
+def _lfis_called(tenant: str) -> sa.Select[Any]:
+    """Every LFI with a row in `call`, each found by one look into the index that begins with tenant and LFI."""
+    first = sa.select(sa.func.min(call.c.lfi).label("lfi")).where(call.c.tenant == tenant).cte("called", recursive=True)
+    following = sa.select(sa.func.min(call.c.lfi)).where(call.c.tenant == tenant, call.c.lfi > first.c.lfi)
+    every = first.union_all(sa.select(following.scalar_subquery()).where(first.c.lfi.is_not(None)))
+    return sa.select(every.c.lfi).where(every.c.lfi.is_not(None))
+
+
+def _sum(counts: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    return {name: sum(int(one[name]) for one in counts) for name in _SUMS}
+
+
+def _count(one: CallRow) -> Mapping[str, Any]:
+    """One call, counted as `_OF_CALLS` counts many."""
+    return {
+        "lfi": one.lfi,
+        "calls": 1,
+        "retried": one.attempt > 1,
+        "unanswered": one.status is None or one.status >= 500,
+        "rate_limited": one.status == 429,
+        "price_millifils": one.price_millifils,
+    }
+
+
+def _unpacked(row: Mapping[Any, Any], rows: Sequence[CallRow] = ()) -> list[CallRow]:
+    """The calls of a run from its columns `_PACKED`."""
+    return unpack(
+        row["packed"],
+        mark=row["call_mark"],
+        first=row["called_from"],
+        lfi=Slug(row["lfi"]),
+        consent_id=row["consent_id"],
+        rows=rows,
+    )
+
+
+def _columns(packed: PackedCalls | None) -> dict[str, Any]:
+    return {name: None if packed is None else getattr(packed, name) for name in COLUMNS}
 
 
 def _facts(row: RunRow) -> dict[str, Any]:

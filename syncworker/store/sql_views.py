@@ -383,7 +383,7 @@ SETTLED: Final = f't."epoch" < (SELECT coalesce(max(e."epoch"), 1) FROM "feed_ep
 
 
 _POSTGRESQL: Final[sa.Dialect] = postgresql.dialect()  # type: ignore[no-untyped-call]
-_SQLITE: Final[sa.Dialect] = sqlite.dialect()  # type: ignore[no-untyped-call]
+_SQLITE: Final[sa.Dialect] = sqlite.dialect()
 
 CHECKED: Final = ("checked_at", "attempted_at", "due_at", "outcome")
 """What a walk that changed nothing tells of a listing: read by `listing_fact` alone."""

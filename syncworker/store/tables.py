@@ -841,7 +841,19 @@ run = sa.Table(
     sa.Column("modified", sa.Integer, nullable=False),
     sa.Column("removed", sa.Integer, nullable=False),
     sa.Column("steps", JSON, nullable=False, comment="outcome of every (account, resource)"),
+    sa.Column("call_mark", sa.BigInteger, comment="in each packed call's interaction id; NULL: no call is packed"),
+    sa.Column("called_from", Instant, comment="when the first packed call began, by the worker's clock"),
+    sa.Column("called_until", Instant, comment="when the last one did"),
+    sa.Column("called", sa.Integer, comment="how many calls are packed; the others of the run are rows of `call`"),
+    sa.Column("retried", sa.Integer, comment="short retries among them"),
+    sa.Column("unanswered", sa.Integer, comment="of them without an answer, or with 5xx"),
+    sa.Column("rate_limited", sa.Integer, comment="of them answered 429"),
+    sa.Column("attended", sa.Integer, comment="of them made with the customer present"),
+    sa.Column("called_bytes", sa.BigInteger, comment="received with them"),
+    sa.Column("called_millifils", sa.BigInteger, comment="their price"),
+    sa.Column("packed", sa.LargeBinary, comment="the calls themselves, see store/calls.py; never words of an LFI"),
     sa.Index(None, "tenant", "connection_id", "started_at"),
+    sa.Index(None, "call_mark", "tenant"),  # marks are in the order of time
 )
 
 call = sa.Table(

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from syncworker.errors import SyncWorkerError
 from syncworker.lfi.api import CallLog, Page, TokenSource
+from syncworker.standard.interaction import Interactions
 from syncworker.standard.resources import Resource
 from syncworker.standard.values import AccountId
 from syncworker.standard.versions import Version
@@ -32,6 +33,7 @@ class Reader(Protocol):
         token: TokenSource,
         calls: CallLog,
         pages_max: int = ...,
+        ids: Interactions | None = ...,
     ) -> AsyncIterator[Page]: ...
 
 
@@ -64,11 +66,21 @@ class Walk:
 
 
 async def fetch(
-    step: Step, reader: Reader, *, version: Version, token: TokenSource, calls: CallLog, pages_max: int
+    step: Step,
+    reader: Reader,
+    *,
+    version: Version,
+    token: TokenSource,
+    calls: CallLog,
+    pages_max: int,
+    ids: Interactions | None = None,
 ) -> Walk:
     """Walk a listing to its end, until nothing new comes (`sync.endless`), or until something goes wrong.
 
     Errors of ours are values, cancellation is not.
+
+    Args:
+        ids: makes the interaction ids of the run; `None`: it is of no run.
     """
     pages: list[bytes] = []
     progress = Progress(step.resource)
@@ -78,7 +90,7 @@ async def fetch(
     try:
         listing = reader.pages(
             step.resource, account_id,
-            version=version, params=step.params, token=token, calls=calls, pages_max=pages_max,
+            version=version, params=step.params, token=token, calls=calls, pages_max=pages_max, ids=ids,
         )  # fmt: skip
         async with aclosing(listing):  # type: ignore[type-var]
             async for page in listing:

@@ -46,15 +46,17 @@ from syncworker.lfi.api import TokenSource
 from syncworker.lfi.transport import Call
 from syncworker.standard.calendar import as_utc, shifted, span
 from syncworker.standard.consents import TERMINAL
+from syncworker.standard.interaction import Interactions
 from syncworker.standard.resources import BY_NAME, Resource, ResourceName
 from syncworker.standard.values import ConsentId
+from syncworker.store.calls import CallRow
 from syncworker.store.consents import StoredConsent
 from syncworker.store.cursors import Attempt, Checked, Cursor, Listing
 from syncworker.store.findings import Cleared, Found, together
 from syncworker.store.freshness import Check
 from syncworker.store.grouped import Grouped
 from syncworker.store.messages import MessageType
-from syncworker.store.runs import CallRow, RunRow
+from syncworker.store.runs import RunRow
 from syncworker.store.situations import BeforeSync
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim, End
@@ -314,6 +316,7 @@ class ConsentRun:
         self._asked = False
         self._stop: SyncWorkerError | None = None
         self._calls: list[Call] = []
+        self._ids = Interactions(known.now)
         self._accounts: tuple[str, ...] = tuple(sorted(known.granted))
         self._accounts_seen: frozenset[str] | None = None
         self._showings: list[Showing] = []
@@ -436,6 +439,7 @@ class ConsentRun:
             token=token,
             calls=self._calls.append,
             pages_max=self._settings.pages_max,
+            ids=self._ids,
         )
         if walk.error is None:
             token.page_came()

@@ -10,12 +10,14 @@ import pytest
 
 from syncworker.cli.syncs import read_since
 from syncworker.errors import RequestError
+from syncworker.standard.interaction import Interactions
 from syncworker.standard.operations import OperationClass
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store import migrate
 from syncworker.store.breakers import Breaker
+from syncworker.store.calls import CallRow
 from syncworker.store.findings import Found
-from syncworker.store.runs import CallRow, RunRow
+from syncworker.store.runs import RunRow
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import WorkKind
 from tests.cli.house import House
@@ -28,6 +30,8 @@ data_dir = "data"
 client = { client_id = "c", redirect_uri = "https://app.example/callback", signing_kid = "k" }
 lfis.noor = { issuer = "https://auth.noor.example", base_urls = { "v2.1" = "https://rs.noor.example/v2.1" } }
 """
+
+PACKED = Interactions(datetime(2026, 1, 1, tzinfo=UTC)).new()
 
 
 @cache
@@ -94,6 +98,10 @@ async def a_night(unit: UnitOfWork) -> None:
     answered = a_call(status=200, error=None, interaction_id="interaction-2", attempt=2, price_millifils=2_500)
     await unit.runs.add_calls([a_call(reason="closed for the night"), answered], run_id=run_id)
     await unit.runs.add_calls([a_call(interaction_id="another run's")])
+    older = night() - timedelta(minutes=50)
+    call = a_call(consent_id="packed", status=200, error=None, interaction_id=PACKED, started_at=older)
+    await unit.runs.file([(a_run("packed", started_at=older, ended_at=older, outcome="unchanged", calls=1), [call])])
+    await unit.send()
     for subject in ("well", "sick", "parked"):
         await unit.work.schedule(WorkKind.SYNC, subject, lfi=NOOR, due_at=night() - timedelta(hours=1))
     for claim in await unit.work.claim(WorkKind.SYNC, slots={NOOR: 3}):
@@ -153,7 +161,7 @@ def test_runs_are_listed_as_far_as_the_conditions_hold(house: House) -> None:
     partial = house.run("syncs", "list", "--outcome", "partial", "--lfi", "noor", "--consent", "sick", "--json")
     none = house.run("syncs", "list", "--since", "30s", "--json")
 
-    assert [[one["run"] for one in ended.json] for ended in (all_of_them, partial, none)] == [[2, 1], [2], []]
+    assert [[one["run"] for one in ended.json] for ended in (all_of_them, partial, none)] == [[3, 2, 1], [2], []]
     assert (partial.json[0]["outcome"], partial.json[0]["error"], partial.json[0]["took"]) == (
         "partial",
         "lfi_unavailable",
@@ -209,6 +217,38 @@ def test_a_run_that_is_not_there_is_a_wrong_use(house: House) -> None:
         2,
         "error [bad_request]: run: no run has the number 99; `syncs list` shows them\n",
     )
+
+
+@pytest.mark.live
+def test_a_call_is_found_by_the_id_a_bank_names(house: House) -> None:
+    """One packed into its run, in upper case; one of an older run; one of none; all the screen shows is in --json."""
+    packed = house.run("calls", "show", PACKED.upper(), "--json").json
+    as_text = house.run("calls", "show", PACKED).stdout
+    older, alone = (house.run("calls", "show", one, "--json").json for one in ("interaction-1", "another run's"))
+
+    assert (packed["lfi"], packed["consent"], packed["connection"], packed["run"], packed["run_outcome"]) == (
+        "noor", "packed", "packed", 3, "unchanged",
+    )  # fmt: skip
+    assert (packed["interaction_id"], packed["operation"], packed["status"]) == (PACKED, "GetAccounts", 200)
+    assert (PACKED in as_text, "unchanged" in as_text) == (True, True)
+    assert (older["run"], older["connection"], older["reason"]) == (2, "sick", "closed for the night")
+    assert (alone["run"], alone["consent"]) == (None, "sick")
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("06923ca5-997b-4324-bb83-6c9e71de94ab", "no call on record has it; give it as the LFI received it, whole"),
+        ("x" * 65, "must be 1 to 64 printable characters; paste x-fapi-interaction-id"),
+        (" ", "must be 1 to 64 printable characters; paste x-fapi-interaction-id"),
+    ],
+)
+def test_an_id_that_leads_to_no_call_is_a_wrong_use(house: House, given: str, said: str) -> None:
+    """One line, exit 2."""
+    ended = house.run("calls", "show", given)
+
+    assert (ended.code, ended.stderr) == (2, f"error [bad_request]: interaction_id: {said}\n")
 
 
 @pytest.mark.live

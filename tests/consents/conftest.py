@@ -72,10 +72,13 @@ async def house(sandbox: SandboxMaker, store: Store, clock: ManualClock) -> Asyn
 
 @pytest.fixture
 async def vault_process(keyring_file: Path, database_url: str) -> AsyncIterator[Starter]:
-    """`await vault_process(bank, consent_id, …)`: a real process with a vault of its own, killed at the end."""
+    """`await vault_process(bank, consent_id, …)`: a real process with a vault of its own, killed at the end.
+
+    `module="calls_process"`: another of the processes of this folder.
+    """
     started: list[Process] = []
 
-    async def start(bank: Sandbox, consent_id: str, **order: Any) -> Process:
+    async def start(bank: Sandbox, consent_id: str, *, module: str = "vault_process", **order: Any) -> Process:
         orders = {
             "database_url": database_url,
             "keyring": str(keyring_file),
@@ -83,7 +86,7 @@ async def vault_process(keyring_file: Path, database_url: str) -> AsyncIterator[
             "bank": bank.facts(),
             **order,
         }
-        argv = (sys.executable, "-m", "tests.consents.vault_process")
+        argv = (sys.executable, "-m", f"tests.consents.{module}")
         process = await create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE, cwd=ROOT)
         started.append(process)
         assert process.stdin is not None

@@ -5,25 +5,40 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
 from syncworker.clock import SystemClock
 from syncworker.consents.tokens import LEASE_DEADLINES_MIN, Outcome
+from syncworker.errors import SetupError
+from syncworker.lfi.api import CONSENT_SCOPE, LFIClient
+from syncworker.lfi.observing import Observing
+from syncworker.lfi.transport import Call
+from syncworker.standard.values import ConsentId, Slug
+from syncworker.store.failures import StoreUnavailableError
 from syncworker.store.tables import call
 from syncworker.store.tokens import IN_DOUBT, TOKEN_CALL
 from syncworker.store.unit_of_work import Store
 from syncworker.store.work import LEASE, WorkKind
+from syncworker.wiring import Journal
 from tests.consents.conftest import Starter
-from tests.consents.house import LEASE_S, LFI, TOKEN_TIMEOUT_S, Gate, House
-from tests.consents.test_processes import killed, real_house, surviving
+from tests.consents.house import LEASE_S, LFI, TOKEN_TIMEOUT_S, Gate, House, config_of, request
+from tests.consents.test_processes import killed, real_house, said, surviving
 
 __all__ = ["real_house"]
 pytestmark = pytest.mark.flow
 
 
 async def filed(house: House) -> list[tuple[str, int | None, str | None]]:
-    """The rows of token calls: interaction id, status, error."""
+    """The rows of token calls but for code exchanges: interaction id, status, error."""
+    served = house.bank.bank.log.served()
+    exchanges = {one.interaction_id for one in served if one.operation == "token.authorization_code"}
+    return [row for row in await all_filed(house) if row[0] not in exchanges]
+
+
+async def all_filed(house: House) -> list[tuple[str, int | None, str | None]]:
+    """The rows of all token calls."""
     query = sa.select(call.c.interaction_id, call.c.status, call.c.error).where(call.c.operation == TOKEN_CALL)
     async with house.store.reading() as unit:
         return [tuple(row) for row in await unit.connection.execute(query.order_by(call.c.id))]
@@ -241,6 +256,110 @@ async def test_a_token_destroyed_while_it_was_refreshed_leaves_the_calls_row(hou
     await running
 
     assert (meanwhile, [row[1:] for row in await filed(house)]) == ([(None, IN_DOUBT)], [(200, None)])
+
+
+# -- token calls that are no refreshes --------------------------------------------------------------------------------
+
+
+def served_tokens(house: House) -> list[str | None]:
+    """The interaction ids of all token calls the bank served, oldest first."""
+    return [one.interaction_id for one in house.bank.bank.log.served() if one.operation.startswith("token.")]
+
+
+@pytest.mark.live
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize(
+    ("do", "at", "served", "expected"),
+    [
+        pytest.param("own token", "announced", 0, [(None, IN_DOUBT)], id="client credentials, before the call"),
+        pytest.param("own token", "answer-received", 1, [(None, IN_DOUBT)], id="client credentials, with the answer"),
+        pytest.param("own token", "filed", 1, [(200, None)], id="client credentials, filed"),
+        pytest.param("exchange", "code-used", 0, [(None, IN_DOUBT)], id="code exchange, before the call"),
+        pytest.param("exchange", "answer-received", 1, [(None, IN_DOUBT)], id="code exchange, with the answer"),
+        pytest.param("exchange", "answer-stored", 1, [(None, IN_DOUBT)], id="code exchange, tokens stored"),
+        pytest.param("exchange", "filed", 1, [(200, None)], id="code exchange, filed"),
+    ],
+)
+async def test_every_token_call_of_a_killed_process_has_its_row(
+    real_house: House,
+    vault_process: Starter,
+    do: str,
+    at: str,
+    served: int,
+    expected: list[tuple[int | None, str | None]],
+) -> None:
+    """SIGKILL at each point: what the bank served has its row, exactly one."""
+    authorizer = await real_house.authorizer()
+    started = await authorizer.begin(LFI, request(real_house.clock), user_ref="customer-0")
+    redirect = await real_house.bank.approve(started.url, user=real_house.bank.users[0])
+    child = await vault_process(
+        real_house.bank, started.consent_id, module="calls_process", do=do, redirect=redirect, stop_at=at
+    )
+    assert await said(child) == {"reached": at}
+    child.kill()
+    await child.wait()
+
+    rows, ids = await all_filed(real_house), served_tokens(real_house)
+    assert ([row[1:] for row in rows], len(ids)) == (expected, served)
+    assert set(ids) <= {row[0] for row in rows}
+
+
+async def test_a_token_call_that_cannot_be_announced_is_not_sent(house: House) -> None:
+    """As a refresh whose intent cannot be written: the error goes up, and the bank hears nothing."""
+
+    async def announce(_operation: str, _interaction_id: str, _at: object) -> None:
+        raise StoreUnavailableError("database unavailable")
+
+    client = LFIClient(config_of(house.bank.facts()), clock=house.clock, announce=announce)
+    house.stack.push_async_callback(client.close)
+
+    with pytest.raises(StoreUnavailableError):
+        await client.own_token(CONSENT_SCOPE)
+
+    assert served_tokens(house) == []
+
+
+async def test_token_calls_of_several_banks_are_settled_by_one_flush(house: House) -> None:
+    """Beside a document; the row in doubt of a call that is still under way stays."""
+    journal, now = Journal(house.store, Observing()), house.clock.now()
+    calls = [
+        Call(
+            operation=TOKEN_CALL, method="POST", status=200, interaction_id=f"id-{slug}", started_at=now,
+            duration_ms=1, bytes_in=2, attended=False, error_code="", price_class="free",
+        )
+        for slug in ("one", "two")
+    ]  # fmt: skip
+    for slug in ("one", "two", "three"):
+        await journal.announce(Slug(slug), TOKEN_CALL, f"id-{slug}", now)
+    for slug, one in zip(("one", "two"), calls, strict=True):
+        journal.note(Slug(slug), ConsentId(""), one)
+    journal.note(Slug("one"), ConsentId(""), msgspec.structs.replace(calls[0], operation="GetJwks"))
+    await journal.flush()
+    await journal.flush()
+
+    assert sorted(await all_filed(house), key=str) == sorted(
+        [("id-one", 200, None), ("id-two", 200, None), ("id-three", None, IN_DOUBT)], key=str
+    )
+
+
+async def test_the_row_of_an_exchange_that_was_not_sent_is_taken_back(house: House) -> None:
+    """What failed, failed before: nothing is in doubt."""
+    authorizer = await house.authorizer()
+    started = await authorizer.begin(LFI, request(house.clock), user_ref="customer-0")
+    redirect = await house.bank.approve(started.url, user=house.bank.users[0])
+    client = await authorizer._clients(LFI)
+
+    async def unsigned(*_: object, **__: object) -> None:
+        house_rows.extend(await all_filed(house))
+        raise SetupError("client.signing_keys: cannot sign")
+
+    house_rows: list[tuple[str, int | None, str | None]] = []
+    client._token_call = unsigned  # type: ignore[method-assign, assignment]  # the step before the call fails
+    with pytest.raises(SetupError):
+        await authorizer.complete(redirect)
+
+    assert ([row[1:] for row in house_rows], await all_filed(house)) == ([(None, IN_DOUBT)], [])
+    assert served_tokens(house) == []
 
 
 # -- one lease, not two -----------------------------------------------------------------------------------------------

@@ -451,6 +451,7 @@ USERS: Final[Mapping[str, str]] = {
     "store/dialect.py": "test_both_databases_keep_the_ends_of_the_calendar",
     "store/freshness.py": "reads what we wrote",
     "store/records.py": "test_both_databases_keep_the_ends_of_the_calendar",
+    "store/calls.py": "instants of our own clock",
     "store/runs.py": "instants of our own clock",
     "sync/apply.py": "windows, slices and history",
     "sync/decode.py": "items",

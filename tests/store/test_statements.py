@@ -8,10 +8,11 @@ import sqlalchemy as sa
 
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
+from syncworker.store.calls import CallRow
 from syncworker.store.consents import Connection, StoredConsent
 from syncworker.store.failures import StoreRefusedError
 from syncworker.store.keyring import KeyRing
-from syncworker.store.runs import CallRow, RunRow
+from syncworker.store.runs import RunRow
 from syncworker.store.situations import before_call, before_syncs, before_writes
 from syncworker.store.statements import Statement, named, run_all
 from syncworker.store.tables import connection, work

@@ -25,6 +25,7 @@ from syncworker.store.account_references import NamedAccount
 from syncworker.store.api_keys import Scope
 from syncworker.store.authorizations import StoredAuthorization, StoredIntent
 from syncworker.store.breakers import Breaker
+from syncworker.store.calls import CallRow
 from syncworker.store.changes import Op, RowChanges
 from syncworker.store.clocks import ClockOffset
 from syncworker.store.consents import Connection, StoredConsent
@@ -38,7 +39,7 @@ from syncworker.store.lfis import LFIChange
 from syncworker.store.messages import Disabled, Message, MessageType, Outcome
 from syncworker.store.openings import ShareWish, StoredOpening
 from syncworker.store.records import Ended, Record
-from syncworker.store.runs import CallRow, RunRow
+from syncworker.store.runs import RunRow
 from syncworker.store.statements import run_all
 from syncworker.store.tables import consent as consent_table
 from syncworker.store.tables import (
@@ -801,7 +802,7 @@ READS: Final = _named(
         "messages": "endpoints endpoint secrets_of due_endpoints heads head_of behind first_place run_of find backlog",
         "changes": "read head line page at erased_behind expanded listings blockers",
         "use": "otherwise",
-        "runs": "latest newest outcomes calls_of_runs find get calls_of said traffic cost",
+        "runs": "latest newest outcomes calls_of_runs find get calls_of of_interaction said traffic cost",
     }
 )
 OF_NO_TENANT: Final = _named(
