@@ -42,6 +42,7 @@ from syncworker.store.keyring import KeyRing
 from syncworker.store.lfis import LFIs
 from syncworker.store.openings import Openings
 from syncworker.store.records import Records
+from syncworker.store.refreshes import Refreshes
 from syncworker.store.renewals import Renewals
 from syncworker.store.runs import Runs
 from syncworker.store.statements import NOW, Ready, Told, run_all
@@ -159,6 +160,10 @@ class UnitOfWork:
     @cached_property
     def work(self) -> Work:
         return Work(self)
+
+    @cached_property
+    def refreshes(self) -> Refreshes:
+        return Refreshes(self)
 
     @cached_property
     def openings(self) -> Openings:

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from syncworker.errors import SyncWorkerError
-from syncworker.lfi.api import CallLog, Page, TokenSource
+from syncworker.lfi.api import Attendance, CallLog, Page, TokenSource
 from syncworker.standard.resources import Resource
 from syncworker.standard.values import AccountId
 from syncworker.standard.versions import Version
@@ -32,6 +32,7 @@ class Reader(Protocol):
         token: TokenSource,
         calls: CallLog,
         pages_max: int = ...,
+        attendance: Attendance | None = ...,
     ) -> AsyncIterator[Page]: ...
 
 
@@ -64,12 +65,23 @@ class Walk:
 
 
 async def fetch(
-    step: Step, reader: Reader, *, version: Version, token: TokenSource, calls: CallLog, pages_max: int
+    step: Step,
+    reader: Reader,
+    *,
+    version: Version,
+    token: TokenSource,
+    calls: CallLog,
+    pages_max: int,
+    attendance: Attendance | None = None,
 ) -> Walk:
     """Walk a listing to its end, until nothing new comes (`sync.endless`), or until something goes wrong.
 
     Errors of ours are values, cancellation is not.
+
+    Args:
+        attendance: the customer who is present and asked for this very walk; `None` in the background.
     """
+    present: dict[str, Any] = {} if attendance is None else {"attendance": attendance}
     pages: list[bytes] = []
     progress = Progress(step.resource)
     first_available: datetime | None = None
@@ -79,6 +91,7 @@ async def fetch(
         listing = reader.pages(
             step.resource, account_id,
             version=version, params=step.params, token=token, calls=calls, pages_max=pages_max,
+            **present,
         )  # fmt: skip
         async with aclosing(listing):  # type: ignore[type-var]
             async for page in listing:
