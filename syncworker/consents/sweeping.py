@@ -9,6 +9,8 @@ hour everything is gone through by the database, whoever it belongs to:
     data            of connections that ended long enough ago is destroyed (`erasing`)
     openings        the same, for what lies sealed
     authorisations  that can no longer be completed lose their secrets, and after `AUTHORIZATIONS_KEPT` their rows
+    refreshes       that no run served in time end and lose what their customer's session said, and after
+                    `REFRESHES_KEPT` their rows
 
 Source: CBUAE Open Finance Regulation, Art. 13 and 22; `reliability.md` rule 41.
 """
@@ -35,6 +37,9 @@ AT_ONCE: Final = 200
 
 AUTHORIZATIONS_KEPT: Final = timedelta(days=30)
 """How long it can be seen that a user was asked for a consent and never came home."""
+
+REFRESHES_KEPT: Final = timedelta(days=30)
+"""How long it can be seen how a refresh ended."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -132,3 +137,5 @@ async def _forget(unit: UnitOfWork) -> None:
     await unit.authorizations.forget_secrets(before=at - AGE_MAX)
     await unit.authorizations.prune(before=at - AUTHORIZATIONS_KEPT)
     await unit.intents.prune(before=at - AUTHORIZATIONS_KEPT)
+    await unit.refreshes.end_late(at=at)
+    await unit.refreshes.prune(before=at - REFRESHES_KEPT)

@@ -47,6 +47,8 @@ class Scope(StrEnum):
     """Look at connections, IBANs masked."""
     CONNECTIONS_IBAN = "connections:iban"
     """See whole IBANs there."""
+    REFRESHES_WRITE = "refreshes:write"
+    """Ask for data to be read now, and see how that ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

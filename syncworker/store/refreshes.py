@@ -173,7 +173,8 @@ class StoredPart:
     """A part as it stands.
 
     Attributes:
-        begun: a claim that may serve it has begun, and its lease lives or the part has ended.
+        under_way: generation of the run under way that was claimed after it was asked for; `None`: there is none.
+        parked: no run comes before a person has acted.
         run_id: number of the run that served it.
         others as in `PartEnd`.
     """
@@ -192,7 +193,7 @@ class StoredPart:
     retry_at: datetime | None
     listings: Sequence[Mapping[str, Any]]
     run_id: int | None
-    begun: bool
+    under_way: int | None
     parked: bool
 
 
@@ -465,7 +466,7 @@ class Refreshes:
                 refresh_part,
                 connection.c.lfi,
                 number.label("run_id"),
-                sa.case((begun, 1), else_=0).label("begun"),
+                sa.case((begun, work.c.started_gen), else_=None).label("under_way"),
                 work.c.parked_at,
             )
             .join(
@@ -553,6 +554,6 @@ def _part(row: Mapping[Any, Any]) -> StoredPart:
         retry_at=row["retry_at"],
         listings=row["listings"] or (),
         run_id=row["run_id"],
-        begun=bool(row["begun"]),
+        under_way=row["under_way"],
         parked=row["parked_at"] is not None,
     )
