@@ -335,8 +335,9 @@ class Refreshes:
                 body=body,
             )
             .on_conflict_do_nothing(index_elements=["idempotency", "tenant"])
+            .returning(refresh.c.refresh_id)
         )
-        return added.rowcount == 1
+        return added.first() is not None
 
     async def add_parts(self, refresh_id: str, parts: Sequence[NewPart], *, at: datetime) -> None:
         """File the parts of a refresh; what customers' sessions said is sealed."""
