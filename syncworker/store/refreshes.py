@@ -271,7 +271,7 @@ def _ending(dialect: Dialect) -> Any:
             refresh_part.c.tenant == ends.c.tenant,
             refresh_part.c.refresh_id == ends.c.refresh_id,
             refresh_part.c.connection_id == ends.c.connection_id,
-            refresh_part.c.ended_at.is_(None),
+            refresh_part.c.outcome.is_(None),  # not `ended_at`: by that index all open parts of the connection are read
         )
         .values(
             ended_at=named(refresh_part.c.ended_at, "at"),
