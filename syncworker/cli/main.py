@@ -24,6 +24,7 @@ GROUPS: Final = {
     "lfis": "lfis",
     "consents": "consents",
     "syncs": "syncs",
+    "refreshes": "refreshes",
     "tokens": "tokens",
     "openings": "openings",
     "events": "events",

@@ -124,9 +124,7 @@ class RefreshOut(BaseModel):
     """How a refresh stands."""
 
     refresh_id: str
-    status: Stage = Field(
-        description="complete: every listing was read, is young, or is absent; partial: some."
-    )
+    status: Stage = Field(description="complete: every listing was read, is young, or is absent; partial: some.")
     attended: bool = Field(description="The LFI was told that the customer is present.")
     joined: bool = Field(description="Another refresh waited for the same run already.")
     created_at: datetime
