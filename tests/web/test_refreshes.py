@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from syncworker import wiring
 from syncworker.simulator.served import Served
+from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId
 from syncworker.store.api_keys import Scope
 from syncworker.store.runs import FiledRun
@@ -566,8 +567,9 @@ async def test_what_is_not_held_is_not_found(
     place = small_place
     connection_id = await place.connect()
     asked = await place.ask(connection_id=connection_id)
-    for body in ({"connection_id": "unknown"}, {"user_ref": "unknown"}):
-        assert (await place.ask(status=404, **body))["code"] == "not_found"
+    for name in ("connection_id", "user_ref"):
+        unknown: dict[str, Any] = {name: "unknown"}
+        assert (await place.ask(status=404, **unknown))["code"] == "not_found"
     for refresh_id in ("rfr_" + "a" * 20, "unknown"):
         answer = await place.web.product.get(f"/v1/refreshes/{refresh_id}")
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
@@ -630,3 +632,27 @@ async def test_a_whole_sync_that_is_asked_for_too_reads_everything_without_the_c
         ("balances", True), ("accounts", False), ("balances", False), ("transactions", False),
     }  # fmt: skip
     assert (await place.look(asked["refresh_id"]))["status"] == "complete"
+
+
+async def test_the_history_behind_is_left_to_the_next_run(place: Place) -> None:
+    """A first run that serves a refresh reads the newest part alone; the next runs bring the rest, all of it."""
+    consent = await place.web.connect(permissions=PERMISSIONS)
+    asked = await place.ask(connection_id=consent.connection_id, customer=CUSTOMER)
+    heard = len(place.web.heard)
+
+    await place.rest()
+    ended = await place.look(asked["refresh_id"])
+
+    assert ended["status"] == "complete"
+    walks = Counter(
+        bool(_said(request)[0]) for request in place.web.heard[heard:] if request.path.endswith("/transactions")
+    )
+    accounts = sum(one["resource"] == "transactions" for one in ended["connections"][0]["listings"])
+    assert walks[True] >= accounts
+    assert walks[False] >= accounts  # the slices of the history, in the background
+    (books,) = place.web.bank.bank.books(consent.consent_id)["consents"]
+    async with place.web.store.reading() as unit:
+        counts = await unit.records.count(consent.connection_id)
+        cursors = await unit.cursors.of(consent.connection_id)
+    assert counts[ResourceName.TRANSACTIONS] == len(books["resources"]["transactions"])
+    assert all(one.backfilled_to is not None for one in cursors.values() if one.listing.resource == "transactions")
