@@ -90,7 +90,14 @@ async def test_a_hundred_at_once_make_at_most_two_runs(tmp_path: Path, worker_pr
         served = place.town.bank.bank.log.served()[before:]
         assert {one.operation for one in served if one.attended} == {"balances"}
         assert [one.operation for one in served if not one.attended and one.operation == "balances"] == []
-        said = place.town.process.output() + place.up.output()
+        shown = await asyncio.to_thread(place.town.house.run, "refreshes", "show", ends[0]["refresh_id"], "--json")
+        listed = await asyncio.to_thread(place.town.house.run, "refreshes", "show", ends[0]["refresh_id"])
+        unknown = await asyncio.to_thread(place.town.house.run, "refreshes", "show", "rfr_unknown")
+        assert (shown.json["status"], shown.json["attended"], len(shown.json["connections"])) == ("complete", True, 1)
+        assert {one["outcome"] for one in shown.json["listings"]} == {"unchanged"}
+        assert "unchanged" in listed.stdout
+        assert (unknown.code, "refresh_id: no refresh" in unknown.stderr) == (2, True)
+        said = place.town.process.output() + place.up.output() + shown.said + listed.said
         for value in ("2001:db8::77", "Browser of a user", "04:30:00"):
             assert value not in said
 
