@@ -54,7 +54,7 @@ WAITERS_MAX: Final = 200
 """Most requests of a process that wait for the end of a refresh; one more is answered at once."""
 
 LOOK_EVERY_S: Final = 0.25
-"""How often a process looks for the ends of all refreshes that somebody waits for, in one statement."""
+"""How often a process looks for the ends of all refreshes that requests wait for, in one statement."""
 
 CLOCKS_APART: Final = timedelta(minutes=5)
 """How far a login may lie ahead of database time."""
@@ -92,7 +92,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What is to be refreshed, and who asks.
+    """What is to be refreshed, and with which key.
 
     Attributes:
         key_id: the API key.
@@ -176,7 +176,7 @@ class _Subject:
 
 
 class Watch:
-    """Tells those who wait that a refresh has ended.  One look at the database serves all of them."""
+    """Tells the requests that wait that a refresh has ended.  One look at the database serves all of them."""
 
     def __init__(self, store: Store, *, every_s: float = LOOK_EVERY_S, most: int = WAITERS_MAX) -> None:
         self._store = store

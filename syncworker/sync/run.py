@@ -88,7 +88,7 @@ from syncworker.sync.plan import (
 )
 from syncworker.sync.refusals import ABSENT, FAULT, OF_THE_ACCOUNT, TRUNCATED, UNREADABLE, Refusal, refusal
 from syncworker.sync.reports import RunOutcome, RunReport, StepOutcome, StepReport, run_outcome
-from syncworker.sync.wishes import NOBODY, Brought, Serving
+from syncworker.sync.wishes import NO_REFRESH, Brought, Serving
 from syncworker.sync.wishes import ends as ends_of
 
 RESTING: Final = timedelta(hours=1)
@@ -281,7 +281,7 @@ class ConsentRun:
         filters: Filters,
         settings: SyncSettings,
         stopping: asyncio.Event | None = None,
-        serving: Serving = NOBODY,
+        serving: Serving = NO_REFRESH,
         attendance: Attendance | None = None,
     ) -> None:
         self._serving = serving

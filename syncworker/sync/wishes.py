@@ -79,7 +79,7 @@ class Serving:
         return tuple(one.wish for one in self.parts)
 
 
-NOBODY: Final = Serving()
+NO_REFRESH: Final = Serving()
 """A run that no refresh waits for."""
 
 

@@ -85,7 +85,7 @@ Declared = Callable[[], Awaitable[Collection[Slug]]]
 
 
 class Body(BaseModel):
-    """What is asked for: a field that nobody knows is refused."""
+    """The body of a request: an unknown field is refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

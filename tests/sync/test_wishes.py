@@ -55,7 +55,7 @@ SERVED: Final = [
         [part("a", context="x", ago=ATTENDED_FOR + timedelta(seconds=1)), part("b")], {}, (["b"], ["a"], False),
         id="the customer has left",
     ),
-    pytest.param([part("a", ago=WAITS_FOR + timedelta(seconds=1))], {}, ([], ["a"], False), id="nobody came for a day"),
+    pytest.param([part("a", ago=WAITS_FOR + timedelta(seconds=1))], {}, ([], ["a"], False), id="no run came for a day"),
 ]  # fmt: skip
 
 
