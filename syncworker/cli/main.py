@@ -25,6 +25,7 @@ GROUPS: Final = {
     "consents": "consents",
     "syncs": "syncs",
     "calls": "calls",
+    "refreshes": "refreshes",
     "tokens": "tokens",
     "openings": "openings",
     "events": "events",

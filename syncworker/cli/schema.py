@@ -59,6 +59,10 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "finding": "operation and code at an LFI that a person has to look at",
         "filling": "record table whose columns are filled for rows held before",
     },
+    "Refreshes": {
+        "refresh": "refresh that was asked for",
+        "refresh_part": "connection of a refresh; what its customer's session said is sealed",
+    },
     "Webhooks to the product": {
         "webhook_endpoint": "endpoint; its secrets are sealed",
         "webhook_message": "message for one endpoint, sent or waiting",

@@ -20,6 +20,7 @@ from typing import Final
 import structlog
 
 from syncworker.consents.allowed import EVERYBODY, Allowed
+from syncworker.consents.hindrance import NEEDS_CONSENT, hindrance
 from syncworker.errors import RequestError
 from syncworker.lfi.api import LFIClient
 from syncworker.lfi.transport import Call
@@ -162,6 +163,8 @@ async def ended_unknown(unit: UnitOfWork, held: StoredConsent, *, at: datetime) 
 async def rest(unit: UnitOfWork, *, consent_id: ConsentId, connection_id: ConsentId, lfi: Slug) -> None:
     """Stop a consent's token refresh, and its connection's sync unless another consent of it is callable.
 
+    Refreshes that wait for that sync end with the reason.
+
     Whoever makes a consent callable schedules the sync in the same transaction.  So the sync's row is held before the
     others are looked at: a consent that is on its way in is either seen, or its sync is scheduled after this.
     """
@@ -173,6 +176,9 @@ async def rest(unit: UnitOfWork, *, consent_id: ConsentId, connection_id: Consen
     others = await unit.consents.find(connection_id=connection_id)
     if not any(other.callable_at(now) for other in others if other.consent_id != consent_id):
         await unit.work.schedule(WorkKind.SYNC, connection_id, lfi=lfi, due_at=NEVER)
+        rested = next((other for other in others if other.consent_id == consent_id), None)
+        reason = hindrance(rested, now=now) or NEEDS_CONSENT
+        await unit.refreshes.end_open(connection_id, reason=reason, at=now)
 
 
 _TOLD: Final = {

@@ -11,6 +11,8 @@ hour everything is gone through by the database, whoever it belongs to:
     authorisations  that can no longer be completed lose their secrets, and after `AUTHORIZATIONS_KEPT` their rows
     readability     of connections that is not as the rule and the setting `ended_consents` say (`store.readable`)
     feed            changes past their time are taken away; a database that was restored is noticed (`store.epochs`)
+    refreshes       that no run served in time end and lose what their customer's session said, and after
+                    `REFRESHES_KEPT` their rows
 
 Source: CBUAE Open Finance Regulation, Art. 13 and 22; `reliability.md` rule 41.
 """
@@ -42,6 +44,9 @@ CHANGES_AT_ONCE: Final = 5_000
 """Changes of the feed taken away in one transaction."""
 
 FEED_KEPT: Final = timedelta(days=90)
+
+REFRESHES_KEPT: Final = timedelta(days=30)
+"""How long it can be seen how a refresh ended."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -159,3 +164,5 @@ async def _forget(unit: UnitOfWork) -> None:
     await unit.authorizations.forget_secrets(before=at - AGE_MAX)
     await unit.authorizations.prune(before=at - AUTHORIZATIONS_KEPT)
     await unit.intents.prune(before=at - AUTHORIZATIONS_KEPT)
+    await unit.refreshes.end_late(at=at)
+    await unit.refreshes.prune(before=at - REFRESHES_KEPT)

@@ -49,6 +49,8 @@ class Scope(StrEnum):
     """See whole IBANs there."""
     WEBHOOKS_WRITE = "webhooks:write"
     """Look at webhook endpoints, add, change and remove them."""
+    REFRESHES_WRITE = "refreshes:write"
+    """Ask for data to be read now, and see how that ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

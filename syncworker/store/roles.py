@@ -129,6 +129,9 @@ ACCESS: Final[Mapping[str, Access]] = {
     # webhooks to the product
     "webhook_endpoint": Access(web=("SELECT", "INSERT", "UPDATE", "DELETE")),
     "webhook_message": Access(web=("SELECT", "INSERT", "UPDATE", "DELETE")),
+    # refreshes
+    "refresh": Access(web=("SELECT", "INSERT", "UPDATE", "DELETE")),
+    "refresh_part": Access(web=("SELECT", "INSERT", "UPDATE", "DELETE")),
     # account openings
     "opening": Access(web=_READ),
     "opening_history": Access(),

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from syncworker.errors import SealError, SettingsError
 from syncworker.standard.values import AccountId, ConsentId
-from syncworker.store import changes, consents, cursors, freshness, records, tokens, work
+from syncworker.store import changes, consents, cursors, freshness, records, refreshes, tokens, work
 from syncworker.store.changes import Newest
 from syncworker.store.consents import Standing, StoredConsent
 from syncworker.store.cursors import Covered
 from syncworker.store.freshness import Cursor, Listing
 from syncworker.store.records import Holdings, Wanted, WantedKeys
-from syncworker.store.statements import NOW, Answer, run_all
+from syncworker.store.refreshes import Waiting
+from syncworker.store.statements import NOW, Answer, Told, run_all
 from syncworker.store.tokens import StoredToken
 from syncworker.store.work import Claim
 
@@ -34,6 +35,7 @@ class BeforeSync(NamedTuple):
         granted: accounts that consent showed so far.
         token: of that consent; `None` also when it does not open: who asks for it by itself hears why.
         now: database time.
+        waiting: parts of refreshes that have not ended, oldest first; read where a sync was asked for.
     """
 
     consent: StoredConsent | None
@@ -41,6 +43,7 @@ class BeforeSync(NamedTuple):
     granted: frozenset[AccountId]
     token: StoredToken | None
     now: datetime
+    waiting: Sequence[Waiting] = ()
 
 
 class BeforeSwaps(NamedTuple):
@@ -86,11 +89,21 @@ class BeforeApply(NamedTuple):
     newest: Newest | None
 
 
-async def before_syncs(unit: "UnitOfWork", connection_ids: Sequence[ConsentId]) -> dict[ConsentId, BeforeSync]:
-    """As `consents.live`, `cursors.of`, `records.granted`, `tokens.read` and `now` together, of each connection."""
+async def before_syncs(
+    unit: "UnitOfWork", connection_ids: Sequence[ConsentId], *, asked: Collection[ConsentId] = ()
+) -> dict[ConsentId, BeforeSync]:
+    """As `consents.live`, `cursors.of`, `records.granted`, `tokens.read` and `now` together, of each connection.
+
+    Args:
+        asked: those whose sync was asked for, so that refreshes may wait for it.
+    """
     place = {"tenant": unit.tenant, "connection_ids": list(connection_ids)}
     statements = (consents.LIVE, freshness.OF, freshness.CHECKS, records.GRANTED_TO_LIVE, tokens.OF_LIVE)
-    live, held, checks, granted, sealed, now = await run_all(unit, [*((one, place) for one in statements), (NOW, {})])
+    told: list[Told] = [*((one, place) for one in statements), (NOW, {})]
+    if asked:
+        told.append((refreshes.WAITING, {"tenant": unit.tenant, "connection_ids": sorted(set(asked))}))
+    live, held, checks, granted, sealed, now, *more = await run_all(unit, told)
+    waiting = refreshes.read_waiting(more[0]) if more else {}
     by_connection = {one.connection_id: one for one in consents.read_consents(live)}
     read = freshness.read_freshness(held, checks)
     grants: dict[str, list[AccountId]] = {}
@@ -106,6 +119,7 @@ async def before_syncs(unit: "UnitOfWork", connection_ids: Sequence[ConsentId]) 
             granted=frozenset(grants.get(consent.consent_id, ()) if consent else ()),
             token=opened.get(consent.consent_id) if consent else None,
             now=now.rows[0][0],
+            waiting=waiting.get(connection_id, ()),
         )
     return found
 

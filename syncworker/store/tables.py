@@ -308,6 +308,8 @@ work = sa.Table(
     sa.Column("due_at", Instant, nullable=False),
     sa.Column("asked_at", Instant, comment="someone wants it now; cleared by the end of the run that serves it"),
     sa.Column("asked_gen", sa.BigInteger, nullable=False, server_default="0", comment="started_gen when it was asked"),
+    sa.Column("asked_all_gen", sa.BigInteger,
+              comment="started_gen when all listings were asked for; NULL: at most those that open refreshes want"),
     sa.Column("gen", sa.BigInteger, nullable=False, server_default="0", comment="counts claims; newer wins"),
     sa.Column("started_gen", sa.BigInteger, nullable=False, server_default="0",
               comment="newest claim a worker began: tells a lost hint from a crash, and a message delivered twice"),
@@ -329,6 +331,44 @@ work = sa.Table(
     sa.Index("ix_work_crashed", "tenant", "kind", sqlite_where=sa.text("crashes > 0"),
              postgresql_where=sa.text("crashes > 0")),
     postgresql_with={"fillfactor": 80},  # room on the page for the claim's and the worker's versions of a row
+)  # fmt: skip
+
+refresh = sa.Table(
+    "refresh",
+    metadata,
+    _tenant(),
+    sa.Column("refresh_id", sa.String(32), primary_key=True),
+    sa.Column("key_id", sa.String(16), nullable=False, comment="the API key it was asked for with"),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("attended", sa.Boolean, nullable=False, comment="asked for by a customer who was present"),
+    sa.Column("idempotency", sa.LargeBinary(32), comment="digest of API key and Idempotency-Key; NULL after 24 hours"),
+    sa.Column("body", sa.LargeBinary(32), comment="digest of the body, keyed by the Idempotency-Key; as long as that"),
+    sa.Index("uq_refresh_idempotency", "idempotency", "tenant", unique=True),
+    sa.Index(None, "created_at", "tenant"),
+)
+
+refresh_part = sa.Table(
+    "refresh_part",
+    metadata,
+    _tenant(),
+    sa.Column("refresh_id", sa.String(32), primary_key=True),
+    sa.Column("connection_id", CONSENT_ID, primary_key=True),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("asked_gen", sa.BigInteger, nullable=False, comment="work.started_gen then: later runs serve it"),
+    sa.Column("context", sa.String(20), nullable=False,
+              comment="random, the same for one customer's session; '': no customer is present"),
+    sa.Column("customer", sa.LargeBinary, comment="sealed; destroyed at the end"),
+    sa.Column("wish", JSON, nullable=False, comment="resources, account, max_age in seconds; what is left out: all"),
+    sa.Column("joined", sa.Boolean, nullable=False, comment="another refresh waited for the same run already"),
+    sa.Column("ended_at", Instant),
+    sa.Column("run_gen", sa.BigInteger, comment="run.gen of the run that served it; NULL: none did"),
+    sa.Column("outcome", sa.String(20), comment="complete | partial | failed"),
+    sa.Column("reason", sa.String(40), comment="why it is not complete"),
+    sa.Column("error", sa.String(64), comment="stable error code"),
+    sa.Column("retry_at", Instant, comment="when time may have mended it"),
+    sa.Column("listings", JSON_OR_NULL, comment="outcome of every listing that was wanted"),
+    sa.Index("ix_refresh_part_open", "connection_id", "tenant", sqlite_where=sa.text("ended_at IS NULL"),
+             postgresql_where=sa.text("ended_at IS NULL")),
 )  # fmt: skip
 
 open_claims = sa.Table(

@@ -49,6 +49,7 @@ from syncworker.store.openings import Openings
 from syncworker.store.readable import Use
 from syncworker.store.reads import Reads
 from syncworker.store.records import Records
+from syncworker.store.refreshes import Refreshes
 from syncworker.store.renewals import Renewals
 from syncworker.store.runs import Runs
 from syncworker.store.statements import NOW, Ready, Told, run_all
@@ -192,6 +193,10 @@ class UnitOfWork:
     @cached_property
     def work(self) -> Work:
         return Work(self)
+
+    @cached_property
+    def refreshes(self) -> Refreshes:
+        return Refreshes(self)
 
     @cached_property
     def openings(self) -> Openings:

@@ -66,7 +66,8 @@ class Claim:
     Attributes:
         subject: `connection_id` of a sync, `consent_id` of a token.
         attempts: claims since the last end that counted none, this one included.
-        asked: a person or the product wants it now: everything, not only what is due.
+        asked: a person or the product wants it now, not only when it is due.
+        everything: of a sync that was taken: all listings are wanted now, whatever refreshes want.
     """
 
     id: int
@@ -76,6 +77,22 @@ class Claim:
     gen: int
     attempts: int = 1
     asked: bool = False
+    everything: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedRow:
+    """A row as `ask_listings` found it.
+
+    Attributes:
+        started_gen: of the newest claim that a worker began; a later one serves what was asked.
+        parked: nothing was asked: a person has to act first.
+        lease_until: of the open claim; `None`: there is none.
+    """
+
+    started_gen: int
+    parked: bool
+    lease_until: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,8 +184,11 @@ def _taking(dialect: Dialect, lease: timedelta) -> Any:
             work.c.lease_until > now,
         )
         .values(started_gen=work.c.gen, last_started_at=now, lease_until=dialect.after(lease))
-        .returning(work.c.id, work.c.kind, work.c.subject, work.c.lfi, work.c.gen, work.c.attempts, asked)
-    )
+        .returning(
+            work.c.id, work.c.kind, work.c.subject, work.c.lfi, work.c.gen, work.c.attempts, asked,
+            work.c.asked_all_gen,
+        )
+    )  # fmt: skip
 
 
 def _extending(dialect: Dialect, lease: timedelta) -> Any:
@@ -223,6 +243,7 @@ def _finishing(dialect: Dialect) -> Any:
             crashes=0,
             due_at=sa.case((sa.or_(asked_since, scheduled_since), work.c.due_at), else_=ends.c.due_at),
             asked_at=sa.case((asked_since, work.c.asked_at), else_=None),
+            asked_all_gen=sa.case((work.c.asked_all_gen >= ends.c.gen, work.c.asked_all_gen), else_=None),
             attempts=sa.case((ends.c.counted, work.c.attempts), else_=0),
             last_good_at=sa.case((ends.c.good, now), else_=work.c.last_good_at),
             retry=ends.c.retry,
@@ -231,6 +252,23 @@ def _finishing(dialect: Dialect) -> Any:
 
 
 _FINISH: Final = Statement(_finishing)
+
+
+def _asking_again(dialect: Dialect) -> Any:
+    now, those = dialect.now(), _claims(dialect, kinds={**_CLAIMS, "everything": sa.Boolean()})
+    return (
+        sa.update(work)
+        .where(*_current(dialect, those), work.c.parked_at.is_(None))
+        .values(
+            due_at=now,
+            asked_at=now,
+            asked_gen=work.c.started_gen,
+            asked_all_gen=sa.case((those.c.everything, work.c.started_gen), else_=work.c.asked_all_gen),
+        )
+    )
+
+
+_ASK_AGAIN: Final = Statement(_asking_again)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,12 +364,45 @@ class Work:
                 due_at=now,
                 asked_at=now,
                 asked_gen=work.c.started_gen,
+                asked_all_gen=work.c.started_gen,
                 parked_at=None,
                 crashes=sa.case((work.c.parked_at.is_not(None), 0), else_=work.c.crashes),
                 attempts=sa.case((work.c.parked_at.is_not(None), 0), else_=work.c.attempts),
             )
         )
         return asked.rowcount == 1
+
+    async def ask_listings(self, subject: str) -> AskedRow | None:
+        """Make a sync due at once for what open refreshes of the connection want; a parked row stays as it is.
+
+        As `ask_now`, asked during a run it runs once more afterwards; asked for already, it runs once.
+
+        Returns:
+            The row, kept from other writers until the transaction ends; `None`: there is none.
+        """
+        now, parked = self._unit.dialect.now(), work.c.parked_at.is_not(None)
+        asked = await self._execute(
+            sa.update(work)
+            .where(self._is(WorkKind.SYNC, subject))
+            .values(
+                due_at=sa.case((parked, work.c.due_at), else_=now),
+                asked_at=sa.case((parked, work.c.asked_at), else_=now),
+                asked_gen=sa.case((parked, work.c.asked_gen), else_=work.c.started_gen),
+            )
+            .returning(work.c.started_gen, work.c.parked_at, work.c.lease_until)
+        )
+        row = asked.first()
+        if row is None:
+            return None
+        return AskedRow(started_gen=row.started_gen, parked=row.parked_at is not None, lease_until=row.lease_until)
+
+    def asking_again(self, claims: Sequence[Claim]) -> Told:
+        """Make syncs that just ended due at once, to be sent after their ends: more is wanted than they could read.
+
+        What `Claim.everything` asked for is asked for again.
+        """
+        rows = [{"id": one.id, "gen": one.gen, "everything": one.everything} for one in claims]
+        return _ASK_AGAIN, {"of_tenant": self._unit.tenant, "claims": self._unit.dialect.rows(rows)}
 
     async def park(self, work_id: int, *, outcome: str = "parked", error: str | None = None) -> bool:
         """Take a row out of the schedule until a person (`ask_now`, `unpark`) puts it back.
@@ -341,7 +412,13 @@ class Work:
         parked = await self._execute(
             sa.update(work)
             .where(work.c.tenant == self._unit.tenant, work.c.id == work_id)
-            .values(parked_at=self._unit.dialect.now(), asked_at=None, last_outcome=outcome, last_error=error)
+            .values(
+                parked_at=self._unit.dialect.now(),
+                asked_at=None,
+                asked_all_gen=None,
+                last_outcome=outcome,
+                last_error=error,
+            )
         )
         return parked.rowcount == 1
 
@@ -569,8 +646,10 @@ class Work:
             return []
         taken = await _leasing(_taking, lease).run(self._unit, of_tenant=self._unit.tenant, claims=self._named(hints))
         by_id = {
-            work_id: Claim(work_id, WorkKind(kind), subject, Slug(lfi), gen, attempts, asked_at is not None)
-            for work_id, kind, subject, lfi, gen, attempts, asked_at in taken.rows
+            work_id: Claim(
+                work_id, WorkKind(kind), subject, Slug(lfi), gen, attempts, asked_at is not None, all_gen is not None
+            )
+            for work_id, kind, subject, lfi, gen, attempts, asked_at, all_gen in taken.rows
         }
         return [by_id.pop(work_id) for work_id, _ in hints if work_id in by_id]
 
@@ -875,6 +954,7 @@ def _parking_crashed(dialect: Dialect) -> Any:
         parked_at=now,
         lease_until=None,
         asked_at=None,
+        asked_all_gen=None,
         gen=work.c.gen + 1,  # should the one that seemed dead still live, it is stale now
         crashes=work.c.crashes + 1,
         last_outcome="parked",

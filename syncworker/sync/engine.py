@@ -6,7 +6,7 @@ report.  While a batch runs its leases are renewed together; a claim that was lo
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -15,9 +15,10 @@ from typing import Final
 import structlog
 
 from syncworker.clock import Clock, SystemClock
+from syncworker.consents.hindrance import NEEDS_CONSENT, hindrance
 from syncworker.consents.lifecycle import Clients
 from syncworker.errors import ConsentError, ConsentNotUsableError, LeaseLostError, SyncWorkerError, TransientError
-from syncworker.lfi.api import TokenSource
+from syncworker.lfi.api import Attendance, TokenSource
 from syncworker.standard.calendar import span
 from syncworker.standard.consents import Status
 from syncworker.standard.resources import permitted
@@ -39,6 +40,7 @@ from syncworker.sync.run import (
     facts_of_stop,
     resting_until,
 )
+from syncworker.sync.wishes import Serving, reason_of, serving
 
 Hint = tuple[int, int]
 """A message's mention of a claim: `work.id`, `gen`."""
@@ -122,7 +124,8 @@ class Engine:
 
         claims = await self._parts.store.atomically(take)
         slots = asyncio.Semaphore(self._settings.consents_at_once)
-        ahead = _Ahead(self._parts.store, [ConsentId(claim.subject) for claim in claims])
+        asked = {ConsentId(claim.subject) for claim in claims if claim.asked}
+        ahead = _Ahead(self._parts.store, [ConsentId(claim.subject) for claim in claims], asked=asked)
         lost: set[int] = set()
 
         running = {
@@ -168,6 +171,7 @@ class Engine:
             published=client.config.published_in(consent.version),
             repeats=self._settings.account_details,
         )
+        served, attendance = await self._served(claim, known)
         run = ConsentRun(
             self._parts.store,
             claim,
@@ -182,9 +186,21 @@ class Engine:
             filters=self._filters,
             stopping=self._parts.stopping,
             settings=self._settings,
+            serving=served,
+            attendance=attendance,
         )
         await run.read()
         return run if run.unchanged else _told(await run.write())
+
+    async def _served(self, claim: Claim, known: BeforeSync) -> tuple[Serving, Attendance | None]:
+        """The refreshes that a run serves, and the customer who is present in it."""
+        served = serving(known.waiting, gen=claim.gen, everything=claim.everything, now=known.now)
+        part = served.attended
+        if part is None:
+            return served, None
+        async with self._parts.store.looking() as unit:  # opens what is at hand; asks the database nothing
+            customer = unit.refreshes.customer(part)
+        return served, Attendance(ip=customer.ip, auth_date=customer.auth_date, user_agent=customer.user_agent)
 
     async def _synced(self, claim: Claim, slots: asyncio.Semaphore, ahead: "_Ahead") -> RunReport | None:
         """One claim's run.  `None`: the process stopped before it began."""
@@ -267,9 +283,18 @@ class Engine:
             dated = replace(report, started_at=at, ended_at=at, due_at=at + wait)
             if person and not isinstance(error, ConsentError):
                 unit.with_commit([unit.findings.meeting([met], at=at)])
-            await unit.work.finish(
+            ended = await unit.work.finish(
                 claim, due_at=dated.due_at, outcome=dated.outcome.value, error=dated.error, good=False
             )
+            if ended and claim.asked:
+                await unit.refreshes.end_open(
+                    report.connection_id,
+                    reason=reason_of(error.code),
+                    error=error.code,
+                    before_gen=claim.gen,
+                    retry_at=dated.due_at if retry else None,
+                    at=at,
+                )
             return dated
 
         log.warning("sync failed", connection_id=claim.subject, lfi=claim.lfi, error=error.code)
@@ -296,7 +321,7 @@ class Engine:
         )
 
         async def step(unit: UnitOfWork) -> RunReport:
-            await unit.work.finish(
+            ended = await unit.work.finish(
                 claim,
                 due_at=report.due_at,
                 outcome=report.outcome.value,
@@ -304,6 +329,12 @@ class Engine:
                 good=False,
                 counted=False,
             )
+            if ended and claim.asked:
+                at = await unit.now()
+                reason = hindrance(consent, now=at) or NEEDS_CONSENT
+                await unit.refreshes.end_open(
+                    report.connection_id, reason=reason, error=report.error, before_gen=claim.gen, at=at
+                )
             return report
 
         return await self._parts.store.atomically(step)
@@ -340,13 +371,15 @@ class Engine:
 class _Ahead:
     """Reads what the runs of a batch must know before they begin: of the next few in one trip."""
 
-    def __init__(self, store: Store, connection_ids: Sequence[ConsentId]) -> None:
+    def __init__(self, store: Store, connection_ids: Sequence[ConsentId], *, asked: Collection[ConsentId]) -> None:
         """Reads nothing yet.
 
         Args:
             connection_ids: in the order in which their runs begin.
+            asked: those whose sync was asked for.
         """
         self._store = store
+        self._asked = asked
         self._next = dict.fromkeys(connection_ids)
         self._known: dict[ConsentId, BeforeSync] = {}
         self._read_at = 0.0
@@ -365,7 +398,9 @@ class _Ahead:
                 those = [connection_id, *self._known, *islice(self._next, AHEAD)][:AHEAD]
                 self._read_at = timer()
                 async with self._store.looking() as unit:
-                    self._known = await before_syncs(unit, list(dict.fromkeys(those)))
+                    unique = list(dict.fromkeys(those))
+                    asked = [one for one in unique if one in self._asked]
+                    self._known = await before_syncs(unit, unique, asked=asked)
                 for one in those:
                     self._next.pop(one, None)
             return self._known.pop(connection_id), timer() - self._read_at

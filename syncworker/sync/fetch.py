@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from syncworker.errors import SyncWorkerError
-from syncworker.lfi.api import CallLog, Page, TokenSource
+from syncworker.lfi.api import Attendance, CallLog, Page, TokenSource
 from syncworker.standard.interaction import Interactions
 from syncworker.standard.resources import Resource
 from syncworker.standard.values import AccountId
@@ -34,6 +34,7 @@ class Reader(Protocol):
         calls: CallLog,
         pages_max: int = ...,
         ids: Interactions | None = ...,
+        attendance: Attendance | None = ...,
     ) -> AsyncIterator[Page]: ...
 
 
@@ -74,6 +75,7 @@ async def fetch(
     calls: CallLog,
     pages_max: int,
     ids: Interactions | None = None,
+    attendance: Attendance | None = None,
 ) -> Walk:
     """Walk a listing to its end, until nothing new comes (`sync.endless`), or until something goes wrong.
 
@@ -81,7 +83,9 @@ async def fetch(
 
     Args:
         ids: makes the interaction ids of the run; `None`: it is of no run.
+        attendance: the customer who is present and asked for this very walk; `None` in the background.
     """
+    present: dict[str, Any] = {} if attendance is None else {"attendance": attendance}
     pages: list[bytes] = []
     progress = Progress(step.resource)
     first_available: datetime | None = None
@@ -91,6 +95,7 @@ async def fetch(
         listing = reader.pages(
             step.resource, account_id,
             version=version, params=step.params, token=token, calls=calls, pages_max=pages_max, ids=ids,
+            **present,
         )  # fmt: skip
         async with aclosing(listing):  # type: ignore[type-var]
             async for page in listing:

@@ -28,8 +28,10 @@ from syncworker.standard.resources import Resource, ResourceName
 from syncworker.standard.resources import Window as WindowParams
 from syncworker.standard.values import local_date, write_instant
 from syncworker.store.cursors import BEGINNING, Cursor, Listing
+from syncworker.store.refreshes import Wish
 from syncworker.store.unreadable import Remembered
 from syncworker.sync.refusals import BLOCKED_FOR, is_blocked
+from syncworker.sync.wishes import age_wanted
 
 DAY = timedelta(days=1)
 EMPTY_SLICES = 4
@@ -148,8 +150,9 @@ def plan(
     settings: PlanSettings,
     needed: frozenset[ResourceName] = frozenset(),
     unfiltered: frozenset[ResourceName] = frozenset(),
+    wishes: Sequence[Wish] | None = None,
 ) -> tuple[Step, ...]:
-    """The steps that are due, in the order of the catalogue within each account.
+    """The steps that are due, or wanted, in the order of the catalogue within each account.
 
     Args:
         resources: what the consent opens (`standard.resources.permitted`), in reading order.
@@ -157,7 +160,25 @@ def plan(
         everything: a person asked now: all of them, also those refused lately (`is_due`).
         needed: resources to read even when they are not due.
         unfiltered: resources whose window the LFI ignores.
+        wishes: what refreshes want is read, and nothing that is only due; `None`: the run serves no refresh.
     """
+
+    def is_read(resource: Resource, account_id: str) -> bool:
+        cursor = cursors.get(Listing(account_id, resource.name))
+        if wishes is not None and not everything:
+            age = age_wanted(wishes, account_id, resource)
+            if age is not None:
+                return is_wanted(cursor, now=now, max_age=age)
+            if resource.name not in needed:
+                return False
+        return is_due(
+            cursor,
+            now=now,
+            everything=everything or resource.name in needed,
+            asked=everything,
+            together=min(settings.together, settings.cadence[resource.name] / 10),
+        )
+
     return tuple(
         _step(
             resource,
@@ -170,15 +191,19 @@ def plan(
         )
         for account_id in accounts
         for resource in resources
-        if resource.per_account == bool(account_id)
-        and is_due(
-            cursors.get(Listing(account_id, resource.name)),
-            now=now,
-            everything=everything or resource.name in needed,
-            asked=everything,
-            together=min(settings.together, settings.cadence[resource.name] / 10),
-        )
+        if resource.per_account == bool(account_id) and is_read(resource, account_id)
     )
+
+
+def is_wanted(cursor: Cursor | None, *, now: datetime, max_age: timedelta) -> bool:
+    """Whether a listing that refreshes want is read now: it is as old as they say, and was not refused within the hour.
+
+    Args:
+        max_age: zero: whatever its age.
+    """
+    if not is_due(cursor, now=now, everything=True, together=timedelta(), asked=True):
+        return False
+    return cursor is None or cursor.checked_at is None or now - cursor.checked_at >= max_age
 
 
 def is_due(cursor: Cursor | None, *, now: datetime, everything: bool, together: timedelta, asked: bool = False) -> bool:

@@ -42,7 +42,7 @@ from syncworker.errors import (
     TransientError,
     TruncatedError,
 )
-from syncworker.lfi.api import TokenSource
+from syncworker.lfi.api import Attendance, TokenSource
 from syncworker.lfi.transport import Call
 from syncworker.standard.calendar import as_utc, shifted, span
 from syncworker.standard.consents import TERMINAL
@@ -56,6 +56,7 @@ from syncworker.store.findings import Cleared, Found, together
 from syncworker.store.freshness import Check
 from syncworker.store.grouped import Grouped
 from syncworker.store.messages import MessageType
+from syncworker.store.refreshes import PartEnd
 from syncworker.store.runs import RunRow
 from syncworker.store.situations import BeforeSync
 from syncworker.store.unit_of_work import Store, UnitOfWork
@@ -91,6 +92,8 @@ from syncworker.sync.plan import (
 )
 from syncworker.sync.refusals import ABSENT, FAULT, OF_THE_ACCOUNT, TRUNCATED, UNREADABLE, Refusal, refusal
 from syncworker.sync.reports import RunOutcome, RunReport, StepOutcome, StepReport, run_outcome
+from syncworker.sync.wishes import NO_REFRESH, Brought, Serving
+from syncworker.sync.wishes import ends as ends_of
 
 RESTING: Final = timedelta(hours=1)
 """When to look again at a consent that may not be called now but is not at its end."""
@@ -183,6 +186,8 @@ class Ending:
         received: the LFI showed something.
         stop: why the run ended early.
         found, cleared: what a person has to look at, and what was read without trouble after trouble before.
+        served: how the refreshes that it served ended.
+        again: others wait for a run of their own.
     """
 
     claim: Claim
@@ -195,6 +200,8 @@ class Ending:
     stop: SyncWorkerError | None
     found: Sequence[Found] = ()
     cleared: Sequence[Cleared] = ()
+    served: Sequence[PartEnd] = ()
+    again: bool = False
 
 
 Ends = Grouped["ConsentRun", RunReport | SyncWorkerError]
@@ -257,6 +264,10 @@ async def _end(unit: UnitOfWork, endings: Sequence[Ending], *, now: datetime) ->
         unit.with_commit([unit.findings.meeting(found, at=now)])
     if ends:
         unit.with_commit([unit.work.finishing(ends)])
+    if served := [part for ending in endings for part in ending.served]:
+        unit.with_commit([unit.refreshes.ending(served, at=now)])
+    if again := [ending.claim for ending in endings if ending.again]:
+        unit.with_commit([unit.work.asking_again(again)])
 
 
 class ConsentRun:
@@ -268,6 +279,8 @@ class ConsentRun:
         resources: what the consent opens at this LFI, in reading order.
         filters: which windows LFIs are known to ignore.
         stopping: once set, no listing, slice or page is begun; what came is written, and the claim is given back.
+        serving: the refreshes that it serves.
+        attendance: the customer who is present and asked for them; no call but the run's own GETs says so.
     """
 
     def __init__(
@@ -286,7 +299,12 @@ class ConsentRun:
         filters: Filters,
         settings: SyncSettings,
         stopping: asyncio.Event | None = None,
+        serving: Serving = NO_REFRESH,
+        attendance: Attendance | None = None,
     ) -> None:
+        self._serving = serving
+        self._attendance = attendance
+        self._everything = claim.everything and attendance is None
         self._store = store
         self._claim = claim
         self._consent = consent
@@ -406,7 +424,8 @@ class ConsentRun:
             self._known.cursors,
             limits=self._limits,
             now=self._known.now,
-            everything=self._claim.asked,
+            everything=self._everything,
+            wishes=self._serving.wishes if self._serving.parts else None,
             needed=needed,
             unfiltered=frozenset(one.name for one in self._resources if self._is_unfiltered(one)),
             settings=self._settings.plan,
@@ -440,6 +459,7 @@ class ConsentRun:
             calls=self._calls.append,
             pages_max=self._settings.pages_max,
             ids=self._ids,
+            attendance=self._attendance,
         )
         if walk.error is None:
             token.page_came()
@@ -667,6 +687,9 @@ class ConsentRun:
             **{listing: cursor for listing, cursor in ahead.items() if cursor is not None},
             **read_before,
         }
+        if self._serving.parts and not self._everything:
+            self._backfill_due |= self._owed(listings, cursors)
+            return
         read = all(one in cursors and not self._slice(resource, cursors[one]) for resource, one in listings)
         if read and not self._to_look(self._known.cursors):
             return
@@ -676,6 +699,13 @@ class ConsentRun:
         if not read:
             cursors = await self._read_slices(listings, cursors, enough)
         await self._look_again(cursors, enough)
+
+    def _owed(
+        self, listings: Sequence[tuple[Resource, Listing]], cursors: Mapping[Listing, Cursor]
+    ) -> Mapping[Listing, datetime]:
+        """When slices are due that this run leaves to the next: what refreshes want is the newest part alone."""
+        owed = [cursors[one] for resource, one in listings if one in cursors and self._slice(resource, cursors[one])]
+        return {one.listing: max(one.backfill_due_at or self._known.now, self._known.now) for one in owed}
 
     async def _read_slices(
         self, listings: Sequence[tuple[Resource, Listing]], cursors: Mapping[Listing, Cursor], enough: float
@@ -1027,6 +1057,23 @@ class ConsentRun:
             stop=self._stop,
             found=self._found(report) if noted else (),
             cleared=self._cleared(report, now=now) if noted else (),
+            served=()
+            if lost or isinstance(self._stop, StoppingError)
+            else ends_of(self._serving, self._brought(report)),
+            again=self._serving.left and not lost and not isinstance(self._stop, StoppingError | ConsentError),
+        )
+
+    def _brought(self, report: RunReport) -> Brought:
+        """What the run read, for the refreshes that it served."""
+        return Brought(
+            gen=self._claim.gen,
+            resources=self._resources,
+            accounts=self._accounts,
+            steps=report.steps,
+            cursors=self._known.cursors,
+            error=_code(self._stop) if self._stop is not None else None,
+            retry_at=report.due_at if report.retry else None,
+            now=self._known.now,
         )
 
     def _found(self, report: RunReport) -> list[Found]:

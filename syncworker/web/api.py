@@ -84,11 +84,13 @@ Declared = Callable[[], Awaitable[Collection[Slug]]]
 """Gives the LFIs a consent can be asked of."""
 
 
-class _Asked(BaseModel):
+class Body(BaseModel):
+    """The body of a request: an unknown field is refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class OnBehalfOfAsked(_Asked):
+class OnBehalfOfAsked(Body):
     """For which other firm the consent is asked for; one member at least."""
 
     trading_name: Text | None = None
@@ -101,7 +103,7 @@ Kinds = Annotated[tuple[AccountType, ...], Field(min_length=1, max_length=len(Ac
 SubKinds = Annotated[tuple[AccountSubType, ...], Field(min_length=1, max_length=len(AccountSubType))]
 
 
-class ConsentAsked(_Asked):
+class ConsentAsked(Body):
     """A consent to ask a user for."""
 
     lfi: SlugText = Field(description="Slug of the LFI.")
@@ -132,7 +134,7 @@ class ConsentAsked(_Asked):
     ] = None
 
 
-class RenewalAsked(_Asked):
+class RenewalAsked(Body):
     """A successor to ask a user for; what is not given stays as it was, and what is null has no limit."""
 
     permissions: Annotated[list[str] | None, Field(min_length=1, max_length=PERMISSIONS_MAX)] = None
@@ -309,7 +311,7 @@ class ConnectionsPage(BaseModel):
     next_cursor: str | None = Field(description="Give it as `cursor` to go on; null at the end.")
 
 
-class ConnectionsAsked(_Asked):
+class ConnectionsAsked(Body):
     """Which connections."""
 
     user_ref: UserRef | None = None
@@ -320,7 +322,7 @@ class ConnectionsAsked(_Asked):
     limit: Annotated[int, Field(ge=1, le=PAGE_SIZE_MAX)] = PAGE_SIZE
 
 
-class ConnectionAsked(_Asked):
+class ConnectionAsked(Body):
     """How a connection is shown."""
 
     ibans: Annotated[

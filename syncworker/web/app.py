@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -22,11 +23,13 @@ from syncworker import __version__, wiring
 from syncworker.clock import SystemClock, monotonic
 from syncworker.errors import SyncWorkerError
 from syncworker.opening import declared_lfis, load_keyring
+from syncworker.refreshes import Refreshes
 from syncworker.settings import Settings
 from syncworker.standard.values import Slug
 from syncworker.store import migrate
 from syncworker.store.unit_of_work import Store
 from syncworker.web import api, callbacks, endpoints, events, problems
+from syncworker.web import refreshes as refresh_routes
 from syncworker.web.callbacks import ReturnURLs
 from syncworker.web.events import Pace
 from syncworker.web.guard import BEARER, SCOPES_NEEDED, Guard, Keys, pass_address
@@ -61,16 +64,30 @@ async def opened(settings: Settings, *, timer: Callable[[], float] = monotonic) 
             stack.push_async_callback(_ended, taking)
         filing = asyncio.create_task(_file_calls(application), name="file calls")
         stack.push_async_callback(_ended, filing)
-        yield Guard(build(application, receiver, timer=timer), timer=timer)
+        hurry = refresh_routes.Hurry(partial(_ask_for_tick, settings))
+        stack.push_async_callback(hurry.close)
+
+        async def declared() -> Collection[Slug]:
+            return application.allowed.within(await declared_lfis(settings, application.store))
+
+        refreshes = Refreshes(application.store, declared=declared, allowed=application.allowed)
+        stack.push_async_callback(refreshes.close)
+        yield Guard(build(application, receiver, refreshes, hurry=hurry, timer=timer), timer=timer)
 
 
 def build(
-    application: wiring.Application, receiver: Receiver | None, *, timer: Callable[[], float] = monotonic
+    application: wiring.Application,
+    receiver: Receiver | None,
+    refreshes: Refreshes,
+    *,
+    hurry: Callable[[], None],
+    timer: Callable[[], float] = monotonic,
 ) -> FastAPI:
     """The routes.
 
     Args:
         receiver: takes events in; `None`: nobody's are taken, and the path does not exist.
+        hurry: asks the workers to look for what is due, without waiting for them.
     """
     settings, store = application.settings, application.store
     web = settings.web
@@ -114,6 +131,7 @@ def build(
     app.include_router(
         endpoints.routes(store=store, keys=keys, allow_private_hosts=settings.webhooks.allow_private_hosts)
     )
+    app.include_router(refresh_routes.routes(refreshes, keys=keys, hurry=hurry))
     if receiver is not None:
         taken = settings.events
         app.include_router(
@@ -127,6 +145,15 @@ def build(
         )
     _add_own_routes(app, application, addresses)
     return app
+
+
+def _ask_for_tick(settings: Settings) -> None:
+    """Have a worker look for what is due now; where the broker is away, beat's next tick serves."""
+    from syncworker import tasks  # with Celery: only a process that was asked for a refresh loads it
+    from syncworker.broker import broker_of
+
+    tasks.configure(broker_of(settings), settings.tick_seconds, settings.data_folder)
+    tasks.publish_tick()
 
 
 def own_url(settings: Settings) -> str:

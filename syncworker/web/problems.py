@@ -51,6 +51,7 @@ class Code(StrEnum):
     TOO_SLOW = "too_slow"
     TOO_MANY_REQUESTS = "too_many_requests"
     WRONG_STATE = "wrong_state"
+    IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     PREFETCH = "prefetch"
     INTERNAL = "internal"
 
@@ -276,7 +277,7 @@ def _faults(message: str) -> list[Fault]:
     found: list[Fault] = []
     for part in message.split("; "):
         name, colon, detail = part.partition(": ")
-        if colon and name.replace("_", "").isalnum():
+        if colon and name.replace("_", "").replace(".", "").isalnum():
             found.append(Fault(name, detail))
         elif found:  # the fix of the field before it
             found[-1] = Fault(found[-1].field, f"{found[-1].detail}; {part}")

@@ -32,6 +32,7 @@ from syncworker.store import (
     inbox,
     open_claims,
     records,
+    refreshes,
     renewals,
     tables,
     tokens,
@@ -135,6 +136,7 @@ def fill(own: sa.Connection, rows: int, *, after: int = 0) -> None:
         (tables.audit, {"subject": consent}),
         (tables.expiry_flag, {"consent_id": consent}),
         (tables.authorization, {"state": consent, "consent_id": consent}),
+        (tables.refresh_part, {"refresh_id": consent, "connection_id": consent}),
     ]  # fmt: skip
     for table, values in those:
         facts = {
@@ -226,6 +228,11 @@ def _version(number: int) -> dict[str, Any]:
 def _end(number: int) -> dict[str, Any]:
     ended = {"due_at": NOW, "outcome": "same", "error": None, "good": True, "counted": False, "retry": False}
     return {**_claim(number), **ended}
+
+
+def _ended(number: int) -> dict[str, Any]:
+    ended = {"run_gen": 1, "outcome": "same", "reason": None, "error": None, "retry_at": NOW, "listings": [{"a": 1}]}
+    return {"refresh_id": f"c{number}", "connection_id": f"c{number}", **ended}
 
 
 def _cleared(number: int) -> dict[str, Any]:
@@ -461,6 +468,8 @@ CASES: Final[Mapping[str, Case]] = {
         ],
         (tables.account,),
     ),
+    "refreshes.WAITING": Case(_among(refreshes.WAITING, "connection_ids"), (tables.refresh_part,)),
+    "refreshes._END": Case(_rows(refreshes._END, "ends", _ended, at=NOW), (tables.refresh_part,)),
     "renewals._FLAGS": Case(_among(renewals._FLAGS, "consent_ids"), (tables.expiry_flag,)),
     "tokens.OF_LIVE": Case(_among(tokens.OF_LIVE, "connection_ids"), (tables.consent, tables.token)),
     "tokens.READ": Case(
@@ -485,6 +494,9 @@ CASES: Final[Mapping[str, Case]] = {
     "tokens._FREE": Case(_many(tokens._FREE, _version, me="me"), (tables.token,)),
     "tokens._SWAP": Case(_many(tokens._SWAP, lambda number: {**_version(number), **_SWAP}, me="me"), (tables.token,)),
     "work.HOLDS": Case(_rows(work.HOLDS, "claims", _claim), (tables.work,)),
+    "work._ASK_AGAIN": Case(
+        _rows(work._ASK_AGAIN, "claims", lambda number: {**_claim(number), "everything": False}), (tables.work,)
+    ),
     "work._FINISH": Case(_rows(work._FINISH, "ends", _end), (tables.work,)),
     "work._FREE": Case(_rows(work._FREE, "claims", _claim), (tables.work,)),
     "work._FREE_NOT_BEGUN": Case(_rows(work._FREE_NOT_BEGUN, "claims", _claim), (tables.work,)),

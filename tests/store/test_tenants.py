@@ -39,6 +39,7 @@ from syncworker.store.lfis import LFIChange
 from syncworker.store.messages import Disabled, Message, MessageType, Outcome
 from syncworker.store.openings import ShareWish, StoredOpening
 from syncworker.store.records import Ended, Record
+from syncworker.store.refreshes import Customer, NewPart, PartEnd, Wish
 from syncworker.store.runs import RunRow
 from syncworker.store.statements import run_all
 from syncworker.store.tables import consent as consent_table
@@ -245,6 +246,8 @@ async def furnish(unit: UnitOfWork) -> None:
     await unit.lfis.ignores_filter(BANK, TX, at=NOW)
     await unit.unreadable.keep(C1, C1, LISTING, [sighting(UNREADABLE)], known=(), at=NOW)
     await run_all(unit, [unit.findings.meeting([FOUND], at=NOW)])
+    await unit.refreshes.add("refresh-1", key_id="k", attended=True, at=NOW, digests=(b"i" * 32, b"b" * 32))
+    await unit.refreshes.add_parts("refresh-1", [PART], at=NOW)
     await unit.send()
 
 
@@ -255,6 +258,10 @@ def _party(key: str) -> Record:
 def _offset(seconds: int) -> ClockOffset:
     return ClockOffset(host="one", peer="bank", offset=timedelta(seconds=seconds), within=timedelta(0), measured_at=NOW)
 
+
+PART: Final = NewPart(
+    connection_id=C1, asked_gen=0, wish=Wish(), context="x", customer=Customer(ip="203.0.113.7", auth_date=NOW)
+)
 
 # -- the writing methods ---------------------------------------------------------------------------------------------
 
@@ -297,6 +304,15 @@ async def leased(unit: UnitOfWork) -> None:
 async def called(unit: UnitOfWork) -> None:
     """A refresh under way whose call has no row yet."""
     await unit.tokens.begin(C1, version=1, holder="me", lease=timedelta(minutes=1), call="call-1")
+
+
+async def end_refresh(unit: UnitOfWork) -> None:
+    end = PartEnd(refresh_id="refresh-1", connection_id=C1, outcome="complete")
+    await run_all(unit, [unit.refreshes.ending([end], at=LATER)])
+
+
+async def ask_again(unit: UnitOfWork) -> None:
+    await run_all(unit, [unit.work.asking_again(await claims(unit))])
 
 
 async def parked(unit: UnitOfWork) -> None:
@@ -561,6 +577,13 @@ WRITES: Final[Mapping[str, Write]] = {
         lambda unit: unit.messages.redeliver(ENDPOINT, since=NOW, at=LATER), before=same_endpoint
     ),
     "messages.prune": Write(lambda unit: unit.messages.prune(before=LATER, limit=100), before=same_endpoint),
+    "refreshes.add": Write(lambda unit: unit.refreshes.add("refresh-2", key_id="k", attended=False, at=NOW)),
+    "refreshes.add_parts": Write(lambda unit: unit.refreshes.add_parts("refresh-2", [PART], at=NOW)),
+    "refreshes.of_idempotency": Write(lambda unit: unit.refreshes.of_idempotency(b"i" * 32, since=LATER)),
+    "refreshes.ending": Write(end_refresh),
+    "refreshes.end_open": Write(lambda unit: unit.refreshes.end_open(C1, reason="paused", at=LATER)),
+    "refreshes.end_late": Write(lambda unit: unit.refreshes.end_late(at=NOW + timedelta(days=1))),
+    "refreshes.prune": Write(lambda unit: unit.refreshes.prune(before=LATER), before=end_refresh),
     "lfis.add": Write(lambda unit: unit.lfis.add(BANK, {"name": "new"}, at=LATER)),
     "lfis.follow": Write(lambda unit: unit.lfis.follow(BANK, {"name": "new"}, directory={"name": "New"}, at=LATER)),
     "lfis.miss": Write(lambda unit: unit.lfis.miss(BANK, at=LATER)),
@@ -645,6 +668,8 @@ WRITES: Final[Mapping[str, Write]] = {
         lambda unit: unit.work.schedule_sooner([(WorkKind.SYNC, C1, BANK, NOW - timedelta(days=1))])
     ),
     "work.ask_now": Write(lambda unit: unit.work.ask_now(WorkKind.SYNC, C1)),
+    "work.ask_listings": Write(lambda unit: unit.work.ask_listings(C1)),
+    "work.asking_again": Write(ask_again),
     "work.park": Write(each(work, lambda unit, one: unit.work.park(one))),
     "work.unpark": Write(lambda unit: unit.work.unpark(WorkKind.SYNC, C1, due_at=LATER), before=parked),
     "work.forget": Write(lambda unit: unit.work.forget(WorkKind.SYNC, C1)),
@@ -787,6 +812,7 @@ READS: Final = _named(
         "tokens": "holder read opened opened_many exists read_many states",
         "authorizations": "get of",
         "intents": "get of_state",
+        "refreshes": "waiting customer get unended",
         "renewals": "flags due ending granted_before",
         "work": "waiting holds of_claims find next_due summary troubled",
         "openings": "get find troubled contents history overdue_contents",

@@ -56,8 +56,15 @@ async def open_house(
         async def opened_house(database_url: str, *, own: str = "", web: str = WEB, timer: Any = None) -> WebHouse:
             folder = tmp_path / "bank"
             shutil.copytree(bank_identity, folder)
+            heard: list[Any] = []
             bank = await stack.enter_async_context(
-                Sandbox(folder, customers=2, strays=False, redirect_uri=f"{PUBLIC_URL}/callback")
+                Sandbox(
+                    folder,
+                    customers=2,
+                    strays=False,
+                    redirect_uri=f"{PUBLIC_URL}/callback",
+                    witness=lambda _, request: heard.append(request),
+                )
             )
             home = tmp_path / "home"
             home.mkdir()
@@ -78,7 +85,7 @@ async def open_house(
 
             keyring = None
             store = open_store(database_url, keyring=keyring, clock=None)
-            house = WebHouse(settings, bank, app, store, client(), client(), client)
+            house = WebHouse(settings, bank, app, store, client(), client(), client, heard)
             house.product.headers["authorization"] = f"Bearer {await house.key()}"
             return house
 

@@ -49,6 +49,7 @@ class WebHouse:
     Attributes:
         product: the product's backend: it has a key with every scope.
         browser: a user's browser: it keeps cookies and follows nothing by itself.
+        heard: every request that the bank got, as it came.
     """
 
     settings: Settings
@@ -58,6 +59,7 @@ class WebHouse:
     product: httpx.AsyncClient
     browser: httpx.AsyncClient
     another: Callable[..., httpx.AsyncClient]
+    heard: list[Any] = field(default_factory=list, repr=False)
     keys: list[str] = field(default_factory=list, repr=False)
 
     async def key(self, scopes: Collection[Scope] = EVERYTHING, **changes: Any) -> str:

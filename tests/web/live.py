@@ -56,8 +56,12 @@ class Town:
 
 
 @asynccontextmanager
-async def town(folder: Path, nursery: Nursery) -> AsyncIterator[Town]:
-    """A bank in this process, `syncworker web` in another with the bank's server certificate, a product's page."""
+async def town(folder: Path, nursery: Nursery, *, settings: str = "") -> AsyncIterator[Town]:
+    """A bank in this process, `syncworker web` in another with the bank's server certificate, a product's page.
+
+    Args:
+        settings: more of them, above the first table.
+    """
     port = free_port()
     url = f"https://127.0.0.1:{port}"
     product = Product()
@@ -68,8 +72,9 @@ async def town(folder: Path, nursery: Nursery) -> AsyncIterator[Town]:
         home = folder / "home"
         home.mkdir()
         identity = bank.identity
-        web = f"""
+        web = f"""{settings}
 [web]
+key_per_second = 1000
 port = {port}
 certificate = "{identity.server_certificate}"
 key = "{identity.server_key}"
