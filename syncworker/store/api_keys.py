@@ -47,6 +47,12 @@ class Scope(StrEnum):
     """Look at connections, IBANs masked."""
     CONNECTIONS_IBAN = "connections:iban"
     """See whole IBANs there."""
+    DATA_READ = "data:read"
+    """Read accounts, balances, transactions and all other data; personal data null, account numbers masked."""
+    DATA_PERSONAL = "data:personal"
+    """See names, account numbers and counterparties there."""
+    DATA_RAW = "data:raw"
+    """See items as the LFI sent them; includes `data:personal`."""
     WEBHOOKS_WRITE = "webhooks:write"
     """Look at webhook endpoints, add, change and remove them."""
 

@@ -6,7 +6,8 @@ In: the name of a view, conditions, an order, the place behind which the page be
 A page begins behind a row, not at a number: rows that come or go before it move nothing.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import operator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -17,9 +18,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect as SQLAlchemyDialect
 from sqlalchemy.types import TypeDecorator
 
+from syncworker.standard.resources import ResourceName
 from syncworker.store.dialect import Instant
 from syncworker.store.sql_views import VIEWS, Kind, View
-from syncworker.store.tables import JSON, account_reference, connection
+from syncworker.store.statements import Statement, named
+from syncworker.store.tables import JSON, RECORD_TABLES, account_reference, connection, consent
 
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
@@ -64,6 +67,8 @@ class Is(StrEnum):
     AT_MOST = "at_most"
     BEFORE = "before"
     ONE_OF = "one_of"
+    PRESENT = "present"
+    ABSENT = "absent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,23 @@ class Condition:
 
     column: str
     how: Is
-    value: Any
+    value: Any = None
+
+    def holds(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row meets it, as the database decides; for rows that come from another place."""
+        held = row[self.column]
+        match self.how:
+            case Is.ABSENT:
+                return held is None
+            case Is.PRESENT:
+                return held is not None
+        if held is None:
+            return False
+        compare: Mapping[Is, Callable[[Any, Any], bool]] = {
+            Is.EQUAL: operator.eq, Is.AT_LEAST: operator.ge, Is.AT_MOST: operator.le, Is.BEFORE: operator.lt,
+            Is.ONE_OF: lambda one, those: one in those,
+        }  # fmt: skip
+        return compare[self.how](held, self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +103,14 @@ class Containing:
     columns: tuple[str, ...]
     text: str
 
+    def holds(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row meets it."""
+        return any(self.text.lower() in (row[name] or "").lower() for name in self.columns)
+
 
 @dataclass(frozen=True, slots=True)
 class By:
-    """One column of an order; rows without a value come last."""
+    """One column of an order; no row that is asked for lacks a value."""
 
     column: str
     descending: bool = False
@@ -96,7 +121,7 @@ class Question:
     """What to read of a view.
 
     Attributes:
-        order: the last column is unique among the rows asked for, and never NULL.
+        order: its columns together are unique among the rows asked for, and none of them is ever NULL there.
         after: the values of the order's columns in the row behind which the page begins.
     """
 
@@ -107,16 +132,57 @@ class Question:
     limit: int = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Restricted:
-    """Whether a connection is there, and may be read.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A connection: whose it is, and whether it may be read.
 
     Attributes:
-        at: since when its rows may not be read; `None`: they may.
+        restricted_at: since when its rows may not be read; `None`: they may.
     """
 
     connection_id: str
-    at: datetime | None
+    user_ref: str
+    lfi: str
+    restricted_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """One consent, as far as it decides whether its connection is read.
+
+    Attributes:
+        revoked: its revocation was ordered here; the Hub may not have confirmed it yet.
+    """
+
+    connection_id: str
+    lfi: str
+    status: str
+    expires_at: datetime
+    paused_at: datetime | None
+    needs_consent: str | None
+    revoked: bool
+
+
+_STANDINGS: Final = Statement(
+    lambda dialect: (
+        sa.select(
+            consent.c.connection_id,
+            connection.c.lfi,
+            consent.c.status,
+            consent.c.expires_at,
+            consent.c.paused_at,
+            consent.c.needs_consent,
+            consent.c.revoke_asked_at,
+        )
+        .join_from(
+            consent,
+            connection,
+            sa.and_(connection.c.tenant == consent.c.tenant, connection.c.connection_id == consent.c.connection_id),
+        )
+        .where(dialect.among(consent.c.connection_id, "connection_ids", tenant=named(consent.c.tenant)))
+        .order_by(consent.c.created_at, consent.c.consent_id)
+    )
+)
 
 
 class Reads:
@@ -138,13 +204,37 @@ class Reads:
             query = query.where(_behind(table, question.order, question.after))
         return [dict(row) for row in (await self._unit.connection.execute(query)).mappings()]
 
-    async def connections(self, *, connection_id: str) -> Restricted | None:
-        """Whether a connection may be read; `None`: there is none."""
-        query = sa.select(connection.c.connection_id, connection.c.restricted_at).where(
-            connection.c.tenant == self._unit.tenant, connection.c.connection_id == connection_id
+    async def connections(
+        self, *, connection_id: str | None = None, user_ref: str | None = None, lfi: str | None = None, limit: int
+    ) -> list[Held]:
+        """Connections, those that may not be read too, as far as every condition given holds."""
+        given = {"connection_id": connection_id, "user_ref": user_ref, "lfi": lfi}
+        query = (
+            sa.select(*(connection.c[one] for one in ("connection_id", "user_ref", "lfi", "restricted_at")))
+            .where(
+                connection.c.tenant == self._unit.tenant,
+                *(connection.c[name] == value for name, value in given.items() if value is not None),
+            )
+            .order_by(connection.c.connection_id)
+            .limit(limit)
         )
-        row = (await self._unit.connection.execute(query)).first()
-        return None if row is None else Restricted(row[0], row[1])
+        return [Held(**dict(row)) for row in (await self._unit.connection.execute(query)).mappings()]
+
+    async def standings(self, connection_ids: Collection[str]) -> list[Standing]:
+        """The consents of some connections, oldest first."""
+        answer = await _STANDINGS.run(self._unit, tenant=self._unit.tenant, connection_ids=sorted(set(connection_ids)))
+        return [
+            Standing(
+                connection_id=connection_id,
+                lfi=lfi,
+                status=status,
+                expires_at=expires_at,
+                paused_at=paused_at,
+                needs_consent=needs_consent,
+                revoked=revoke_asked_at is not None,
+            )
+            for connection_id, lfi, status, expires_at, paused_at, needs_consent, revoke_asked_at in answer.rows
+        ]
 
     async def connection_of_account(self, account_id: str) -> str | None:
         """The connection an account of ours belongs to; `None`: there is no such account."""
@@ -152,6 +242,62 @@ class Reads:
             account_reference.c.account_id == account_id, account_reference.c.tenant == self._unit.tenant
         )
         return await self._unit.connection.scalar(query)
+
+    async def settled_before(self) -> datetime | None:
+        """Since when the oldest transaction that writes is open; `None`: none is, or the database does not say.
+
+        PostgreSQL shows a role the sessions of its own role, and with `pg_read_all_stats` those of others.
+        """
+        if not self._unit.dialect.is_postgresql:
+            return None
+        query = sa.text(
+            "SELECT min(xact_start) FROM pg_stat_activity"
+            " WHERE backend_xid IS NOT NULL AND datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        found = await self._unit.connection.scalar(query)
+        assert found is None or isinstance(found, datetime)
+        return found
+
+    async def items(self, view: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+        """The items that rows of a view were read from, exactly as the LFI sent them, by the rows' `id`.
+
+        Rows whose item is not kept, as those of `v_balance_history`, are left out.
+
+        Raises:
+            SealError: a sealed item does not open.
+        """
+        table = _KEPT_IN.get(view)
+        if table is None or not rows:
+            return {}
+        names = {_name(table, row): row["id"] for row in rows}
+        columns = (table.c.connection_id, table.c.account_id, table.c.key)
+        found: dict[str, bytes] = {}
+        for some in _chunks(list(names)):
+            query = sa.select(*columns, table.c.raw).where(
+                table.c.tenant == self._unit.tenant, sa.tuple_(*columns).in_(some), table.c.gone_at.is_(None)
+            )
+            for connection_id, account_id, key, raw in await self._unit.connection.execute(query):
+                item = self._unit.records.opened(table, connection_id, account_id, key, raw=bytes(raw))
+                found[names[connection_id, account_id, key]] = item
+        return found
+
+
+KEYS_MAX: Final = 200
+"""Rows looked up by key in one statement."""
+
+_KEPT_IN: Final[Mapping[str, sa.Table]] = {f"v_{table.name}": table for table in RECORD_TABLES.values()}
+
+
+def _name(table: sa.Table, row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The key of a view's row in its table."""
+    if table.name == RECORD_TABLES[ResourceName.ACCOUNTS].name:
+        return row["connection_id"], "", row["lfi_account_id"]
+    return row["connection_id"], row["lfi_account_id"] or "", row["key"]
+
+
+def _chunks(names: Sequence[tuple[str, str, str]]) -> Iterator[Sequence[tuple[str, str, str]]]:
+    for begin in range(0, len(names), KEYS_MAX):
+        yield names[begin : begin + KEYS_MAX]
 
 
 def column_kinds(view: str, *, without: Collection[str] = ("tenant",)) -> Mapping[str, Kind]:
@@ -175,20 +321,26 @@ def _said(table: sa.TableClause, one: Condition | Containing) -> sa.ColumnElemen
             found = column < one.value
         case Is.ONE_OF:
             found = column.in_(list(one.value))
+        case Is.PRESENT:
+            found = column.is_not(None)
+        case Is.ABSENT:
+            found = column.is_(None)
     return found
 
 
 def _ordered(column: sa.ColumnElement[Any], by: By) -> sa.ColumnElement[Any]:
-    return column.desc().nulls_last() if by.descending else column.asc().nulls_last()
+    return column.desc() if by.descending else column.asc()
 
 
 def _behind(table: sa.TableClause, order: Sequence[By], after: Sequence[Any]) -> sa.ColumnElement[bool]:
-    """Rows that come after one in an order."""
+    """Rows that come after one in an order.
+
+    The first column's bound stands alone as well: of alternatives no planner makes a range of an index.
+    """
     ways, equal = [], list[sa.ColumnElement[bool]]()
     for by, value in zip(order, after, strict=True):
         column = table.c[by.column]
-        if value is not None:
-            beyond = column < value if by.descending else column > value
-            ways.append(sa.and_(*equal, sa.or_(beyond, column.is_(None))))
-        equal.append(column.is_(None) if value is None else column == value)
-    return sa.or_(*ways) if ways else sa.false()
+        ways.append(sa.and_(*equal, column < value if by.descending else column > value))
+        equal.append(column == value)
+    first, value = table.c[order[0].column], after[0]
+    return sa.and_(first <= value if order[0].descending else first >= value, sa.or_(*ways))

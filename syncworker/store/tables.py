@@ -7,6 +7,7 @@ has the same frame (`_record`) around the typed columns people query; the LFI's 
 Amounts are kept twice: as the LFI sent them, and signed (`Debit` negative).  Instants are UTC (`dialect.Instant`).
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -959,6 +960,15 @@ RECORD_TABLES: Final[dict[ResourceName, sa.Table]] = {
 
 SEALED_RAW: Final = frozenset({"party"})
 """Record tables whose raw item is always sealed; others by setting."""
+
+PERSONAL: Final[Mapping[str, frozenset[str]]] = {
+    "account": frozenset({"nickname"}),
+    "account_detail": frozenset({"nickname"}),
+    "transaction": frozenset({"transaction_information", "transaction_reference", "counterparty_name"}),
+    "beneficiary": frozenset({"reference"}),
+    "direct_debit": frozenset({"name", "mandate_identification"}),
+}
+"""Columns that tell who people are, by table: names, account numbers, and free text that holds such."""
 
 FRAME: Final = (
     "tenant",

@@ -666,6 +666,35 @@ def columns_of(name: ResourceName, raw: bytes) -> tuple[Any, ...]:
     return tuple([read(item, _ignore) for read in _READERS[name]])
 
 
+def json_of(raw: bytes) -> bytes:
+    """An item that is held as JSON that every reader takes: as sent, or with its text repaired where it has to be.
+
+    Raises:
+        StandardViolationError: not a JSON object.
+    """
+    try:
+        _EXACT.decode(raw)
+    except _UNREADABLE:
+        _item(raw)
+        return with_repaired_text(raw)
+    return raw
+
+
+def identifiers_of(raw: bytes) -> list[dict[str, str | None]]:
+    """`AccountIdentifiers` of an account's item: scheme, identification and name of each, in the order sent.
+
+    Raises:
+        StandardViolationError: not a JSON object.
+    """
+    shown = _item(raw).get("AccountIdentifiers")
+    members = {"scheme": "SchemeName", "identification": "Identification", "name": "Name"}
+    return [
+        {name: value if type(value := one.get(member)) is str else None for name, member in members.items()}
+        for one in (shown if isinstance(shown, list) else ())
+        if isinstance(one, dict)
+    ]
+
+
 def iban_of(raw: bytes) -> str | None:
     """The IBAN that an account's item shows, as `values.read_iban` gives it; of several the first in their order.
 

@@ -28,6 +28,7 @@ from syncworker.errors import (
     SyncWorkerError,
     TransientError,
 )
+from syncworker.views.questions import RestrictedError, UnknownError
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 5
@@ -189,6 +190,22 @@ def of_error(error: SyncWorkerError) -> Problem:
                 detail=str(error),
                 fix=f"try again after {wait} s",
                 headers={"retry-after": wait},
+            )
+        case RestrictedError():
+            return Problem(
+                status=HTTPStatus.FORBIDDEN,
+                code=error.code,
+                detail=str(error),
+                fix="ask the user to consent again: POST /v1/connections/{connection_id}/renew",
+                faults=_faults(str(error)),
+            )
+        case UnknownError():
+            return Problem(
+                status=HTTPStatus.NOT_FOUND,
+                code=error.code,
+                detail=str(error),
+                fix=NOT_FOUND_FIX,
+                faults=_faults(str(error)),
             )
         case RequestError():
             return bad_request(*_faults(str(error)))
