@@ -53,6 +53,8 @@ class Scope(StrEnum):
     """See names, account numbers and counterparties there."""
     DATA_RAW = "data:raw"
     """See items as the LFI sent them; includes `data:personal`."""
+    CHANGES_READ = "changes:read"
+    """Read the feed of changes; its items with `data:read` alone."""
     WEBHOOKS_WRITE = "webhooks:write"
     """Look at webhook endpoints, add, change and remove them."""
 

@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect as SQLAlchemyDialect
 from sqlalchemy.types import TypeDecorator
 
-from syncworker.standard.resources import ResourceName
+from syncworker.standard.resources import RESOURCES, ResourceName
 from syncworker.store.dialect import Instant
+from syncworker.store.records import RowKey
 from syncworker.store.sql_views import VIEWS, Kind, View
 from syncworker.store.statements import Statement, named
-from syncworker.store.tables import JSON, RECORD_TABLES, account_reference, connection, consent
+from syncworker.store.tables import JSON, RECORD_TABLES, account_reference, connection, consent, run
 
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
@@ -163,6 +164,19 @@ class Standing:
     revoked: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complete:
+    """How far a connection's data has come.
+
+    Attributes:
+        initial: a sync went well, and every listing was seen whole once, or is refused by the LFI.
+        history: of every account the transactions were read as far back as is wanted.
+    """
+
+    initial: bool
+    history: bool
+
+
 _STANDINGS: Final = Statement(
     lambda dialect: (
         sa.select(
@@ -258,6 +272,48 @@ class Reads:
         assert found is None or isinstance(found, datetime)
         return found
 
+    async def of_keys(self, keys: Collection[RowKey]) -> dict[RowKey, dict[str, Any]]:
+        """Rows of views by the keys of their tables; those that no view shows are left out."""
+        found: dict[RowKey, dict[str, Any]] = {}
+        for resource in dict.fromkeys(one.resource for one in keys):
+            table = _TABLES[view_of(resource)]
+            columns, name_of = _named_by(resource)
+            names = {name_of(one): one for one in keys if one.resource is resource}
+            place = sa.tuple_(*(table.c[one] for one in columns))
+            for some in _chunks(list(names)):
+                query = sa.select(*(column for column in table.c if column.name != "tenant")).where(
+                    table.c.tenant == self._unit.tenant, place.in_(some)
+                )
+                if resource is ResourceName.PARTIES:  # those of accounts lie beside them
+                    query = query.where(table.c.lfi_account_id.is_(None))
+                else:
+                    query = query.where(table.c.account_id.is_not(None))
+                for row in (await self._unit.connection.execute(query)).mappings():
+                    found[names[tuple(row[one] for one in columns)]] = dict(row)
+        return found
+
+    async def complete(self, connection_ids: Collection[str]) -> dict[str, Complete]:
+        """How far the data of some connections has come; those that may not be read, or have none yet, are left out."""
+        listing = _TABLES["v_listing"]
+        seen = sa.or_(listing.c.checked_at.is_not(None), listing.c.refused_until.is_not(None))
+        back = sa.or_(
+            listing.c.resource.not_in(_SLICED), listing.c.history_complete, listing.c.refused_until.is_not(None)
+        )
+        went_well = sa.exists().where(
+            run.c.tenant == self._unit.tenant,
+            run.c.connection_id == listing.c.connection_id,
+            run.c.outcome.in_(_WELL),
+        )
+        query = (
+            sa.select(listing.c.connection_id, _every(seen), _every(back), went_well)
+            .where(listing.c.tenant == self._unit.tenant, listing.c.connection_id.in_(sorted(set(connection_ids))))
+            .group_by(listing.c.connection_id)
+        )
+        return {
+            connection_id: Complete(initial=bool(seen and well), history=bool(seen and back and well))
+            for connection_id, seen, back, well in await self._unit.connection.execute(query)
+        }
+
     async def items(self, view: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
         """The items that rows of a view were read from, exactly as the LFI sent them, by the rows' `id`.
 
@@ -282,10 +338,40 @@ class Reads:
         return found
 
 
+def view_of(resource: ResourceName) -> str:
+    """The view that shows rows of a resource."""
+    return f"v_{RECORD_TABLES[resource].name}"
+
+
+_SLICED: Final = sorted(one.name.value for one in RESOURCES if one.window is not None and one.window.sliced)
+"""Resources whose history is read in slices."""
+
+_WELL: Final = ("ok", "unchanged")
+"""Outcomes of runs that read everything that was due."""
+
+
+def _every(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+    """Whether a condition holds for every row of a group: 1 or 0."""
+    return sa.func.min(sa.case((condition, 1), else_=0))
+
+
+def _named_by(resource: ResourceName) -> tuple[tuple[str, ...], Callable[[RowKey], tuple[str, ...]]]:
+    """Columns of a resource's view that name a row, and their values of a key."""
+    match resource:
+        case ResourceName.ACCOUNTS:
+            return ("connection_id", "lfi_account_id"), lambda one: (one.connection_id, one.key)
+        case ResourceName.PARTIES:
+            return ("connection_id", "key"), lambda one: (one.connection_id, one.key)
+    return ("connection_id", "lfi_account_id", "key"), lambda one: (one.connection_id, one.account_id, one.key)
+
+
 KEYS_MAX: Final = 200
 """Rows looked up by key in one statement."""
 
 _KEPT_IN: Final[Mapping[str, sa.Table]] = {f"v_{table.name}": table for table in RECORD_TABLES.values()}
+
+
+Names = TypeVar("Names", bound=tuple[str, ...])
 
 
 def _name(table: sa.Table, row: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -295,7 +381,7 @@ def _name(table: sa.Table, row: Mapping[str, Any]) -> tuple[str, str, str]:
     return row["connection_id"], row["lfi_account_id"] or "", row["key"]
 
 
-def _chunks(names: Sequence[tuple[str, str, str]]) -> Iterator[Sequence[tuple[str, str, str]]]:
+def _chunks(names: Sequence[Names]) -> Iterator[Sequence[Names]]:
     for begin in range(0, len(names), KEYS_MAX):
         yield names[begin : begin + KEYS_MAX]
 

@@ -26,7 +26,7 @@ from syncworker.settings import LFISettings, Settings
 from syncworker.standard.values import Slug
 from syncworker.store import migrate
 from syncworker.store.unit_of_work import Store
-from syncworker.web import api, callbacks, data, endpoints, events, problems
+from syncworker.web import api, callbacks, changes, data, endpoints, events, problems
 from syncworker.web.callbacks import ReturnURLs
 from syncworker.web.events import Pace
 from syncworker.web.guard import BEARER, SCOPES_NEEDED, Guard, Keys, pass_address
@@ -124,6 +124,7 @@ def build(
         endpoints.routes(store=store, keys=keys, allow_private_hosts=settings.webhooks.allow_private_hosts)
     )
     app.include_router(data.routes(store=store, keys=keys, cadence=settings.cadence.as_mapping(), lfis=lfis))
+    app.include_router(changes.routes(store=store, keys=keys))
     if receiver is not None:
         taken = settings.events
         app.include_router(

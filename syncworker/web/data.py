@@ -409,7 +409,7 @@ def routes(*, store: Store, keys: Keys, cadence: Cadence, lfis: Lfis) -> APIRout
     @router.get("/runs", response_model=RunsOut)
     async def runs(request: Request, _: reads, asked: Annotated[RunsAsked, Query()]) -> Response:
         """Sync runs, newest first: outcomes and counts.  Those of a connection whose consent ended too."""
-        _check_repeated(request)
+        check_repeated(request)
         digest = filter_digest("runs", {"connection_id": asked.connection_id})
         before = None if asked.cursor is None else _number(read_cursor(asked.cursor, digest))
         connection_id = None if asked.connection_id is None else ConsentId(asked.connection_id)
@@ -506,13 +506,13 @@ def _sees(request: Request, principal: Principal, *, raw: bool) -> bool:
     Raises:
         Problem: items are asked for without leave to see them, or a parameter comes twice.
     """
-    _check_repeated(request)
+    check_repeated(request)
     if raw:
         demand(principal, Scope.DATA_RAW)
     return principal.may(Scope.DATA_PERSONAL) or principal.may(Scope.DATA_RAW)
 
 
-def _check_repeated(request: Request) -> None:
+def check_repeated(request: Request) -> None:
     """A filter given twice would be half ignored."""
     names = [name for name, _ in request.query_params.multi_items()]
     twice = sorted({name for name in names if names.count(name) > 1}) if len(names) > len(set(names)) else []

@@ -20,6 +20,9 @@ from starlette.exceptions import HTTPException
 from syncworker.errors import (
     AuthorizationFailedError,
     ConsentError,
+    CursorFilterError,
+    CursorTooOldError,
+    CursorUnknownError,
     NotAllowedError,
     RefusedError,
     RequestError,
@@ -205,6 +208,22 @@ def of_error(error: SyncWorkerError) -> Problem:
                 code=error.code,
                 detail=str(error),
                 fix=NOT_FOUND_FIX,
+                faults=_faults(str(error)),
+            )
+        case CursorTooOldError() | CursorUnknownError():
+            return Problem(
+                status=HTTPStatus.GONE,
+                code=error.code,
+                detail=str(error),
+                fix="begin again: GET /v1/changes?cursor=now, drop the rows you hold, read the lists, then the feed",
+                faults=_faults(str(error)),
+            )
+        case CursorFilterError():
+            return Problem(
+                status=HTTPStatus.UNPROCESSABLE_ENTITY,
+                code=error.code,
+                detail=str(error),
+                fix="give the filter the cursor was given for, or begin again with the new one: cursor=now",
                 faults=_faults(str(error)),
             )
         case RequestError():
