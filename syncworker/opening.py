@@ -6,6 +6,7 @@ prints three lines must not load a worker first.
 
 from collections.abc import Mapping
 
+import structlog
 from pydantic import ValidationError
 
 from syncworker.clock import Clock
@@ -13,9 +14,12 @@ from syncworker.errors import SettingsError
 from syncworker.settings import LFISettings, Settings, faults_of
 from syncworker.standard.values import Slug
 from syncworker.store import migrate
+from syncworker.store.failures import StoreRefusedError, StoreUnavailableError
 from syncworker.store.keyring import KeyRing
 from syncworker.store.lfis import DeclaredLFI
 from syncworker.store.unit_of_work import Store
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 async def open_store(settings: Settings, *, sealed: bool = False, clock: Clock | None = None) -> Store:
@@ -27,7 +31,6 @@ async def open_store(settings: Settings, *, sealed: bool = False, clock: Clock |
     Raises:
         SettingsError: database URL or key ring.
         SetupError: the schema is not the newest; names the command to run.
-        StoreUnavailableError: the database went away meanwhile.
     """
     keyring = load_keyring(settings) if sealed or settings.keyring else None
     migrate.check(settings.database)
@@ -40,6 +43,8 @@ async def open_store(settings: Settings, *, sealed: bool = False, clock: Clock |
     )
     try:
         await store.keep_history()
+    except (StoreUnavailableError, StoreRefusedError) as error:  # a standby, or a role that may not: a worker will
+        log.info("history of the database not looked at", error=error.code)
     except BaseException:
         await store.close()
         raise
