@@ -21,7 +21,7 @@ from tests.web.house import WebHouse
 from tests.web.kept import IBAN, Kept
 
 PATH = "/v1/changes"
-MANY = {f"t{number:02}": {} for number in range(MARKER_FROM + 5)}
+MANY: dict[str, dict[str, Any]] = {f"t{number:02}": {} for number in range(MARKER_FROM + 5)}
 MEMBERS = {
     "op", "history", "resource", "list", "id", "connection_id", "account_id", "at", "previous_status", "classes",
     "item",
