@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect as SQLAlchemyDialect
 from sqlalchemy.types import TypeDecorator
 
 from syncworker.standard.resources import RESOURCES, ResourceName
-from syncworker.store.dialect import Instant
+from syncworker.store.dialect import Dialect, Instant
 from syncworker.store.records import RowKey
 from syncworker.store.sql_views import VIEWS, Kind, View
-from syncworker.store.statements import Statement, named
+from syncworker.store.statements import Statement, Told, named, run_all
 from syncworker.store.tables import JSON, RECORD_TABLES, account_reference, connection, consent, run
 
 if TYPE_CHECKING:
@@ -32,13 +33,10 @@ BY_NAME: Final[Mapping[str, View]] = {view.name: view for view in VIEWS}
 
 
 class Exact(TypeDecorator[Decimal]):
-    """An exact amount of a view: `NUMERIC` on PostgreSQL, text on SQLite."""
+    """An exact amount of a view: `NUMERIC` on PostgreSQL, which its driver gives as `Decimal`; text on SQLite."""
 
-    impl = sa.Numeric(None, None)
+    impl = sa.Text()
     cache_ok = True
-
-    def load_dialect_impl(self, dialect: SQLAlchemyDialect) -> Any:
-        return dialect.type_descriptor(sa.Text() if dialect.name == "sqlite" else sa.Numeric(None, None))
 
     def process_result_value(self, value: Any, dialect: SQLAlchemyDialect) -> Decimal | None:
         return None if value is None else Decimal(value)
@@ -274,22 +272,22 @@ class Reads:
 
     async def of_keys(self, keys: Collection[RowKey]) -> dict[RowKey, dict[str, Any]]:
         """Rows of views by the keys of their tables; those that no view shows are left out."""
+        resources = list(dict.fromkeys(one.resource for one in keys))
+        told: list[Told] = []
+        for resource in resources:
+            names = _named_by(resource)
+            rows = [dict(zip(names, _place(one), strict=True)) for one in keys if one.resource is resource]
+            told.append((_of_keys(resource), {"of_tenant": self._unit.tenant, "those": self._unit.dialect.rows(rows)}))
+        answers = await run_all(self._unit, told) if told else []
+        by_place = {(one.resource, *_place(one)): one for one in keys}
         found: dict[RowKey, dict[str, Any]] = {}
-        for resource in dict.fromkeys(one.resource for one in keys):
-            table = _TABLES[view_of(resource)]
-            columns, name_of = _named_by(resource)
-            names = {name_of(one): one for one in keys if one.resource is resource}
-            place = sa.tuple_(*(table.c[one] for one in columns))
-            for some in _chunks(list(names)):
-                query = sa.select(*(column for column in table.c if column.name != "tenant")).where(
-                    table.c.tenant == self._unit.tenant, place.in_(some)
-                )
-                if resource is ResourceName.PARTIES:  # those of accounts lie beside them
-                    query = query.where(table.c.lfi_account_id.is_(None))
-                else:
-                    query = query.where(table.c.account_id.is_not(None))
-                for row in (await self._unit.connection.execute(query)).mappings():
-                    found[names[tuple(row[one] for one in columns)]] = dict(row)
+        for resource, answer in zip(resources, answers, strict=True):
+            members = list(column_kinds(view_of(resource)))
+            for values in answer.rows:
+                row = dict(zip(members, values, strict=True))
+                if row["account_id"] is None and resource is not ResourceName.PARTIES:
+                    continue  # asked here: as a condition, PostgreSQL would begin with the accounts
+                found[by_place[(resource, *(row[one] for one in _named_by(resource)))]] = row
         return found
 
     async def complete(self, connection_ids: Collection[str]) -> dict[str, Complete]:
@@ -355,23 +353,47 @@ def _every(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
     return sa.func.min(sa.case((condition, 1), else_=0))
 
 
-def _named_by(resource: ResourceName) -> tuple[tuple[str, ...], Callable[[RowKey], tuple[str, ...]]]:
-    """Columns of a resource's view that name a row, and their values of a key."""
+def _named_by(resource: ResourceName) -> tuple[str, ...]:
+    """Columns of a resource's view that name a row."""
     match resource:
         case ResourceName.ACCOUNTS:
-            return ("connection_id", "lfi_account_id"), lambda one: (one.connection_id, one.key)
-        case ResourceName.PARTIES:
-            return ("connection_id", "key"), lambda one: (one.connection_id, one.key)
-    return ("connection_id", "lfi_account_id", "key"), lambda one: (one.connection_id, one.account_id, one.key)
+            return ("connection_id", "lfi_account_id")
+        case ResourceName.PARTIES:  # of the connection: they have no account
+            return ("connection_id", "key")
+    return ("connection_id", "lfi_account_id", "key")
+
+
+def _place(one: RowKey) -> tuple[str, ...]:
+    """The values of these columns."""
+    if one.resource in (ResourceName.ACCOUNTS, ResourceName.PARTIES):
+        return one.connection_id, one.key
+    return one.connection_id, one.account_id, one.key
+
+
+@cache
+def _of_keys(resource: ResourceName) -> Statement:
+    """Rows of a resource's view by the columns that name them."""
+    table = _TABLES[view_of(resource)]
+
+    def build(dialect: Dialect) -> Any:
+        kinds = {name: sa.Text() for name in _named_by(resource)}
+        tenant = sa.bindparam("of_tenant", type_=sa.Text(), required=True)
+        those = dialect.keys("those", kinds, tenant=tenant)
+        named_so = sa.and_(*(table.c[name] == those.c[name] for name in ("tenant", *kinds)))
+        if not dialect.is_postgresql:  # it would begin with the view
+            place = sa.tuple_(*(table.c[name] for name in kinds))
+            named_so = sa.and_(table.c.tenant == tenant, place.in_(sa.select(*(those.c[name] for name in kinds))))
+        if resource is ResourceName.PARTIES:  # those of accounts lie beside them
+            named_so = sa.and_(named_so, table.c.lfi_account_id.is_(None))
+        return sa.select(*(column for column in table.c if column.name != "tenant")).where(named_so)
+
+    return Statement(build)
 
 
 KEYS_MAX: Final = 200
 """Rows looked up by key in one statement."""
 
 _KEPT_IN: Final[Mapping[str, sa.Table]] = {f"v_{table.name}": table for table in RECORD_TABLES.values()}
-
-
-Names = TypeVar("Names", bound=tuple[str, ...])
 
 
 def _name(table: sa.Table, row: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -381,7 +403,7 @@ def _name(table: sa.Table, row: Mapping[str, Any]) -> tuple[str, str, str]:
     return row["connection_id"], row["lfi_account_id"] or "", row["key"]
 
 
-def _chunks(names: Sequence[Names]) -> Iterator[Sequence[Names]]:
+def _chunks(names: Sequence[tuple[str, str, str]]) -> Iterator[Sequence[tuple[str, str, str]]]:
     for begin in range(0, len(names), KEYS_MAX):
         yield names[begin : begin + KEYS_MAX]
 
