@@ -379,13 +379,16 @@ def _of_keys(resource: ResourceName) -> Statement:
         kinds = {name: sa.Text() for name in _named_by(resource)}
         tenant = sa.bindparam("of_tenant", type_=sa.Text(), required=True)
         those = dialect.keys("those", kinds, tenant=tenant)
-        named_so = sa.and_(*(table.c[name] == those.c[name] for name in ("tenant", *kinds)))
-        if not dialect.is_postgresql:  # it would begin with the view
-            place = sa.tuple_(*(table.c[name] for name in kinds))
-            named_so = sa.and_(table.c.tenant == tenant, place.in_(sa.select(*(those.c[name] for name in kinds))))
+        rows = sa.select(*(column for column in table.c if column.name != "tenant"))
         if resource is ResourceName.PARTIES:  # those of accounts lie beside them
-            named_so = sa.and_(named_so, table.c.lfi_account_id.is_(None))
-        return sa.select(*(column for column in table.c if column.name != "tenant")).where(named_so)
+            rows = rows.where(table.c.lfi_account_id.is_(None))
+        if not dialect.is_postgresql:
+            place = sa.tuple_(*(table.c[name] for name in kinds))
+            return rows.where(table.c.tenant == tenant, place.in_(sa.select(*(those.c[name] for name in kinds))))
+        # each key by a query of its own, which a join could not be: without statistics it would begin elsewhere
+        one = rows.where(*(table.c[name] == those.c[name] for name in ("tenant", *kinds))).offset(sa.literal_column("0"))
+        each = one.lateral("each_row")
+        return sa.select(each).select_from(those.join(each, sa.true()))
 
     return Statement(build)
 
