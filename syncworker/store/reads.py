@@ -386,7 +386,9 @@ def _of_keys(resource: ResourceName) -> Statement:
             place = sa.tuple_(*(table.c[name] for name in kinds))
             return rows.where(table.c.tenant == tenant, place.in_(sa.select(*(those.c[name] for name in kinds))))
         # each key by a query of its own, which a join could not be: without statistics it would begin elsewhere
-        one = rows.where(*(table.c[name] == those.c[name] for name in ("tenant", *kinds))).offset(sa.literal_column("0"))
+        one = rows.where(*(table.c[name] == those.c[name] for name in ("tenant", *kinds))).offset(
+            sa.literal_column("0")
+        )
         each = one.lateral("each_row")
         return sa.select(each).select_from(those.join(each, sa.true()))
 
