@@ -344,6 +344,7 @@ class WebSettings(_Group):
         return_urls: where users may be sent back to: each the beginning of a URL, down to a whole path segment.
         key_per_second, address_per_second: requests taken of one API key, and of one address without one; ten seconds'
             worth at once.
+        reads_per_second: requests for data taken of one API key, counted by themselves.
     """
 
     enabled: bool = False
@@ -355,6 +356,7 @@ class WebSettings(_Group):
     proxies: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     return_urls: tuple[Annotated[str, AfterValidator(_return_url)], ...] = ()
     key_per_second: Annotated[float, Field(gt=0)] = 20.0
+    reads_per_second: Annotated[float, Field(gt=0)] = 200.0
     address_per_second: Annotated[float, Field(gt=0)] = 20.0
 
     @model_validator(mode="after")

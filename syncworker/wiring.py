@@ -35,6 +35,8 @@ from syncworker.declarations import Follower
 from syncworker.delivery.job import OUT, Delivering
 from syncworker.delivery.sending import Posting
 from syncworker.errors import SettingsError, SyncWorkerError
+from syncworker.feed import read as feed
+from syncworker.feed.cursor import Filter
 from syncworker.lfi.api import LFIClient
 from syncworker.lfi.directory import LFIConfig, SignedAnswers
 from syncworker.lfi.keys import EncryptionKey, SigningKey, TransportCertificate, certificate_end, days_announced
@@ -56,6 +58,7 @@ from syncworker.settings import LFISettings, RefreshMode, SenderSettings, Settin
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
 from syncworker.store.calls import CallRow
+from syncworker.store.changes import Place
 from syncworker.store.erasure import DataClass
 from syncworker.store.runs import ANNOUNCED_WITHIN
 from syncworker.store.tokens import TOKEN_CALL
@@ -227,6 +230,11 @@ def _followed(declared: LFISettings) -> dict[str, Any]:
         "account_types": declared.account_types,
         "account_sub_types": declared.account_sub_types,
     }
+
+
+async def cursor_of_connection(unit: UnitOfWork, connection_id: ConsentId, place: Place) -> str:
+    """The cursor with which `GET /v1/changes?connection_id=…` gives the change at a place and what follows it."""
+    return await feed.before(unit, place, only=Filter(connections=frozenset({connection_id})))
 
 
 def token_schedule(settings: Settings) -> TokenDue | None:
@@ -612,6 +620,7 @@ class Application:
             self._posting,
             give_up=timedelta(days=webhooks.give_up_days),
             keep=timedelta(days=webhooks.keep_days),
+            places=cursor_of_connection,
         )
 
         async def deliver(claim: Claim) -> Ended:

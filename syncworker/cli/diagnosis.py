@@ -17,6 +17,7 @@ from syncworker.standard.openings import OpeningState
 from syncworker.standard.operations import OperationClass
 from syncworker.standard.values import Slug
 from syncworker.store.breakers import Breaker
+from syncworker.store.changes import Blocker
 from syncworker.store.clocks import ClockOffset
 from syncworker.store.consents import StoredConsent
 from syncworker.store.findings import Finding
@@ -37,6 +38,9 @@ UNTOLD: Final = timedelta(minutes=10)
 
 ALARMED_FOR: Final = timedelta(days=7)
 """How long `status` speaks of a consent that ended as none may."""
+
+FEED_LAGS: Final = timedelta(seconds=60)
+"""The feed waits for every transaction that writes; most last far less than this."""
 
 OF_KIND: Final[Mapping[WorkKind, str]] = {
     WorkKind.CONSENT: "`consents show` says why; the Hub is asked again by itself",
@@ -282,6 +286,30 @@ def consent_troubles(consents: Sequence[StoredConsent], *, now: datetime) -> lis
         what = f"{len(drifted)} consents are not as the Hub has them ({kinds})"
         found.append(Trouble(what, "`consents reconcile` names them"))
     return found
+
+
+def feed_troubles(lag: timedelta, held_by: Sequence[Blocker]) -> list[Trouble]:
+    """What holds the feed back, where committed changes have waited for long.
+
+    Args:
+        lag: how long the oldest of them has.
+        held_by: open transactions that have written, the oldest first.
+    """
+    if lag <= FEED_LAGS:
+        return []
+    what = f"the feed of changes is held back for {span(lag)}"
+    if not held_by:
+        return [Trouble(what, "the transaction has just ended, or our role may not see it: look at pg_stat_activity")]
+    first = held_by[0]
+    name, since = (
+        first.application or "an unnamed program",
+        "" if first.since is None else f" since {cell(first.since)}",
+    )
+    if first.pid is None:
+        do = "commit or roll it back: `SELECT gid FROM pg_prepared_xacts` names it"
+        return [Trouble(f"{what} by a {name}{since}", do)]
+    what = f"{what} by a transaction of process {first.pid} ({name}) open{since}"
+    return [Trouble(what, f"let it end, or end it: `SELECT pg_terminate_backend({first.pid})` in the database")]
 
 
 def opening_troubles(openings: Sequence[StoredOpening]) -> list[Trouble]:

@@ -11,12 +11,14 @@ from syncworker import broker, opening, wiring
 from syncworker import settings as settings_module
 from syncworker.cli import frame, show
 from syncworker.cli.diagnosis import (
+    FEED_LAGS,
     ConsentCounts,
     Hold,
     Trouble,
     advice_of,
     consent_troubles,
     counted,
+    feed_troubles,
     finding_troubles,
     holds,
     opening_troubles,
@@ -31,12 +33,13 @@ from syncworker.settings import Settings
 from syncworker.standard.consents import Status
 from syncworker.standard.operations import OperationClass
 from syncworker.store import grants, migrate
+from syncworker.store.changes import Blocker
 from syncworker.store.consents import StoredConsent
 from syncworker.store.failures import StoreUnavailableError
 from syncworker.store.grants import Standing
 from syncworker.store.lfis import DeclaredLFI
 from syncworker.store.roles import Kind
-from syncworker.store.unit_of_work import Store
+from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import WorkKind
 from syncworker.sync.decode import COLUMNS_VERSION
 from syncworker.sync.reports import NEEDS_A_PERSON
@@ -87,6 +90,7 @@ async def _look(config: Settings, store: Store) -> tuple[dict[str, Any], list[Tr
         openings = await unit.openings.troubled()
         findings = await unit.findings.all()
         filling = await unit.fillings.open(COLUMNS_VERSION)
+        lag, held_by = await _feed_lag(unit)
     counts = counted(consents)
     soon = [
         one
@@ -107,7 +111,7 @@ async def _look(config: Settings, store: Store) -> tuple[dict[str, Any], list[Tr
         observers=sum(one.observers_failed for one in processes),
     )
     wrong += finding_troubles(findings)
-    wrong += consent_troubles(consents, now=now) + opening_troubles(openings)
+    wrong += consent_troubles(consents, now=now) + opening_troubles(openings) + feed_troubles(lag, held_by)
     syncs = [one for one in summary if one.kind is WorkKind.SYNC]
     parked, failing = sum(one.parked for one in syncs), sum(one.failing for one in syncs)
     working = workers > 0 and beats > 0
@@ -126,6 +130,7 @@ async def _look(config: Settings, store: Store) -> tuple[dict[str, Any], list[Tr
         "expiring_in_30_days": len(soon),
         "calls_24h": calls,
         "cost_24h_fils": cost / 1000,
+        "feed_lag": lag,
         "last_sync_at": runs[0].ended_at if runs else None,
         "allowed": _allowed(config),
         "directory": _directory_warnings(entries),
@@ -201,9 +206,16 @@ async def _look(config: Settings, store: Store) -> tuple[dict[str, Any], list[Tr
             {"table": one.table.name, "done": one.done, "about": one.about, "skipped": one.skipped, "since": one.since}
             for one in filling
         ],
+        "feed_held_by": [{"pid": one.pid, "application": one.application, "since": one.since} for one in held_by],
         "clocks": [{"host": one.host, "peer": one.peer, "offset": one.offset, "wrong": one.wrong} for one in clocks],
     }
     return found, wrong
+
+
+async def _feed_lag(unit: UnitOfWork) -> tuple[timedelta, Sequence[Blocker]]:
+    """How long the feed is held back, and by which transactions where that is long."""
+    line = await unit.changes.line()
+    return line.lag, await unit.changes.blockers() if line.lag > FEED_LAGS else ()
 
 
 def _directory_warnings(declared: Sequence[DeclaredLFI]) -> list[str]:
@@ -226,7 +238,7 @@ def _print_status(found: dict[str, Any], wrong: Sequence[Trouble]) -> None:
         show.OUT.print(f"✗ {line}", markup=False)
     if not wrong:
         show.OUT.print("✓ nothing needs you", markup=False)
-    tables = {"work", "findings", "limits", "traffic", "processes", "clocks", "filling"}
+    tables = {"work", "findings", "limits", "traffic", "processes", "clocks", "filling", "feed_held_by"}
     for warning in found["directory"]:
         show.OUT.print(f"! {warning}", markup=False)
     plain = {name: value for name, value in found.items() if name not in {*tables, "directory"}}
@@ -247,7 +259,7 @@ def _print_status(found: dict[str, Any], wrong: Sequence[Trouble]) -> None:
         show.rows(found["processes"], as_json=False, title="\nProcesses", empty="")
 
 
-_CONSENT_FACTS: Final = frozenset({"paused", "revocations_pending", "subscriptions_pending", "drifted"})
+_CONSENT_FACTS: Final = frozenset({"feed_lag", "paused", "revocations_pending", "subscriptions_pending", "drifted"})
 """Counts that take a line of the screen only where there is something to count."""
 
 
@@ -278,6 +290,7 @@ def doctor(as_json: frame.AsJson = False) -> None:
         findings += _check_roles(config)
         findings += frame.run(_check_lfis(config))
         findings += _check_consents(config)
+        findings += _check_feed(config)
     findings += _warnings(config)
     origins = [
         {"setting": name, "value": value, "from": origin} for name, value, origin in settings_module.origins(config)
@@ -443,6 +456,22 @@ def _check_consents(config: Settings) -> list[_Finding]:
         return [_Finding("consents", False, str(error))]
     found = [_Finding("consents", True, _standing(counted(consents)))]
     return found + [_Finding("consents", False, str(one)) for one in consent_troubles(consents, now=now)]
+
+
+def _check_feed(config: Settings) -> list[_Finding]:
+    """Whether a transaction that stays open keeps readers of the feed from what is committed."""
+
+    async def read() -> tuple[timedelta, Sequence[Blocker]]:
+        async with frame.open_store(config) as store, store.looking() as unit:
+            return await _feed_lag(unit)
+
+    try:
+        lag, held_by = _asked(lambda: frame.run(read()))
+    except SyncWorkerError as error:
+        return [_Finding("feed", False, str(error))]
+    return [_Finding("feed", False, str(one)) for one in feed_troubles(lag, held_by)] or [
+        _Finding("feed", True, "up to date" if not lag else f"{show.span(lag)} behind")
+    ]
 
 
 def _standing(counts: ConsentCounts) -> str:

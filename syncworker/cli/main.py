@@ -37,6 +37,7 @@ GROUPS: Final = {
 
 COMMANDS: Final = {
     "audit": "audit",
+    "changes": "changes",
     "demo": "demo",
     "bench": "bench",
     "sandbox": "processes",

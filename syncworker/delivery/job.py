@@ -18,7 +18,7 @@ message arrives at least once.
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import partial
@@ -32,6 +32,7 @@ from syncworker.delivery.sending import Answer, Posting, body_of
 from syncworker.errors import SyncWorkerError
 from syncworker.standard.calendar import shifted, span
 from syncworker.standard.values import ConsentId, Slug
+from syncworker.store.changes import Place
 from syncworker.store.messages import Disabled, Endpoint, Message, MessageType, Outcome
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import Claim, WorkKind
@@ -62,13 +63,13 @@ PRUNED_MAX: Final = 5_000
 NOTED_DISABLED: Final = "webhook_endpoint_disabled"
 """Audit: an endpoint is sent nothing any more."""
 
-Places = Callable[[str, tuple[int, int]], str | None]
-"""Gives the feed's cursor at a place (txid, seq), of one connection."""
+Places = Callable[[UnitOfWork, ConsentId, Place], Awaitable[str | None]]
+"""Gives the cursor that reads a connection's feed from a place on."""
 
 log = structlog.stdlib.get_logger(__name__)
 
 
-def no_places(_connection_id: str, _place: tuple[int, int]) -> None:
+async def no_places(_unit: UnitOfWork, _connection_id: ConsentId, _place: Place) -> None:
     """Where there is no feed to point into."""
 
 
@@ -194,14 +195,18 @@ class Delivering:
                 await unit.messages.fold(head, behind, data, at=await unit.now())
         if not head.connection_id:
             return head, data
-        connection = await unit.consents.connection(ConsentId(head.connection_id))
+        connection_id = ConsentId(head.connection_id)
+        connection = await unit.consents.connection(connection_id)
         known: dict[str, Any] = {"connection_id": head.connection_id}
         if connection is not None:
             known["user_ref"] = connection.user_ref
         if head.gen:
             known["run_id"] = await unit.messages.run_of(head.connection_id, head.gen)
             place = await unit.messages.first_place(head.connection_id, head.gen)
-            known["cursor"] = None if place is None else self._places(head.connection_id, place)
+            known["cursor"] = None if place is None else await self._places(unit, connection_id, place)
+        if "lfi_account_id" in data:
+            account = await unit.account_references.of_lfi(connection_id, data["lfi_account_id"])
+            known["account_id"] = None if account is None else account.account_id
         return head, known | dict(data)
 
     async def _note(self, message: Message, answer: Answer, unit: UnitOfWork) -> None:

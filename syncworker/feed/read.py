@@ -98,6 +98,18 @@ async def now(unit: UnitOfWork, *, only: Filter = EVERYTHING) -> str:
     )
 
 
+async def before(unit: UnitOfWork, place: Place, *, only: Filter) -> str:
+    """The cursor of one that wants the change at a place and what follows it."""
+    cursor = Cursor(
+        epoch=await unit.epochs.current(),
+        place=place._replace(seq=place.seq - 1),
+        check=cursors.NOTHING,
+        connection_id="",
+        filter=only.digest,
+    )
+    return cursors.written(cursor, tenant=unit.tenant)
+
+
 async def page(
     unit: UnitOfWork,
     *,
@@ -143,12 +155,11 @@ async def page(
     entries = await _entries(unit, walk.changes, items)
     if start is not None:
         _check_kept(start, await unit.changes.line())  # pruned, or restored, while this was read
-    waited = (line.now - line.waiting_since).total_seconds() if line.waiting_since else 0.0
     return Page(
         entries=entries,
         next_cursor=cursors.written(following, tenant=unit.tenant),
         has_more=has_more,
-        lag_seconds=max(waited, 0.0),
+        lag_seconds=line.lag.total_seconds(),
     )
 
 

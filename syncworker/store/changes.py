@@ -161,6 +161,11 @@ class Line(NamedTuple):
     pruned_to: Place
     waiting_since: datetime | None
 
+    @property
+    def lag(self) -> timedelta:
+        """How long the oldest committed change has waited for an open transaction; zero: none waits."""
+        return max(self.now - self.waiting_since, timedelta(0)) if self.waiting_since else timedelta(0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocker:

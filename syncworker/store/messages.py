@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from syncworker.errors import RequestError
+from syncworker.store.changes import Place
 from syncworker.store.sealed import open_list, seal_list
 from syncworker.store.statements import Statement, Told, named
 from syncworker.store.tables import change, run, webhook_endpoint, webhook_message
@@ -378,17 +379,24 @@ class Messages:
         """A message was not taken: the next attempt is at `until`."""
         await self._attempted(number, at=at, status=status, error=error, not_before=until)
 
-    async def first_place(self, connection_id: str, gen: int) -> tuple[int, int] | None:
-        """Where in the feed the changes of a claim begin: txid and seq; `None` when none is left."""
+    async def first_place(self, connection_id: str, gen: int) -> Place | None:
+        """Where in the feed the changes of a claim begin, or those of a later one where its own are gone.
+
+        `None`: none is left.
+        """
         column = change.c
         query = (
-            sa.select(column.txid, column.seq)
-            .where(column.connection_id == connection_id, column.tenant == self._unit.tenant, column.gen == gen)
-            .order_by(column.txid, column.seq)
+            sa.select(column.epoch, column.txid, column.seq)
+            .where(
+                column.connection_id == connection_id,
+                self._unit.dialect.aside(column.tenant) == self._unit.tenant,
+                column.gen >= gen,
+            )
+            .order_by(column.epoch, column.txid, column.seq)
             .limit(1)
         )
         row = (await self._unit.connection.execute(query)).first()
-        return None if row is None else (int(row[0]), int(row[1]))
+        return None if row is None else Place(*row)
 
     async def run_of(self, connection_id: str, gen: int) -> int | None:
         """Number of the run of a claim; `None` until it has ended."""

@@ -6,20 +6,25 @@ In: the name of a view, conditions, an order, the place behind which the page be
 A page begins behind a row, not at a number: rows that come or go before it move nothing.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import operator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect as SQLAlchemyDialect
 from sqlalchemy.types import TypeDecorator
 
-from syncworker.store.dialect import Instant
+from syncworker.standard.resources import RESOURCES, ResourceName
+from syncworker.store.dialect import Dialect, Instant
+from syncworker.store.records import RowKey
 from syncworker.store.sql_views import VIEWS, Kind, View
-from syncworker.store.tables import JSON, account_reference, connection
+from syncworker.store.statements import Statement, Told, named, run_all
+from syncworker.store.tables import JSON, RECORD_TABLES, account_reference, connection, consent, run
 
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
@@ -28,13 +33,10 @@ BY_NAME: Final[Mapping[str, View]] = {view.name: view for view in VIEWS}
 
 
 class Exact(TypeDecorator[Decimal]):
-    """An exact amount of a view: `NUMERIC` on PostgreSQL, text on SQLite."""
+    """An exact amount of a view: `NUMERIC` on PostgreSQL, which its driver gives as `Decimal`; text on SQLite."""
 
-    impl = sa.Numeric(None, None)
+    impl = sa.Text()
     cache_ok = True
-
-    def load_dialect_impl(self, dialect: SQLAlchemyDialect) -> Any:
-        return dialect.type_descriptor(sa.Text() if dialect.name == "sqlite" else sa.Numeric(None, None))
 
     def process_result_value(self, value: Any, dialect: SQLAlchemyDialect) -> Decimal | None:
         return None if value is None else Decimal(value)
@@ -64,6 +66,8 @@ class Is(StrEnum):
     AT_MOST = "at_most"
     BEFORE = "before"
     ONE_OF = "one_of"
+    PRESENT = "present"
+    ABSENT = "absent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,23 @@ class Condition:
 
     column: str
     how: Is
-    value: Any
+    value: Any = None
+
+    def holds(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row meets it, as the database decides; for rows that come from another place."""
+        held = row[self.column]
+        match self.how:
+            case Is.ABSENT:
+                return held is None
+            case Is.PRESENT:
+                return held is not None
+        if held is None:
+            return False
+        compare: Mapping[Is, Callable[[Any, Any], bool]] = {
+            Is.EQUAL: operator.eq, Is.AT_LEAST: operator.ge, Is.AT_MOST: operator.le, Is.BEFORE: operator.lt,
+            Is.ONE_OF: lambda one, those: one in those,
+        }  # fmt: skip
+        return compare[self.how](held, self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +102,14 @@ class Containing:
     columns: tuple[str, ...]
     text: str
 
+    def holds(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row meets it."""
+        return any(self.text.lower() in (row[name] or "").lower() for name in self.columns)
+
 
 @dataclass(frozen=True, slots=True)
 class By:
-    """One column of an order; rows without a value come last."""
+    """One column of an order; no row that is asked for lacks a value."""
 
     column: str
     descending: bool = False
@@ -96,7 +120,7 @@ class Question:
     """What to read of a view.
 
     Attributes:
-        order: the last column is unique among the rows asked for, and never NULL.
+        order: its columns together are unique among the rows asked for, and none of them is ever NULL there.
         after: the values of the order's columns in the row behind which the page begins.
     """
 
@@ -107,16 +131,70 @@ class Question:
     limit: int = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Restricted:
-    """Whether a connection is there, and may be read.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A connection: whose it is, and whether it may be read.
 
     Attributes:
-        at: since when its rows may not be read; `None`: they may.
+        restricted_at: since when its rows may not be read; `None`: they may.
     """
 
     connection_id: str
-    at: datetime | None
+    user_ref: str
+    lfi: str
+    restricted_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """One consent, as far as it decides whether its connection is read.
+
+    Attributes:
+        revoked: its revocation was ordered here; the Hub may not have confirmed it yet.
+    """
+
+    connection_id: str
+    lfi: str
+    status: str
+    expires_at: datetime
+    paused_at: datetime | None
+    needs_consent: str | None
+    revoked: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complete:
+    """How far a connection's data has come.
+
+    Attributes:
+        initial: a sync went well, and every listing was seen whole once, or is refused by the LFI.
+        history: of every account the transactions were read as far back as is wanted.
+    """
+
+    initial: bool
+    history: bool
+
+
+_STANDINGS: Final = Statement(
+    lambda dialect: (
+        sa.select(
+            consent.c.connection_id,
+            connection.c.lfi,
+            consent.c.status,
+            consent.c.expires_at,
+            consent.c.paused_at,
+            consent.c.needs_consent,
+            consent.c.revoke_asked_at,
+        )
+        .join_from(
+            consent,
+            connection,
+            sa.and_(connection.c.tenant == consent.c.tenant, connection.c.connection_id == consent.c.connection_id),
+        )
+        .where(dialect.among(consent.c.connection_id, "connection_ids", tenant=named(consent.c.tenant)))
+        .order_by(consent.c.created_at, consent.c.consent_id)
+    )
+)
 
 
 class Reads:
@@ -138,13 +216,37 @@ class Reads:
             query = query.where(_behind(table, question.order, question.after))
         return [dict(row) for row in (await self._unit.connection.execute(query)).mappings()]
 
-    async def connections(self, *, connection_id: str) -> Restricted | None:
-        """Whether a connection may be read; `None`: there is none."""
-        query = sa.select(connection.c.connection_id, connection.c.restricted_at).where(
-            connection.c.tenant == self._unit.tenant, connection.c.connection_id == connection_id
+    async def connections(
+        self, *, connection_id: str | None = None, user_ref: str | None = None, lfi: str | None = None, limit: int
+    ) -> list[Held]:
+        """Connections, those that may not be read too, as far as every condition given holds."""
+        given = {"connection_id": connection_id, "user_ref": user_ref, "lfi": lfi}
+        query = (
+            sa.select(*(connection.c[one] for one in ("connection_id", "user_ref", "lfi", "restricted_at")))
+            .where(
+                connection.c.tenant == self._unit.tenant,
+                *(connection.c[name] == value for name, value in given.items() if value is not None),
+            )
+            .order_by(connection.c.connection_id)
+            .limit(limit)
         )
-        row = (await self._unit.connection.execute(query)).first()
-        return None if row is None else Restricted(row[0], row[1])
+        return [Held(**dict(row)) for row in (await self._unit.connection.execute(query)).mappings()]
+
+    async def standings(self, connection_ids: Collection[str]) -> list[Standing]:
+        """The consents of some connections, oldest first."""
+        answer = await _STANDINGS.run(self._unit, tenant=self._unit.tenant, connection_ids=sorted(set(connection_ids)))
+        return [
+            Standing(
+                connection_id=connection_id,
+                lfi=lfi,
+                status=status,
+                expires_at=expires_at,
+                paused_at=paused_at,
+                needs_consent=needs_consent,
+                revoked=revoke_asked_at is not None,
+            )
+            for connection_id, lfi, status, expires_at, paused_at, needs_consent, revoke_asked_at in answer.rows
+        ]
 
     async def connection_of_account(self, account_id: str) -> str | None:
         """The connection an account of ours belongs to; `None`: there is no such account."""
@@ -152,6 +254,163 @@ class Reads:
             account_reference.c.account_id == account_id, account_reference.c.tenant == self._unit.tenant
         )
         return await self._unit.connection.scalar(query)
+
+    async def settled_before(self) -> datetime | None:
+        """Since when the oldest transaction that writes is open; `None`: none is, or the database does not say.
+
+        PostgreSQL shows a role the sessions of its own role, and with `pg_read_all_stats` those of others.
+        """
+        if not self._unit.dialect.is_postgresql:
+            return None
+        query = sa.text(
+            "SELECT min(xact_start) FROM pg_stat_activity"
+            " WHERE backend_xid IS NOT NULL AND datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        found = await self._unit.connection.scalar(query)
+        assert found is None or isinstance(found, datetime)
+        return found
+
+    async def of_keys(self, keys: Collection[RowKey]) -> dict[RowKey, dict[str, Any]]:
+        """Rows of views by the keys of their tables; those that no view shows are left out."""
+        resources = list(dict.fromkeys(one.resource for one in keys))
+        told: list[Told] = []
+        for resource in resources:
+            names = _named_by(resource)
+            rows = [dict(zip(names, _place(one), strict=True)) for one in keys if one.resource is resource]
+            told.append((_of_keys(resource), {"of_tenant": self._unit.tenant, "those": self._unit.dialect.rows(rows)}))
+        answers = await run_all(self._unit, told) if told else []
+        by_place = {(one.resource, *_place(one)): one for one in keys}
+        found: dict[RowKey, dict[str, Any]] = {}
+        for resource, answer in zip(resources, answers, strict=True):
+            members = list(column_kinds(view_of(resource)))
+            for values in answer.rows:
+                row = dict(zip(members, values, strict=True))
+                if row["account_id"] is None and resource is not ResourceName.PARTIES:
+                    continue  # asked here: as a condition, PostgreSQL would begin with the accounts
+                found[by_place[(resource, *(row[one] for one in _named_by(resource)))]] = row
+        return found
+
+    async def complete(self, connection_ids: Collection[str]) -> dict[str, Complete]:
+        """How far the data of some connections has come; those that may not be read, or have none yet, are left out."""
+        listing = _TABLES["v_listing"]
+        seen = sa.or_(listing.c.checked_at.is_not(None), listing.c.refused_until.is_not(None))
+        back = sa.or_(
+            listing.c.resource.not_in(_SLICED), listing.c.history_complete, listing.c.refused_until.is_not(None)
+        )
+        went_well = sa.exists().where(
+            run.c.tenant == self._unit.tenant,
+            run.c.connection_id == listing.c.connection_id,
+            run.c.outcome.in_(_WELL),
+        )
+        query = (
+            sa.select(listing.c.connection_id, _every(seen), _every(back), went_well)
+            .where(listing.c.tenant == self._unit.tenant, listing.c.connection_id.in_(sorted(set(connection_ids))))
+            .group_by(listing.c.connection_id)
+        )
+        return {
+            connection_id: Complete(initial=bool(seen and well), history=bool(seen and back and well))
+            for connection_id, seen, back, well in await self._unit.connection.execute(query)
+        }
+
+    async def items(self, view: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+        """The items that rows of a view were read from, exactly as the LFI sent them, by the rows' `id`.
+
+        Rows whose item is not kept, as those of `v_balance_history`, are left out.
+
+        Raises:
+            SealError: a sealed item does not open.
+        """
+        table = _KEPT_IN.get(view)
+        if table is None or not rows:
+            return {}
+        names = {_name(table, row): row["id"] for row in rows}
+        columns = (table.c.connection_id, table.c.account_id, table.c.key)
+        found: dict[str, bytes] = {}
+        for some in _chunks(list(names)):
+            query = sa.select(*columns, table.c.raw).where(
+                table.c.tenant == self._unit.tenant, sa.tuple_(*columns).in_(some), table.c.gone_at.is_(None)
+            )
+            for connection_id, account_id, key, raw in await self._unit.connection.execute(query):
+                item = self._unit.records.opened(table, connection_id, account_id, key, raw=bytes(raw))
+                found[names[connection_id, account_id, key]] = item
+        return found
+
+
+def view_of(resource: ResourceName) -> str:
+    """The view that shows rows of a resource."""
+    return f"v_{RECORD_TABLES[resource].name}"
+
+
+_SLICED: Final = sorted(one.name.value for one in RESOURCES if one.window is not None and one.window.sliced)
+"""Resources whose history is read in slices."""
+
+_WELL: Final = ("ok", "unchanged")
+"""Outcomes of runs that read everything that was due."""
+
+
+def _every(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+    """Whether a condition holds for every row of a group: 1 or 0."""
+    return sa.func.min(sa.case((condition, 1), else_=0))
+
+
+def _named_by(resource: ResourceName) -> tuple[str, ...]:
+    """Columns of a resource's view that name a row."""
+    match resource:
+        case ResourceName.ACCOUNTS:
+            return ("connection_id", "lfi_account_id")
+        case ResourceName.PARTIES:  # of the connection: they have no account
+            return ("connection_id", "key")
+    return ("connection_id", "lfi_account_id", "key")
+
+
+def _place(one: RowKey) -> tuple[str, ...]:
+    """The values of these columns."""
+    if one.resource in (ResourceName.ACCOUNTS, ResourceName.PARTIES):
+        return one.connection_id, one.key
+    return one.connection_id, one.account_id, one.key
+
+
+@cache
+def _of_keys(resource: ResourceName) -> Statement:
+    """Rows of a resource's view by the columns that name them."""
+    table = _TABLES[view_of(resource)]
+
+    def build(dialect: Dialect) -> Any:
+        kinds = {name: sa.Text() for name in _named_by(resource)}
+        tenant = sa.bindparam("of_tenant", type_=sa.Text(), required=True)
+        those = dialect.keys("those", kinds, tenant=tenant)
+        rows = sa.select(*(column for column in table.c if column.name != "tenant"))
+        if resource is ResourceName.PARTIES:  # those of accounts lie beside them
+            rows = rows.where(table.c.lfi_account_id.is_(None))
+        if not dialect.is_postgresql:
+            place = sa.tuple_(*(table.c[name] for name in kinds))
+            return rows.where(table.c.tenant == tenant, place.in_(sa.select(*(those.c[name] for name in kinds))))
+        # each key by a query of its own, which a join could not be: without statistics it would begin elsewhere
+        one = rows.where(*(table.c[name] == those.c[name] for name in ("tenant", *kinds))).offset(
+            sa.literal_column("0")
+        )
+        each = one.lateral("each_row")
+        return sa.select(each).select_from(those.join(each, sa.true()))
+
+    return Statement(build)
+
+
+KEYS_MAX: Final = 200
+"""Rows looked up by key in one statement."""
+
+_KEPT_IN: Final[Mapping[str, sa.Table]] = {f"v_{table.name}": table for table in RECORD_TABLES.values()}
+
+
+def _name(table: sa.Table, row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The key of a view's row in its table."""
+    if table.name == RECORD_TABLES[ResourceName.ACCOUNTS].name:
+        return row["connection_id"], "", row["lfi_account_id"]
+    return row["connection_id"], row["lfi_account_id"] or "", row["key"]
+
+
+def _chunks(names: Sequence[tuple[str, str, str]]) -> Iterator[Sequence[tuple[str, str, str]]]:
+    for begin in range(0, len(names), KEYS_MAX):
+        yield names[begin : begin + KEYS_MAX]
 
 
 def column_kinds(view: str, *, without: Collection[str] = ("tenant",)) -> Mapping[str, Kind]:
@@ -175,20 +434,26 @@ def _said(table: sa.TableClause, one: Condition | Containing) -> sa.ColumnElemen
             found = column < one.value
         case Is.ONE_OF:
             found = column.in_(list(one.value))
+        case Is.PRESENT:
+            found = column.is_not(None)
+        case Is.ABSENT:
+            found = column.is_(None)
     return found
 
 
 def _ordered(column: sa.ColumnElement[Any], by: By) -> sa.ColumnElement[Any]:
-    return column.desc().nulls_last() if by.descending else column.asc().nulls_last()
+    return column.desc() if by.descending else column.asc()
 
 
 def _behind(table: sa.TableClause, order: Sequence[By], after: Sequence[Any]) -> sa.ColumnElement[bool]:
-    """Rows that come after one in an order."""
+    """Rows that come after one in an order.
+
+    The first column's bound stands alone as well: of alternatives no planner makes a range of an index.
+    """
     ways, equal = [], list[sa.ColumnElement[bool]]()
     for by, value in zip(order, after, strict=True):
         column = table.c[by.column]
-        if value is not None:
-            beyond = column < value if by.descending else column > value
-            ways.append(sa.and_(*equal, sa.or_(beyond, column.is_(None))))
-        equal.append(column.is_(None) if value is None else column == value)
-    return sa.or_(*ways) if ways else sa.false()
+        ways.append(sa.and_(*equal, column < value if by.descending else column > value))
+        equal.append(column == value)
+    first, value = table.c[order[0].column], after[0]
+    return sa.and_(first <= value if order[0].descending else first >= value, sa.or_(*ways))

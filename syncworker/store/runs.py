@@ -284,6 +284,7 @@ class Runs:
         consent_id: ConsentId | None = None,
         outcomes: Collection[str] = (),
         since: datetime | None = None,
+        before: int | None = None,
         limit: int = 50,
     ) -> list[FiledRun]:
         """Runs, newest first, as far as every condition given holds.
@@ -291,6 +292,7 @@ class Runs:
         Args:
             outcomes: any of these; none means all.
             since: begun at this instant or later.
+            before: filed before the run with that number.
         """
         conditions = [run.c.tenant == self._unit.tenant]
         for column, value in ((run.c.lfi, lfi), (run.c.connection_id, connection_id), (run.c.consent_id, consent_id)):
@@ -300,6 +302,8 @@ class Runs:
             conditions.append(run.c.outcome.in_(sorted(outcomes)))
         if since is not None:
             conditions.append(run.c.started_at >= since)
+        if before is not None:
+            conditions.append(run.c.id < before)
         return await self._filed(sa.and_(*conditions), limit=limit)
 
     async def get(self, number: int) -> FiledRun | None:

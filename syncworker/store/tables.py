@@ -1172,12 +1172,13 @@ SEALED_COLUMNS: Final[Mapping[str, frozenset[str]]] = {"party": frozenset({"name
 
 _HOLDER: Final = frozenset({"holder_name", "holder_short_name"})
 PERSONAL: Final[Mapping[str, frozenset[str]]] = {
-    "account": _HOLDER,
-    "account_detail": _HOLDER,
+    "account": _HOLDER | {"nickname"},
+    "account_detail": _HOLDER | {"nickname"},
     "account_identifier": frozenset({"identification", "name"}),
     "transaction": frozenset(
         {
             "transaction_information",  # banks write the names of both sides into it
+            "transaction_reference",
             "counterparty_name",
             "counterparty_identification",
             "card_name",

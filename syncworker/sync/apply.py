@@ -695,7 +695,10 @@ def _booking_dates(shown: Showing, changes: Changes) -> Iterable[date]:
 def _feed(
     shown: Showing, changes: Changes, held: Mapping[str, Held], cursors: Mapping[Listing, Cursor]
 ) -> Iterable[RowChanges]:
-    """What the feed says of a walk; one marker stands for many new rows."""
+    """What the feed says of a walk; one marker stands for many new rows.
+
+    Rows of an account that is shown no more leave the views with it, and come back with it: markers tell of them.
+    """
     listing = shown.listing
     added = changes.new | changes.revived
     if len(changes.new) >= MARKER_FROM:
@@ -711,6 +714,10 @@ def _feed(
     ):
         if keys:
             yield RowChanges(listing.account_id, listing.resource, op, sorted(keys), previous)
+    if listing.resource is ResourceName.ACCOUNTS and changes.revived:
+        for one in sorted(cursors):
+            if one.account_id in changes.revived:
+                yield marker(one.account_id, one.resource, Marked.ALL)
 
 
 def _booked_now(shown: Showing, changes: Changes, held: Mapping[str, Held]) -> frozenset[str]:

@@ -1025,6 +1025,21 @@ def canonical(raw: bytes) -> bytes:
         raise StandardViolationError("item: not readable JSON") from None
 
 
+def json_of(raw: bytes) -> bytes:
+    """An item that is held as JSON that every reader takes: as sent, or with its text repaired where it has to be.
+
+    Raises:
+        StandardViolationError: not a JSON object.
+    """
+    if _item_of(raw) is None:
+        raise StandardViolationError("item: not readable JSON")
+    try:
+        _EXACT.decode(raw)
+    except _UNREADABLE:
+        return with_repaired_text(raw)
+    return raw
+
+
 def names_of(resource: Resource, data: bytes) -> frozenset[str | int]:
     """What tells the items of a page apart, read without the rest of them: their keys, or digests where they have none.
 

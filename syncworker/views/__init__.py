@@ -1,6 +1,7 @@
 """What readers ask, each question answered once: for the API, the commands, exports and the dashboard alike.
 
     freshness   how old what we show is, and why (pure)
+    changes     what changed: the feed, with rows as lists show them
     pages       places in a list, as opaque cursors
     questions   accounts, balances with totals, transactions, every other resource
 

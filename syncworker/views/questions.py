@@ -5,23 +5,27 @@ a row is shown without `tenant`, `key` and the integer twins of amounts, which a
 personal data, what says who people are is null and account numbers are masked (`shown`).
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from functools import cache
 from typing import Any, Final
 
 from syncworker.errors import RequestError
 from syncworker.schedule.breaker import standing
-from syncworker.standard.consents import Status
+from syncworker.standard.calendar import UAE, as_utc, at_time, shifted
+from syncworker.standard.consents import TERMINAL, Status
 from syncworker.standard.operations import OperationClass
 from syncworker.standard.resources import ResourceName
-from syncworker.standard.values import Slug
+from syncworker.standard.values import MONEY_PLACES, Slug
 from syncworker.store.connections import masked_iban
-from syncworker.store.reads import BY_NAME, By, Condition, Containing, Is, Question, column_kinds
-from syncworker.store.sql_views import Kind
+from syncworker.store.reads import BY_NAME, By, Condition, Containing, Is, Question, Standing, column_kinds
+from syncworker.store.sql_views import Kind, said
+from syncworker.store.tables import PERSONAL
 from syncworker.store.unit_of_work import UnitOfWork
+from syncworker.sync.decode import identifiers_of
 from syncworker.views.freshness import ConnectionState, Freshness, freshness
 from syncworker.views.pages import cursor_text, filter_digest, read_cursor
 
@@ -31,6 +35,15 @@ N = ResourceName
 LIMIT: Final = 50
 LIMIT_MAX: Final = 200
 TRANSACTIONS_MAX: Final = 500
+CONNECTIONS_MAX: Final = 1_000
+"""Connections of one customer."""
+LISTINGS_MAX: Final = 1_000_000
+NEVER_LISTED: Final[Mapping[str, Any]] = dict.fromkeys(
+    ("checked_at", "changed_at", "due_at", "error", "refused_until", "complete_from", "history_complete")
+)
+"""As `v_listing` would say it of a listing that no sync began to read."""
+_DIGITS_MAX: Final = 13
+"""Digits of an amount before the point, as its column has them."""
 BALANCES_MAX: Final = 5_000
 """Balances of one answer: they are added up, so they come together."""
 
@@ -102,14 +115,6 @@ LISTINGS: Final[Mapping[str, Listing]] = {
 HIDDEN: Final = frozenset({"tenant", "key"})
 """Columns of the views that rows are not shown with; `…_e5` beside them."""
 
-PERSONAL: Final[Mapping[str, frozenset[str]]] = {
-    "v_account": frozenset({"nickname"}),
-    "v_transaction": frozenset({"counterparty_name", "transaction_information", "transaction_reference"}),
-    "v_beneficiary": frozenset({"reference"}),
-    "v_direct_debit": frozenset({"mandate_identification"}),
-}
-"""Columns that tell who people are; shown with the scope `data:personal` alone."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Whose:
@@ -158,9 +163,16 @@ class TransactionFilter:
     currency: str | None = None
     text: str | None = None
 
-    @property
-    def conditions(self) -> tuple[Condition | Containing, ...]:
-        """As conditions on the columns of `v_transaction`."""
+    def conditions(self, *, personal: bool) -> tuple[Condition | Containing, ...]:
+        """As conditions on the columns of `v_transaction`.
+
+        Args:
+            personal: leave to see who people are.  Without it the text is looked for only in columns that are shown:
+                answers would tell by and by what the others hold.
+
+        Raises:
+            RequestError: an amount has more digits than amounts have.
+        """
         amounts = {
             "amount_min": None if self.amount_min is None else as_e5(self.amount_min, "amount_min"),
             "amount_max": None if self.amount_max is None else as_e5(self.amount_max, "amount_max"),
@@ -168,8 +180,8 @@ class TransactionFilter:
         found: list[Condition | Containing] = [
             Condition(column, how, value)
             for column, how, value in (
-                ("booking_date", Is.AT_LEAST, self.from_date),
-                ("booking_date", Is.AT_MOST, self.to_date),
+                ("booked_at", Is.AT_LEAST, None if self.from_date is None else uae_midnight(self.from_date)),
+                ("booked_at", Is.BEFORE, None if self.to_date is None else uae_midnight(self.to_date, days=1)),
                 ("status", Is.EQUAL, self.status),
                 ("credit_debit_indicator", Is.EQUAL, self.direction),
                 ("amount_e5", Is.AT_LEAST, amounts["amount_min"]),
@@ -179,7 +191,9 @@ class TransactionFilter:
             if value is not None
         ]
         if self.text is not None:
-            found.append(Containing(LISTINGS["transactions"].text, self.text))
+            listing = LISTINGS["transactions"]
+            hidden = frozenset[str]() if personal else personal_members(listing.view)
+            found.append(Containing(tuple(name for name in listing.text if name not in hidden), self.text))
         return tuple(found)
 
 
@@ -222,14 +236,32 @@ def as_e5(amount: Decimal, name: str) -> int:
     Raises:
         RequestError: it has more digits than an amount has.
     """
-    scaled = amount.scaleb(5)
-    if not amount.is_finite() or scaled != scaled.to_integral_value() or abs(scaled) >= 2**63:
-        raise RequestError(f"{name}: has more digits than an amount has; give at most five behind the point")
-    return int(scaled)
+    places = MONEY_PLACES
+    if amount.is_finite() and amount.adjusted() < _DIGITS_MAX and amount == round(amount, places):
+        return int(amount.scaleb(places))
+    raise RequestError(
+        f"{name}: has more digits than an amount has;"
+        f" give at most {_DIGITS_MAX} before the point and {places} behind it"
+    )
 
 
-async def check(unit: UnitOfWork, whose: Whose) -> None:
-    """Make sure that what is asked for by id is there and may be read.
+def of_e5(scaled: int) -> Decimal:
+    """The amount of an integer of 1/100,000, with two digits behind the point at least."""
+    sign, digits = ("-" if scaled < 0 else ""), f"{abs(scaled):0{MONEY_PLACES + 1}}"
+    whole, rest = digits[:-MONEY_PLACES], digits[-MONEY_PLACES:]
+    return Decimal(f"{sign}{whole}.{rest[:2]}{rest[2:].rstrip('0')}")
+
+
+def uae_midnight(day: date, *, days: int = 0) -> datetime:
+    """The instant at which a day begins in the UAE, or one so many days later."""
+    return as_utc(at_time(shifted(day, timedelta(days=days)), zone=UAE))
+
+
+async def check(unit: UnitOfWork, whose: Whose) -> list[str]:
+    """Make sure that what is asked for by id is there and may be read; gives the connections it is of.
+
+    Returns:
+        None for rows of no customer, connection or account in particular.
 
     Raises:
         UnknownError: there is no such connection or account.
@@ -241,13 +273,23 @@ async def check(unit: UnitOfWork, whose: Whose) -> None:
         if found is None or connection_id not in (None, found):
             raise UnknownError("account_id: there is no such account")
         connection_id = found
-    if connection_id is None:
-        return
-    standing_of = await unit.reads.connections(connection_id=connection_id)
-    if standing_of is None:
-        raise UnknownError("connection_id: there is no such connection")
-    if standing_of.at is not None:
-        raise RestrictedError("connection_id: its consent ended, and its rows may not be read; renew the connection")
+    if connection_id is not None:
+        held = await unit.reads.connections(connection_id=connection_id, limit=1)
+        if not held:
+            raise UnknownError("connection_id: there is no such connection")
+        if held[0].restricted_at is not None:
+            raise RestrictedError(
+                "connection_id: its consent ended, and its rows may not be read; renew the connection"
+            )
+    elif whose.user_ref is not None:
+        held = await unit.reads.connections(user_ref=whose.user_ref, lfi=whose.lfi, limit=CONNECTIONS_MAX)
+    else:
+        return []
+    return [one.connection_id for one in held if one.restricted_at is None]
+
+
+Rows = Callable[[Question], Awaitable[list[dict[str, Any]]]]
+"""Answers a question: the views of the database, or what was known at another time."""
 
 
 async def page(
@@ -267,36 +309,90 @@ async def page(
         RequestError: the cursor is none of this list and filter, or the order is none that it has.
         UnknownError, RestrictedError: as `check`.
     """
-    if order is Order.NEWEST and listing.newest is None:
-        raise RequestError(f"order: {listing.name} have no newest; order them by id")
-    await check(unit, whose)
-    by = _order(listing, order)
-    conditions = (*whose.conditions, *where)
-    digest = filter_digest(listing.name, {f"{one}": "" for one in conditions} | {"order": order.value})
-    question = Question(
-        view=listing.view,
-        where=conditions,
-        order=by,
-        after=None if cursor is None else read_cursor(cursor, digest),
-        limit=min(limit, listing.limit_max) + 1,
+    asked = await check(unit, whose)
+    rows, following = await listed(
+        unit.reads.rows, listing, whose, where=where, order=order, cursor=cursor, limit=limit
     )
-    rows = await unit.reads.rows(question)
-    more, rows = len(rows) == question.limit, rows[: question.limit - 1]
-    following = cursor_text(digest, [rows[-1][one.column] for one in by]) if more else None
-    named = {row["connection_id"] for row in rows}
-    if not rows and whose.connection_id is not None:
-        named = {whose.connection_id}
-    known = await freshness_of(unit, named, cadence=cadence)
-    resources = _resources(listing)
-    shown = {row.get("account_id") or row["connection_id"] for row in rows} or set(known)
-    return Page(rows, following, {name: _only(known[name], resources) for name in sorted(shown) if name in known})
+    of_rows = {row["connection_id"] for row in rows}
+    known = await freshness_of(unit, of_rows.union(asked), cadence=cadence, of=_resources(listing))
+    return Page(rows, following, known)
 
 
-def _order(listing: Listing, order: Order) -> tuple[By, ...]:
-    unique = (By("id"),) if listing.name != "balance_history" else (By("id"), By("as_of_bank"))
-    if order is Order.ID or listing.newest is None:
-        return unique
-    return (By(listing.newest, descending=True), By("id"))
+async def listed(
+    read: Rows,
+    listing: Listing,
+    whose: Whose,
+    *,
+    where: Sequence[Condition | Containing] = (),
+    order: Order = Order.ID,
+    cursor: str | None = None,
+    limit: int = LIMIT,
+    known: Mapping[str, Any] | None = None,
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Rows of one page, and the cursor of the next; `None` at the end.
+
+    Args:
+        known: what else tells this list from others, as the instant it is of.
+
+    Raises:
+        RequestError: the cursor is none of this list and filter, or the order is none that it has.
+    """
+    newest = listing.newest if order is Order.NEWEST else None
+    if order is Order.NEWEST and newest is None:
+        raise RequestError(f"order: {listing.name} have no newest; give order=id or leave it out")
+    conditions = (*whose.conditions, *where)
+    asked = {f"{one}": "" for one in conditions} | {"order": order.value, **(known or {})}
+    digest = filter_digest(listing.name, asked)
+    place = None if cursor is None else read_cursor(cursor, digest)
+    unique = _unique(listing)
+    wanted = min(limit, listing.limit_max) + 1
+    rows: list[dict[str, Any]] = []
+    for number, dated in enumerate((True, False) if newest else (None,)):
+        by, there = list(unique), [Condition(unique[0].column, Is.PRESENT)]
+        after = place
+        if newest is not None:  # an index gives them newest first only without those that have no date
+            there.append(Condition(newest, Is.PRESENT if dated else Is.ABSENT))
+            by = [By(newest, descending=True), *unique] if dated else by
+            if place is not None and (place[0] is not None) is not dated:
+                if dated:
+                    continue
+                after = None
+            elif place is not None and not dated:
+                after = place[1:]
+        _check_place(after, by)
+        rows += await read(
+            Question(
+                view=listing.view,
+                where=(*conditions, *there),
+                order=tuple(by),
+                after=after,
+                limit=wanted - len(rows),
+            )
+        )
+        if len(rows) == wanted or number:
+            break
+    if len(rows) < wanted:
+        return rows, None
+    rows.pop()
+    columns = [*([newest] if newest else []), *(one.column for one in unique)]
+    return rows, cursor_text(digest, [rows[-1][name] for name in columns])
+
+
+def _check_place(place: tuple[Any, ...] | None, by: Sequence[By]) -> None:
+    if place is not None and (len(place) != len(by) or None in place):
+        raise RequestError("cursor: is none of this list's; begin without a cursor")
+
+
+def _unique(listing: Listing) -> tuple[By, ...]:
+    """An order in which rows are found by index: by account, and by key within it."""
+    match listing.name:
+        case "accounts":
+            return (By("account_id"),)
+        case "parties":  # those of a connection have no account
+            return (By("id"),)
+        case "balance_history":
+            return (By("account_id"), By("key"), By("as_of_bank"))
+    return (By("account_id"), By("key"))
 
 
 def _resources(listing: Listing) -> frozenset[ResourceName]:
@@ -307,71 +403,94 @@ def _resources(listing: Listing) -> frozenset[ResourceName]:
     return frozenset() if listing.resource is None else frozenset({listing.resource})
 
 
-def _only(known: Mapping[ResourceName, Freshness], wanted: Collection[ResourceName]) -> Mapping[str, Freshness]:
-    return {name.value: one for name, one in known.items() if name in wanted}
-
-
 async def freshness_of(
-    unit: UnitOfWork, connection_ids: Collection[str], *, cadence: Cadence
-) -> dict[str, dict[ResourceName, Freshness]]:
-    """How fresh each listing of some connections is: by account id, a connection's own listings by its id.
+    unit: UnitOfWork, connection_ids: Collection[str], *, cadence: Cadence, of: Collection[ResourceName] = tuple(N)
+) -> dict[str, dict[str, Freshness]]:
+    """How fresh listings of some connections are: by account id, a connection's own listings by its id.
 
-    An account's own row is of the connection's listing of accounts, so it stands with the account as well.
+    An account's own row is of the connection's listing of accounts, so it stands with the account as well.  Where a
+    connection has no account yet, its listing of accounts is given too: it says why nothing is there.
+
+    Args:
+        of: these resources alone.
     """
     if not connection_ids:
         return {}
-    of_these = (Condition("connection_id", Is.ONE_OF, sorted(connection_ids)),)
-    now = await unit.now()
-    states = await _states(unit, of_these, now=now)
-    found: dict[str, dict[ResourceName, Freshness]] = {}
+    now, states = await _states(unit, connection_ids)
+    wanted = sorted({*of, N.ACCOUNTS})
     listings = await unit.reads.rows(
-        Question(view="v_listing", where=of_these, order=(By("connection_id"),), limit=1_000_000)
+        Question(
+            view="v_listing",
+            where=(
+                Condition("connection_id", Is.ONE_OF, sorted(connection_ids)),
+                Condition("resource", Is.ONE_OF, [one.value for one in wanted]),
+            ),
+            order=(By("connection_id"),),
+            limit=LISTINGS_MAX,
+        )
     )
-    accounts: dict[str, set[str]] = {}
+    accounts: dict[str, set[str]] = {one: set() for one in connection_ids}
+    found: dict[str, dict[str, Freshness]] = {}
     own: dict[str, Freshness] = {}
     for row in listings:
-        resource = ResourceName(row["resource"])
-        state = states.get(row["connection_id"], ConnectionState(status=None))
-        judged = freshness(row, state, now=now, cadence=cadence[resource])
-        found.setdefault(row["account_id"] or row["connection_id"], {})[resource] = judged
-        if row["account_id"]:
-            accounts.setdefault(row["connection_id"], set()).add(row["account_id"])
+        resource, connection_id = ResourceName(row["resource"]), row["connection_id"]
+        judged = freshness(row, states[connection_id], now=now, cadence=cadence[resource])
         if resource is N.ACCOUNTS:
-            own[row["connection_id"]] = judged
-    for connection_id, judged in own.items():
-        for account_id in accounts.get(connection_id, ()):
-            found[account_id].setdefault(N.ACCOUNTS, judged)
-    return found
+            own[connection_id] = judged
+            continue
+        name = connection_id if row["lfi_account_id"] is None else row["account_id"]
+        if name is None:  # an account that has no id of ours yet is not shown
+            continue
+        if name != connection_id:
+            accounts[connection_id].add(name)
+        found.setdefault(name, {})[resource.value] = judged
+    for connection_id, names in accounts.items():
+        judged = own.get(connection_id) or freshness(
+            NEVER_LISTED, states[connection_id], now=now, cadence=cadence[N.ACCOUNTS]
+        )
+        if N.ACCOUNTS in of or not names:
+            found.setdefault(connection_id, {})[N.ACCOUNTS.value] = judged
+        if N.ACCOUNTS in of:
+            for name in names:
+                found[name].setdefault(N.ACCOUNTS.value, judged)
+    return dict(sorted(found.items()))
+
+
+async def _states(unit: UnitOfWork, connection_ids: Collection[str]) -> tuple[datetime, dict[str, ConnectionState]]:
+    """The time, and what keeps each connection's syncs back.
+
+    Of a connection's consents the one in use counts before one that waits or has ended, and a newer one before older.
+    """
+    now = await unit.now()
+    gates, breakers = await unit.lfis.gates_known(), await unit.breakers.all()
+    best: dict[str, Standing] = {}
+    for one in await unit.reads.standings(connection_ids):
+        held = best.get(one.connection_id)
+        if held is None or _rank(one) <= _rank(held):
+            best[one.connection_id] = one
+    states = dict.fromkeys(connection_ids, ConnectionState(status=None))
+    for connection_id, counts in best.items():
+        slug = Slug(counts.lfi)
+        kept = standing(gates.get(slug), breakers.get((slug, OperationClass.DATA)), now=now)
+        held_back = kept.until is not None
+        states[connection_id] = ConnectionState(
+            status=Status.Revoked if counts.revoked and counts.status not in TERMINAL else counts.status,
+            expires_at=counts.expires_at,
+            paused=counts.paused_at is not None,
+            needs_consent=counts.needs_consent is not None,
+            gated=held_back and kept.gated,
+            lfi_down=held_back and not kept.gated,
+        )
+    return now, states
 
 
 _RANK: Final = {Status.Authorized: 0, Status.Suspended: 1, Status.AwaitingAuthorization: 2}
 
 
-async def _states(unit: UnitOfWork, of_these: tuple[Condition, ...], *, now: datetime) -> dict[str, ConnectionState]:
-    """What keeps each connection's syncs back: of its consents the one in use before one that waits or has ended."""
-    consents = await unit.reads.rows(
-        Question(view="v_consent", where=of_these, order=(By("created_at"),), limit=1_000_000)
-    )
-    gates, breakers = await unit.lfis.gates_known(), await unit.breakers.all()
-    best: dict[str, Mapping[str, Any]] = {}
-    for row in consents:
-        held = best.get(row["connection_id"])
-        if held is None or _RANK.get(row["status"], 3) <= _RANK.get(held["status"], 3):
-            best[row["connection_id"]] = row
-    states: dict[str, ConnectionState] = {}
-    for connection_id, counts in best.items():
-        slug = Slug(counts["lfi"])
-        kept = standing(gates.get(slug), breakers.get((slug, OperationClass.DATA)), now=now)
-        held_back = kept.until is not None
-        states[connection_id] = ConnectionState(
-            status=counts["status"],
-            expires_at=counts["expires_at"],
-            paused=counts["paused_at"] is not None,
-            needs_consent=counts["needs_consent"] is not None,
-            gated=held_back and kept.gated,
-            lfi_down=held_back and not kept.gated,
-        )
-    return states
+def _rank(one: Standing) -> int:
+    if one.revoked:
+        return 4
+    return next((rank for status, rank in _RANK.items() if status == one.status), 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,41 +508,62 @@ async def balances(unit: UnitOfWork, whose: Whose, *, cadence: Cadence) -> Balan
         RequestError: of no one in particular, or of too many accounts to add up.
         UnknownError, RestrictedError: as `check`.
     """
+    asked = await check_narrow(unit, whose)
+    rows, accounts = await balances_of(unit.reads.rows, whose)
+    known = await freshness_of(unit, asked, cadence=cadence, of={N.BALANCES})
+    fresh = known if whose.account_id is None else {whose.account_id: known.get(whose.account_id, {})}
+    return Balances(Page(rows, None, fresh), totals(rows, accounts, fresh))
+
+
+async def check_narrow(unit: UnitOfWork, whose: Whose) -> list[str]:
+    """As `check`, for what is read whole.
+
+    Raises:
+        RequestError: of no one in particular.
+    """
     if not whose.narrow:
-        raise RequestError("user_ref: give user_ref, connection_id or account_id: balances are added up for one")
-    await check(unit, whose)
-    rows = await unit.reads.rows(Question(view="v_balance", where=whose.conditions, limit=BALANCES_MAX + 1))
+        raise RequestError("user_ref: give user_ref, connection_id or account_id: this is read whole, for one of them")
+    return await check(unit, whose)
+
+
+async def balances_of(read: Rows, whose: Whose) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The latest balances, and the accounts that are asked for.
+
+    Raises:
+        RequestError: there are too many to add up.
+    """
+    there = (*whose.conditions, Condition("account_id", Is.PRESENT))
+    by = (By("account_id"), By("key"))
+    rows = await read(Question(view="v_balance", where=there, order=by, limit=BALANCES_MAX + 1))
     if len(rows) > BALANCES_MAX:
         raise RequestError(f"user_ref: has more than {BALANCES_MAX} balances; ask by connection_id")
-    accounts = await unit.reads.rows(Question(view="v_account", where=whose.conditions, limit=BALANCES_MAX))
-    known = await freshness_of(unit, {row["connection_id"] for row in accounts}, cadence=cadence)
-    fresh: dict[str, Mapping[str, Freshness]] = {
-        row["account_id"]: _only(known.get(row["account_id"], {}), {N.BALANCES})
-        for row in accounts
-        if row["account_id"] is not None
-    }
-    return Balances(Page(rows, None, fresh), totals(rows, accounts, fresh))
+    accounts = await read(Question(view="v_account", where=there, order=by[:1], limit=BALANCES_MAX))
+    return rows, accounts
 
 
 def totals(
     rows: Sequence[Mapping[str, Any]],
     accounts: Sequence[Mapping[str, Any]],
-    fresh: Mapping[str, Mapping[str, Freshness]],
+    fresh: Mapping[str, Mapping[str, Freshness]] | None,
 ) -> list[Total]:
-    """Balances added up by type and currency: never across either."""
+    """Balances added up by type and currency: never across either.
+
+    Args:
+        fresh: of the accounts' balances; `None`: of another time, when nothing is stale.
+    """
     kinds = sorted({(row["type"], row["currency"]) for row in rows if row["type"] and row["currency"]})
     found = []
     for kind, currency in kinds:
         those = [row for row in rows if (row["type"], row["currency"]) == (kind, currency)]
-        added = [row for row in those if row["amount"] is not None]
+        added = [row for row in those if row["amount_e5"] is not None]
         names = {row["account_id"] for row in added}
         of_currency = {row["account_id"] for row in accounts if row["currency"] in (None, currency)}
-        stale = [name for name in names if (one := fresh.get(name, {}).get(N.BALANCES.value)) is None or one.stale]
+        stale = [] if fresh is None else [name for name in names if _is_stale(fresh.get(name, {}))]
         found.append(
             Total(
                 type=kind,
                 currency=currency,
-                amount=sum((row["amount"] for row in added), Decimal(0)),
+                amount=of_e5(sum(int(row["amount_e5"]) for row in added)),
                 accounts=len(names),
                 missing=len((of_currency | {row["account_id"] for row in those}) - names),
                 stale=len(stale),
@@ -432,12 +572,25 @@ def totals(
     return found
 
 
+def _is_stale(known: Mapping[str, Freshness]) -> bool:
+    one = known.get(N.BALANCES.value)
+    return one is None or one.stale
+
+
 # -- how a row is shown ----------------------------------------------------------------------------------------------
 
 
+@cache
 def members(view: str) -> Mapping[str, Kind]:
     """What a row of a view is shown with, in order, and what each member holds."""
     return {name: kind for name, kind in column_kinds(view, without=HIDDEN).items() if kind is not Kind.E5}
+
+
+@cache
+def personal_members(view: str) -> frozenset[str]:
+    """Columns of a view that tell who people are; shown with the scope `data:personal` alone."""
+    sources = {one.name: one.source.partition(".") for one in BY_NAME[view].columns}
+    return frozenset(name for name, (table, _, column) in sources.items() if column in PERSONAL.get(table, ()))
 
 
 def shown(view: str, row: Mapping[str, Any], *, personal: bool) -> dict[str, Any]:
@@ -446,8 +599,16 @@ def shown(view: str, row: Mapping[str, Any], *, personal: bool) -> dict[str, Any
     Args:
         personal: leave to see who people are.
     """
-    kept = PERSONAL.get(view, frozenset())
-    return {name: None if name in kept and not personal else row[name] for name in members(view)}
+    hidden = frozenset[str]() if personal else personal_members(view)
+    return {name: None if name in hidden else row[name] for name in members(view)}
+
+
+def identifiers(item: bytes, *, personal: bool) -> list[dict[str, str | None]]:
+    """An account's numbers, from its item: masked, and without a name, unless there is leave to see who people are."""
+    found = [one._asdict() for one in identifiers_of(item)]
+    if personal:
+        return found
+    return [{**one, "identification": masked(one["identification"]), "name": None} for one in found]
 
 
 def masked(identification: str | None) -> str | None:
@@ -455,9 +616,6 @@ def masked(identification: str | None) -> str | None:
     return None if identification is None else masked_iban(identification)
 
 
-Shown = Callable[[Mapping[str, Any]], dict[str, Any]]
-
-
 def comments(view: str) -> Mapping[str, str]:
-    """What each column of a view says."""
-    return {one.name: one.comment for one in BY_NAME[view].columns}
+    """What each column of a view says, with its unit."""
+    return {one.name: said(one) for one in BY_NAME[view].columns}

@@ -9,7 +9,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -24,11 +24,11 @@ from syncworker.clock import SystemClock, monotonic
 from syncworker.errors import SyncWorkerError
 from syncworker.opening import declared_lfis, load_keyring
 from syncworker.refreshes import Refreshes
-from syncworker.settings import Settings
+from syncworker.settings import LFISettings, Settings
 from syncworker.standard.values import Slug
 from syncworker.store import migrate
 from syncworker.store.unit_of_work import Store
-from syncworker.web import api, callbacks, endpoints, events, problems
+from syncworker.web import api, callbacks, changes, data, endpoints, events, problems
 from syncworker.web import refreshes as refresh_routes
 from syncworker.web.callbacks import ReturnURLs
 from syncworker.web.events import Pace
@@ -92,17 +92,26 @@ def build(
     settings, store = application.settings, application.store
     web = settings.web
     addresses = Pace(web.address_per_second, timer=timer)
-    keys = Keys(store, key_per_second=web.key_per_second, addresses=addresses, timer=timer)
+    keys = Keys(
+        store,
+        key_per_second=web.key_per_second,
+        reads_per_second=web.reads_per_second,
+        addresses=addresses,
+        timer=timer,
+    )
     return_urls = ReturnURLs(web.return_urls)
     public_url = web.url or own_url(settings)
 
     async def declared() -> Collection[Slug]:
         return application.allowed.within(await declared_lfis(settings, store))
 
+    async def lfis() -> Mapping[Slug, LFISettings]:
+        return {slug: one for slug, (one, _) in (await declared_lfis(settings, store)).items()}
+
     app = FastAPI(
         title="syncworker",
         version=__version__,
-        summary="Consents and connections of UAE Open Finance.",
+        summary="Consents, connections and data of UAE Open Finance.",
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
@@ -132,6 +141,8 @@ def build(
         endpoints.routes(store=store, keys=keys, allow_private_hosts=settings.webhooks.allow_private_hosts)
     )
     app.include_router(refresh_routes.routes(refreshes, keys=keys, hurry=hurry))
+    app.include_router(data.routes(store=store, keys=keys, cadence=settings.cadence.as_mapping(), lfis=lfis))
+    app.include_router(changes.routes(store=store, keys=keys))
     if receiver is not None:
         taken = settings.events
         app.include_router(

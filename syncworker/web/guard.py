@@ -158,20 +158,32 @@ class Keys:
 
     Args:
         key_per_second: requests taken of one key.
+        reads_per_second: requests of one key that only read data, counted by themselves.
         addresses: the pace of those who come without a key, by address; a wrong key counts as none.
     """
 
     def __init__(
-        self, store: Store, *, key_per_second: float, addresses: Pace, timer: Callable[[], float] = monotonic
+        self,
+        store: Store,
+        *,
+        key_per_second: float,
+        reads_per_second: float,
+        addresses: Pace,
+        timer: Callable[[], float] = monotonic,
     ) -> None:
         self._store = store
         self._addresses = addresses
         self._pace = Pace(key_per_second, timer=timer)
+        self._reads = Pace(reads_per_second, timer=timer)
         self._known: OrderedDict[bytes, None] = OrderedDict()  # hashes of keys that were good when they last came
 
-    def route_class(self) -> type[APIRoute]:
-        """Routes that ask who asks before they read what is asked: a stranger's body is not even parsed."""
-        keys = self
+    def route_class(self, *, reads: bool = False) -> type[APIRoute]:
+        """Routes that ask who asks before they read what is asked: a stranger's body is not even parsed.
+
+        Args:
+            reads: they only read data, and have the pace of reads.
+        """
+        keys, pace = self, self._reads if reads else self._pace
 
         class Keyed(APIRoute):
             def __init__(self, *args: Any, **options: Any) -> None:
@@ -184,7 +196,7 @@ class Keys:
                 handler = super().get_route_handler()
 
                 async def identified(request: Request) -> Response:
-                    request.scope[_PRINCIPAL] = await keys.principal(request)
+                    request.scope[_PRINCIPAL] = await keys.principal(request, pace)
                     return await handler(request)
 
                 return identified
@@ -199,15 +211,18 @@ class Keys:
         """
         return Needs(scopes)
 
-    async def principal(self, request: Request) -> Principal:
+    async def principal(self, request: Request, pace: Pace) -> Principal:
         """Who asks.
+
+        Args:
+            pace: that the request counts in.
 
         Raises:
             Problem: no key, a wrong one, or too many requests.
         """
         found = await self._identified(request, await BEARER(request))
         request.scope[KEY_ID] = found.key_id
-        if not self._pace.allows(found.key_id):
+        if not pace.allows(found.key_id):
             raise too_many(f"key {found.key_id}")
         return found
 

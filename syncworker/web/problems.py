@@ -20,6 +20,9 @@ from starlette.exceptions import HTTPException
 from syncworker.errors import (
     AuthorizationFailedError,
     ConsentError,
+    CursorFilterError,
+    CursorTooOldError,
+    CursorUnknownError,
     NotAllowedError,
     RefusedError,
     RequestError,
@@ -28,6 +31,7 @@ from syncworker.errors import (
     SyncWorkerError,
     TransientError,
 )
+from syncworker.views.questions import RestrictedError, UnknownError
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 5
@@ -190,6 +194,38 @@ def of_error(error: SyncWorkerError) -> Problem:
                 detail=str(error),
                 fix=f"try again after {wait} s",
                 headers={"retry-after": wait},
+            )
+        case RestrictedError():
+            return Problem(
+                status=HTTPStatus.FORBIDDEN,
+                code=error.code,
+                detail=str(error),
+                fix="ask the user to consent again: POST /v1/connections/{connection_id}/renew",
+                faults=_faults(str(error)),
+            )
+        case UnknownError():
+            return Problem(
+                status=HTTPStatus.NOT_FOUND,
+                code=error.code,
+                detail=str(error),
+                fix=NOT_FOUND_FIX,
+                faults=_faults(str(error)),
+            )
+        case CursorTooOldError() | CursorUnknownError():
+            return Problem(
+                status=HTTPStatus.GONE,
+                code=error.code,
+                detail=str(error),
+                fix="begin again: GET /v1/changes?cursor=now, drop the rows you hold, read the lists, then the feed",
+                faults=_faults(str(error)),
+            )
+        case CursorFilterError():
+            return Problem(
+                status=HTTPStatus.UNPROCESSABLE_ENTITY,
+                code=error.code,
+                detail=str(error),
+                fix="give the filter the cursor was given for, or begin again with the new one: cursor=now",
+                faults=_faults(str(error)),
             )
         case RequestError():
             return bad_request(*_faults(str(error)))

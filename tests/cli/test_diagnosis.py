@@ -13,6 +13,7 @@ from syncworker.cli.diagnosis import (
     advice_of,
     consent_troubles,
     counted,
+    feed_troubles,
     holds,
     troubles,
 )
@@ -21,6 +22,7 @@ from syncworker.standard.operations import OperationClass
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
 from syncworker.store.breakers import Breaker
+from syncworker.store.changes import Blocker
 from syncworker.store.clocks import ClockOffset
 from syncworker.store.consents import StoredConsent
 from syncworker.store.lfis import Gate
@@ -238,6 +240,7 @@ def test_the_advice_for_a_code(code: str, expected: str) -> None:
 def test_every_error_a_run_may_end_with_has_an_advice() -> None:
     """Whoever adds an error says what to do about it."""
     without = {"error", "transient", "consent", "bad_request", "authorization_failed"}  # never a run's own end
+    without |= {"cursor_too_old", "cursor_unknown", "cursor_filter"}  # of readers of the feed
     codes: set[str] = set()
     kinds = [SyncWorkerError]
     for kind in kinds:
@@ -304,3 +307,23 @@ def test_consents_are_counted_by_what_an_operator_asks() -> None:
         subscriptions=1,
         drifted=1,
     )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "held_by", "said"),
+    [
+        (60, [Blocker(pid=1, application="psql", since=NOW)], None),
+        (
+            61,
+            [Blocker(pid=7, application="psql", since=NOW), Blocker(pid=8, application=None, since=None)],
+            "process 7 (psql)",
+        ),
+        (61, [Blocker(pid=7, application=None, since=None)], "process 7 (an unnamed program)"),
+        (61, [Blocker(pid=None, application="prepared transaction", since=NOW)], "pg_prepared_xacts"),
+        (61, [], "pg_stat_activity"),
+    ],
+)
+def test_what_holds_the_feed_back_is_told_once(seconds: int, held_by: list[Blocker], said: str | None) -> None:
+    """The oldest transaction alone: the others wait in its shadow; nothing below a minute."""
+    found = feed_troubles(timedelta(seconds=seconds), held_by)
+    assert (len(found), said is None or said in str(found[0])) == (0 if said is None else 1, True)

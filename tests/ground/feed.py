@@ -2,17 +2,20 @@
 
 from dataclasses import replace
 
-from syncworker.store.changes import FeedRow, Op, RowChange
+from syncworker.store.changes import FeedRow, Marked, Op, RowChange
 from syncworker.store.unit_of_work import UnitOfWork
 
 EVERYTHING = 1_000_000
 
 
 async def whole_feed(unit: UnitOfWork) -> list[FeedRow]:
-    """Every change of a row, in order; the rows a marker stands for as added ones; no change of a whole connection."""
+    """Every change of a row, in order; the rows a marker stands for as added ones.
+
+    No change of a whole connection, and no marker that shows rows once more.
+    """
     found: list[FeedRow] = []
     for row in await unit.changes.read(limit=EVERYTHING):
-        if row.change.resource is None:
+        if row.change.resource is None or row.change.marker is Marked.ALL:
             continue
         if row.change.marker is None:
             found.append(row)

@@ -31,6 +31,7 @@ from syncworker.store import (
     freshness,
     inbox,
     open_claims,
+    reads,
     records,
     refreshes,
     renewals,
@@ -64,11 +65,13 @@ class Case:
         told: statements for numbers of rows, from 1.
         tables: where keys are looked up.
         rows: rows that belong to one key.
+        aliases: of the tables, where the statement reads them through a view.
     """
 
     told: Callable[[UnitOfWork, Sequence[int]], Sequence[Told]]
     tables: tuple[sa.Table, ...]
     rows: int = 1
+    aliases: frozenset[str] = frozenset()
 
 
 def found() -> dict[str, object]:
@@ -450,6 +453,15 @@ CASES: Final[Mapping[str, Case]] = {
             lambda number: {"connection_id": ONE, "account_id": ACCOUNT, "key": f"k{number}"},
         ),
         (tables.transaction, tables.connection),
+    ),
+    "reads._of_keys": Case(
+        _rows(
+            reads._of_keys(ResourceName.TRANSACTIONS),
+            "those",
+            lambda number: {"connection_id": ONE, "lfi_account_id": ACCOUNT, "key": f"k{number}"},
+        ),
+        (tables.transaction, tables.connection, tables.account, tables.account_reference, tables.cursor),
+        aliases=frozenset("tcgak"),
     ),
     "records._holding_keys": Case(
         _keys(records._holding_keys(ResourceName.TRANSACTIONS, None, None)), (tables.transaction,)

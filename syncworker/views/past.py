@@ -1,0 +1,143 @@
+"""What we knew at an instant: the rows of `v_account`, `v_balance` and `v_transaction` as they were then.
+
+A row counts from the sync that brought it to the one that found it changed or gone (`store.records`, record history).
+The items of then are decoded by the decoder of now, so every member has the name and the meaning it has today.  What
+only a row of now can say is null: `first_seen_at`, `checked_at`, `missed_since`.
+
+Whose rows they are, what `account_id` they have and whether they may be read is as it is now: a connection that is
+restricted today shows nothing of the past either.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from syncworker.errors import RequestError
+from syncworker.standard.calendar import fault_of_instant, local_date
+from syncworker.standard.resources import ResourceName
+from syncworker.standard.values import MONEY_PLACES, ConsentId
+from syncworker.store.account_references import AccountReference
+from syncworker.store.reads import BY_NAME, Question
+from syncworker.store.records import PastRecord
+from syncworker.store.sql_views import Kind, View
+from syncworker.store.tables import RECORD_TABLES, typed_columns
+from syncworker.store.unit_of_work import UnitOfWork
+from syncworker.sync.decode import columns_of
+from syncworker.views.questions import LISTINGS, as_e5, of_e5
+
+N = ResourceName
+READABLE: Final[Mapping[str, ResourceName]] = {
+    LISTINGS[name].view: resource
+    for name, resource in {"accounts": N.ACCOUNTS, "balances": N.BALANCES, "transactions": N.TRANSACTIONS}.items()
+}
+"""Views that can be read as of an instant."""
+
+_PRESENT_ONLY: Final = dict.fromkeys(("first_seen_at", "checked_at", "missed_since"))
+
+
+async def check_instant(unit: UnitOfWork, at: datetime) -> None:
+    """Make sure that what was known at an instant is settled.
+
+    Raises:
+        RequestError: it lies ahead, or what was written then is not all to be seen yet.
+    """
+    fault = fault_of_instant(at)
+    if fault:
+        raise RequestError(f"as_of: {fault}")
+    now = await unit.now()
+    if at >= now:
+        raise RequestError("as_of: must lie before now; leave it out for what is known now")
+    settled = await unit.reads.settled_before()
+    if settled is not None and at >= settled:
+        raise RequestError("as_of: a sync that began before it is still writing; try again, or give an earlier instant")
+
+
+def read_as_of(
+    unit: UnitOfWork, connection_ids: Sequence[str], at: datetime
+) -> Callable[[Question], Awaitable[list[dict[str, Any]]]]:
+    """Answers questions as the database would have at an instant.
+
+    Args:
+        connection_ids: whose rows are asked for; they may be read.
+    """
+    known: dict[str, list[dict[str, Any]]] = {}
+
+    async def read(question: Question) -> list[dict[str, Any]]:
+        if question.view not in known:
+            known[question.view] = [row for one in connection_ids for row in await _rows(unit, one, question.view, at)]
+        return answer(known[question.view], question)
+
+    return read
+
+
+def answer(rows: Sequence[dict[str, Any]], question: Question) -> list[dict[str, Any]]:
+    """The rows that a question asks for, in its order, behind its place."""
+    found = [row for row in rows if all(one.holds(row) for one in question.where)]
+    for by in reversed(question.order):
+        found.sort(key=lambda row, name=by.column: row[name], reverse=by.descending)  # type: ignore[misc]
+    if question.after is not None:
+        found = [row for row in found if _behind(row, question)]
+    return found[: question.limit]
+
+
+def _behind(row: Mapping[str, Any], question: Question) -> bool:
+    assert question.after is not None
+    for by, value in zip(question.order, question.after, strict=True):
+        if row[by.column] != value:
+            return bool(row[by.column] < value) if by.descending else bool(row[by.column] > value)
+    return False
+
+
+async def _rows(unit: UnitOfWork, connection_id: str, view: str, at: datetime) -> list[dict[str, Any]]:
+    (held,) = await unit.reads.connections(connection_id=connection_id, limit=1)
+    references = await unit.account_references.of_connections([ConsentId(connection_id)])
+    ours: dict[str, AccountReference] = {one.lfi_account_id: one for one in references}
+    accounts = await unit.records.as_of(ConsentId(connection_id), N.ACCOUNTS, at)
+    shown = {one.key for one in accounts}
+    resource = READABLE[view]
+    records = accounts if resource is N.ACCOUNTS else await unit.records.as_of(ConsentId(connection_id), resource, at)
+    rows = []
+    for record in records:
+        lfi_account_id = record.key if resource is N.ACCOUNTS else record.account_id
+        reference = ours.get(lfi_account_id)
+        if lfi_account_id not in shown or reference is None:
+            continue
+        frame = {
+            "connection_id": connection_id,
+            "user_ref": held.user_ref,
+            "lfi": held.lfi,
+            "account_id": reference.account_id,
+            "lfi_account_id": lfi_account_id,
+            "identity": reference.identity,
+            "key": record.key,
+            "id": reference.account_id if resource is N.ACCOUNTS else f"{reference.account_id}:{record.key}",
+            "changed_at": record.valid_from,
+            "item": record.item,
+        }
+        rows.append(_PRESENT_ONLY | frame | dict(_typed(BY_NAME[view], resource, record)))
+    return rows
+
+
+def _typed(view: View, resource: ResourceName, record: PastRecord) -> Iterator[tuple[str, Any]]:
+    """What the item said, under the names of the view."""
+    table = RECORD_TABLES[resource]
+    read = columns_of(resource, record.item)
+    values = {} if read is None else dict(zip(typed_columns(table), read, strict=True))
+    for column in view.columns:
+        of, _, name = column.source.partition(".")
+        if of == table.name and name in values:
+            yield column.name, _as_shown(column.kind, values[name])
+
+
+def _as_shown(kind: Kind, value: Any) -> Any:
+    match kind, value:
+        case (_, None):
+            return None
+        case (Kind.AMOUNT, Decimal()):
+            return of_e5(int(value.scaleb(MONEY_PLACES)))
+        case (Kind.E5, Decimal()):
+            return as_e5(value, "amount")
+        case (Kind.DATE, datetime()):
+            return local_date(value)
+    return value
