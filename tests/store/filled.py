@@ -28,6 +28,7 @@ from syncworker.store import (
     findings,
     inbox,
     open_claims,
+    reads,
     records,
     renewals,
     tables,
@@ -403,6 +404,7 @@ CASES: Final[Mapping[str, Case]] = {
         ],
         (tables.account,),
     ),
+    "reads._STANDINGS": Case(_among(reads._STANDINGS, "connection_ids"), (tables.consent, tables.connection)),
     "renewals._FLAGS": Case(_among(renewals._FLAGS, "consent_ids"), (tables.expiry_flag,)),
     "tokens.OF_LIVE": Case(_among(tokens.OF_LIVE, "connection_ids"), (tables.consent, tables.token)),
     "tokens.READ": Case(

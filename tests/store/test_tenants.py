@@ -767,6 +767,7 @@ READS: Final = _named(
         "messages": "endpoints endpoint secrets_of due_endpoints heads head_of behind first_place run_of find backlog",
         "changes": "read head",
         "runs": "latest newest outcomes calls_of_runs find get calls_of said traffic cost",
+        "reads": "rows connections standings connection_of_account items settled_before",
     }
 )
 OF_NO_TENANT: Final = _named(

@@ -129,6 +129,8 @@ def secrets(web: WebHouse) -> set[str]:
         and "*" not in text
         and text not in "Savings"  # masked by the bank; a nickname that is a kind of account too
     }
+    merchants = {text for item in items(web, "transactions") for path, text in texts(item) if "MerchantName" in path}
+    found -= merchants  # a bank repeats it in the information; shops are no persons
     assert any(one.startswith("AE") for one in found)
     return found
 
