@@ -461,7 +461,10 @@ USERS: Final[Mapping[str, str]] = {
     "sync/filling.py": "the database's clock, and waits of our own",
     "sync/plan.py": "windows, slices and history",
     "sync/run.py": "Retry-After, Date and max-age",
+    "views/past.py": "items",
+    "views/questions.py": "dates that /v1 has bounded",
     "web/api.py": "cursors of /v1",
+    "web/data.py": "bounds the dates it is asked for",
     "webhooks.py": "instants of our own clock",
 }
 

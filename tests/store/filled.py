@@ -482,6 +482,7 @@ CASES: Final[Mapping[str, Case]] = {
     ),
     "refreshes.WAITING": Case(_among(refreshes.WAITING, "connection_ids"), (tables.refresh_part,)),
     "refreshes._END": Case(_rows(refreshes._END, "ends", _ended, at=NOW), (tables.refresh_part,)),
+    "reads._STANDINGS": Case(_among(reads._STANDINGS, "connection_ids"), (tables.consent, tables.connection)),
     "renewals._FLAGS": Case(_among(renewals._FLAGS, "consent_ids"), (tables.expiry_flag,)),
     "tokens.OF_LIVE": Case(_among(tokens.OF_LIVE, "connection_ids"), (tables.consent, tables.token)),
     "tokens.READ": Case(
