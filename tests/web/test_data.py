@@ -18,6 +18,7 @@ from syncworker.store import tables
 from syncworker.store.api_keys import Scope
 from syncworker.store.unit_of_work import Store
 from syncworker.views.questions import LISTINGS, members, personal_members
+from syncworker.web.data import page_model
 from tests.sync.house import EVERYTHING
 from tests.web.house import PUBLIC_URL, WEB, Opener, WebHouse
 from tests.web.test_connections import synced
@@ -142,6 +143,7 @@ async def test_every_list_is_as_the_views_have_it(stocked: Stocked) -> None:
     """Each under its own name, rows with every member, instants with Z, amounts as text, and how fresh it is."""
     for name, path in PATHS.items():
         found = await stocked.get(path, **({"user_ref": "customer-1"} if name == "balances" else {}))
+        page_model(name).model_validate(found)
         rows, extra = found[name], {"identifiers"} if name == "accounts" else set()
         assert rows, name
         assert set(found) == {name, "freshness"} | ({"totals"} if name == "balances" else {"next_cursor"})

@@ -95,7 +95,13 @@ async def test_a_key_that_is_none_opens_nothing(small_web: WebHouse, key: str) -
 async def test_a_key_opens_what_its_scopes_say(small_web: WebHouse) -> None:
     """Each operation refuses a key that has every scope but its own, and names the scope."""
     lacking = {}
-    for scope in (Scope.CONSENTS_READ, Scope.CONSENTS_WRITE, Scope.CONNECTIONS_READ):
+    for scope in (
+        Scope.CONSENTS_READ,
+        Scope.CONSENTS_WRITE,
+        Scope.CONNECTIONS_READ,
+        Scope.DATA_READ,
+        Scope.WEBHOOKS_WRITE,
+    ):
         key = await small_web.key([one for one in Scope if one is not scope])
         client = small_web.another(headers={"authorization": f"Bearer {key}"})
         for method, path in await operations(small_web):
