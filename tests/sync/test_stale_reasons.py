@@ -163,8 +163,8 @@ async def test_gated(guarded: Product) -> None:
 async def test_lfi_down(guarded: Product) -> None:
     """It answers nothing but 503 until the breaker opens."""
     connection_id = await synced_by(guarded)
-    guarded.bank.bank.answers(503, operation="accounts", times=None)
-    guarded.bank.bank.answers(503, operation="parties", times=None)
+    for resource in N:
+        guarded.bank.bank.answers(503, operation=resource.value, times=None)
     for _ in range(12):
         report = await guarded.sync(connection_id)
         if report.error == "lfi_breaker_open":

@@ -15,6 +15,7 @@ from syncworker.store import tables
 from syncworker.store.api_keys import Scope
 from syncworker.store.unit_of_work import Store
 from syncworker.views.questions import LISTINGS, members, personal_members
+from syncworker.web.data import page_model
 from tests.sync.house import EVERYTHING
 from tests.web.house import WEB, Opener, WebHouse
 from tests.web.test_connections import synced
@@ -37,7 +38,7 @@ class Stocked:
     web: WebHouse
     connection_id: str
 
-    async def get(self, path: str, *, key: str | None = None, expected: int = 200, **asked: Any) -> dict[str, Any]:
+    async def get(self, path: str, *, key: Any = None, expected: Any = 200, **asked: Any) -> dict[str, Any]:
         """The answer to a request for data."""
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         answer = await self.web.product.get(f"/v1/{path}", params=asked, headers=headers)
@@ -139,6 +140,7 @@ async def test_every_list_is_as_the_views_have_it(stocked: Stocked) -> None:
     """Each under its own name, rows with every member, instants with Z, amounts as text, and how fresh it is."""
     for name, path in PATHS.items():
         found = await stocked.get(path, **({"user_ref": "customer-1"} if name == "balances" else {}))
+        page_model(name).model_validate(found)
         rows, extra = found[name], {"identifiers"} if name == "accounts" else set()
         assert rows, name
         assert set(found) == {name, "freshness"} | ({"totals"} if name == "balances" else {"next_cursor"})
