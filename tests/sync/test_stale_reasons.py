@@ -201,7 +201,7 @@ async def test_a_restricted_connection_is_told_by_id_and_left_out_otherwise(
         await unit.commit()
     async with product.store.reading() as unit:
         for whose in (Whose(connection_id=synced), Whose(account_id=reference.account_id)):
-            with pytest.raises(questions.RestrictedError, match="^connection_id: its consent ended"):
+            with pytest.raises(questions.RestrictedError, match=r"^connection_id: its consent ended"):
                 await questions.page(unit, questions.LISTINGS["balances"], whose, cadence=CADENCE)
             with pytest.raises(questions.RestrictedError):
                 await questions.balances(unit, whose, cadence=CADENCE)

@@ -25,7 +25,8 @@ def listing(**changes: Any) -> dict[str, Any]:
 
 def state(**changes: Any) -> ConnectionState:
     """An authorised consent that nothing keeps back."""
-    return ConnectionState(**{"status": "Authorized", "expires_at": NOW + 9 * HOUR} | changes)
+    facts: dict[str, Any] = {"status": "Authorized", "expires_at": NOW + 9 * HOUR}
+    return ConnectionState(**facts | changes)
 
 
 REASONS: list[tuple[dict[str, Any], dict[str, Any], StaleReason]] = [

@@ -62,7 +62,7 @@ def made(*content: Any) -> str:
 )
 def test_a_text_that_is_no_cursor_is_refused(text: str) -> None:
     """With the field's name, and nothing of what was sent."""
-    with pytest.raises(RequestError, match="^cursor: is none of this list's; begin without a cursor$"):
+    with pytest.raises(RequestError, match=r"^cursor: is none of this list's; begin without a cursor$"):
         read_cursor(text, OWN)
 
 
@@ -72,7 +72,7 @@ def test_no_text_does_more_than_be_refused(text: st.SearchStrategy[str]) -> None
 
     @given(text)
     def tried(one: str) -> None:
-        with pytest.raises(RequestError, match="^cursor: "):
+        with pytest.raises(RequestError, match=r"^cursor: "):
             read_cursor(one, OWN)
 
     tried()
