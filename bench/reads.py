@@ -1,11 +1,11 @@
 """What reading costs: balances of a user at a rate, and lists over a million transactions, with their plans.
 
-The web application in this process, without sockets, on a database that is filled here; beside it, with `--writing`, a
-thread that goes on changing balances as syncs do.  Latencies count from the instant a request was to be sent, so that one
-that waited in line shows it.
+The web application in this process, without sockets, on a database that is filled here; with `--writing` a task beside
+it goes on changing balances, as syncs do.  Latencies count from the instant a request was to be sent, so that one that
+waited in line shows it.
 
-    python bench/reads.py [--database-url URL] [--users 1000] [--transactions 1000000] [--rate 200] [--seconds 20] [--writing]
-                          [--profile]
+    python bench/reads.py [--database-url URL] [--users 1000] [--transactions 1000000] [--rate 200] [--seconds 20]
+                          [--writing] [--profile]
 
 An empty database is filled; without a URL a file of SQLite in a folder that goes at the end.
 """
@@ -34,8 +34,8 @@ import structlog
 from syncworker import settings as settings_module
 from syncworker.standard.json_text import json_bytes
 from syncworker.store import migrate, tables
-from syncworker.store.address import database_of
 from syncworker.store.api_keys import Scope
+from syncworker.store.dialect import Instant
 from syncworker.store.keyring import KeyRing
 from syncworker.store.sealed import pack_raw
 from syncworker.store.unit_of_work import Store
@@ -111,9 +111,12 @@ def fill(url: str, users: int, transactions: int) -> None:
     engine.dispose()
 
 
+_PLAIN: Final[tuple[tuple[type, Any], ...]] = ((sa.JSON, []), (sa.Integer, 0), (Instant, NOW), (sa.String, ""))
+
+
 def _whole(table: sa.Table, row: dict[str, Any]) -> dict[str, Any]:
     missing = {
-        one.name: [] if isinstance(one.type, sa.JSON) else 0 if isinstance(one.type, sa.Integer) else ""
+        one.name: next(value for kind, value in _PLAIN if isinstance(one.type, kind))
         for one in table.columns
         if one.name not in row and not one.nullable and one.server_default is None and one.autoincrement is not True
     }
@@ -209,7 +212,8 @@ async def measure(args: argparse.Namespace, url: str, folder: Path) -> None:
                 await writing
         cuts = [1000 * one for one in statistics.quantiles(latencies, n=100)]
         print(
-            f"balances of a user, {args.rate:.0f}/s for {args.seconds:.0f} s{', beside writes' if args.writing else ''}:"
+            f"balances of a user, {args.rate:.0f}/s for {args.seconds:.0f} s,"
+            f" {'beside' if args.writing else 'without'} writes:"
             f" p50 {cuts[49]:.1f} ms, p99 {cuts[98]:.1f} ms, CPU {1000 * cpu / len(latencies):.2f} ms a request"
         )
         if profile:
@@ -242,7 +246,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         url = args.database_url or f"sqlite:///{folder}/bench.db"
-        migrate.upgrade(database_of(url))
+        migrate.upgrade(url)
         began = time.perf_counter()
         fill(url, args.users, args.transactions)
         print(f"filled in {time.perf_counter() - began:.0f} s: {args.transactions} transactions of {args.users} users")

@@ -257,7 +257,7 @@ class Keys:
         return key
 
     async def _find(self, given: SecretStr) -> StoredKey | None:
-        async with self._store.reading() as unit:
+        async with self._store.looking() as unit:  # asked with every request: no transaction around two looks
             key = await unit.api_keys.find(given)
             now = await unit.now()
         if key is None:

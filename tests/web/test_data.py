@@ -55,7 +55,7 @@ class Stocked:
         """Page after page of a list, to its end."""
         cursor: str | None = ""
         while cursor is not None:
-            found = await self.get(PATHS[name], **asked, **({"cursor": cursor} if cursor else {}))
+            found = await self.get(PATHS[name], **asked | ({"cursor": cursor} if cursor else {}))
             cursor = found["next_cursor"]
             yield found[name]
 
@@ -139,7 +139,8 @@ def secrets(web: WebHouse) -> set[str]:
 async def test_every_list_is_as_the_views_have_it(stocked: Stocked) -> None:
     """Each under its own name, rows with every member, instants with Z, amounts as text, and how fresh it is."""
     for name, path in PATHS.items():
-        found = await stocked.get(path, **({"user_ref": "customer-1"} if name == "balances" else {}))
+        whose: dict[str, Any] = {"user_ref": "customer-1"} if name == "balances" else {}
+        found = await stocked.get(path, **whose)
         page_model(name).model_validate(found)
         rows, extra = found[name], {"identifiers"} if name == "accounts" else set()
         assert rows, name
@@ -389,7 +390,7 @@ async def test_items_as_sent_need_a_scope_of_their_own(stocked: Stocked) -> None
     for name, path in PATHS.items():
         if name == "balance_history":
             continue
-        asked = {"user_ref": "customer-1", "include": "raw"}
+        asked: dict[str, Any] = {"user_ref": "customer-1", "include": "raw"}
         refused = await stocked.get(path, key=less, expected=403, **asked)
         assert (refused["code"], "data:raw" in refused["detail"]) == ("scope_missing", True)
         rows = (await stocked.get(path, key=raw, **asked))[name]
@@ -509,7 +510,7 @@ async def test_a_key_that_sees_less_has_another_etag(small: Stocked) -> None:
 async def test_what_was_known_then(stocked: Stocked) -> None:
     """Before the first sync nothing; then what is shown now; after a change both, each at its time."""
     for name in ("accounts", "balances", "transactions"):
-        asked = {"user_ref": "customer-1"} | ({} if name == "balances" else {"limit": 200})
+        asked: dict[str, Any] = {"user_ref": "customer-1"} | ({} if name == "balances" else {"limit": 200})
         now = await stocked.get(PATHS[name], **asked)
         then = await stocked.get(PATHS[name], **asked, as_of=_ago(seconds=-0.0))
         before = await stocked.get(PATHS[name], **asked, as_of=_ago(days=1))
