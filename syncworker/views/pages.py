@@ -45,7 +45,7 @@ def cursor_text(digest: str, place: Sequence[Any]) -> str:
         place: values of the order's columns in the last row of the page.
     """
     content = _Cursor(VERSION, digest, [list(_written(value)) for value in place])
-    return base64.urlsafe_b64encode(msgspec.json.encode(content)).decode().rstrip("=")
+    return base64.urlsafe_b64encode(json_bytes(content)).decode().rstrip("=")
 
 
 def read_cursor(text: str, digest: str) -> tuple[Any, ...]:
