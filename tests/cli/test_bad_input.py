@@ -458,7 +458,8 @@ def test_a_tampered_token_syncs_nothing_and_is_named(house: House, prepared: Pre
     assert (ended.code, ended.json["outcome"], ended.json["error"], ended.json["added"]) == (1, "failed", "seal", 0)
     assert "\nerror [seal]: A sealed value does not open" in ended.stderr, ended.stderr
     assert shown(prepared, ended.said) == []
-    assert changed(before, house.tables()) == {"work", "open_claims", "cursor", "run", "finding"}
+    written = changed(before, house.tables()) - {"sqlite_sequence"}  # the database's own numbers
+    assert written == {"work", "open_claims", "cursor", "run", "finding"}
 
 
 def test_the_tables_of_a_tampered_token_can_be_looked_at(house: House, prepared: Prepared) -> None:

@@ -145,7 +145,7 @@ def test_the_doctor_finds_all_but_the_broker(newcomer: Newcomer) -> None:
     assert (ended.code, wrong) == (1, ["broker_url: no broker answers"]), ended.stdout
     checks = {one["check"] for one in ended.json["checks"]}
     assert checks == {
-        *("database schema", "database", "database views", "key ring", "broker", "LFI sandbox", "consents"),
+        *("database schema", "database", "database views", "feed", "key ring", "broker", "LFI sandbox", "consents"),
     }
 
 

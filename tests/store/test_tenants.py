@@ -56,7 +56,7 @@ from syncworker.store.tables import (
 )
 from syncworker.store.tables import transaction as transaction_table
 from syncworker.store.tenant_keys import Purpose
-from syncworker.store.tokens import Beginning, ImportedToken, NewToken
+from syncworker.store.tokens import IN_DOUBT, Beginning, ImportedToken, NewToken
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.unreadable import Remembered, Sighting
 from syncworker.store.work import Claim, End, WorkKind
@@ -790,6 +790,10 @@ WRITES: Final[Mapping[str, Write]] = {
     "tokens.filed": Write(lambda unit: unit.tokens.filed(C1, call="call-1"), before=called),
     "runs.adding": Write(lambda unit: run_all(unit, unit.runs.adding([CALL]))),
     "runs.settle": Write(lambda unit: unit.runs.settle([replace(CALL, interaction_id="two")])),
+    "runs.withdraw": Write(
+        lambda unit: unit.runs.withdraw(CALL),
+        before=lambda unit: unit.runs.add_calls([replace(CALL, error=IN_DOUBT)]),
+    ),
     "runs.add_calls": Write(lambda unit: unit.runs.add_calls([CALL])),
     "runs.file": Write(together(lambda unit: unit.runs.file([(run(), [CALL])]), lambda unit: unit.send())),
 }  # fmt: skip

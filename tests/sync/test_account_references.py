@@ -149,7 +149,7 @@ UNREAD: Final = {"SchemeName": "MaskedPAN", "Identification": "4111********1111"
         ([{"SchemeName": "IBAN", "Identification": one} for one in (IBAN, OTHER)], IBAN),
         ([UNREAD], None),
         ([{"SchemeName": "IBAN"}, None, 7, "IBAN", []], None),
-        ({"SchemeName": "IBAN", "Identification": IBAN}, None),
+        ({"SchemeName": "IBAN", "Identification": IBAN}, IBAN),
         (None, None),
     ],
 )

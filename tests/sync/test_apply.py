@@ -324,7 +324,7 @@ async def test_a_run_and_the_news_of_its_consent_lock_in_one_order(desk: Desk) -
 async def test_records_cursors_and_changes_are_written_together_or_not_at_all(desk: Desk) -> None:
     """The last table of the transaction refuses: nothing of the others stays."""
     async with desk.store.writing() as unit:
-        await unit.connection.exec_driver_sql("DROP TABLE coverage")
+        await unit.connection.exec_driver_sql(f"DROP TABLE coverage {'CASCADE' * unit.dialect.is_postgresql}")
         await unit.commit()
     with pytest.raises(StoreRefusedError):
         await desk.apply(walk(N.BALANCES, page(N.BALANCES, balance("1"))), walk(N.TRANSACTIONS, page(N.TRANSACTIONS)))
@@ -421,7 +421,7 @@ async def test_a_history_is_rolled_back_with_its_rows(desk: Desk) -> None:
     """What was not overwritten did not end."""
     await desk.apply(walk(N.BALANCES, page(N.BALANCES, balance("1"))))
     async with desk.store.writing() as unit:
-        await unit.connection.exec_driver_sql("DROP TABLE coverage")
+        await unit.connection.exec_driver_sql(f"DROP TABLE coverage {'CASCADE' * unit.dialect.is_postgresql}")
         await unit.commit()
     with pytest.raises(StoreRefusedError):
         await desk.apply(walk(N.BALANCES, page(N.BALANCES, balance("2"))), walk(N.TRANSACTIONS, page(N.TRANSACTIONS)))

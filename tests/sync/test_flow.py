@@ -303,7 +303,7 @@ async def test_every_call_is_priced(product: Product) -> None:
     connection = await product.consented()
     report = await product.sync(connection)
     async with product.store.reading() as unit:
-        calls, price = await unit.runs.cost()
+        calls, (_, price) = await unit.runs.calls_of_runs(), await unit.runs.cost()
         (run,) = await unit.runs.latest(connection)
         kept = await unit.consents.connection(connection)
     assert kept is not None
