@@ -18,7 +18,7 @@ from syncworker.store.work import WorkKind
 pytestmark = pytest.mark.unit
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
-SMALL = ("consent_batch", "event_batch", "flag_batch", "opening_batch")
+SMALL = ("consent_batch", "delivery_batch", "event_batch", "flag_batch", "opening_batch")
 OURS = tuple(sorted(("canary", *SMALL, "sync_batch", "tick", "token_batch")))
 
 
