@@ -313,7 +313,9 @@ async def apply(
         resource: [pair for pair in decided if pair[0].resource.name is resource]
         for resource in dict.fromkeys(one.resource.name for one in showings)
     }
-    feed = [said for shown, changes, rows in decided for said in _feed(shown, changes, rows, cursors)]
+    marked = {shown.listing for shown, changes, _ in decided if len(changes.new) >= MARKER_FROM}
+    feed = [said for shown, changes, rows in decided for said in _feed(shown, changes, rows, cursors, marked)]
+    feed.sort(key=lambda said: said.op is Op.BACKFILLED)  # `changes.NEWEST` finds a marker among the last rows
     at = instant_of(now, known.newest, marks=any(said.op is Op.BACKFILLED for said in feed))
     await _keep_before(unit, scope, by_resource, now=at)
     for resource, those in by_resource.items():
@@ -693,18 +695,24 @@ def _booking_dates(shown: Showing, changes: Changes) -> Iterable[date]:
 
 
 def _feed(
-    shown: Showing, changes: Changes, held: Mapping[str, Held], cursors: Mapping[Listing, Cursor]
+    shown: Showing,
+    changes: Changes,
+    held: Mapping[str, Held],
+    cursors: Mapping[Listing, Cursor],
+    marked: Collection[Listing],
 ) -> Iterable[RowChanges]:
     """What the feed says of a walk; one marker stands for many new rows.
 
-    Rows of an account that is shown no more leave the views with it, and come back with it: markers tell of them.
+    A marker stands for every new row of its listing in this transaction, whichever of its walks brought it.  Rows of an
+    account that is shown no more leave the views with it, and come back with it: markers tell of them.
     """
     listing = shown.listing
     added = changes.new | changes.revived
+    if listing in marked:
+        added = changes.revived
     if len(changes.new) >= MARKER_FROM:
         history = shown.walk.step.backfill or not _read_before(cursors.get(listing))
         yield marker(listing.account_id, listing.resource, Marked.HISTORY if history else Marked.NEWS)
-        added = changes.revived
     booked = _booked_now(shown, changes, held)
     for op, keys, previous in (
         (Op.ADDED, added, None),
