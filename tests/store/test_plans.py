@@ -135,7 +135,8 @@ def _read_whole(plan: Mapping[str, Any]) -> set[str]:
             Kind.WEB,
             frozenset(
                 {
-                    "cursors._CHECK", "cursors._UNCOVER", "findings._CLEAR", "open_claims._KEEP", "open_claims._LOCK",
+                    "cursors._FOLD", "cursors._noting", "cursors._RECOVER", "cursors._UNCOVER",
+                    "records._FORGET_IDENTIFIERS", "findings._CLEAR", "open_claims._KEEP", "open_claims._LOCK",
                     "open_claims._LOCK_FREE", "records._keeping", "records._marking",
                 }
             ),

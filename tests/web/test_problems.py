@@ -34,6 +34,13 @@ BROWSERS = "/v1/authorize/{authorization_id}"
 MEMBERS = {"type", "title", "status", "detail", "instance", "code", "fix"}
 
 
+BODIES: dict[tuple[str, str], dict[str, object]] = {
+    ("PUT", "/v1/webhook-endpoints/{endpoint_id}"): {"url": "https://product.example/"},
+    ("POST", "/v1/webhook-endpoints/{endpoint_id}/redeliver"): {"messages": [1]},
+}
+"""What operations on one thing take, where they take something."""
+
+
 async def operations(web: WebHouse) -> list[tuple[str, str]]:
     """(method, path) of everything the product may ask for, as the description says."""
     described = (await web.product.get("/v1/openapi.json")).json()
@@ -113,7 +120,7 @@ async def test_an_unknown_id_is_not_found(small_web: WebHouse, of: str) -> None:
     """Also one no id could look like."""
     found = await walked(
         small_web,
-        lambda method, path: small_web.product.request(method, placed(path, of)),
+        lambda method, path: small_web.product.request(method, placed(path, of), json=BODIES.get((method, path))),
         only=lambda _, path: "{" in path,
     )
 
@@ -135,7 +142,9 @@ async def test_what_belongs_to_another_tenant_is_not_found(
         await unit.commit()
     found = await walked(
         small_web,
-        lambda method, path: small_web.product.request(method, placed(path, "their-consent")),
+        lambda method, path: small_web.product.request(
+            method, placed(path, "their-consent"), json=BODIES.get((method, path))
+        ),
         only=lambda _, path: "{" in path,
     )
     listed = (await small_web.product.get("/v1/connections")).json()["connections"]
@@ -149,7 +158,10 @@ async def test_what_belongs_to_another_tenant_is_not_found(
 
 async def test_a_path_or_method_there_is_not(small_web: WebHouse) -> None:
     """404, and 405 with what is allowed."""
-    wrong = await walked(small_web, lambda _, path: small_web.product.delete(placed(path)))
+    removable = {path for method, path in await operations(small_web) if method == "DELETE"}
+    wrong = await walked(
+        small_web, lambda _, path: small_web.product.delete(placed(path)), only=lambda _, path: path not in removable
+    )
     nowhere = await small_web.product.get("/v1/nothing/here")
     allowed = (await small_web.product.put("/v1/connections")).headers["allow"]
 
