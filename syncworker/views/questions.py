@@ -349,23 +349,23 @@ async def listed(
     rows: list[dict[str, Any]] = []
     for number, dated in enumerate((True, False) if newest else (None,)):
         by, there = list(unique), [Condition(unique[0].column, Is.PRESENT)]
-        after = place
+        behind = place
         if newest is not None:  # an index gives them newest first only without those that have no date
             there.append(Condition(newest, Is.PRESENT if dated else Is.ABSENT))
             by = [By(newest, descending=True), *unique] if dated else by
             if place is not None and (place[0] is not None) is not dated:
                 if dated:
                     continue
-                after = None
+                behind = None
             elif place is not None and not dated:
-                after = place[1:]
-        _check_place(after, by)
+                behind = place[1:]
+        _check_place(behind, by)
         rows += await read(
             Question(
                 view=listing.view,
                 where=(*conditions, *there),
                 order=tuple(by),
-                after=after,
+                after=behind,
                 limit=wanted - len(rows),
             )
         )
