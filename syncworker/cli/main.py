@@ -49,6 +49,16 @@ COMMANDS: Final = {
     "status": "health",
     "health": "liveness",
     "permissions": "permissions",
+    "accounts": "reads",
+    "balances": "reads",
+    "transactions": "reads",
+    "beneficiaries": "reads",
+    "direct-debits": "reads",
+    "standing-orders": "reads",
+    "scheduled-payments": "reads",
+    "statements": "reads",
+    "products": "reads",
+    "parties": "reads",
 }
 """Single commands, and the module whose function of that name each is."""
 
@@ -64,7 +74,8 @@ class _Commands(TyperGroup):
             if cmd_name in GROUPS:
                 self.commands[cmd_name] = typer.main.get_group(_module(GROUPS[cmd_name]).app)
             elif cmd_name in COMMANDS:
-                self.commands[cmd_name] = _single(getattr(_module(COMMANDS[cmd_name]), cmd_name), cmd_name)
+                function = getattr(_module(COMMANDS[cmd_name]), cmd_name.replace("-", "_"))
+                self.commands[cmd_name] = _single(function, cmd_name)
         return super().get_command(ctx, cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
