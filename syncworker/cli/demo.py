@@ -141,6 +141,16 @@ async def _run(folder: Path, *, customers: int, stay: bool) -> list[str]:
     return []
 
 
+async def _next_commands(stage: "Stage") -> None:
+    """Commands about a customer whose data can be read: they work as printed."""
+    async with stage.application.store.reading() as unit:
+        held = await unit.reads.connections(limit=1_000)
+    user = next((one.user_ref for one in held if one.restricted_at is None), None)
+    if user is not None:
+        for line in (f"syncworker balances {user}", f"syncworker transactions {user} --limit 10"):
+            show.OUT.print(f"  {line}", markup=False)
+
+
 async def _show(folder: Path, customers: int, stay: bool, ended: asyncio.Event) -> list[str]:
     began = monotonic()
     async with _stage(folder, customers) as stage:
@@ -156,6 +166,7 @@ async def _show(folder: Path, customers: int, stay: bool, ended: asyncio.Event) 
         await act_two.play(stage)
         show.OUT.print(f"\ndone in {monotonic() - began:.0f} s; the data is in {stage.where}", markup=False)
         show.OUT.print(f"look around with: export {CONFIG_VARIABLE}={folder / 'syncworker.toml'}", markup=False)
+        await _next_commands(stage)
         if stay and not stage.failures:
             show.OUT.print("everything keeps running and stays fresh; Ctrl-C ends it", markup=False)
             while not ended.is_set():
