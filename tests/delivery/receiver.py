@@ -1,6 +1,7 @@
 """A product's endpoint: an HTTP server on loopback that keeps what it was sent and answers as told."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -44,12 +45,16 @@ class Product:
     answer: Callable[[Received], int] = lambda _: 204
     headers: str = ""
     hold: asyncio.Event | None = None
+    serving: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def about(self, connection_id: str) -> list[Any]:
         """What was taken about a connection, in order: the contents."""
         return [one.content for one in self.received if one.content["data"].get("connection_id") == connection_id]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.serving.add(task)
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -67,6 +72,8 @@ class Product:
             pass
         finally:
             writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
 
 @asynccontextmanager
@@ -81,3 +88,6 @@ async def product() -> AsyncIterator[Product]:
         server.close()
         if made.hold is not None:
             made.hold.set()
+        for task in made.serving:
+            task.cancel()
+        await asyncio.gather(*made.serving, return_exceptions=True)
