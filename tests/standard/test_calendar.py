@@ -447,6 +447,7 @@ USERS: Final[Mapping[str, str]] = {
     "standard/json_text.py": "test_both_databases_keep_the_ends_of_the_calendar",
     "standard/opening_request.py": "account openings",
     "standard/values.py": "consents",
+    "cli/reads.py": "dates a person typed",
     "delivery/job.py": "instants of our own clock",
     "store/authorizations.py": "reads what we wrote",
     "store/cursors.py": "coverage",

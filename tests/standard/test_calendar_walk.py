@@ -70,7 +70,6 @@ ALLOWED_SUMS: Final[Mapping[str, str]] = {
     "webhooks.py: CONFIRM_AFTER[-1] + timedelta(seconds=30)": DURATIONS,
     "webhooks.py: event.received_at + OPENING_GIVEN_UP_AFTER": OURS,
     "tasks.py: monotonic() + _process.patience + STOP_GRACE_S + EXIT_MARGIN_S": NUMBERS,
-    "webhooks.py: event.received_at + after": OURS,
 }
 
 
