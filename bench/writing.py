@@ -26,6 +26,7 @@ from syncworker.standard.values import ConsentId
 from syncworker.store.records import Record
 from syncworker.store.tables import RECORD_TABLES, typed_columns
 from syncworker.store.unit_of_work import Store, UnitOfWork
+from syncworker.sync.decode import columns_of
 from tests.ground.postgres import PostgresServer
 
 NAME = ResourceName.TRANSACTIONS
@@ -40,7 +41,7 @@ def records(count: int, *, generation: int) -> list[Record]:
     world = World(consents=1, accounts=1, transactions=count, today=NOW.date())
     (listing,) = (one for one in listings(world, 0, changed=False) if one.resource is NAME)
     digest = generation.to_bytes(16, "big")
-    return [Record(place.key, columns, item, digest) for place, columns, item in rows(listing)]
+    return [Record(place.key, columns_of(NAME, item) or (), item, digest) for place, _, item in rows(listing)]
 
 
 async def appended(unit: UnitOfWork, those: list[Record], gen: int) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import sys
@@ -147,7 +148,8 @@ async def _next_commands(stage: "Stage") -> None:
         held = await unit.reads.connections(limit=1_000)
     user = next((one.user_ref for one in held if one.restricted_at is None), None)
     if user is not None:
-        for line in (f"syncworker balances {user}", f"syncworker transactions {user} --limit 10"):
+        whose = shlex.quote(user)
+        for line in (f"syncworker balances {whose}", f"syncworker transactions {whose} --limit 10"):
             show.OUT.print(f"  {line}", markup=False)
 
 
@@ -165,7 +167,9 @@ async def _show(folder: Path, customers: int, stay: bool, ended: asyncio.Event) 
         await _check_books(stage, "at the end")
         await act_two.play(stage)
         show.OUT.print(f"\ndone in {monotonic() - began:.0f} s; the data is in {stage.where}", markup=False)
-        show.OUT.print(f"look around with: export {CONFIG_VARIABLE}={folder / 'syncworker.toml'}", markup=False)
+        show.OUT.print(
+            f"look around with: export {CONFIG_VARIABLE}={shlex.quote(str(folder / 'syncworker.toml'))}", markup=False
+        )
         await _next_commands(stage)
         if stay and not stage.failures:
             show.OUT.print("everything keeps running and stays fresh; Ctrl-C ends it", markup=False)

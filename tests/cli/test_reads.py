@@ -2,15 +2,20 @@
 
 import csv
 import io
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from syncworker.cli import reads
 from syncworker.store import migrate
 from tests.cli.house import House
-from tests.cli.test_changes import ONE, both, within
+from tests.cli.test_changes import ONE, TWO, both, within
 from tests.cli.test_items import SETTINGS
-from tests.web.kept import IBAN
+from tests.web.kept import IBAN, Kept
+
+FORMULA = '=HYPERLINK("https://evil.example")'
 
 pytestmark = pytest.mark.live
 
@@ -47,10 +52,12 @@ def test_balances_are_of_one(house: House) -> None:
 
 
 def test_who_people_are_is_shown_on_demand(house: House) -> None:
-    """Account numbers and names are in no output without `--personal`."""
-    plain, whole = house.run("accounts", "--json"), house.run("accounts", "--json", "--personal")
-    assert IBAN not in plain.said
-    assert (plain.code, whole.code, len(plain.json["accounts"])) == (0, 0, 2)
+    """Account numbers are masked, names left out, without `--personal`: in JSON, CSV and on the screen."""
+    for form in (("--json",), ("--csv",), ()):
+        plain, whole = house.run("accounts", *form), house.run("accounts", "--personal", *form)
+        assert (plain.code, whole.code) == (0, 0)
+        assert (IBAN in plain.said, "AE07" in plain.said, IBAN in whole.said) == (False, True, True)
+        assert ("A. Person" in plain.said, "Holidays" in plain.said) == (False, False)
 
 
 def test_csv_has_every_column_and_nothing_a_spreadsheet_runs(house: House) -> None:
@@ -59,12 +66,93 @@ def test_csv_has_every_column_and_nothing_a_spreadsheet_runs(house: House) -> No
     rows = list(csv.DictReader(io.StringIO(house.run("transactions", "--csv").stdout)))
     assert [set(row) for row in rows] == [set(row) for row in listed]
     assert [row["id"] for row in rows] == [row["id"] for row in listed]
+    assert {row["amount"] for row in rows} == {row["amount"] for row in listed} == {"-12.34"}
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [(FORMULA, f"'{FORMULA}"), ("+971", "'+971"), ("-1", "'-1"), ("@a", "'@a"), ("\t=1", "'\t=1"), ("\n=1", "'\n=1"),
+     ("a=1", "a=1"), (["=1"], '["=1"]'), ([{"amount": "-1.00"}], '[{"amount":"-1.00"}]'), (True, "true"),
+     (Decimal("-45.00"), "-45.00"), (None, "")],
+)  # fmt: skip
+def test_a_cell_is_exact_and_runs_nowhere(value: Any, cell: str) -> None:
+    """Text of an LFI that begins like a formula is text; an amount of ours is a number, lists are JSON."""
+    assert reads._cell(value) == cell
+
+
+def test_a_formula_that_an_lfi_sent_is_guarded(house: House) -> None:
+    """The merchant's name comes from outside; JSON has it as it was sent."""
+
+    async def named(one: Kept, two: Kept) -> None:
+        one.gen, one.consent_id = 1, ONE
+        one.transactions = {"1001": {"t2": {"MerchantDetails": {"MerchantName": FORMULA}}}}
+        await one.sync()
+
+    within(f"sqlite:///{house.database}", house.keyring, named)
+    found = house.run("transactions", ONE, "--text", "evil", "--json").json["transactions"]
+    (row,) = csv.DictReader(io.StringIO(house.run("transactions", ONE, "--text", "evil", "--csv").stdout))
+    assert ([one["merchant_name"] for one in found], row["merchant_name"]) == ([FORMULA], f"'{FORMULA}")
+
+
+def test_an_empty_list_says_so(house: House) -> None:
+    """JSON and CSV keep their form: no rows, and the header that there would be."""
+    empty = house.run("direct-debits", "customer-0")
+    assert (empty.code, empty.stdout, "no direct debits" in empty.stderr) == (0, "", True)
+    assert house.run("direct-debits", "--json").json["direct_debits"] == []
+    (header,) = house.run("direct-debits", "--csv").stdout.splitlines()
+    assert header.startswith("id,connection_id,user_ref,lfi,account_id,")
+
+
+def test_a_connection_that_ended_is_refused_by_name(house: House) -> None:
+    """By its id and by an account of it; the other one is read as before."""
+
+    async def ended(one: Kept, two: Kept) -> None:
+        one.consent_id = ONE
+        await one.end()
+
+    (account,) = house.run("accounts", ONE, "--json").json["accounts"]
+    within(f"sqlite:///{house.database}", house.keyring, ended)
+    for command in ("transactions", "balances", "accounts"):
+        for who in (ONE, account["account_id"]):
+            refused = house.run(command, who)
+            assert (refused.code, refused.stdout) == (2, "")
+            assert "error [restricted]: connection_id: its consent ended" in refused.stderr
+    (left,) = house.run("transactions", "--json").json["transactions"]
+    assert left["connection_id"] == TWO
+
+
+def test_pages_follow_each_other_and_all_prints_every_one(house: House) -> None:
+    """The cursor of one page leads to the next; `--all` needs none, and CSV has one header."""
+    first = house.run("accounts", "--limit", "1", "--json").json
+    second = house.run("accounts", "--limit", "1", "--cursor", first["next_cursor"], "--json").json
+    both_ids = [first["accounts"][0]["id"], second["accounts"][0]["id"]]
+    assert (len(set(both_ids)), second["next_cursor"]) == (2, None)
+    every = house.run("accounts", "--all", "--limit", "1", "--csv")
+    assert [row["id"] for row in csv.DictReader(io.StringIO(every.stdout))] == both_ids
+    assert "more: " not in every.stderr
+    lines = house.run("accounts", "--all", "--limit", "1", "--json").stdout.splitlines()
+    assert len(lines) == 2
+
+
+def test_an_lfi_and_an_instant_narrow_what_is_shown(house: House) -> None:
+    """Of an LFI that is none there is nothing; before the first sync nothing was known."""
+    (row,) = house.run("transactions", ONE, "--json").json["transactions"]
+    for lfi, rows in ((row["lfi"], [row]), ("none", [])):
+        assert house.run("transactions", ONE, "--lfi", lfi, "--json").json["transactions"] == rows
+    then = house.run("transactions", ONE, "--as-of", row["changed_at"], "--json").json["transactions"]
+    assert [(one["id"], one["amount"]) for one in then] == [(row["id"], row["amount"])]
+    for name in ("transactions", "balances", "accounts"):
+        known = house.run(name, ONE, "--as-of", "2020-01-01T00:00:00Z", "--json")
+        assert (known.code, known.json[name], known.json["freshness"]) == (0, [], {}), known.said
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [(("--from", "30.11.2026"), "from: is no date"), (("--min", "much"), "min: is no amount"),
-     (("--cursor", "x"), "cursor: is none of this list's")],
+     (("--cursor", "x"), "cursor: is none of this list's"), (("--direction", "debit"), "direction"),
+     (("--from", "0001-01-01"), "from: lies outside"), (("--min", "1.1234567"), "min: has more digits"),
+     (("--limit", "501"), "limit: is more than 500"), (("--as-of", "noon"), "as-of: is no instant"),
+     (("--as-of", "2026-11-30T08:00:00Z"), "who: give"), (("--csv", "--json"), "csv: is given with --json")],
 )  # fmt: skip
 def test_what_is_wrong_is_named(house: House, arguments: tuple[str, ...], said: str) -> None:
     """Exit code 2, one line, the field's name."""

@@ -1,5 +1,6 @@
 """The demo as a newcomer runs it: real processes, real sockets, and nothing left behind."""
 
+import os
 import re
 import signal
 import sys
@@ -56,6 +57,16 @@ def ended(demo: Spawned) -> list[str]:
     return re.findall(rf"^(bank-[a-z]+) +\S+ +{told} ", demo.output(), re.MULTILINE)
 
 
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+
+def last_lines(demo: Spawned) -> list[str]:
+    """What the demo ends with, as copied into a shell: the settings, then one command."""
+    _, _, last = demo.output().rpartition("look around with: ")
+    settings, *commands = last.strip().splitlines()
+    return [f"{settings}\n{command}" for command in commands]
+
+
 def shown(demo: Spawned) -> set[tuple[str, str]]:
     """LFIs with the version of their consents, from the demo's table."""
     return set(re.findall(r"^(bank-[a-z]+) +(v\d\.\d) +\S+ +[0-9a-f]{8}…", demo.output(), re.MULTILINE))
@@ -73,6 +84,10 @@ def test_without_a_terminal_the_demo_proves_its_claims_and_ends_by_itself(
     assert demo.output().count("\n0 differences") == 3, demo.output()
     assert ended(demo) == ["bank-three", "bank-two"], demo.output()
     assert left_behind(worker_process, within=5) == []
+    for command, printed in zip(last_lines(demo), ("\nsums\n", "\nbooking date "), strict=True):
+        shell = worker_process.spawn(("sh", "-c", command), cwd=tmp_path, env={"PATH": PATH})
+        assert shell.wait(timeout=60) == 0, shell.output()
+        assert printed in f"\n{shell.output()}", shell.output()
 
 
 def test_a_second_demo_on_the_same_folder_is_refused(worker_process: Nursery, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ async def test_a_runs_calls_are_found_with_it(open_product: Any) -> None:
     )
     assert (traffic.lfi, traffic.calls, traffic.retried, traffic.unanswered, traffic.rate_limited) == (
         LFI,
-        filed.run.calls + 1,  # and the call for the client's own token, which is of no run
+        filed.run.calls + 1,  # and the code exchange, which is of no run
         1,
         1,
         0,
