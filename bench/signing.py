@@ -74,7 +74,7 @@ class AnswersAtOnce:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
-    async def refresh(self, refresh_token: SecretStr, *, calls: object) -> TokenAnswer:
+    async def refresh(self, refresh_token: SecretStr, *, calls: object, interaction_id: str = "") -> TokenAnswer:
         """The same refresh token again, so that the bank still knows it."""
         now = datetime.now(UTC)
         return TokenAnswer(
