@@ -85,7 +85,7 @@ def upgrade() -> None:
     op.drop_index(op.f("ix_change_tenant_txid_seq"), "change")
     _rebuild(AFTER, add=_columns())
     op.create_index(op.f("ix_change_tenant_epoch_txid_seq"), "change", ["tenant", "epoch", "txid", "seq"])
-    op.create_index("ix_change_connection", "change", ["connection_id", "epoch", "txid", "seq", "tenant"])
+    op.create_index("ix_change_connection", "change", ["connection_id", "epoch", "txid", "seq"])
 
 
 def downgrade() -> None:

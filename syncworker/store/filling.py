@@ -40,7 +40,7 @@ class Progress:
     Attributes:
         after: the last row looked at; `None`: none yet.
         done: rows looked at.
-        about: rows there were when it began.
+        about: rows there were when it began; `None`: not counted yet.
         skipped: rows whose item does not open or cannot be decoded.
         since: when it began; `None`: no worker has begun.
     """
@@ -48,7 +48,7 @@ class Progress:
     table: sa.Table
     after: Place | None = None
     done: int = 0
-    about: int = 0
+    about: int | None = None
     skipped: int = 0
     since: datetime | None = None
 

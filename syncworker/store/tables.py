@@ -175,7 +175,7 @@ expiry_flag = sa.Table(
     sa.Column("days", sa.Integer, primary_key=True, comment="threshold: so many days before ExpirationDateTime"),
     sa.Column("expires_at", Instant, nullable=False, comment="the consent's end as it was then"),
     sa.Column("decided_at", Instant, nullable=False),
-    sa.Column("skipped", sa.String(20), comment="why nobody was told: passed | succeeded | short; NULL: flagged"),
+    sa.Column("skipped", sa.String(20), comment="why no event was sent: passed | succeeded | short; NULL: one was"),
     sa.ForeignKeyConstraint(["tenant", "consent_id"], ["consent.tenant", "consent.consent_id"]),
     sa.Index(None, "decided_at", "tenant"),
 )
@@ -235,7 +235,9 @@ authorization_intent = sa.Table(
     "authorization_intent",
     metadata,
     _tenant(),
-    sa.Column("intent_id", sa.String(64), primary_key=True, comment="random: whoever knows it may open it"),
+    sa.Column(
+        "intent_id", sa.String(64), primary_key=True, comment="random: a browser that has it may open the intent"
+    ),
     sa.Column("lfi", sa.String(64), nullable=False),
     sa.Column("user_ref", sa.String(128), comment="NULL: the root ConsentId will stand for the user"),
     sa.Column("version", sa.String(8), comment="of the standard; NULL: the highest there is when it is opened"),
@@ -316,7 +318,7 @@ work = sa.Table(
     sa.Column("lease_until", Instant),  # in no index: PostgreSQL would write every claim into all of them
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0", comment="claims since the last good end"),
     sa.Column("crashes", sa.Integer, nullable=False, server_default="0", comment="claims in a row that had no end"),
-    sa.Column("parked_at", Instant, comment="set: nobody claims it until a person acts"),
+    sa.Column("parked_at", Instant, comment="set: no worker claims it until a person acts"),
     sa.Column("last_started_at", Instant),
     sa.Column("last_ended_at", Instant),
     sa.Column("last_good_at", Instant),
@@ -834,7 +836,7 @@ change = sa.Table(
               comment="of a marker: history | news | all; erased: data | personal; else NULL"),
     sa.CheckConstraint("op IN ('added', 'modified', 'removed', 'backfilled', 'erased', 'restricted')", name="op"),
     sa.Index(None, "tenant", "epoch", "txid", "seq"),
-    sa.Index("ix_change_connection", "connection_id", "epoch", "txid", "seq", "tenant"),
+    sa.Index("ix_change_connection", "connection_id", "epoch", "txid", "seq"),
     sqlite_autoincrement=True,
 )  # fmt: skip
 

@@ -85,7 +85,7 @@ def test_status_shows_the_filling_while_it_goes_on(house: House) -> None:
         "columns of rows held are filled by the workers while they sync; `syncworker status` says how far",
     ]
     assert again.stderr == upgraded.stderr
-    assert waiting == {"table": "account", "done": 0, "about": 0, "skipped": 0, "since": None}
+    assert waiting == {"table": "account", "done": 0, "about": None, "skipped": 0, "since": None}
     assert going.pop("since") is not None
     assert going == {"table": "account", "done": 500, "about": ROWS, "skipped": 1}
     assert (done, columns) == ([], [(None, 1), ("Active", ROWS - 1)])

@@ -94,7 +94,7 @@ async def filled(job: Filling, claim: Claim) -> list[Batch]:
     return batches
 
 
-async def left(store: Store) -> list[tuple[str, int, int, int]]:
+async def left(store: Store) -> list[tuple[str, int, int | None, int]]:
     async with store.reading() as unit:
         found = await unit.fillings.open(COLUMNS_VERSION)
     return [(one.table.name, one.done, one.about, one.skipped) for one in found]
@@ -159,7 +159,7 @@ async def test_ticks_fill_a_share_each_and_the_last_ends_it(desk: Desk, clock: M
     async with desk.store.reading() as unit:
         row = await unit.work.find(WorkKind.FILL, SUBJECT)
 
-    assert seen[0] == [(name, 0, 0, 0) for name in ("account", "balance", "transaction", "party")]
+    assert seen[0] == [(name, 0, None, 0) for name in ("account", "balance", "transaction", "party")]
     assert seen[1] == [("account", 1, 1, 0), ("balance", 0, 1, 0), ("transaction", 0, 6, 0), ("party", 0, 1, 0)]
     assert ("transaction", 3, 6, 0) in [one[0] for one in seen if one]
     assert (seen[-1], began, row) == ([], False, None)
