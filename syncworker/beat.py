@@ -10,7 +10,6 @@ status` reads it on any machine.  The row is beat's own: while no worker lives, 
 This module imports no SQLAlchemy and no HTTP client: a beat that only sends ticks needs neither.
 """
 
-import logging
 import os
 import signal
 import threading
@@ -19,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 from celery import beat, signals
 
 from syncworker import private
@@ -27,7 +27,7 @@ from syncworker.processes import process_name
 from syncworker.store.address import Address
 from syncworker.store.life_sign import LifeSign
 
-log = logging.getLogger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 TICK: Final = "tick"
 SIGN_EVERY_S: Final = 5.0
@@ -140,7 +140,7 @@ def _write_sign() -> None:
         _signs.sign.write()
     except Exception as error:  # noqa: BLE001  a driver's errors have no common root, and beat must outlive them all
         if not _signs.told:
-            log.warning("beat's sign of life was not written (%s): is the database away?", type(error).__name__)
+            log.warning("sign of life of beat not written", error=type(error).__name__)
         _signs.told = True
     else:
         _signs.told = False

@@ -7,7 +7,6 @@ Nothing is connected at import.  `configure` gives the app the settings' values 
 """
 
 import importlib.util
-import logging
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from types import ModuleType
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
+import structlog
 from celery import Celery
 from kombu import Connection, Queue
 from kombu.exceptions import KombuError
@@ -30,7 +30,7 @@ from syncworker.errors import SettingsError, SetupError
 from syncworker.processes import EmbeddedBroker
 from syncworker.settings import EMBEDDED, Settings
 
-log = logging.getLogger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 CONNECT_S: Final = 5.0
 CHECK_S: Final = 12.0
@@ -66,7 +66,7 @@ class RedisChannel(Channel):  # type: ignore[misc]  # kombu ships no types
                 raise redis_errors.ConnectionError("the server broke off a wait: is it a replica now?") from error
             raise
         except ValueError:
-            log.warning("an entry of a queue was no message and was dropped")
+            log.warning("entry of a queue dropped, it is no message")
             raise Empty from None
 
 
@@ -222,7 +222,7 @@ def configure(broker: Broker, tick_seconds: float, data_dir: Path, *, threads: i
     private.narrow()  # with Celery's own command line a process begins here
     private.make_folder(data_dir)
     if broker.is_tls and not broker.verify:
-        log.warning("broker_verify is false: any server that answers at the broker's address is trusted")
+        log.warning("broker not verified")
     entry = dict(app.conf.beat_schedule["tick"], schedule=tick_seconds, options={"expires": TICK_EXPIRES_S})
     app.conf.update(
         broker_url=broker.url,

@@ -283,8 +283,9 @@ class Openings:
         try:
             view, status = await calls.create(prepared, calls=self._told(opening.lfi))
         except InDoubtError as error:
-            facts = {"opening_id": opening_id, "lfi": opening.lfi, "error": error.because}
-            log.error("account opening in doubt", **facts)  # noqa: TRY400  a traceback might quote the answer
+            log.error(  # noqa: TRY400  a traceback might quote the answer
+                "account opening in doubt", opening_id=opening_id, lfi=opening.lfi, error=error.because
+            )
             file = partial(self._moved, opening_id, S.UNKNOWN, "answer", error.because, error.status)
         except (RefusedError, LFIRateLimitedError) as error:
             status_given, code = refused_with(error)

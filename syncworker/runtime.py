@@ -10,17 +10,18 @@ itself; then nothing in this process can be trusted to end, and the watchdog end
 
 import asyncio
 import concurrent.futures
-import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
+import structlog
+
 from syncworker.clock import monotonic
 from syncworker.errors import TransientError
 
-log = logging.getLogger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 P = TypeVar("P")
 T = TypeVar("T")
@@ -192,7 +193,7 @@ class Runtime(Generic[P]):
             ending.result(timeout=grace + 1)
         except TimeoutError:
             self._in_order = False
-            log.warning("runtime: did not stop within %s s", grace)
+            log.warning("runtime not stopped in time", seconds=grace)
         finally:
             loop.call_soon_threadsafe(loop.stop)
             if self._thread is not None:
@@ -270,7 +271,7 @@ class Runtime(Generic[P]):
         self._over(run)
         error = None if run.future.cancelled() else run.future.exception()
         if error is not None:
-            log.warning("a run nobody waited for ended badly: %s", getattr(error, "code", type(error).__name__))
+            log.warning("run left to the loop failed", error=getattr(error, "code", type(error).__name__))
 
     def _begin(self, coroutine: Coroutine[Any, Any, Any], deadline: float) -> _Run:
         try:
@@ -307,7 +308,7 @@ class Runtime(Generic[P]):
             with self._lock:
                 hung = [run for run in self._runs if run.hard_limit < now and not run.future.done()]
             if hung:
-                log.critical("watchdog: %d runs passed their hard limit, ending the process", len(hung))
+                log.critical("runs hang, the process ends", runs=len(hung))
                 self._die(EXIT_HUNG)
                 return
 
@@ -350,14 +351,14 @@ class Runtime(Generic[P]):
             for parts in self._built():
                 warn(parts)
         except Exception as error:  # noqa: BLE001  stopping must go on whatever a part does in its own end
-            log.warning("runtime: parts were not warned (%s)", type(error).__name__)
+            log.warning("parts not warned of the stop", error=type(error).__name__)
 
     async def _close_parts(self, timeout: float) -> None:
         try:
             for parts in self._built():
                 await asyncio.wait_for(self._close(parts), timeout)
         except Exception as error:  # noqa: BLE001  stopping must go on whatever a part does in its own end
-            log.warning("runtime: parts did not close (%s)", type(error).__name__)
+            log.warning("parts not closed", error=type(error).__name__)
 
 
 async def _cancelled(tasks: Iterable[asyncio.Task[Any] | None], until: float) -> None:
@@ -384,4 +385,4 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 def _log_stray(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """An error nobody awaited: its kind only, since its text may carry what no log may."""
     error = context.get("exception")
-    log.error("stray error on the loop: %s", type(error).__name__ if error else "no exception")
+    log.error("stray error on the loop", error=type(error).__name__ if error else "no exception")

@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
 
+import structlog
 from celery import signals
 from celery.exceptions import Reject
 from kombu.exceptions import OperationalError
@@ -38,7 +39,7 @@ from syncworker.settings import load
 from syncworker.standard.values import Slug
 from syncworker.store.work import WorkKind
 
-log = logging.getLogger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 Hints = Sequence[tuple[int, int]]
 """Claims as a message carries them: `(id, gen)`."""
@@ -210,7 +211,7 @@ async def _close(application: Application) -> None:
     try:
         await application.leave()
     except SyncWorkerError as error:
-        log.warning("this worker's end was not noted (%s)", error.code)
+        log.warning("end of this worker not noted", error=error.code)
     await application.close()
 
 
@@ -396,7 +397,7 @@ def publish_all(batches: Sequence[Batch], *, passed: int = 0) -> list[tuple[int,
             publish(batch, passed=passed)
         except OperationalError:
             left = [hint for unpublished in batches[position:] for hint in unpublished.claims]
-            log.warning("broker away: %d claims given back", len(left))
+            log.warning("broker away, claims given back", claims=len(left))
             return left
     return []
 
@@ -522,7 +523,7 @@ def _on_ready(**_: Any) -> None:
     try:
         runtime.run(_arrive(), deadline=SHORT_DEADLINE_S)
     except SyncWorkerError as error:
-        log.error("worker is not able to work yet: %s (%s)", error, error.code)  # noqa: TRY400  the text says it all
+        log.error("worker cannot work yet", error=error.code, why=str(error))  # noqa: TRY400  the text says it all
     _settle_memory()
     threading.Thread(target=_keep_pulse, name="syncworker-pulse", daemon=True).start()
 
@@ -544,9 +545,9 @@ def _keep_pulse() -> None:
         try:
             runtime.run(_pulse(busy=busy), deadline=SHORT_DEADLINE_S)
         except SyncWorkerError as error:
-            log.debug("no pulse (%s)", error.code)
+            log.debug("pulse not written", error=error.code)
         except Exception as error:  # noqa: BLE001  the pulse must outlive whatever one beat of it meets
-            log.warning("no pulse (%s)", type(error).__name__)
+            log.warning("pulse failed", error=type(error).__name__)
 
 
 def _on_shutting_down(**_: Any) -> None:

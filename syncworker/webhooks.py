@@ -313,8 +313,10 @@ class Receiver:
         While the database is away it is not noted.
         """
         why, claimed = refused.why, refused.claimed
-        event = "event held back" if isinstance(refused, EventHeldBackError) else "event refused"
-        log.warning(event, why=why.value, address=delivery.address, size=len(delivery.body))
+        if isinstance(refused, EventHeldBackError):
+            log.warning("event held back", why=why.value, address=delivery.address, size=len(delivery.body))
+        else:
+            log.warning("event refused", why=why.value, address=delivery.address, size=len(delivery.body))
 
         async def note(unit: UnitOfWork) -> None:
             entry = Refused(

@@ -37,6 +37,7 @@ EVERY_TICK: Final = ("celery.worker.strategy", "celery.app.trace", "celery.beat"
 def configure(level: str = "INFO") -> None:
     """Send everything to standard error.  A second call replaces the first."""
     stamped: list[Any] = [
+        structlog.contextvars.merge_contextvars,  # `run` and `interaction_id`, where a task has them
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),

@@ -30,6 +30,7 @@ GROUPS: Final = {
     "openings": "openings",
     "events": "events",
     "items": "items",
+    "logs": "log_events",
     "apikeys": "apikeys",
     "webhooks": "webhooks",
 }

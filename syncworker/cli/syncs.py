@@ -15,6 +15,7 @@ from syncworker.cli.diagnosis import advice_of
 from syncworker.errors import RequestError, meaning_of
 from syncworker.settings import read_slug
 from syncworker.standard.calendar import DURATION_MAX, as_utc, read_iso
+from syncworker.standard.interaction import mark_in_head
 from syncworker.standard.values import ConsentId
 from syncworker.store.calls import CallRow
 from syncworker.store.runs import FiledRun
@@ -27,6 +28,7 @@ app = typer.Typer(help="Runs: one sync of one connection each.", no_args_is_help
 
 LIMIT: Final = 50
 LIMIT_MAX: Final = 10_000
+_DIGITS_MAX: Final = 18
 _SPAN: Final = re.compile(r"(\d{1,6})(s|min|h|d)")
 _UNITS: Final = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days"}
 
@@ -79,16 +81,22 @@ def list_(
 
 @app.command("show")
 def show_(
-    run: Annotated[int, typer.Argument(min=1, help="Number of the run, from `syncs list`.")],
+    run: Annotated[str, typer.Argument(help="Number of the run, from `syncs list`, or `run` of a line of the log.")],
     as_json: frame.AsJson = False,
 ) -> None:
     """One run: each listing with its outcome, each call with its interaction id, and what it cost."""
+    name = run.strip()
+    numbered = name.isdecimal() and len(name) <= _DIGITS_MAX
+    if not numbered and mark_in_head(name) is None:
+        raise RequestError(
+            "run: must be its number from `syncs list`, `run` of a line of the log, or an interaction id of its calls"
+        )
 
     async def read(store: Store) -> tuple[FiledRun, list[CallRow]]:
         async with store.reading() as unit:
-            filed = await unit.runs.get(run)
+            filed = await (unit.runs.get(int(name)) if numbered else unit.runs.named(name))
             if filed is None:
-                raise RequestError(f"run: no run has the number {run}; `syncs list` shows them")
+                raise RequestError(f"run: no run on record has the number or name {name}; `syncs list` shows them")
             return filed, await unit.runs.calls_of(filed)
 
     filed, calls = frame.with_store(read)

@@ -42,6 +42,7 @@ from typing import Final
 
 import structlog
 from pydantic import SecretStr
+from structlog.contextvars import bind_contextvars
 
 from syncworker.clock import Clock, monotonic
 from syncworker.consents.allowed import EVERYBODY, Allowed
@@ -697,6 +698,7 @@ class Vault:
         since = self._elapsed()
         lease = self._lease_for(client, claim, since)
         call = new_interaction_id(self._clock.now())
+        bind_contextvars(interaction_id=call)  # in a task of its own: of this refresh alone
         before = await self._begins.add(Beginning(consent.consent_id, held.version, lease, call))
         if isinstance(before, SealError):
             raise before
@@ -810,6 +812,7 @@ class Vault:
         announced = await self._store.atomically(step)
         if announced:
             holding.call = call
+            bind_contextvars(interaction_id=call)
             holding.made.clear()
         return announced
 

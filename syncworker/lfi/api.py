@@ -796,7 +796,7 @@ class LFIClient:
         if not _COMPACT.fullmatch(text):
             return answer
         try:
-            message = await self._message(text)
+            message = await self._message(text, interaction_id=answer.interaction_id)
         except SyncWorkerError:
             if 200 <= answer.status < 300:
                 raise
@@ -933,14 +933,14 @@ class LFIClient:
         if wanted is SignedAnswers.REFUSE:
             return answer  # no reader takes this media type
         try:
-            message = await self._message(answer.body)
+            message = await self._message(answer.body, interaction_id=answer.interaction_id)
         except StandardViolationError as error:
             if good:
                 raise StandardViolationError(f"{what}: {error}") from error
             message = UNVERIFIED
         return _holding(answer, message)
 
-    async def _message(self, body: bytes) -> bytes:
+    async def _message(self, body: bytes, *, interaction_id: str = "") -> bytes:
         """What a signed answer holds; an unknown `kid` is worth one fresh look at the LFI's keys."""
 
         def opened(keys: Mapping[str, RSAKey]) -> jose.OpenedAnswer:
@@ -958,7 +958,11 @@ class LFIClient:
             answer = opened(await self._published_keys(forced=True))
         if answer.issuer != self.config.issuer and not self._foreign_issuer_told:
             self._foreign_issuer_told = True
-            log.warning("signed answers name another issuer than the LFI's", lfi=self.config.slug)
+            log.warning(
+                "signed answers name another issuer than the LFI's",
+                lfi=self.config.slug,
+                interaction_id=interaction_id,
+            )
         return answer.message
 
     async def _repeated(self, request: Request, bearer: SecretStr | None) -> Answer:

@@ -190,7 +190,7 @@ def read_pushed(answer: Answer, *, received_at: datetime) -> PushedAuthorization
         body = msgspec.json.decode(text, type=_PushedBody, strict=False)
     except (msgspec.MsgspecError, RecursionError):
         raise StandardViolationError("pushed authorisation: the answer holds no request_uri") from None
-    seconds = _seconds(_read(body.expires_in))
+    seconds = _seconds(_read(body.expires_in), interaction_id=answer.interaction_id)
     if not body.request_uri:
         raise StandardViolationError("pushed authorisation: the answer holds no request_uri")
     return PushedAuthorization(request_uri=body.request_uri, expires_at=shifted(received_at, span(seconds=seconds)))
@@ -217,15 +217,15 @@ def read_tokens(answer: Answer, *, received_at: datetime) -> TokenAnswer:
         raise LFIUnavailableError("token call: the answer holds no usable access token; the token is in doubt")
     if str(_read(body.token_type) or BEARER).lower() != BEARER:
         # a refusal here would cost the grant, which may have been rotated; the data API will say what it thinks of it
-        log.warning("token answer of another token type than Bearer")
-    seconds = _seconds(_read(body.expires_in))
+        log.warning("token answer of another token type than Bearer", interaction_id=answer.interaction_id)
+    seconds = _seconds(_read(body.expires_in), interaction_id=answer.interaction_id)
     return TokenAnswer(
         access_token=SecretStr(body.access_token),
         refresh_token=SecretStr(body.refresh_token) if body.refresh_token else None,
         expires_in=seconds,
         expires_at=shifted(received_at, span(seconds=seconds)),
         id_token=SecretStr(body.id_token) if body.id_token else None,
-        consent=_harvest(_read(body.authorization_details)),
+        consent=_harvest(_read(body.authorization_details), interaction_id=answer.interaction_id),
         received_at=received_at,
         certificate=answer.certificate,
     )
@@ -319,17 +319,17 @@ def _read(member: msgspec.Raw) -> object:
         return None
 
 
-def _seconds(value: object) -> int:
+def _seconds(value: object, *, interaction_id: str) -> int:
     """`expires_in` as whole seconds, tolerating text; 0 when it says nothing usable."""
     try:
         seconds = int(str(value)) if not isinstance(value, float) else int(value)
     except (ValueError, OverflowError):
-        log.warning("answer without a usable expires_in")
+        log.warning("answer without a usable expires_in", interaction_id=interaction_id)
         return 0
     return max(0, min(seconds, _EXPIRES_IN_MAX_S))
 
 
-def _harvest(details: object) -> ConsentView | None:
+def _harvest(details: object, *, interaction_id: str) -> ConsentView | None:
     """The consent inside `authorization_details[0]`; nothing odd about it may cost us the tokens beside it.
 
     Its `Subscription` stands in the wrapped consent, or beside the consent (v1.1).
@@ -342,7 +342,7 @@ def _harvest(details: object) -> ConsentView | None:
     try:
         return read_consent(beside | consent)
     except (ValueError, TypeError, AttributeError, OverflowError):
-        log.warning("consent of a token answer cannot be read")
+        log.warning("consent of a token answer cannot be read", interaction_id=interaction_id)
         return None
 
 

@@ -147,6 +147,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
         bytes_in: body bytes on the wire.
         certificate: `x5t#S256` of the transport certificate it came over, where that was kept; a token in the answer
             is bound to it.
+        interaction_id: it was asked with.
     """
 
     status: int
@@ -154,6 +155,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     bytes_in: int
     certificate: str = ""
+    interaction_id: str = ""
 
     def __repr__(self) -> str:
         return f"Answer(status={self.status}, bytes_in={self.bytes_in})"
@@ -371,7 +373,8 @@ class AiohttpTransport:
                 inflater, content = Inflater(received.get("content-encoding", "")), response.content
                 while not content.at_eof():  # a small answer is whole with its first chunk
                     inflater.feed(await content.readany())
-                return Answer(status, received, inflater.finish(), inflater.bytes_in)
+                sent = headers.get(INTERACTION_ID, "")
+                return Answer(status, received, inflater.finish(), inflater.bytes_in, interaction_id=sent)
             finally:
                 response.release()  # closes the connection too, unless the answer was read to its end
         except TimeoutError as error:
@@ -475,7 +478,8 @@ class ControlTransport:
                 inflater = Inflater(received.get("content-encoding", ""))
                 async for chunk in response.aiter_raw():
                     inflater.feed(chunk)
-                return Answer(status, received, inflater.finish(), inflater.bytes_in)
+                sent = headers.get(INTERACTION_ID, "")
+                return Answer(status, received, inflater.finish(), inflater.bytes_in, interaction_id=sent)
         except (TimeoutError, httpx.TimeoutException) as error:
             raise NoAnswerError("no whole answer in time", reason="timeout", status=status) from error
         except StandardViolationError as error:

@@ -9,13 +9,13 @@ Nothing queues in memory but the waiting coroutines themselves, and each of thos
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
 import redis.asyncio as redis
+import structlog
 from redis.exceptions import RedisError
 
 from syncworker.clock import monotonic
@@ -23,7 +23,7 @@ from syncworker.errors import TransientError
 from syncworker.standard.values import Slug
 from syncworker.store.unit_of_work import Store, StoreUnavailableError
 
-log = logging.getLogger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 BURST_S: Final = 0.1
 """Calls of so many seconds may pass at once; more would let twice the rate through within one second."""
@@ -283,7 +283,7 @@ class SharedAdmission:
             wait = await self._wait_for(lfi, share, patience)
         except LedgerAwayError as error:
             if not self._away:
-                log.warning("limits: each process keeps the rate alone, away is %s", error)
+                log.warning("shared limits away, each process keeps the rate alone", why=str(error))
             self._away = True
             return await self._alone.admit(lfi, share=share, patience=patience)
         self._away = False

@@ -19,10 +19,12 @@ _UUID_4: Final = 4 << 76 | 0b10 << 62
 _REST: Final = (1 << 80) - 1 ^ (0xF << 76 | 0b11 << 62)
 """The bits below the mark that are chance."""
 
+_HEAD_SHAPE: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}")
 _SHAPE: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _MARK_BITS: Final = 48
 _CHANCE_BITS: Final = 16
 _TAIL_BYTES: Final = 10
+_HEAD: Final = 13
 _MARKS: Final = (1 << _MARK_BITS) - 1
 _FACTORS: Final = (0xD6E8FEB86659, 0x9E3779B97F4B)
 """Odd, so that multiplication by them can be undone."""
@@ -56,6 +58,12 @@ def mark_in(interaction_id: str) -> int | None:
     return _unmixed(int(text[:8] + text[9:13], 16))
 
 
+def mark_in_head(text: str) -> int | None:
+    """The mark in the first thirteen characters of an id, or in a whole one; `None` when it is neither."""
+    head = text.lower()
+    return _unmixed(int(head[:8] + head[9:], 16)) if _HEAD_SHAPE.fullmatch(head) else mark_in(head)
+
+
 def second_of(mark: int) -> int:
     """The second since 1970 in a mark."""
     return mark >> _CHANCE_BITS
@@ -74,6 +82,11 @@ class Interactions:
         """
         self.mark = new_mark(moment)
         self._first = _mixed(self.mark) << 80 | _UUID_4
+
+    @property
+    def head(self) -> str:
+        """What the ids have in common: their first thirteen characters, as logs name a run by."""
+        return id_of(self.mark, bytes(_TAIL_BYTES))[:_HEAD]
 
     def new(self) -> str:
         """A fresh id.  Neither the system nor `uuid` is asked for chance: this costs each call."""

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Final
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from syncworker.clock import Clock, SystemClock
 from syncworker.consents.hindrance import NEEDS_CONSENT, hindrance
@@ -189,6 +190,7 @@ class Engine:
             serving=served,
             attendance=attendance,
         )
+        bind_contextvars(run=run.name)  # each claim has a task of its own
         await run.read()
         return run if run.unchanged else _told(await run.write())
 

@@ -14,7 +14,6 @@ again; a run that comes near its deadline leaves the rest to the next one, which
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -364,6 +363,11 @@ class ConsentRun:
                 self._stop = self._stop or DeadlineError("the consent's run took longer than it may")
 
     @property
+    def name(self) -> str:
+        """What logs name the run by, before it has a number: the head of its calls' interaction ids."""
+        return self._ids.head
+
+    @property
     def unchanged(self) -> bool:
         """Whether all was walked and nothing is left to write but that it was."""
         news = self._accounts_seen is not None and not self._accounts_seen <= self._known.granted
@@ -554,8 +558,7 @@ class ConsentRun:
                 self._stop = self._stop or error
             case ConsentError() | SetupError() | TokenBusyError() | LFIBreakerOpenError():
                 self._stop = self._stop or error
-        log.log(
-            logging.INFO if meaning is ABSENT else logging.WARNING,
+        (log.info if meaning is ABSENT else log.warning)(
             "listing not read",
             lfi=self._consent.lfi,
             consent_id=self._consent.consent_id,

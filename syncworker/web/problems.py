@@ -104,8 +104,9 @@ class Problem(Exception):  # noqa: N818  it is the standard's word, and raised t
         }
         if self.faults:
             body["errors"] = [{"field": one.field, "detail": one.detail} for one in self.faults]
-        said = log.error if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR else log.info
-        said("refused", code=self.code, status=self.status.value, instance=instance)
+        (log.error if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR else log.info)(
+            "refused", code=self.code, status=self.status.value, instance=instance
+        )
         return Response(
             json.dumps(body, ensure_ascii=False),
             status_code=self.status.value,

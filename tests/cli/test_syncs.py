@@ -215,7 +215,7 @@ def test_a_run_that_is_not_there_is_a_wrong_use(house: House) -> None:
 
     assert (ended.code, ended.stderr) == (
         2,
-        "error [bad_request]: run: no run has the number 99; `syncs list` shows them\n",
+        "error [bad_request]: run: no run on record has the number or name 99; `syncs list` shows them\n",
     )
 
 

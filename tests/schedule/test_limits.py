@@ -1,12 +1,12 @@
 """Calls per second of an LFI: alone, and over several processes."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import redis.asyncio as redis
+from structlog.testing import capture_logs
 
 from syncworker.processes import EmbeddedBroker
 from syncworker.schedule.limits import (
@@ -321,18 +321,18 @@ async def test_a_high_rate_costs_few_trips(shared: Callable[..., SharedAdmission
 
 
 @pytest.mark.live
-async def test_without_redis_the_rate_is_kept_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_without_redis_the_rate_is_kept_alone(tmp_path: Path) -> None:
     """A broker that vanished stops no call, and frees none: this process keeps the rate by itself, and says so once."""
     watch = Stopwatch()
     ledger = RedisLedger(f"redis+socket://{tmp_path}/none.sock")
     lonely = SharedAdmission(ledger, {NOOR: 10.0}, sleep=watch.sleep, timer=watch)
 
-    with caplog.at_level(logging.WARNING):
+    with capture_logs() as said:
         for _ in range(21):
             await lonely.admit(NOOR)
     await lonely.close()
 
     assert watch.at - 1000 == pytest.approx(1.9)
-    assert [record.message for record in caplog.records] == [
-        "limits: each process keeps the rate alone, away is redis (ConnectionError)"
+    assert [(one["event"], one["why"]) for one in said] == [
+        ("shared limits away, each process keeps the rate alone", "redis (ConnectionError)")
     ]

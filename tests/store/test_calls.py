@@ -231,6 +231,20 @@ async def test_an_interaction_id_leads_to_its_call_and_run(store: Store) -> None
     assert (shouted.call, unknown) == (packed[1], [None] * 3)
 
 
+async def test_a_run_is_found_by_the_name_that_logs_give_it(store: Store) -> None:
+    """The head of its calls' ids, in any case, or one of the ids; not a head of no run, and no other text."""
+    ids = Interactions(NOW)
+    calls = some_calls(ids, "packed")
+    await filed(store, [(a_run("packed"), calls), (a_run("other"), [a_call(Interactions(NOW), "other")])])
+    async with store.reading() as unit:
+        found = [await unit.runs.named(one) for one in (ids.head, ids.head.upper(), calls[0].interaction_id)]
+        none = [await unit.runs.named(one) for one in (Interactions(NOW).head, "1", "", ids.head[:-1], ids.head + "-")]
+
+    assert [one and one.run.connection_id for one in found] == ["packed"] * 3
+    assert none == [None] * 5
+    assert calls[0].interaction_id.startswith(ids.head + "-")
+
+
 async def test_runs_that_share_a_mark_are_told_apart(store: Store) -> None:
     """Two of one second draw the same chance once in 65,536 times."""
     ids = Interactions(NOW)

@@ -832,7 +832,7 @@ READS: Final = _named(
         "messages": "endpoints endpoint secrets_of due_endpoints heads head_of behind first_place run_of find backlog",
         "changes": "read head line page at erased_behind expanded listings blockers",
         "use": "otherwise",
-        "runs": "latest newest outcomes calls_of_runs find get calls_of of_interaction said traffic cost",
+        "runs": "latest newest outcomes calls_of_runs find get calls_of of_interaction named said traffic cost",
     }
 )
 OF_NO_TENANT: Final = _named(
