@@ -559,6 +559,9 @@ WRITES: Final[Mapping[str, Write]] = {
     "messages.telling": Write(told, before=same_endpoint),
     "messages.add_test": Write(lambda unit: unit.messages.add_test(ENDPOINT, at=NOW), before=same_endpoint),
     "messages.fold": Write(fold_all, before=same_endpoint),
+    "messages.begin": Write(
+        each(webhook_message, lambda unit, one: unit.messages.begin(one)), before=same_endpoint
+    ),
     "messages.end": Write(
         each(
             webhook_message,
@@ -569,7 +572,7 @@ WRITES: Final[Mapping[str, Write]] = {
     "messages.put_off": Write(
         each(
             webhook_message,
-            lambda unit, one: unit.messages.put_off(one, until=LATER, status=500, error="unavailable", at=LATER),
+            lambda unit, one: unit.messages.put_off(one, until=LATER, status=500, error="unavailable"),
         ),
         before=same_endpoint,
     ),
