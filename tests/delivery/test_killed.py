@@ -144,7 +144,7 @@ def check(site: Site, ended: list[Message]) -> None:
         assert times[one.message_id] <= one.attempts <= times[one.message_id] + 1
 
 
-@pytest.mark.parametrize("attempt", [1, 5])
+@pytest.mark.parametrize("attempt", [1, pytest.param(5, marks=pytest.mark.long)])
 @pytest.mark.parametrize("step", ["before", "answered", "committed"])
 async def test_a_worker_killed_at_a_step_of_a_delivery(site: Site, step: str, attempt: int) -> None:
     """Only what was answered and not committed comes twice; the queues beside it may have been in the same place."""
@@ -191,6 +191,7 @@ async def test_a_worker_killed_while_its_requests_wait_for_an_answer(site: Site)
     assert len(counted) == EACH * len(CONNECTIONS) + len(CONNECTIONS)
 
 
+@pytest.mark.long
 async def test_workers_killed_one_after_the_other(site: Site) -> None:
     """At a later step each time, fewer than the crashes that park a claim; then one that lives."""
     await site.tell()
