@@ -19,9 +19,12 @@ from syncworker.standard.calendar import UAE, as_utc, at_time, shifted
 from syncworker.standard.consents import TERMINAL, Status
 from syncworker.standard.operations import OperationClass
 from syncworker.standard.resources import ResourceName
-from syncworker.standard.values import MONEY_PLACES, Slug
+from syncworker.standard.values import MONEY_PLACES
+from syncworker.store.breakers import Breaker
 from syncworker.store.connections import masked_iban
-from syncworker.store.reads import BY_NAME, By, Condition, Containing, Is, Question, Standing, column_kinds
+from syncworker.store.freshness import Ask, Footing, Known, Standing
+from syncworker.store.lfis import Gate
+from syncworker.store.reads import BY_NAME, By, Condition, Containing, Is, Question, column_kinds
 from syncworker.store.sql_views import Kind, said
 from syncworker.store.tables import PERSONAL
 from syncworker.store.unit_of_work import UnitOfWork
@@ -126,15 +129,29 @@ class Whose:
     lfi: str | None = None
 
     @property
-    def conditions(self) -> tuple[Condition, ...]:
-        """As conditions on a view's columns."""
+    def given(self) -> Mapping[str, str]:
+        """What is given, by the names of a view's columns."""
         given = {
             "user_ref": self.user_ref,
             "connection_id": self.connection_id,
             "account_id": self.account_id,
             "lfi": self.lfi,
         }
-        return tuple(Condition(name, Is.EQUAL, value) for name, value in given.items() if value is not None)
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """As conditions on a view's columns."""
+        return tuple(Condition(name, Is.EQUAL, value) for name, value in self.given.items())
+
+    @property
+    def by(self) -> Ask:
+        """What the connections that must be there, or that freshness is of, are named by; for `narrow` ones."""
+        if self.account_id is not None:
+            return Ask.ACCOUNT
+        if self.connection_id is not None:
+            return Ask.CONNECTION
+        return Ask.USER if self.lfi is None else Ask.USER_AT_LFI
 
     @property
     def narrow(self) -> bool:
@@ -271,16 +288,14 @@ async def check(unit: UnitOfWork, whose: Whose) -> list[str]:
     if whose.account_id is not None:
         found = await unit.reads.connection_of_account(whose.account_id)
         if found is None or connection_id not in (None, found):
-            raise UnknownError("account_id: there is no such account")
+            raise _no_account()
         connection_id = found
     if connection_id is not None:
         held = await unit.reads.connections(connection_id=connection_id, limit=1)
         if not held:
-            raise UnknownError("connection_id: there is no such connection")
+            raise _no_connection()
         if held[0].restricted_at is not None:
-            raise RestrictedError(
-                "connection_id: its consent ended, and its rows may not be read; renew the connection"
-            )
+            raise _restricted()
     elif whose.user_ref is not None:
         held = await unit.reads.connections(user_ref=whose.user_ref, lfi=whose.lfi, limit=CONNECTIONS_MAX)
     else:
@@ -416,24 +431,24 @@ async def freshness_of(
     """
     if not connection_ids:
         return {}
-    now, states = await _states(unit, connection_ids)
-    wanted = sorted({*of, N.ACCOUNTS})
-    listings = await unit.reads.rows(
-        Question(
-            view="v_listing",
-            where=(
-                Condition("connection_id", Is.ONE_OF, sorted(connection_ids)),
-                Condition("resource", Is.ONE_OF, [one.value for one in wanted]),
-            ),
-            order=(By("connection_id"),),
-            limit=LISTINGS_MAX,
-        )
-    )
-    accounts: dict[str, set[str]] = {one: set() for one in connection_ids}
+    return judged(await unit.reads.known(connection_ids, {*of, N.ACCOUNTS}), cadence=cadence, of=of)
+
+
+def judged(known: Known, *, cadence: Cadence, of: Collection[ResourceName]) -> dict[str, dict[str, Freshness]]:
+    """`freshness_of` from what is known; connections that may not be read are left out."""
+    if known.now is None:
+        return {}
+    now = known.now
+    states = {
+        one.connection_id: _state(one, now=now) for one in known.connections.values() if one.restricted_at is None
+    }
+    accounts: dict[str, set[str]] = {one: set() for one in states}
     found: dict[str, dict[str, Freshness]] = {}
     own: dict[str, Freshness] = {}
-    for row in listings:
+    for row in known.listings:
         resource, connection_id = ResourceName(row["resource"]), row["connection_id"]
+        if connection_id not in states:
+            continue
         judged = freshness(row, states[connection_id], now=now, cadence=cadence[resource])
         if resource is N.ACCOUNTS:
             own[connection_id] = judged
@@ -456,32 +471,32 @@ async def freshness_of(
     return dict(sorted(found.items()))
 
 
-async def _states(unit: UnitOfWork, connection_ids: Collection[str]) -> tuple[datetime, dict[str, ConnectionState]]:
-    """The time, and what keeps each connection's syncs back.
+def _state(one: Footing, *, now: datetime) -> ConnectionState:
+    """What keeps a connection's syncs back.
 
-    Of a connection's consents the one in use counts before one that waits or has ended, and a newer one before older.
+    Of its consents the one in use counts before one that waits or has ended, and a newer one before older.
     """
-    now = await unit.now()
-    gates, breakers = await unit.lfis.gates_known(), await unit.breakers.all()
-    best: dict[str, Standing] = {}
-    for one in await unit.reads.standings(connection_ids):
-        held = best.get(one.connection_id)
-        if held is None or _rank(one) <= _rank(held):
-            best[one.connection_id] = one
-    states = dict.fromkeys(connection_ids, ConnectionState(status=None))
-    for connection_id, counts in best.items():
-        slug = Slug(counts.lfi)
-        kept = standing(gates.get(slug), breakers.get((slug, OperationClass.DATA)), now=now)
-        held_back = kept.until is not None
-        states[connection_id] = ConnectionState(
-            status=Status.Revoked if counts.revoked and counts.status not in TERMINAL else counts.status,
-            expires_at=counts.expires_at,
-            paused=counts.paused_at is not None,
-            needs_consent=counts.needs_consent is not None,
-            gated=held_back and kept.gated,
-            lfi_down=held_back and not kept.gated,
-        )
-    return now, states
+    if not one.consents:
+        return ConnectionState(status=None)
+    counts = min(reversed(one.consents), key=_rank)
+    gate = None if one.gate is None else Gate(*one.gate)
+    tripped = None
+    if one.breaker is not None:
+        opened_at, until, trips, reason, closed_at = one.breaker
+        tripped = Breaker(
+            lfi=one.lfi, operations=OperationClass.DATA, opened_at=opened_at, until=until, trips=trips, reason=reason,
+            closed_at=closed_at,
+        )  # fmt: skip
+    kept = standing(gate, tripped, now=now)
+    held_back = kept.until is not None
+    return ConnectionState(
+        status=Status.Revoked if counts.revoked and counts.status not in TERMINAL else counts.status,
+        expires_at=counts.expires_at,
+        paused=counts.paused_at is not None,
+        needs_consent=counts.needs_consent is not None,
+        gated=held_back and kept.gated,
+        lfi_down=held_back and not kept.gated,
+    )
 
 
 _RANK: Final = {Status.Authorized: 0, Status.Suspended: 1, Status.AwaitingAuthorization: 2}
@@ -508,11 +523,58 @@ async def balances(unit: UnitOfWork, whose: Whose, *, cadence: Cadence) -> Balan
         RequestError: of no one in particular, or of too many accounts to add up.
         UnknownError, RestrictedError: as `check`.
     """
-    asked = await check_narrow(unit, whose)
-    rows, accounts = await balances_of(unit.reads.rows, whose)
-    known = await freshness_of(unit, asked, cadence=cadence, of={N.BALANCES})
-    fresh = known if whose.account_id is None else {whose.account_id: known.get(whose.account_id, {})}
-    return Balances(Page(rows, None, fresh), totals(rows, accounts, fresh))
+    if not whose.narrow:
+        raise RequestError(_NOT_NARROW)
+    by = whose.by
+    resources = {N.BALANCES, N.ACCOUNTS}
+    rows, accounts, known = await unit.reads.balances(whose.given, by, resources=resources, limit=BALANCES_MAX + 1)
+    _check_known(whose, by, known)
+    if len(rows) > BALANCES_MAX:
+        raise _too_many_balances()
+    fresh = judged(known, cadence=cadence, of={N.BALANCES})
+    if whose.account_id is not None:
+        fresh = {whose.account_id: fresh.get(whose.account_id, {})}
+    checked = {
+        (one["connection_id"], one["lfi_account_id"]): one["checked_at"]
+        for one in known.listings
+        if one["resource"] == N.BALANCES.value
+    }
+    for row in rows:
+        row["checked_at"] = checked.get((row["connection_id"], row["lfi_account_id"]))
+    return Balances(Page(rows, None, fresh), totals(rows, accounts[:BALANCES_MAX], fresh))
+
+
+def _check_known(whose: Whose, by: Ask, known: Known) -> None:
+    """As `check`, from what is known of the connections asked for."""
+    if by in (Ask.USER, Ask.USER_AT_LFI):
+        return
+    if whose.account_id is not None and (
+        not known.connections or whose.connection_id not in (None, *known.connections)
+    ):
+        raise _no_account()
+    if not known.connections:
+        raise _no_connection()
+    if any(one.restricted_at is not None for one in known.connections.values()):
+        raise _restricted()
+
+
+def _no_account() -> UnknownError:
+    return UnknownError("account_id: there is no such account")
+
+
+def _no_connection() -> UnknownError:
+    return UnknownError("connection_id: there is no such connection")
+
+
+def _restricted() -> RestrictedError:
+    return RestrictedError("connection_id: its consent ended, and its rows may not be read; renew the connection")
+
+
+def _too_many_balances() -> RequestError:
+    return RequestError(f"user_ref: has more than {BALANCES_MAX} balances; ask by connection_id")
+
+
+_NOT_NARROW: Final = "user_ref: give user_ref, connection_id or account_id: this is read whole, for one of them"
 
 
 async def check_narrow(unit: UnitOfWork, whose: Whose) -> list[str]:
@@ -522,7 +584,7 @@ async def check_narrow(unit: UnitOfWork, whose: Whose) -> list[str]:
         RequestError: of no one in particular.
     """
     if not whose.narrow:
-        raise RequestError("user_ref: give user_ref, connection_id or account_id: this is read whole, for one of them")
+        raise RequestError(_NOT_NARROW)
     return await check(unit, whose)
 
 
@@ -536,7 +598,7 @@ async def balances_of(read: Rows, whose: Whose) -> tuple[list[dict[str, Any]], l
     by = (By("account_id"), By("key"))
     rows = await read(Question(view="v_balance", where=there, order=by, limit=BALANCES_MAX + 1))
     if len(rows) > BALANCES_MAX:
-        raise RequestError(f"user_ref: has more than {BALANCES_MAX} balances; ask by connection_id")
+        raise _too_many_balances()
     accounts = await read(Question(view="v_account", where=there, order=by[:1], limit=BALANCES_MAX))
     return rows, accounts
 

@@ -10,6 +10,7 @@ An answer says how fresh it is (`freshness`), and has a weak ETag over all of it
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from datetime import date, datetime
 from decimal import Decimal
@@ -328,7 +329,7 @@ def routes(*, store: Store, keys: Keys, cadence: Cadence, lfis: Lfis) -> APIRout
             "cursor": asked.cursor,  # type: ignore[union-attr]
             "limit": asked.limit,  # type: ignore[union-attr]
         }
-        async with store.reading() as unit:
+        async with _opened(store, as_of) as unit:
             if as_of is None:
                 page = await questions.page(unit, listing, asked.whose, cadence=cadence, where=where, **at)
                 rows, following, fresh = page.rows, page.next_cursor, page.freshness
@@ -356,7 +357,7 @@ def routes(*, store: Store, keys: Keys, cadence: Cadence, lfis: Lfis) -> APIRout
         raw = asked.include is not None
         personal = _sees(request, principal, raw=raw)
         listing = LISTINGS["balances"]
-        async with store.reading() as unit:
+        async with _opened(store, asked.as_of) as unit:
             if asked.as_of is None:
                 found = await questions.balances(unit, asked.whose, cadence=cadence)
                 rows, fresh, totals = found.page.rows, found.page.freshness, found.totals
@@ -490,6 +491,11 @@ async def _shown(
             one["raw"] = None if item is None else msgspec.Raw(json_of(item))
         found.append(one)
     return found
+
+
+def _opened(store: Store, as_of: datetime | None) -> AbstractAsyncContextManager[UnitOfWork]:
+    """For what is known now there is no transaction around the reads; the past is read in one."""
+    return store.looking() if as_of is None else store.reading()
 
 
 async def _past(unit: UnitOfWork, whose: Whose, at: datetime) -> questions.Rows:

@@ -815,7 +815,7 @@ READS: Final = _named(
         "consents": "get get_many connections_named connection connection_of connections live find overdue newest_notes"
         " notes",
         "connections": "page get accounts",
-        "api_keys": "find list",
+        "api_keys": "find find_now list",
         "tokens": "holder read opened opened_many exists read_many states",
         "authorizations": "get of",
         "intents": "get of_state",
@@ -831,7 +831,7 @@ READS: Final = _named(
         "cursors": "of coverage",
         "findings": "all",
         "unreadable": "of list get",
-        "reads": "rows connections connection_of_account standings settled_before items of_keys complete",
+        "reads": "rows connections connection_of_account known balances settled_before items of_keys complete",
         "messages": "endpoints endpoint secrets_of due_endpoints heads head_of behind first_place run_of find backlog",
         "changes": "read head line page at erased_behind expanded listings blockers",
         "use": "otherwise",
