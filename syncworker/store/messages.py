@@ -378,9 +378,7 @@ class Messages:
         """Count an attempt, in a transaction that commits before the request is sent."""
         column = webhook_message.c
         await self._unit.connection.execute(
-            sa.update(webhook_message)
-            .where(column.id == number, self._mine())
-            .values(attempts=column.attempts + 1)
+            sa.update(webhook_message).where(column.id == number, self._mine()).values(attempts=column.attempts + 1)
         )
 
     async def end(self, number: int, outcome: Outcome, *, at: datetime, status: int | None, error: str | None) -> None:

@@ -5,7 +5,7 @@ a row is shown without `tenant`, `key` and the integer twins of amounts, which a
 personal data, what says who people are is null and account numbers are masked (`shown`).
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -24,7 +24,7 @@ from syncworker.store.breakers import Breaker
 from syncworker.store.connections import masked_iban
 from syncworker.store.freshness import Ask, Footing, Known, Standing
 from syncworker.store.lfis import Gate
-from syncworker.store.reads import BY_NAME, By, Condition, Containing, Is, Question, column_kinds
+from syncworker.store.reads import BY_NAME, By, Condition, Containing, Held, Is, Question, column_kinds
 from syncworker.store.sql_views import Kind, said
 from syncworker.store.tables import PERSONAL
 from syncworker.store.unit_of_work import UnitOfWork
@@ -47,6 +47,8 @@ NEVER_LISTED: Final[Mapping[str, Any]] = dict.fromkeys(
 """As `v_listing` would say it of a listing that no sync began to read."""
 _DIGITS_MAX: Final = 13
 """Digits of an amount before the point, as its column has them."""
+CONSENT_ENDED: Final = "consent_ended"
+"""Why a connection's rows are held back."""
 BALANCES_MAX: Final = 5_000
 """Balances of one answer: they are added up, so they come together."""
 
@@ -214,6 +216,22 @@ class TransactionFilter:
         return tuple(found)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """A connection of the customer that is asked for, whose rows are held back because its consent ended.
+
+    Attributes:
+        since: when its rows were restricted.
+    """
+
+    connection_id: str
+    since: datetime
+
+    def as_json(self) -> dict[str, Any]:
+        """As doors show it."""
+        return {"connection_id": self.connection_id, "reason": CONSENT_ENDED, "since": self.since}
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A page of a list.
@@ -222,11 +240,13 @@ class Page:
         rows: as the view has them.
         next_cursor: `None` at the end.
         freshness: of what is shown: by account id (a connection's own listings by its id), then by resource.
+        left_out: of one customer: connections whose rows are held back.
     """
 
     rows: Sequence[Mapping[str, Any]] = field(repr=False)
     next_cursor: str | None
     freshness: Mapping[str, Mapping[str, Freshness]]
+    left_out: Sequence[LeftOut] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,11 +294,12 @@ def uae_midnight(day: date, *, days: int = 0) -> datetime:
     return as_utc(at_time(shifted(day, timedelta(days=days)), zone=UAE))
 
 
-async def check(unit: UnitOfWork, whose: Whose) -> list[str]:
+async def check(unit: UnitOfWork, whose: Whose) -> tuple[list[str], list[LeftOut]]:
     """Make sure that what is asked for by id is there and may be read; gives the connections it is of.
 
     Returns:
-        None for rows of no customer, connection or account in particular.
+        Those that may be read, and those of a customer that may not; none of either for rows of no customer,
+        connection or account in particular.
 
     Raises:
         UnknownError: there is no such connection or account.
@@ -299,8 +320,18 @@ async def check(unit: UnitOfWork, whose: Whose) -> list[str]:
     elif whose.user_ref is not None:
         held = await unit.reads.connections(user_ref=whose.user_ref, lfi=whose.lfi, limit=CONNECTIONS_MAX)
     else:
-        return []
-    return [one.connection_id for one in held if one.restricted_at is None]
+        return [], []
+    return [one.connection_id for one in held if one.restricted_at is None], _left_out(held)
+
+
+def _left_out(held: Iterable[Held | Footing]) -> list[LeftOut]:
+    """Connections whose rows are held back, by id."""
+    found = [
+        LeftOut(connection_id=one.connection_id, since=one.restricted_at)
+        for one in held
+        if one.restricted_at is not None
+    ]
+    return sorted(found, key=lambda one: one.connection_id)
 
 
 Rows = Callable[[Question], Awaitable[list[dict[str, Any]]]]
@@ -324,13 +355,13 @@ async def page(
         RequestError: the cursor is none of this list and filter, or the order is none that it has.
         UnknownError, RestrictedError: as `check`.
     """
-    asked = await check(unit, whose)
+    asked, left_out = await check(unit, whose)
     rows, following = await listed(
         unit.reads.rows, listing, whose, where=where, order=order, cursor=cursor, limit=limit
     )
     of_rows = {row["connection_id"] for row in rows}
     known = await freshness_of(unit, of_rows.union(asked), cadence=cadence, of=_resources(listing))
-    return Page(rows, following, known)
+    return Page(rows, following, known, left_out)
 
 
 async def listed(
@@ -541,7 +572,8 @@ async def balances(unit: UnitOfWork, whose: Whose, *, cadence: Cadence) -> Balan
     }
     for row in rows:
         row["checked_at"] = checked.get((row["connection_id"], row["lfi_account_id"]))
-    return Balances(Page(rows, None, fresh), totals(rows, accounts[:BALANCES_MAX], fresh))
+    left_out = _left_out(known.connections.values())
+    return Balances(Page(rows, None, fresh, left_out), totals(rows, accounts[:BALANCES_MAX], fresh))
 
 
 def _check_known(whose: Whose, by: Ask, known: Known) -> None:
@@ -577,7 +609,7 @@ def _too_many_balances() -> RequestError:
 _NOT_NARROW: Final = "user_ref: give user_ref, connection_id or account_id: this is read whole, for one of them"
 
 
-async def check_narrow(unit: UnitOfWork, whose: Whose) -> list[str]:
+async def check_narrow(unit: UnitOfWork, whose: Whose) -> tuple[list[str], list[LeftOut]]:
     """As `check`, for what is read whole.
 
     Raises:
@@ -663,6 +695,38 @@ def shown(view: str, row: Mapping[str, Any], *, personal: bool) -> dict[str, Any
     """
     hidden = frozenset[str]() if personal else personal_members(view)
     return {name: None if name in hidden else row[name] for name in members(view)}
+
+
+async def shown_rows(
+    unit: UnitOfWork,
+    listing: Listing,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    personal: bool,
+    raw: Callable[[bytes], Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Rows of a list for readers; opens their items where something of them is shown.
+
+    An account has its `identifiers`, from its item.
+
+    Args:
+        personal: leave to see who people are.
+        raw: makes the member `raw` from a row's item; `None`: rows have none.
+    """
+    numbers = listing.name == "accounts"
+    items: Mapping[str, bytes] = {}
+    if numbers or raw is not None:
+        items = {row["id"]: row["item"] for row in rows if "item" in row}
+        items = items or await unit.reads.items(listing.view, rows)
+    found = []
+    for row in rows:
+        one, item = shown(listing.view, row, personal=personal), items.get(row["id"])
+        if numbers:
+            one["identifiers"] = None if item is None else identifiers(item, personal=personal)
+        if raw is not None:
+            one["raw"] = None if item is None else raw(item)
+        found.append(one)
+    return found
 
 
 def identifiers(item: bytes, *, personal: bool) -> list[dict[str, str | None]]:

@@ -119,6 +119,6 @@ def _balance(amount: str) -> dict[str, Any]:
     return {
         "Type": "InterimBooked",
         "DateTime": "2026-10-01T00:00:00Z",
-        "CreditDebitIndicator": "Credit",
-        "Amount": {"Amount": amount, "Currency": "AED"},
+        "CreditDebitIndicator": "Debit" if amount.startswith("-") else "Credit",
+        "Amount": {"Amount": amount.removeprefix("-"), "Currency": "AED"},
     }

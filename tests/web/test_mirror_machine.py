@@ -11,7 +11,7 @@ import os
 import random
 import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -131,7 +131,9 @@ class Replay(RuleBasedStateMachine):
         self.run(self._begin())
 
     async def _begin(self) -> None:
-        store = Store(self.config.database, tenant=self.config.tenant, keyring=load_keyring(self.config), clock=self.clock)
+        store = Store(
+            self.config.database, tenant=self.config.tenant, keyring=load_keyring(self.config), clock=self.clock
+        )
         self.store = store
         self.stack.push_async_callback(store.close)
         app = await self.stack.enter_async_context(opened(self.config.for_web()))
@@ -398,7 +400,7 @@ class Replay(RuleBasedStateMachine):
             )
             for connection_id in (await unit.connection.scalars(mine)).all():
                 references = await unit.account_references.of_connections([connection_id])
-                names = {one.lfi_account_id: one.account_id for one in references}
+                names = {str(one.lfi_account_id): one.account_id for one in references}
                 rows = [row async for row in unit.records.all_rows(connection_id)]
                 shown = {row.key for row in rows if row.resource is ResourceName.ACCOUNTS}
                 for row in rows:

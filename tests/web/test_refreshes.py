@@ -464,7 +464,8 @@ async def test_one_account_alone_is_refreshed(small_place: Place) -> None:
     account = (await place.web.product.get("/v1/accounts")).json()["accounts"][0]
     before = len(place.served())
 
-    for body in ({}, {"connection_id": connection_id}):
+    bodies: list[dict[str, Any]] = [{}, {"connection_id": connection_id}]
+    for body in bodies:
         asked = await place.ask(**body, account_id=account["account_id"], resources=["balances"])
         await place.rest()
         (part,) = (await place.look(asked["refresh_id"]))["connections"]
