@@ -351,7 +351,7 @@ class Refreshes:
             found = [held[0]]
             if asked.wish.account_id is not None:
                 accounts = await unit.connections.accounts(held[0])
-                if asked.wish.account_id not in {one.account_id for one in accounts}:
+                if asked.wish.account_id not in {one.lfi_account_id for one in accounts}:
                     raise _RefusedError(Refusal.NO_ACCOUNT)
         else:
             most = CONNECTIONS_MAX + 1

@@ -213,14 +213,17 @@ async def test_a_card_and_its_detail(web: WebHouse) -> None:
 
 @pytest.mark.flow
 async def test_each_connected_account_is_named_by_its_account_id(small_web: WebHouse) -> None:
-    """An account's row lies below no account and has the AccountId as its key: that is what a product is shown."""
+    """By our id, as the lists have it, and by the LFI's: the key of the account's row, which lies below no account."""
     connection_id = await synced(small_web)
     detail = (await small_web.product.get(f"/v1/connections/{connection_id}")).json()
     async with small_web.store.reading() as unit:
         granted = await unit.records.granted(ConsentId(connection_id))
         held = [row async for row in unit.records.all_rows()]
 
-    assert [one["account_id"] for one in detail["connected_accounts"]] == sorted(granted)
+    listed = (await small_web.product.get("/v1/accounts", params={"connection_id": connection_id})).json()["accounts"]
+    named = {(one["account_id"], one["lfi_account_id"]) for one in detail["connected_accounts"]}
+    assert [one["lfi_account_id"] for one in detail["connected_accounts"]] == sorted(granted)
+    assert named == {(one["account_id"], one["lfi_account_id"]) for one in listed}
     assert {row.account for row in held} == granted
 
 
