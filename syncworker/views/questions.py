@@ -6,12 +6,12 @@ personal data, what says who people are is null and account numbers are masked (
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from syncworker.errors import RequestError
 from syncworker.schedule.breaker import standing
@@ -40,7 +40,9 @@ LIMIT_MAX: Final = 200
 TRANSACTIONS_MAX: Final = 500
 CONNECTIONS_MAX: Final = 1_000
 """Connections of one customer."""
-LISTINGS_MAX: Final = 1_000_000
+LOOKED_AT: Final = 100_000
+"""Transactions that one page looks at for a filter, of all customers, newest first: a page may end before it is full,
+and `next_cursor` goes on behind them."""
 NEVER_LISTED: Final[Mapping[str, Any]] = dict.fromkeys(
     ("checked_at", "changed_at", "due_at", "error", "refused_until", "complete_from", "history_complete")
 )
@@ -303,6 +305,15 @@ async def check(unit: UnitOfWork, whose: Whose) -> list[str]:
     return [one.connection_id for one in held if one.restricted_at is None]
 
 
+_TICK: Final = timedelta(microseconds=1)
+
+
+class Reach(Protocol):
+    """How far back a page looks when it looks at so many rows; `None`: to the end."""
+
+    async def __call__(self, question: Question, *, rows: int) -> datetime | None: ...
+
+
 Rows = Callable[[Question], Awaitable[list[dict[str, Any]]]]
 """Answers a question: the views of the database, or what was known at another time."""
 
@@ -325,9 +336,11 @@ async def page(
         UnknownError, RestrictedError: as `check`.
     """
     asked = await check(unit, whose)
+    far = not whose.narrow and bool(where or whose.given) and listing.name == "transactions"
     rows, following = await listed(
-        unit.reads.rows, listing, whose, where=where, order=order, cursor=cursor, limit=limit
-    )
+        unit.reads.rows, listing, whose, where=where, order=order, cursor=cursor, limit=limit,
+        reach=unit.reads.reach if far else None,
+    )  # fmt: skip
     of_rows = {row["connection_id"] for row in rows}
     known = await freshness_of(unit, of_rows.union(asked), cadence=cadence, of=_resources(listing))
     return Page(rows, following, known)
@@ -343,11 +356,13 @@ async def listed(
     cursor: str | None = None,
     limit: int = LIMIT,
     known: Mapping[str, Any] | None = None,
+    reach: "Reach | None" = None,
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Rows of one page, and the cursor of the next; `None` at the end.
 
     Args:
         known: what else tells this list from others, as the instant it is of.
+        reach: bounds how many rows a page, newest first, looks at; `None`: it looks until it is full.
 
     Raises:
         RequestError: the cursor is none of this list and filter, or the order is none that it has.
@@ -375,15 +390,21 @@ async def listed(
             elif place is not None and not dated:
                 behind = place[1:]
         _check_place(behind, by)
-        rows += await read(
-            Question(
-                view=listing.view,
-                where=(*conditions, *there),
-                order=tuple(by),
-                after=behind,
-                limit=wanted - len(rows),
-            )
+        question = Question(
+            view=listing.view,
+            where=(*conditions, *there),
+            order=tuple(by),
+            after=behind,
+            limit=wanted - len(rows),
         )
+        edge = await reach(question, rows=LOOKED_AT) if reach is not None and newest and dated else None
+        if edge is not None and newest is not None:
+            there.append(Condition(newest, Is.AT_LEAST, edge))
+            rows = await read(replace(question, where=(*conditions, *there)))
+            if len(rows) < wanted:  # no row has a place between an instant and the one before it
+                return rows, cursor_text(digest, [edge - _TICK, *("" for _ in unique)])
+            break
+        rows += await read(question)
         if len(rows) == wanted or number:
             break
     if len(rows) < wanted:
