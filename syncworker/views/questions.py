@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from functools import cache
-from typing import Any, Final, Protocol
+from functools import cache, partial
+from typing import Any, Final
 
 from syncworker.errors import RequestError
 from syncworker.schedule.breaker import standing
@@ -308,11 +308,8 @@ async def check(unit: UnitOfWork, whose: Whose) -> list[str]:
 _TICK: Final = timedelta(microseconds=1)
 
 
-class Reach(Protocol):
-    """How far back a page looks when it looks at so many rows; `None`: to the end."""
-
-    async def __call__(self, question: Question, *, rows: int) -> datetime | None: ...
-
+Reach = Callable[[Question], Awaitable[datetime | None]]
+"""Says how far back a page looks; `None`: to the end."""
 
 Rows = Callable[[Question], Awaitable[list[dict[str, Any]]]]
 """Answers a question: the views of the database, or what was known at another time."""
@@ -328,8 +325,12 @@ async def page(
     order: Order = Order.ID,
     cursor: str | None = None,
     limit: int = LIMIT,
+    looks: int = LOOKED_AT,
 ) -> Page:
     """One page of a list with its freshness.
+
+    Args:
+        looks: so many rows are looked at for a filter that is not of one customer.
 
     Raises:
         RequestError: the cursor is none of this list and filter, or the order is none that it has.
@@ -339,7 +340,7 @@ async def page(
     far = not whose.narrow and bool(where or whose.given) and listing.name == "transactions"
     rows, following = await listed(
         unit.reads.rows, listing, whose, where=where, order=order, cursor=cursor, limit=limit,
-        reach=unit.reads.reach if far else None,
+        reach=partial(unit.reads.reach, rows=looks) if far else None,
     )  # fmt: skip
     of_rows = {row["connection_id"] for row in rows}
     known = await freshness_of(unit, of_rows.union(asked), cadence=cadence, of=_resources(listing))
@@ -397,12 +398,12 @@ async def listed(
             after=behind,
             limit=wanted - len(rows),
         )
-        edge = await reach(question, rows=LOOKED_AT) if reach is not None and newest and dated else None
+        edge = await reach(question) if reach is not None and newest and dated else None
         if edge is not None and newest is not None:
             there.append(Condition(newest, Is.AT_LEAST, edge))
             rows = await read(replace(question, where=(*conditions, *there)))
             if len(rows) < wanted:  # no row has a place between an instant and the one before it
-                return rows, cursor_text(digest, [edge - _TICK, *("" for _ in unique)])
+                return rows, cursor_text(digest, [shifted(edge, -_TICK), *("" for _ in unique)])
             break
         rows += await read(question)
         if len(rows) == wanted or number:
