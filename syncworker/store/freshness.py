@@ -34,7 +34,7 @@ import sqlalchemy as sa
 from syncworker.standard.calendar import read_iso
 from syncworker.standard.json_text import instant_text
 from syncworker.standard.operations import OperationClass
-from syncworker.standard.resources import ResourceName
+from syncworker.standard.resources import RESOURCES, ResourceName
 from syncworker.standard.values import ConsentId
 from syncworker.store.dialect import Dialect, Instant, expecting_one
 from syncworker.store.statements import Answer, Statement, Told, named, run_all
@@ -47,6 +47,7 @@ from syncworker.store.tables import (
     coverage,
     cursor,
     lfi,
+    run,
 )
 
 if TYPE_CHECKING:
@@ -592,6 +593,50 @@ def listing_fact(
     key = {"tenant": tenant, "connection_id": connection_id, "account_id": account_id, "resource": resource}
     return sa.select(every.c[name]).where(*(every.c[one] == value for one, value in key.items())).scalar_subquery()
 
+
+_SLICED: Final = sorted(one.name.value for one in RESOURCES if one.window is not None and one.window.sliced)
+"""Resources whose history is read in slices."""
+
+_WELL: Final = ("ok", "unchanged")
+"""Outcomes of runs that read everything that was due."""
+
+
+def _completeness(dialect: Dialect) -> Any:
+    """Of connections that may be read: whether every listing was seen, all history is read, and a run went well."""
+    key = {name: cursor.c[name] for name in ("tenant", "connection_id", "account_id", "resource")}
+    checked = listing_fact(dialect, "checked_at", **key)
+    refused = cursor.c.refused_until.is_not(None)
+    seen = sa.case(  # in this order: a check is looked for only where the cursor does not say enough
+        (cursor.c.checked_at.is_not(None), 1), (refused, 1), (checked.is_not(None), 1), else_=0
+    )
+    back = sa.case(
+        (
+            sa.or_(
+                sa.not_(sa.or_(*(cursor.c.resource == one for one in _SLICED))),
+                cursor.c.backfilled_to.is_not(None),
+                refused,
+            ),
+            1,
+        ),
+        else_=0,
+    )
+    well = sa.exists().where(
+        run.c.tenant == connection.c.tenant,
+        run.c.connection_id == connection.c.connection_id,
+        sa.or_(*(run.c.outcome == one for one in _WELL)),
+    )
+    same = sa.and_(connection.c.tenant == cursor.c.tenant, connection.c.connection_id == cursor.c.connection_id)
+    grouped = (connection.c.tenant, connection.c.connection_id)
+    return (
+        sa.select(connection.c.connection_id, sa.func.min(seen), sa.func.min(back), well)
+        .select_from(cursor.join(connection, same))
+        .where(asked(dialect, cursor.c.connection_id, Ask.CONNECTIONS), connection.c.restricted_at.is_(None))
+        .group_by(*grouped)
+    )
+
+
+COMPLETE: Final = Statement(_completeness)
+"""How far the data of some connections has come."""
 
 _LISTING: Final = ("tenant", "connection_id", "account_id", "resource")
 

@@ -20,13 +20,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect as SQLAlchemyDialect
 from sqlalchemy.types import TypeDecorator
 
-from syncworker.standard.resources import RESOURCES, ResourceName
+from syncworker.standard.resources import ResourceName
 from syncworker.store.dialect import Dialect, Instant
-from syncworker.store.freshness import Ask, Known, asked, read_known, told_of
+from syncworker.store.freshness import COMPLETE, Ask, Known, asked, read_known, told_of
 from syncworker.store.records import RowKey
 from syncworker.store.sql_views import VIEWS, Kind, View
-from syncworker.store.statements import Statement, Told, run_all
-from syncworker.store.tables import JSON, RECORD_TABLES, account_reference, connection, run
+from syncworker.store.statements import Statement, Told, named, run_all
+from syncworker.store.tables import JSON, RECORD_TABLES, account_reference, connection, transaction
 
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
@@ -208,13 +208,46 @@ def _page(shape: _Shape) -> Statement:
 
     def build(dialect: Dialect) -> Any:
         conditions = [_said(dialect, table, one, f"of_{place}") for place, one in enumerate(shape.where)]
+        tenant: Any = table.c.tenant
+        first, newest = table.c[shape.order[0].column], shape.order[0].descending
+        if not dialect.is_postgresql and (Is.PRESENT, first.name) in shape.where:
+            narrow = any((Is.EQUAL, name) in shape.where for name in _NARROW)
+            conditions.append(_by_index(first, begin=newest and not narrow))
+            tenant = tenant if narrow else tenant.concat("")  # or SQLite finds all rows of the tenant and sorts them
         query = (
             sa.select(*(column for column in table.c if column.name != "tenant"))
-            .where(table.c.tenant == sa.bindparam("tenant", type_=sa.Text(), required=True), *conditions)
+            .where(tenant == sa.bindparam("tenant", type_=sa.Text(), required=True), *conditions)
             .order_by(*(_ordered(table.c[by.column], by) for by in shape.order))
             .limit(sa.literal_column(str(shape.limit)))
         )
         return query.where(_behind(table, shape.order)) if shape.behind else query
+
+    return Statement(build)
+
+
+_BOOKED: Final = "booked_at"
+_COMPARED: Final = frozenset({Is.AT_LEAST, Is.AT_MOST, Is.BEFORE})
+
+
+@lru_cache(maxsize=SHAPES_MAX)
+def _reach(bounds: tuple[tuple[int, Is], ...], *, behind: bool, rows: int) -> Statement:
+    """The booking instant of the row so many behind the first, by the index of dates alone."""
+    column = transaction.c.booking_date_time
+
+    def build(dialect: Dialect) -> Any:
+        conditions = [
+            _compared(how, column, sa.bindparam(f"of_{place}", type_=column.type, required=True))
+            for place, how in bounds
+        ]
+        if behind:
+            conditions.append(column <= sa.bindparam("after", type_=column.type, required=True))
+        return (
+            sa.select(column)
+            .where(transaction.c.tenant == named(transaction.c.tenant), column.is_not(None), *conditions)
+            .order_by(column.desc())
+            .limit(sa.literal_column("1"))
+            .offset(sa.literal_column(str(rows)))
+        )
 
     return Statement(build)
 
@@ -250,6 +283,22 @@ class Reads:
         answer = await _page(_shape(question)).run(self._unit, tenant=self._unit.tenant, **_values(question))
         members = tuple(column_kinds(question.view))
         return [dict(zip(members, row, strict=True)) for row in answer.rows]
+
+    async def reach(self, question: Question, *, rows: int) -> datetime | None:
+        """How far back a page of transactions, newest first, looks when it looks at so many rows, whatever they hold.
+
+        The booking instant of the row so many behind the beginning of the page; `None`: there are not so many.
+        """
+        bounds = [one for one in question.where if isinstance(one, Condition) and one.column == _BOOKED]
+        shape = tuple((place, one.how) for place, one in enumerate(bounds) if one.how in _COMPARED)
+        values = {f"of_{place}": bounds[place].value for place, _ in shape}
+        if question.after is not None:
+            values["after"] = question.after[0]
+        told = (_reach(shape, behind=question.after is not None, rows=rows), {"tenant": self._unit.tenant, **values})
+        (answer,) = await run_all(self._unit, [told])
+        found = answer.rows[0][0] if answer.rows else None
+        assert found is None or isinstance(found, datetime)
+        return found
 
     async def known(self, connection_ids: Collection[str], resources: Collection[ResourceName]) -> Known:
         """What the freshness of some connections' listings is judged by, in one trip."""
@@ -346,24 +395,11 @@ class Reads:
 
     async def complete(self, connection_ids: Collection[str]) -> dict[str, Complete]:
         """How far the data of some connections has come; those that may not be read, or have none yet, are left out."""
-        listing = _TABLES["v_listing"]
-        seen = sa.or_(listing.c.checked_at.is_not(None), listing.c.refused_until.is_not(None))
-        back = sa.or_(
-            listing.c.resource.not_in(_SLICED), listing.c.history_complete, listing.c.refused_until.is_not(None)
-        )
-        went_well = sa.exists().where(
-            run.c.tenant == self._unit.tenant,
-            run.c.connection_id == listing.c.connection_id,
-            run.c.outcome.in_(_WELL),
-        )
-        query = (
-            sa.select(listing.c.connection_id, _every(seen), _every(back), went_well)
-            .where(listing.c.tenant == self._unit.tenant, listing.c.connection_id.in_(sorted(set(connection_ids))))
-            .group_by(listing.c.connection_id)
-        )
+        place = {"tenant": self._unit.tenant, "connection_ids": sorted(set(connection_ids))}
+        answer = await COMPLETE.run(self._unit, **place)
         return {
             connection_id: Complete(initial=bool(seen and well), history=bool(seen and back and well))
-            for connection_id, seen, back, well in await self._unit.connection.execute(query)
+            for connection_id, seen, back, well in answer.rows
         }
 
     async def items(self, view: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
@@ -393,18 +429,6 @@ class Reads:
 def view_of(resource: ResourceName) -> str:
     """The view that shows rows of a resource."""
     return f"v_{RECORD_TABLES[resource].name}"
-
-
-_SLICED: Final = sorted(one.name.value for one in RESOURCES if one.window is not None and one.window.sliced)
-"""Resources whose history is read in slices."""
-
-_WELL: Final = ("ok", "unchanged")
-"""Outcomes of runs that read everything that was due."""
-
-
-def _every(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
-    """Whether a condition holds for every row of a group: 1 or 0."""
-    return sa.func.min(sa.case((condition, 1), else_=0))
 
 
 def _named_by(resource: ResourceName) -> tuple[str, ...]:
@@ -478,23 +502,49 @@ def _said(dialect: Dialect, table: sa.TableClause, one: tuple[Any, ...], name: s
         text = sa.bindparam(name, type_=sa.Text(), required=True)
         return sa.or_(*(table.c[column].icontains(text, escape="/") for column in one))
     how, column = one[0], table.c[one[1]]
-    value = sa.bindparam(name, type_=column.type, required=True)
     found: sa.ColumnElement[bool]
     match how:
-        case Is.EQUAL:
-            found = column == value
-        case Is.AT_LEAST:
-            found = column >= value
-        case Is.AT_MOST:
-            found = column <= value
-        case Is.BEFORE:
-            found = column < value
         case Is.ONE_OF:
             found = dialect.is_one_of(column, name)
         case Is.PRESENT:
             found = column.is_not(None)
         case Is.ABSENT:
             found = column.is_(None)
+        case _:
+            found = _compared(how, column, sa.bindparam(name, type_=column.type, required=True))
+    return found
+
+
+_NARROW: Final = ("user_ref", "connection_id", "account_id")
+"""Columns that name so few rows that these are found first and sorted."""
+
+
+def _by_index(column: sa.ColumnElement[Any], *, begin: bool) -> sa.ColumnElement[bool]:
+    """For SQLite: that a text is there, said so that an index on it may give the order.
+
+    It takes no range of an index for `IS NOT NULL` of a table that is joined from the left.
+
+    Args:
+        begin: with this index, as few rows are expected of it; SQLite would read and sort every row of the tenant.
+    """
+    there: sa.ColumnElement[bool] = column > sa.literal_column("''")
+    if not begin:
+        return there
+    few: sa.ColumnElement[bool] = sa.func.likelihood(there, sa.literal_column("0.00001"))  # a BOOLEAN would be "= 1"
+    return few
+
+
+def _compared(how: Is, column: sa.ColumnElement[Any], value: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+    found: sa.ColumnElement[bool]
+    match how:
+        case Is.AT_LEAST:
+            found = column >= value
+        case Is.AT_MOST:
+            found = column <= value
+        case Is.BEFORE:
+            found = column < value
+        case _:
+            found = column == value
     return found
 
 

@@ -6,11 +6,11 @@ personal data, what says who people are is null and account numbers are masked (
 """
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final
 
 from syncworker.errors import RequestError
@@ -40,7 +40,9 @@ LIMIT_MAX: Final = 200
 TRANSACTIONS_MAX: Final = 500
 CONNECTIONS_MAX: Final = 1_000
 """Connections of one customer."""
-LISTINGS_MAX: Final = 1_000_000
+LOOKED_AT: Final = 100_000
+"""Transactions that one page looks at for a filter, of all customers, newest first: a page may end before it is full,
+and `next_cursor` goes on behind them."""
 NEVER_LISTED: Final[Mapping[str, Any]] = dict.fromkeys(
     ("checked_at", "changed_at", "due_at", "error", "refused_until", "complete_from", "history_complete")
 )
@@ -334,6 +336,12 @@ def _left_out(held: Iterable[Held | Footing]) -> list[LeftOut]:
     return sorted(found, key=lambda one: one.connection_id)
 
 
+_TICK: Final = timedelta(microseconds=1)
+
+
+Reach = Callable[[Question], Awaitable[datetime | None]]
+"""Says how far back a page looks; `None`: to the end."""
+
 Rows = Callable[[Question], Awaitable[list[dict[str, Any]]]]
 """Answers a question: the views of the database, or what was known at another time."""
 
@@ -348,17 +356,23 @@ async def page(
     order: Order = Order.ID,
     cursor: str | None = None,
     limit: int = LIMIT,
+    looks: int = LOOKED_AT,
 ) -> Page:
     """One page of a list with its freshness.
+
+    Args:
+        looks: so many rows are looked at for a filter that is not of one customer.
 
     Raises:
         RequestError: the cursor is none of this list and filter, or the order is none that it has.
         UnknownError, RestrictedError: as `check`.
     """
     asked, left_out = await check(unit, whose)
+    far = not whose.narrow and bool(where or whose.given) and listing.name == "transactions"
     rows, following = await listed(
-        unit.reads.rows, listing, whose, where=where, order=order, cursor=cursor, limit=limit
-    )
+        unit.reads.rows, listing, whose, where=where, order=order, cursor=cursor, limit=limit,
+        reach=partial(unit.reads.reach, rows=looks) if far else None,
+    )  # fmt: skip
     of_rows = {row["connection_id"] for row in rows}
     known = await freshness_of(unit, of_rows.union(asked), cadence=cadence, of=_resources(listing))
     return Page(rows, following, known, left_out)
@@ -374,11 +388,13 @@ async def listed(
     cursor: str | None = None,
     limit: int = LIMIT,
     known: Mapping[str, Any] | None = None,
+    reach: "Reach | None" = None,
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Rows of one page, and the cursor of the next; `None` at the end.
 
     Args:
         known: what else tells this list from others, as the instant it is of.
+        reach: bounds how many rows a page, newest first, looks at; `None`: it looks until it is full.
 
     Raises:
         RequestError: the cursor is none of this list and filter, or the order is none that it has.
@@ -406,15 +422,21 @@ async def listed(
             elif place is not None and not dated:
                 behind = place[1:]
         _check_place(behind, by)
-        rows += await read(
-            Question(
-                view=listing.view,
-                where=(*conditions, *there),
-                order=tuple(by),
-                after=behind,
-                limit=wanted - len(rows),
-            )
+        question = Question(
+            view=listing.view,
+            where=(*conditions, *there),
+            order=tuple(by),
+            after=behind,
+            limit=wanted - len(rows),
         )
+        edge = await reach(question) if reach is not None and newest and dated else None
+        if edge is not None and newest is not None:
+            there.append(Condition(newest, Is.AT_LEAST, edge))
+            rows = await read(replace(question, where=(*conditions, *there)))
+            if len(rows) < wanted:  # no row has a place between an instant and the one before it
+                return rows, cursor_text(digest, [shifted(edge, -_TICK), *("" for _ in unique)])
+            break
+        rows += await read(question)
         if len(rows) == wanted or number:
             break
     if len(rows) < wanted:

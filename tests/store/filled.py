@@ -486,6 +486,7 @@ CASES: Final[Mapping[str, Case]] = {
         _among(freshness._footings(freshness.Ask.CONNECTIONS), "connection_ids"),
         (tables.consent, tables.connection, tables.connection_check),
     ),
+    "freshness.COMPLETE": Case(_among(freshness.COMPLETE, "connection_ids"), (tables.cursor, tables.connection)),
     "freshness._listed": Case(
         _among(freshness._listed(freshness.Ask.CONNECTIONS), "connection_ids", resources=["r1"]),
         (tables.cursor, tables.account_reference, tables.coverage),
@@ -541,6 +542,7 @@ CASES: Final[Mapping[str, Case]] = {
 
 OTHERS: Final[Mapping[str, str]] = {
     "api_keys._FIND": "one row by its key, in a table of a few",
+    "reads._reach": "one row so many behind another, by the index of dates",
     "reads._page": "a page of a view, in an order that an index gives",
     "breakers._ALL": "every breaker of the tenant",
     "changes._APPEND": "appends",

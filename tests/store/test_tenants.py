@@ -831,7 +831,7 @@ READS: Final = _named(
         "cursors": "of coverage",
         "findings": "all",
         "unreadable": "of list get",
-        "reads": "rows connections connection_of_account known balances settled_before items of_keys complete",
+        "reads": "rows connections connection_of_account known balances reach settled_before items of_keys complete",
         "messages": "endpoints endpoint secrets_of due_endpoints heads head_of behind first_place run_of find backlog",
         "changes": "read head line page at erased_behind expanded listings blockers",
         "use": "otherwise",
