@@ -12,7 +12,7 @@ reason.  A run ends its parts in its own transaction (`sync.run`), and a consent
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -96,8 +96,9 @@ class Asked:
 
     Attributes:
         key_id: the API key.
-        connection_id: one connection; else all in use of `user_ref`.
-        wish: its account is one of the connection's.
+        connection_id: one connection; else all in use of `user_ref`, or the one of `account_id`.
+        account_id: ours, of one account alone; `connection_id`, where given too, is the account's.
+        wish: names no account: `ask` puts in the LFI's id of it.
         customer: who is present and asks for it.
         idempotency_key: as the caller sent it.
     """
@@ -105,6 +106,7 @@ class Asked:
     key_id: str
     connection_id: ConsentId | None = None
     user_ref: str | None = None
+    account_id: str | None = None
     wish: Wish = field(default_factory=Wish)
     customer: Customer | None = field(default=None, repr=False)
     idempotency_key: SecretStr | None = None
@@ -113,8 +115,8 @@ class Asked:
         """What an `Idempotency-Key` stands for."""
         one = self.customer
         present = None if one is None else [one.ip, as_utc(one.auth_date), one.user_agent]
-        about = {"connection_id": self.connection_id, "user_ref": self.user_ref, "customer": present}
-        return about | {"wish": self.wish.as_json()}
+        about = {"connection_id": self.connection_id, "user_ref": self.user_ref, "account_id": self.account_id}
+        return about | {"customer": present, "wish": self.wish.as_json()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +127,8 @@ class PartShown:
         run_id: number of the run that served it.
         reason: a constant word: why it is not complete, or what it waits for.
         retry_at: when that may have changed.
-        listings: `account_id` (the LFI's), `resource`, `outcome`, and of those not read `reason`, `error`, `retry_at`.
+        listings: `account_id` (ours), `lfi_account_id`, `resource`, `outcome`, and of those not read `reason`, `error`,
+            `retry_at`.
     """
 
     connection_id: ConsentId
@@ -300,6 +303,7 @@ class Refreshes:
             digests = digests_of(asked.key_id, asked.idempotency_key, asked.body())
             if (known := await _known(unit, digests, at=at)) is not None:
                 return known
+        asked = await _of_account(unit, asked)
         subjects = await self._subjects(unit, asked, now=at)
         refresh_id, attended = new_refresh_id(), asked.customer is not None
         added = await unit.refreshes.add(refresh_id, key_id=asked.key_id, attended=attended, at=at, digests=digests)
@@ -347,7 +351,7 @@ class Refreshes:
             found = [held[0]]
             if asked.wish.account_id is not None:
                 accounts = await unit.connections.accounts(held[0])
-                if asked.wish.account_id not in {one.account_id for one in accounts}:
+                if asked.wish.account_id not in {one.lfi_account_id for one in accounts}:
                     raise _RefusedError(Refusal.NO_ACCOUNT)
         else:
             most = CONNECTIONS_MAX + 1
@@ -384,6 +388,17 @@ def _check(asked: Asked, *, now: datetime) -> None:
         fault = "lies in the future; give the instant of the customer's last login with you"
     if fault:
         raise RequestError(f"customer.auth_date: {fault}")
+
+
+async def _of_account(unit: UnitOfWork, asked: Asked) -> Asked:
+    """With the connection of the account that is asked for, and the LFI's id of it."""
+    if asked.account_id is None:
+        return asked
+    found = (await unit.account_references.get([asked.account_id])).get(asked.account_id)
+    if found is None or asked.connection_id not in (None, found.connection_id):
+        raise _RefusedError(Refusal.NO_ACCOUNT)
+    wish = replace(asked.wish, account_id=found.lfi_account_id)
+    return replace(asked, connection_id=found.connection_id, wish=wish)
 
 
 async def _known(unit: UnitOfWork, digests: tuple[bytes, bytes], *, at: datetime) -> str | None:
@@ -445,7 +460,10 @@ async def _shown(unit: UnitOfWork, held: StoredRefresh) -> Shown:
     if still_open:
         waiting = await unit.refreshes.waiting([one.connection_id for one in still_open])
         held_back = await _held_back(unit, now=now)
-    parts = [_part_shown(one, waiting.get(one.connection_id, ()), held_back.get(one.lfi), now) for one in held.parts]
+    names = await _names(unit, held.parts)
+    parts = [
+        _part_shown(one, waiting.get(one.connection_id, ()), held_back.get(one.lfi), names, now) for one in held.parts
+    ]
     stages = {one.stage for one in parts}
     if Stage.RUNNING in stages or Stage.QUEUED in stages:
         stage = Stage.RUNNING if Stage.RUNNING in stages else Stage.QUEUED
@@ -462,8 +480,21 @@ async def _shown(unit: UnitOfWork, held: StoredRefresh) -> Shown:
     )
 
 
+async def _names(unit: UnitOfWork, parts: Sequence[StoredPart]) -> dict[tuple[str, str], str]:
+    """Our ids of the accounts whose listings were wanted, by connection and the LFI's id."""
+    those = [one.connection_id for one in parts if any(listing.get("account_id") for listing in one.listings)]
+    if not those:
+        return {}
+    found = await unit.account_references.of_connections(those)
+    return {(one.connection_id, one.lfi_account_id): one.account_id for one in found}
+
+
 def _part_shown(
-    part: StoredPart, waiting: Sequence[Waiting], held_back: tuple[str, datetime] | None, now: datetime
+    part: StoredPart,
+    waiting: Sequence[Waiting],
+    held_back: tuple[str, datetime] | None,
+    names: Mapping[tuple[str, str], str],
+    now: datetime,
 ) -> PartShown:
     reason, retry_at = part.reason, part.retry_at
     if part.outcome is not None:
@@ -482,13 +513,21 @@ def _part_shown(
         error=part.error,
         retry_at=retry_at,
         ended_at=part.ended_at,
-        listings=[_listing(one) for one in part.listings],
+        listings=[_listing(part.connection_id, one, names) for one in part.listings],
     )
 
 
-def _listing(facts: Mapping[str, Any]) -> Mapping[str, Any]:
-    retry_at = facts.get("retry_at")
-    return {**facts, "retry_at": None if retry_at is None else read_iso(retry_at)}
+def _listing(
+    connection_id: ConsentId, facts: Mapping[str, Any], names: Mapping[tuple[str, str], str]
+) -> Mapping[str, Any]:
+    """A listing as it is stored, under the names that readers know; stored is the LFI's id of the account."""
+    lfi_account_id, retry_at = facts.get("account_id") or None, facts.get("retry_at")
+    return {
+        **facts,
+        "account_id": None if lfi_account_id is None else names.get((connection_id, lfi_account_id)),
+        "lfi_account_id": lfi_account_id,
+        "retry_at": None if retry_at is None else read_iso(retry_at),
+    }
 
 
 async def _held_back(unit: UnitOfWork, *, now: datetime) -> dict[Slug, tuple[str, datetime]]:

@@ -118,7 +118,7 @@ class Runtime(Generic[P]):
                 raise RuntimeStoppedError("the process is stopping")
             if self._loop is not None:
                 return
-            self._loop = _new_loop()
+            self._loop = new_loop()
             self._thread = threading.Thread(target=self._turn, name="syncworker-loop", daemon=True)
             self._thread.start()
             threading.Thread(target=self._watch, name="syncworker-watchdog", daemon=True).start()
@@ -370,7 +370,8 @@ async def _cancelled(tasks: Iterable[asyncio.Task[Any] | None], until: float) ->
         await asyncio.wait(ending, timeout=max(0.1, until - monotonic()))
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
+def new_loop() -> asyncio.AbstractEventLoop:
+    """A loop for a process that serves: uvloop where it installs; it says of stray errors their kind alone."""
     try:
         import uvloop  # where it installs
     except ImportError:

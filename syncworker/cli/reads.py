@@ -23,7 +23,7 @@ from syncworker.standard.values import read_instant
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.views import past, questions
 from syncworker.views.freshness import Freshness
-from syncworker.views.questions import LIMIT, LISTINGS, Listing, Order, TransactionFilter, Whose
+from syncworker.views.questions import LIMIT, LISTINGS, Order, TransactionFilter, Whose
 
 Who = Annotated[
     str | None, typer.Argument(help="A user_ref, a connection id or an account id (acc_…); without it everyone.")
@@ -136,15 +136,13 @@ def balances(
         whose = await whose_of(unit, who, lfi=lfi)
         if at is None:
             return await questions.balances(unit, whose, cadence=config.cadence.as_mapping())
-        known = await _known_at(unit, whose, at)
-        rows, held = await questions.balances_of(known, whose)
-        return questions.Balances(questions.Page(rows, None, {}), questions.totals(rows, held, None))
+        return await past.balances(unit, whose, at=at)
 
-    found = _read(read)
+    found: questions.Balances = _read(read)
     rows = [questions.shown("v_balance", row, personal=False) for row in found.page.rows]  # no column tells who it is
     totals = [asdict(one) for one in found.totals]
     if as_json:
-        show.value({"balances": rows, "totals": totals, "freshness": _fresh(found.page.freshness)})
+        show.value({"balances": rows, "totals": totals, **_about(found.page)})
     elif as_csv:
         _csv("balances", rows)
     else:
@@ -153,6 +151,7 @@ def balances(
         if totals:
             show.rows(totals, as_json=False, title="sums", empty="")
         _say_freshness(found.page.freshness)
+    _say_left_out(who, found.page, as_json=as_json)
 
 
 def transactions(
@@ -253,17 +252,16 @@ def _list(
                 unit, listing, whose, cadence=cadence, where=where, order=order, cursor=cursor, limit=limit
             )
         else:
-            known = await _known_at(unit, whose, shape.as_of)
-            rows, following = await questions.listed(
-                known, listing, whose, where=where, order=order, cursor=cursor, limit=limit,
-                known={"as_of": shape.as_of},
-            )  # fmt: skip
-            page = questions.Page(rows, following, {})
-        return await _shown(unit, listing, page.rows, personal=shape.personal), page
+            page = await past.page(
+                unit, listing, whose, at=shape.as_of, where=where, order=order, cursor=cursor, limit=limit
+            )
+        return await questions.shown_rows(unit, listing, page.rows, personal=shape.personal), page
 
     while True:
         rows, found = _read(read, sealed=numbers)
         _print(name, who, shape, rows, found, first=first)
+        if first:
+            _say_left_out(who, found, as_json=shape.as_json)
         cursor, first = found.next_cursor, False
         if cursor is None:
             return
@@ -277,7 +275,7 @@ def _print(
     name: str, who: str | None, shape: Shape, rows: Sequence[dict[str, Any]], found: questions.Page, *, first: bool
 ) -> None:
     if shape.as_json:
-        show.value({name: rows, "next_cursor": found.next_cursor, "freshness": _fresh(found.freshness)})
+        show.value({name: rows, "next_cursor": found.next_cursor, **_about(found)})
     elif shape.as_csv:
         _csv(name, rows, header=first)
     else:
@@ -285,27 +283,6 @@ def _print(
         title = words if who is None else f"{words} of {who}"
         show.rows(_fitting(name, rows, personal=shape.personal), as_json=False, title=title, empty=f"no {words}")
         _say_freshness(found.freshness)
-
-
-async def _known_at(unit: UnitOfWork, whose: Whose, at: datetime) -> questions.Rows:
-    """What was known at an instant."""
-    connections = await questions.check_narrow(unit, whose)
-    await past.check_instant(unit, at)
-    return past.read_as_of(unit, connections, at)
-
-
-async def _shown(
-    unit: UnitOfWork, listing: Listing, rows: Sequence[Mapping[str, Any]], *, personal: bool
-) -> list[dict[str, Any]]:
-    """Rows as they are printed; an account's with its numbers, from its item."""
-    found = [questions.shown(listing.view, row, personal=personal) for row in rows]
-    if listing.name == "accounts":
-        items: Mapping[str, bytes] = {row["id"]: row["item"] for row in rows if "item" in row}
-        items = items or await unit.reads.items(listing.view, rows)
-        for one in found:
-            item = items.get(one["id"])
-            one["identifiers"] = None if item is None else questions.identifiers(item, personal=personal)
-    return found
 
 
 def _read(work: Callable[[UnitOfWork], Awaitable[Any]], *, sealed: bool = False) -> Any:
@@ -327,8 +304,23 @@ def _fits(column: str, value: Any) -> Any:
     return value
 
 
-def _fresh(known: Mapping[str, Mapping[str, Freshness]]) -> dict[str, Any]:
-    return {place: {name: one.as_json() for name, one in those.items()} for place, those in known.items()}
+def _about(page: questions.Page) -> dict[str, Any]:
+    """What JSON says of a page beside its rows."""
+    fresh = {place: {name: one.as_json() for name, one in those.items()} for place, those in page.freshness.items()}
+    return {"left_out": [one.as_json() for one in page.left_out], "freshness": fresh}
+
+
+def _say_left_out(who: str | None, page: questions.Page, *, as_json: bool) -> None:
+    """That rows are held back: an empty list would say that there are none.  On stderr, so that CSV stays CSV."""
+    count = len(page.left_out)
+    if as_json or not count:
+        return
+    ended = show.cell(max(one.since for one in page.left_out))
+    if count == 1:
+        show.say(f"1 connection of {who} is restricted: its consent ended ({ended}); its rows are held back")
+    else:
+        said = f"{count} connections of {who} are restricted: their consents ended (the last {ended})"
+        show.say(f"{said}; their rows are held back")
 
 
 def _say_freshness(known: Mapping[str, Mapping[str, Freshness]]) -> None:

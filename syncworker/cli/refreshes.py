@@ -68,7 +68,8 @@ def _part(part: PartShown) -> dict[str, Any]:
 def _listing(part: PartShown, one: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "connection": part.connection_id,
-        "account": one.get("account_id"),
+        "account_id": one["account_id"],
+        "lfi_account_id": one["lfi_account_id"],
         "resource": one["resource"],
         "outcome": one["outcome"],
         **{name: one.get(name) for name in ("reason", "error", "retry_at")},

@@ -15,6 +15,7 @@ from syncworker import opening, private
 from syncworker.cli import frame, liveness, logs, show
 from syncworker.cli.logs import Level, LogLevel
 from syncworker.errors import SettingsError, SetupError
+from syncworker.runtime import new_loop
 from syncworker.settings import Settings
 from syncworker.store import migrate
 
@@ -52,7 +53,8 @@ def web(log_level: Level = LogLevel.INFO) -> None:
     opening.load_keyring(config)
     migrate.check(config.database)
     try:
-        frame.run(_serve(config))
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(_serve(config))
     except ModuleNotFoundError as error:
         raise SetupError(f"web: needs {error.name}, which is not installed; install syncworker[web]") from error
 

@@ -10,8 +10,9 @@ from syncworker.cli import frame, show
 from syncworker.delivery.sending import check_url
 from syncworker.errors import RequestError
 from syncworker.standard.values import read_instant
-from syncworker.store.messages import Disabled, Endpoint, Message, MessageType
+from syncworker.store.messages import Disabled, Endpoint, MessageType
 from syncworker.store.unit_of_work import Store, UnitOfWork
+from syncworker.views import webhooks
 
 app = typer.Typer(help="Webhooks to the product.", no_args_is_help=True)
 
@@ -155,7 +156,7 @@ def deliveries(
     async def read(store: Store) -> list[dict[str, Any]]:
         async with store.reading() as unit:
             found = await unit.messages.find(endpoint_id=endpoint_id, waiting=waiting, limit=limit)
-            return [_message(one) for one in found]
+            return [webhooks.message(one) for one in found]
 
     show.rows(frame.with_store(read), as_json=as_json, title="webhook messages", empty="no message")
 
@@ -201,30 +202,5 @@ async def _shown(unit: UnitOfWork, endpoint_id: str) -> dict[str, Any]:
 
 
 def _endpoint(one: Endpoint) -> dict[str, Any]:
-    return {
-        "endpoint_id": one.endpoint_id,
-        "url": one.url,
-        "description": one.description,
-        "types": sorted(one.types) or ["every"],
-        "secrets": one.secrets,
-        "created_at": one.created_at,
-        "failing_since": one.failing_since,
-        "disabled_at": one.disabled_at,
-        "disabled_why": one.disabled_why,
-    }
-
-
-def _message(one: Message) -> dict[str, Any]:
-    return {
-        "message": one.id,
-        "endpoint_id": one.endpoint_id,
-        "type": one.type,
-        "connection_id": one.connection_id or None,
-        "created_at": one.created_at,
-        "attempts": one.attempts,
-        "status": one.last_status,
-        "error": one.last_error,
-        "outcome": one.outcome or "waiting",
-        "ended_at": one.ended_at,
-        "next_attempt_at": one.not_before if one.ended_at is None else None,
-    }
+    found = webhooks.endpoint(one)
+    return found | {"types": found["types"] or ["every"]}

@@ -12,8 +12,9 @@ cannot digest is told from an endpoint that is down.
 
 An endpoint that is disabled keeps its messages until they are pruned: enabling it sends them.
 
-A process that is killed between an answer and its commit sends the message again, under the same `webhook-id`: each
-message arrives at least once.
+A process that is killed between a request and the commit of its answer leaves the message waiting.  It is sent again
+under the same `webhook-id`, when the claim's lease is over, before what waits behind it: each message arrives at least
+once, and of each connection in the order in which they were written.
 """
 
 import asyncio
@@ -186,13 +187,14 @@ class Delivering:
         return sent
 
     async def _made_ready(self, head: Message, unit: UnitOfWork) -> tuple[Message, Mapping[str, Any]]:
-        """The message with what waits behind it folded in, and what it is to say."""
+        """The message with what waits behind it folded in, and what it is to say.  Its attempt is counted."""
         data: Mapping[str, Any] = head.data
         if head.type == MessageType.UPDATES_AVAILABLE and not head.attempts:
             behind = await unit.messages.behind(head)
             if behind:
                 data = folded([head.data, *(one.data for one in behind)])
                 await unit.messages.fold(head, behind, data, at=await unit.now())
+        await unit.messages.begin(head.id)
         if not head.connection_id:
             return head, data
         connection_id = ConsentId(head.connection_id)
@@ -210,7 +212,7 @@ class Delivering:
         return head, known | dict(data)
 
     async def _note(self, message: Message, answer: Answer, unit: UnitOfWork) -> None:
-        """What an attempt came to."""
+        """What an attempt came to; `message` is as it was before that attempt."""
         now = await unit.now()
         if answer.taken:
             await unit.messages.end(message.id, Outcome.DELIVERED, at=now, status=answer.status, error=None)
@@ -218,7 +220,7 @@ class Delivering:
         assert answer.error is not None
         log.info("webhook not taken", type=message.type, attempts=message.attempts + 1, error=answer.error)
         if answer.gone:
-            await unit.messages.put_off(message.id, until=now, status=answer.status, error=answer.error, at=now)
+            await unit.messages.put_off(message.id, until=now, status=answer.status, error=answer.error)
             await self._disable(message.endpoint_id, Disabled.GONE, unit)
             return
         endpoint = await unit.messages.endpoint(message.endpoint_id)
@@ -228,7 +230,7 @@ class Delivering:
             return
         wait = max(spread(WAITS_S[min(message.attempts, len(WAITS_S) - 1)]), min(answer.retry_after_s or 0, 6 * 3600))
         until = shifted(now, span(seconds=wait))
-        await unit.messages.put_off(message.id, until=until, status=answer.status, error=answer.error, at=now)
+        await unit.messages.put_off(message.id, until=until, status=answer.status, error=answer.error)
 
     async def _failing(self, endpoint: Endpoint) -> tuple[datetime | None, str]:
         """The endpoint took nothing: leave it alone for a while, or for good."""

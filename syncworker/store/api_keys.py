@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from syncworker.errors import RequestError
+from syncworker.store.statements import Statement, named
 from syncworker.store.tables import api_key
 
 if TYPE_CHECKING:
@@ -93,6 +94,15 @@ def could_be_key(key: SecretStr) -> bool:
     return prefix == PREFIX and key_id.isalnum()
 
 
+_NOW: Final = "now"
+_COLUMNS: Final = (*api_key.c.keys(), _NOW)
+_FIND: Final = Statement(
+    lambda dialect: sa.select(*api_key.c, dialect.now().label(_NOW)).where(
+        api_key.c.tenant == named(api_key.c.tenant), api_key.c.key_id == named(api_key.c.key_id)
+    )
+)
+
+
 class APIKeys:
     """The table `api_key` of one tenant.  Nothing here commits."""
 
@@ -138,15 +148,21 @@ class APIKeys:
 
         Compares in constant time, and as long for an id nobody has.
         """
+        found = await self.find_now(key)
+        return None if found is None else found[0]
+
+    async def find_now(self, key: SecretStr) -> tuple[StoredKey, datetime] | None:
+        """`find`, and database time, in one trip."""
         if not could_be_key(key):
             return None
         key_id = key.get_secret_value().split("_")[1]
-        row = (await self._unit.connection.execute(self._select(key_id))).mappings().first()
+        answer = await _FIND.run(self._unit, tenant=self._unit.tenant, key_id=key_id)
+        row = dict(zip(_COLUMNS, answer.rows[0], strict=True)) if answer.rows else None
         known = hmac.compare_digest(self._digest(key), bytes(row["digest"]) if row else _NOBODY)
         if row is None or not known:
             return None
-        stored = _stored(row)
-        return stored if stored.good_at(await self._unit.now()) else None
+        stored, now = _stored(row), row[_NOW]
+        return (stored, now) if stored.good_at(now) else None
 
     async def note_use(self, key_id: str, *, at: datetime) -> None:
         """Move `last_used_at`."""
@@ -167,9 +183,6 @@ class APIKeys:
     def _digest(self, key: SecretStr) -> bytes:
         named = f"{len(self._unit.tenant)}:{self._unit.tenant}:{key.get_secret_value()}"
         return hashlib.sha256(named.encode()).digest()
-
-    def _select(self, key_id: str) -> sa.Select[Any]:
-        return sa.select(api_key).where(api_key.c.tenant == self._unit.tenant, api_key.c.key_id == key_id)
 
     def _update(self, key_id: str) -> sa.Update:
         return sa.update(api_key).where(api_key.c.tenant == self._unit.tenant, api_key.c.key_id == key_id)

@@ -145,10 +145,13 @@ class AccountShown:
     """One connected account.
 
     Attributes:
+        account_id: ours; `None`: it has none yet.
+        lfi_account_id: the LFI's `AccountId`.
         iban: masked unless the whole of it was asked for; `None` when the LFI does not show one.
     """
 
-    account_id: str
+    account_id: str | None
+    lfi_account_id: str
     account_type: str | None
     account_sub_type: str | None
     currency: str | None
@@ -227,18 +230,21 @@ class Connections:
         return _connection(by, counts.get(connection_id, 0)), [_consent(row) for row in rows]
 
     async def accounts(self, of: ConnectionShown, *, whole_ibans: bool = False) -> Sequence[AccountShown]:
-        """The connected accounts of a connection, by id.
+        """The connected accounts of a connection, by the LFI's id.
 
-        What is kept of one that has ended is restricted: its IBANs are masked, whoever asks (rule 41).
+        What is kept of one that has ended is restricted: its IBANs are masked for every key.
         """
         whole_ibans = whole_ibans and of.consent.tab is Tab.CURRENT
+        references = await self._unit.account_references.of_connections([of.connection_id])
+        names = {str(one.lfi_account_id): one.account_id for one in references}
         rows = self._unit.records.all_rows(of.connection_id, resources=(ResourceName.ACCOUNTS,))
         found = []
         async for row in rows:
             iban = _iban(row.item)
             found.append(
                 AccountShown(
-                    account_id=row.account,
+                    account_id=names.get(row.account),
+                    lfi_account_id=row.account,
                     account_type=row.columns["account_type"],
                     account_sub_type=row.columns["account_sub_type"],
                     currency=row.columns["currency"],
@@ -247,7 +253,7 @@ class Connections:
                     iban=iban if whole_ibans or iban is None else masked_iban(iban),
                 )
             )
-        return sorted(found, key=lambda one: one.account_id)
+        return sorted(found, key=lambda one: one.lfi_account_id)
 
     async def _accounts(self, connection_ids: Collection[str]) -> dict[str, int]:
         place = {"tenant": self._unit.tenant, "connection_ids": sorted(set(connection_ids))}

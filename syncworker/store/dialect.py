@@ -180,6 +180,13 @@ class Dialect:
         alone = column.primary_key and not owner.primary_key
         return sa.and_((self.aside(owner) if alone else owner) == values.c.tenant, *others, column == values.c.value)
 
+    def is_one_of(self, column: sa.ColumnElement[str], name: str) -> sa.ColumnElement[bool]:
+        """Whether a text is one of the values of one parameter, a list: a condition that looks nothing up."""
+        if self.is_postgresql:
+            return column == sa.any_(sa.bindparam(name, type_=postgresql.ARRAY(sa.Text()), required=True))
+        listed = sa.bindparam(name, type_=sa.JSON(), required=True)
+        return column.in_(sa.select(sa.func.json_each(listed).table_valued("value").c.value))
+
     def keys(
         self, name: str, columns: Mapping[str, sa.types.TypeEngine[Any]], *, tenant: sa.BindParameter[Any]
     ) -> sa.FromClause:

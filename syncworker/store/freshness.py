@@ -22,20 +22,33 @@ that differ.  Instants are UTC text of fixed width, to the microsecond: due time
 database time.  A listing that `cursor` has no row of does not exist, whatever a check says.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
 from syncworker.standard.calendar import read_iso
 from syncworker.standard.json_text import instant_text
-from syncworker.standard.resources import ResourceName
+from syncworker.standard.operations import OperationClass
+from syncworker.standard.resources import RESOURCES, ResourceName
 from syncworker.standard.values import ConsentId
 from syncworker.store.dialect import Dialect, Instant, expecting_one
-from syncworker.store.statements import Answer, Statement, named, run_all
-from syncworker.store.tables import connection_check, coverage, cursor
+from syncworker.store.statements import Answer, Statement, Told, named, run_all
+from syncworker.store.tables import (
+    account_reference,
+    breaker,
+    connection,
+    connection_check,
+    consent,
+    coverage,
+    cursor,
+    lfi,
+    run,
+)
 
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
@@ -195,6 +208,254 @@ def _facts_of(check: Check) -> dict[str, Any]:
     }
 
 
+# -- for readers of the API ------------------------------------------------------------------------------------------
+
+
+class Ask(StrEnum):
+    """What connections are named by."""
+
+    CONNECTIONS = "connection_ids"
+    CONNECTION = "connection_id"
+    ACCOUNT = "account_id"
+    USER = "user_ref"
+    USER_AT_LFI = "user_ref at lfi"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """One consent, as far as it decides whether its connection is read.
+
+    Attributes:
+        revoked: its revocation was ordered here; the Hub may not have confirmed it yet.
+    """
+
+    status: str
+    expires_at: datetime
+    paused_at: datetime | None
+    needs_consent: str | None
+    revoked: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footing:
+    """A connection, and what keeps its syncs back.
+
+    Attributes:
+        restricted_at: since when its rows may not be read; `None`: they may.
+        consents: oldest first.
+        gate: when its LFI's gate was closed last, and until when; `None`: never.
+        breaker: when the LFI's breaker for data tripped, until when it holds, why, and when a trial closed it; `None`:
+            it never tripped.
+    """
+
+    connection_id: str
+    lfi: str
+    restricted_at: datetime | None
+    consents: Sequence[Standing]
+    gate: tuple[datetime | None, datetime] | None
+    breaker: tuple[datetime, datetime, int, str, datetime | None] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What freshness is judged by.
+
+    Attributes:
+        now: database time; `None`: there is no such connection.
+        connections: by connection_id, in that order.
+        listings: rows as `v_listing` has them, without the columns that freshness does not need; those of connections
+            that may not be read too.
+    """
+
+    now: datetime | None
+    connections: Mapping[str, Footing]
+    listings: Sequence[Mapping[str, Any]]
+
+
+def asked(dialect: Dialect, column: Any, by: Ask) -> sa.ColumnElement[bool]:
+    """Whether a column of a table or view, with its `tenant`, is the id of a connection that is asked for.
+
+    Parameters of the statement: `tenant`, and those that `by` names.
+    """
+    tenant = named(connection.c.tenant)
+    if by is Ask.CONNECTIONS:
+        return dialect.among(column, by.value, tenant=tenant)
+    mine = connection.c.tenant == tenant
+    match by:
+        case Ask.ACCOUNT:
+            few = sa.select(account_reference.c.connection_id).where(
+                account_reference.c.account_id == named(account_reference.c.account_id),
+                account_reference.c.tenant == tenant,
+            )
+        case Ask.CONNECTION:
+            few = sa.select(connection.c.connection_id).where(
+                mine, connection.c.connection_id == named(connection.c.connection_id)
+            )
+        case _:
+            few = sa.select(connection.c.connection_id).where(
+                mine, connection.c.user_ref == named(connection.c.user_ref)
+            )
+            if by is Ask.USER_AT_LFI:
+                few = few.where(connection.c.lfi == named(connection.c.lfi))
+    return dialect.one_of(column, few, tenant=tenant)
+
+
+_CONSENT: Final = ("status", "expires_at", "paused_at", "needs_consent", "revoke_asked_at")
+
+
+@cache
+def _footings(by: Ask) -> Statement:
+    """A row for each consent of the connections asked for, and one for a connection that has none."""
+
+    def build(dialect: Dialect) -> Any:
+        same = connection.c.tenant
+        joined = (
+            connection.outerjoin(
+                connection_check,
+                sa.and_(
+                    connection_check.c.tenant == same,
+                    connection_check.c.connection_id == connection.c.connection_id,
+                ),
+            )
+            .outerjoin(
+                consent,
+                sa.and_(consent.c.tenant == same, consent.c.connection_id == connection.c.connection_id),
+            )
+            .outerjoin(lfi, sa.and_(lfi.c.tenant == same, lfi.c.slug == connection.c.lfi))
+            .outerjoin(
+                breaker,
+                sa.and_(
+                    breaker.c.tenant == same,
+                    breaker.c.lfi == connection.c.lfi,
+                    breaker.c.operations == OperationClass.DATA.value,
+                ),
+            )
+        )
+        return (
+            sa.select(
+                dialect.now(), connection.c.connection_id, connection.c.lfi, connection.c.restricted_at,
+                connection_check.c.listings,
+                lfi.c.gate_closed_at, lfi.c.not_before,
+                *(breaker.c[name] for name in ("opened_at", "until", "trips", "reason", "closed_at")),
+                *(consent.c[name] for name in _CONSENT),
+            )
+            .select_from(joined)
+            .where(asked(dialect, connection.c.connection_id, by))
+            .order_by(connection.c.connection_id, consent.c.created_at, consent.c.consent_id)
+        )  # fmt: skip
+
+    return Statement(build)
+
+
+@cache
+def _listed(by: Ask) -> Statement:
+    """The cursors of some resources (`resources`) of the connections asked for, as far as freshness needs them."""
+
+    def build(dialect: Dialect) -> Any:
+        covered = (
+            sa.select(coverage.c.from_date)
+            .where(
+                coverage.c.tenant == cursor.c.tenant,
+                coverage.c.connection_id == cursor.c.connection_id,
+                coverage.c.account_id == cursor.c.account_id,
+                coverage.c.resource == cursor.c.resource,
+            )
+            .order_by(coverage.c.to_date.desc(), coverage.c.from_date)
+            .limit(1)
+            .scalar_subquery()
+        )
+        reference = cursor.outerjoin(
+            account_reference,
+            sa.and_(
+                account_reference.c.tenant == cursor.c.tenant,
+                account_reference.c.connection_id == cursor.c.connection_id,
+                account_reference.c.lfi_account_id == cursor.c.account_id,
+            ),
+        )
+        return (
+            sa.select(
+                *(cursor.c[name] for name in ("connection_id", "account_id", "resource", "gen")),
+                account_reference.c.account_id.label("own_id"),
+                *(cursor.c[name] for name in ("checked_at", "changed_at", "due_at", "error", "refused_until")),
+                cursor.c.backfilled_to.is_not(None),
+                covered,
+            )
+            .select_from(reference)
+            .where(asked(dialect, cursor.c.connection_id, by), dialect.is_one_of(cursor.c.resource, "resources"))
+            .order_by(*(cursor.c[name] for name in ("connection_id", "account_id", "resource")))
+        )
+
+    return Statement(build)
+
+
+def told_of(by: Ask, place: Mapping[str, Any], resources: Collection[ResourceName]) -> list[Told]:
+    """What gives, to be sent with others, the answers that `read_known` reads.
+
+    Args:
+        place: the parameters of `asked`, `tenant` too.
+    """
+    words = sorted({one.value for one in resources})
+    return [(_footings(by), place), (_listed(by), {**place, "resources": words})]
+
+
+def read_known(footings: Answer, listed: Answer) -> Known:
+    """What the statements of `told_of` gave."""
+    now: datetime | None = None
+    connections: dict[str, Footing] = {}
+    noted: dict[str, Packed] = {}
+    for now, connection_id, slug, restricted_at, packed_, closed_at, not_before, *rest in footings.rows:  # noqa: B007
+        opened_at, until, trips, reason, breaker_closed_at, status, *others = rest
+        consents: list[Standing] = []
+        if connection_id not in connections:
+            connections[connection_id] = Footing(
+                connection_id=connection_id,
+                lfi=slug,
+                restricted_at=restricted_at,
+                consents=consents,
+                gate=None if not_before is None else (closed_at, not_before),
+                breaker=None if opened_at is None else (opened_at, until, trips, reason, breaker_closed_at),
+            )
+            if packed_ is not None:
+                noted[connection_id] = packed_
+        if status is not None:
+            expires_at, paused_at, needs_consent, revoke_asked_at = others
+            held = connections[connection_id].consents
+            assert isinstance(held, list)
+            held.append(
+                Standing(
+                    status=status,
+                    expires_at=expires_at,
+                    paused_at=paused_at,
+                    needs_consent=needs_consent,
+                    revoked=revoke_asked_at is not None,
+                )
+            )
+    wanted = {row[2] for row in listed.rows}
+    checked = {connection_id: unpacked(listings, only=wanted) for connection_id, listings in noted.items()}
+    return Known(now=now, connections=connections, listings=[_as_listing(row, checked) for row in listed.rows])
+
+
+def _as_listing(row: tuple[Any, ...], checked: Mapping[str, Mapping[Listing, Check]]) -> dict[str, Any]:
+    connection_id, lfi_account_id, resource, gen, account_id, checked_at, changed_at, due_at, error, *rest = row
+    refused_until, backfilled, covered_from = rest
+    check = checked.get(connection_id, {}).get(Listing(lfi_account_id, resource))
+    if check is not None and check.gen >= gen:
+        checked_at, due_at = check.at, check.due_at
+    return {
+        "connection_id": connection_id,
+        "lfi_account_id": lfi_account_id or None,
+        "account_id": account_id,
+        "resource": resource,
+        "checked_at": checked_at,
+        "changed_at": changed_at,
+        "due_at": due_at,
+        "error": error,
+        "refused_until": refused_until,
+        "complete_from": None if covered_from == date.min else covered_from,
+        "history_complete": bool(backfilled),
+    }
+
+
 # -- as they lie in the row ------------------------------------------------------------------------------------------
 
 Packed = list[list[Any]]
@@ -231,15 +492,21 @@ def packed(checks: Mapping[Listing, Check]) -> Packed:
     ]
 
 
-def unpacked(listings: Packed) -> dict[Listing, Check]:
-    """What `packed` made."""
+def unpacked(listings: Packed, *, only: Collection[str] | None = None) -> dict[Listing, Check]:
+    """What `packed` made.
+
+    Args:
+        only: the names of these resources; `None`: every one.
+    """
     sets, walks = listings
     checks: dict[Listing, Check] = {}
     for gen, at, walked in walks:
         walked_at = read_iso(at)
         for due, places, names in walked:
+            resources = [ResourceName(name) for name in names if only is None or name in only]
+            if not resources:
+                continue
             check = Check(gen, walked_at, read_iso(due))
-            resources = [ResourceName(name) for name in names]
             accounts = [account_id for place in places for account_id in sets[place]]
             checks.update((Listing(account_id, one), check) for account_id in accounts for one in resources)
     return checks
@@ -326,6 +593,50 @@ def listing_fact(
     key = {"tenant": tenant, "connection_id": connection_id, "account_id": account_id, "resource": resource}
     return sa.select(every.c[name]).where(*(every.c[one] == value for one, value in key.items())).scalar_subquery()
 
+
+_SLICED: Final = sorted(one.name.value for one in RESOURCES if one.window is not None and one.window.sliced)
+"""Resources whose history is read in slices."""
+
+_WELL: Final = ("ok", "unchanged")
+"""Outcomes of runs that read everything that was due."""
+
+
+def _completeness(dialect: Dialect) -> Any:
+    """Of connections that may be read: whether every listing was seen, all history is read, and a run went well."""
+    key = {name: cursor.c[name] for name in ("tenant", "connection_id", "account_id", "resource")}
+    checked = listing_fact(dialect, "checked_at", **key)
+    refused = cursor.c.refused_until.is_not(None)
+    seen = sa.case(  # in this order: a check is looked for only where the cursor does not say enough
+        (cursor.c.checked_at.is_not(None), 1), (refused, 1), (checked.is_not(None), 1), else_=0
+    )
+    back = sa.case(
+        (
+            sa.or_(
+                sa.not_(sa.or_(*(cursor.c.resource == one for one in _SLICED))),
+                cursor.c.backfilled_to.is_not(None),
+                refused,
+            ),
+            1,
+        ),
+        else_=0,
+    )
+    well = sa.exists().where(
+        run.c.tenant == connection.c.tenant,
+        run.c.connection_id == connection.c.connection_id,
+        sa.or_(*(run.c.outcome == one for one in _WELL)),
+    )
+    same = sa.and_(connection.c.tenant == cursor.c.tenant, connection.c.connection_id == cursor.c.connection_id)
+    grouped = (connection.c.tenant, connection.c.connection_id)
+    return (
+        sa.select(connection.c.connection_id, sa.func.min(seen), sa.func.min(back), well)
+        .select_from(cursor.join(connection, same))
+        .where(asked(dialect, cursor.c.connection_id, Ask.CONNECTIONS), connection.c.restricted_at.is_(None))
+        .group_by(*grouped)
+    )
+
+
+COMPLETE: Final = Statement(_completeness)
+"""How far the data of some connections has come."""
 
 _LISTING: Final = ("tenant", "connection_id", "account_id", "resource")
 

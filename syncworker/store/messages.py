@@ -5,7 +5,9 @@ exactly when what it tells is there.  Messages of one endpoint about one connect
 written; each endpoint and connection is a queue of its own, so that none waits for another.
 
 Of a queue, `heads` gives the first message when its time has come.  Messages `sync.updates_available` that wait one
-behind the other are folded into the first as long as it was never sent.
+behind the other are folded into the first as long as no attempt at it was begun.  An attempt is counted before its
+request is sent (`begin`): a process that is killed afterwards leaves a message that may have arrived, and what waits
+behind it must not be told under an id that the receiver knows already.
 """
 
 import base64
@@ -101,6 +103,7 @@ class Message:
         gen: of the claim whose changes it tells; 0: it tells none.
         data: what it says.
         not_before: when the next attempt is due.
+        attempts: begun so far.
         outcome: `None` while it waits.
     """
 
@@ -371,13 +374,20 @@ class Messages:
             .values(ended_at=at, outcome=Outcome.FOLDED.value, folded_into=head.id)
         )
 
+    async def begin(self, number: int) -> None:
+        """Count an attempt, in a transaction that commits before the request is sent."""
+        column = webhook_message.c
+        await self._unit.connection.execute(
+            sa.update(webhook_message).where(column.id == number, self._mine()).values(attempts=column.attempts + 1)
+        )
+
     async def end(self, number: int, outcome: Outcome, *, at: datetime, status: int | None, error: str | None) -> None:
         """A message came to its end."""
-        await self._attempted(number, at=at, status=status, error=error, ended_at=at, outcome=outcome.value)
+        await self._attempted(number, status=status, error=error, ended_at=at, outcome=outcome.value)
 
-    async def put_off(self, number: int, *, until: datetime, status: int | None, error: str, at: datetime) -> None:
+    async def put_off(self, number: int, *, until: datetime, status: int | None, error: str) -> None:
         """A message was not taken: the next attempt is at `until`."""
-        await self._attempted(number, at=at, status=status, error=error, not_before=until)
+        await self._attempted(number, status=status, error=error, not_before=until)
 
     async def first_place(self, connection_id: str, gen: int) -> Place | None:
         """Where in the feed the changes of a claim begin, or those of a later one where its own are gone.
@@ -486,14 +496,12 @@ class Messages:
         )
         return int(added.scalar_one())
 
-    async def _attempted(
-        self, number: int, *, at: datetime, status: int | None, error: str | None, **values: Any
-    ) -> None:
+    async def _attempted(self, number: int, *, status: int | None, error: str | None, **values: Any) -> None:
         column = webhook_message.c
         await self._unit.connection.execute(
             sa.update(webhook_message)
             .where(column.id == number, self._mine())
-            .values(attempts=column.attempts + 1, last_status=status, last_error=error, **values)
+            .values(last_status=status, last_error=error, **values)
         )
 
     async def _change(self, endpoint_id: str, **values: Any) -> bool:

@@ -7,24 +7,26 @@ A page begins behind a row, not at a number: rows that come or go before it move
 """
 
 import operator
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect as SQLAlchemyDialect
 from sqlalchemy.types import TypeDecorator
 
-from syncworker.standard.resources import RESOURCES, ResourceName
+from syncworker.standard.resources import ResourceName
 from syncworker.store.dialect import Dialect, Instant
+from syncworker.store.freshness import COMPLETE, Ask, Known, asked, read_known, told_of
 from syncworker.store.records import RowKey
 from syncworker.store.sql_views import VIEWS, Kind, View
 from syncworker.store.statements import Statement, Told, named, run_all
-from syncworker.store.tables import JSON, RECORD_TABLES, account_reference, connection, consent, run
+from syncworker.store.tables import JSON, RECORD_TABLES, account_reference, connection, transaction
 
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
@@ -146,23 +148,6 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """One consent, as far as it decides whether its connection is read.
-
-    Attributes:
-        revoked: its revocation was ordered here; the Hub may not have confirmed it yet.
-    """
-
-    connection_id: str
-    lfi: str
-    status: str
-    expires_at: datetime
-    paused_at: datetime | None
-    needs_consent: str | None
-    revoked: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Complete:
     """How far a connection's data has come.
 
@@ -175,26 +160,116 @@ class Complete:
     history: bool
 
 
-_STANDINGS: Final = Statement(
-    lambda dialect: (
-        sa.select(
-            consent.c.connection_id,
-            connection.c.lfi,
-            consent.c.status,
-            consent.c.expires_at,
-            consent.c.paused_at,
-            consent.c.needs_consent,
-            consent.c.revoke_asked_at,
+# -- statements for each shape of a question, compiled once ----------------------------------------------------------
+
+SHAPES_MAX: Final = 512
+"""Shapes of questions whose statements are kept."""
+
+
+class _Shape(NamedTuple):
+    """A question without its values."""
+
+    view: str
+    where: tuple[tuple[Is, str] | tuple[str, ...], ...]
+    order: tuple[By, ...]
+    behind: bool
+    limit: int
+
+
+def _shape(question: Question) -> _Shape:
+    where = tuple(one.columns if isinstance(one, Containing) else (one.how, one.column) for one in question.where)
+    return _Shape(question.view, where, question.order, question.after is not None, question.limit)
+
+
+def _values(question: Question) -> dict[str, Any]:
+    """The values of a question's parameters."""
+    found: dict[str, Any] = {}
+    for place, one in enumerate(question.where):
+        if isinstance(one, Containing):
+            found[f"of_{place}"] = _ESCAPED.sub(r"/\g<0>", one.text)
+        elif one.how is Is.ONE_OF:
+            found[f"of_{place}"] = sorted(set(one.value))
+        elif one.how not in (Is.PRESENT, Is.ABSENT):
+            found[f"of_{place}"] = one.value
+    return found | {f"after_{place}": value for place, value in enumerate(question.after or ())}
+
+
+_ESCAPED: Final = re.compile(r"[/%_]")
+"""What means something in a pattern of `LIKE`, and the sign that takes the meaning away."""
+
+
+@lru_cache(maxsize=SHAPES_MAX)
+def _page(shape: _Shape) -> Statement:
+    """The rows of one page.
+
+    The limit is part of the text: PostgreSQL plans for a tenth of the rows where it is a parameter.
+    """
+    table = _TABLES[shape.view]
+
+    def build(dialect: Dialect) -> Any:
+        conditions = [_said(dialect, table, one, f"of_{place}") for place, one in enumerate(shape.where)]
+        tenant: Any = table.c.tenant
+        first, newest = table.c[shape.order[0].column], shape.order[0].descending
+        if not dialect.is_postgresql and (Is.PRESENT, first.name) in shape.where:
+            narrow = any((Is.EQUAL, name) in shape.where for name in _NARROW)
+            conditions.append(_by_index(first, begin=newest and not narrow))
+            tenant = tenant if narrow else tenant.concat("")  # or SQLite finds all rows of the tenant and sorts them
+        query = (
+            sa.select(*(column for column in table.c if column.name != "tenant"))
+            .where(tenant == sa.bindparam("tenant", type_=sa.Text(), required=True), *conditions)
+            .order_by(*(_ordered(table.c[by.column], by) for by in shape.order))
+            .limit(sa.literal_column(str(shape.limit)))
         )
-        .join_from(
-            consent,
-            connection,
-            sa.and_(connection.c.tenant == consent.c.tenant, connection.c.connection_id == consent.c.connection_id),
+        return query.where(_behind(table, shape.order)) if shape.behind else query
+
+    return Statement(build)
+
+
+_BOOKED: Final = "booked_at"
+_COMPARED: Final = frozenset({Is.AT_LEAST, Is.AT_MOST, Is.BEFORE})
+
+
+@lru_cache(maxsize=SHAPES_MAX)
+def _reach(bounds: tuple[tuple[int, Is], ...], *, behind: bool, rows: int) -> Statement:
+    """The booking instant of the row so many behind the first, by the index of dates alone."""
+    column = transaction.c.booking_date_time
+
+    def build(dialect: Dialect) -> Any:
+        conditions = [
+            _compared(how, column, sa.bindparam(f"of_{place}", type_=column.type, required=True))
+            for place, how in bounds
+        ]
+        if behind:
+            conditions.append(column <= sa.bindparam("after", type_=column.type, required=True))
+        return (
+            sa.select(column)
+            .where(transaction.c.tenant == named(transaction.c.tenant), column.is_not(None), *conditions)
+            .order_by(column.desc())
+            .limit(sa.literal_column("1"))
+            .offset(sa.literal_column(str(rows)))
         )
-        .where(dialect.among(consent.c.connection_id, "connection_ids", tenant=named(consent.c.tenant)))
-        .order_by(consent.c.created_at, consent.c.consent_id)
-    )
-)
+
+    return Statement(build)
+
+
+@lru_cache(maxsize=SHAPES_MAX)
+def _rows_asked(view: str, columns: tuple[str, ...], by: Ask, equal: tuple[str, ...], limit: int) -> Statement:
+    """Rows that have an account, of the connections asked for, in the order of `account_id` and the last column."""
+    table = _TABLES[view]
+
+    def build(dialect: Dialect) -> Any:
+        return (
+            sa.select(*(table.c[name] for name in columns))
+            .where(
+                asked(dialect, table.c.connection_id, by),
+                table.c.account_id.is_not(None),
+                *(table.c[name] == sa.bindparam(name, type_=sa.Text(), required=True) for name in equal),
+            )
+            .order_by(table.c.account_id, *((table.c.key,) if "key" in columns else ()))
+            .limit(sa.literal_column(str(limit)))
+        )
+
+    return Statement(build)
 
 
 class Reads:
@@ -205,16 +280,60 @@ class Reads:
 
     async def rows(self, question: Question) -> list[dict[str, Any]]:
         """The rows of one page, without `tenant`."""
-        table = _TABLES[question.view]
-        query = (
-            sa.select(*(column for column in table.c if column.name != "tenant"))
-            .where(table.c.tenant == self._unit.tenant, *(_said(table, one) for one in question.where))
-            .order_by(*(_ordered(table.c[by.column], by) for by in question.order))
-            .limit(question.limit)
-        )
+        answer = await _page(_shape(question)).run(self._unit, tenant=self._unit.tenant, **_values(question))
+        members = tuple(column_kinds(question.view))
+        return [dict(zip(members, row, strict=True)) for row in answer.rows]
+
+    async def reach(self, question: Question, *, rows: int) -> datetime | None:
+        """How far back a page of transactions, newest first, looks when it looks at so many rows, whatever they hold.
+
+        The booking instant of the row so many behind the beginning of the page; `None`: there are not so many.
+        """
+        bounds = [one for one in question.where if isinstance(one, Condition) and one.column == _BOOKED]
+        shape = tuple((place, one.how) for place, one in enumerate(bounds) if one.how in _COMPARED)
+        values = {f"of_{place}": bounds[place].value for place, _ in shape}
         if question.after is not None:
-            query = query.where(_behind(table, question.order, question.after))
-        return [dict(row) for row in (await self._unit.connection.execute(query)).mappings()]
+            values["after"] = question.after[0]
+        told = (_reach(shape, behind=question.after is not None, rows=rows), {"tenant": self._unit.tenant, **values})
+        (answer,) = await run_all(self._unit, [told])
+        found = answer.rows[0][0] if answer.rows else None
+        assert found is None or isinstance(found, datetime)
+        return found
+
+    async def known(self, connection_ids: Collection[str], resources: Collection[ResourceName]) -> Known:
+        """What the freshness of some connections' listings is judged by, in one trip."""
+        place = {"tenant": self._unit.tenant, Ask.CONNECTIONS.value: sorted(set(connection_ids))}
+        return read_known(*await run_all(self._unit, told_of(Ask.CONNECTIONS, place, resources)))
+
+    async def balances(
+        self, given: Mapping[str, str], by: Ask, *, resources: Collection[ResourceName], limit: int
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], Known]:
+        """The latest balances, the accounts they could be of, and what freshness is judged by, in one trip.
+
+        A balance is without `checked_at`: that of its listing in `Known` is the same.  An account has `account_id` and
+        `currency` alone.
+
+        Args:
+            given: conditions on columns of both views; what `by` names is among them.
+            limit: most rows of each.
+        """
+        place = {"tenant": self._unit.tenant, **given}
+        equal = tuple(sorted(given))
+        balance, account = (
+            tuple(column_kinds("v_balance", without=("tenant", "checked_at"))),
+            ("account_id", "currency"),
+        )
+        told = [
+            *told_of(by, place, resources),
+            (_rows_asked("v_balance", balance, by, equal, limit), place),
+            (_rows_asked("v_account", account, by, equal, limit), place),
+        ]
+        footings, listed, rows, accounts = await run_all(self._unit, told)
+        return (
+            [dict(zip(balance, row, strict=True)) for row in rows.rows],
+            [dict(zip(account, row, strict=True)) for row in accounts.rows],
+            read_known(footings, listed),
+        )
 
     async def connections(
         self, *, connection_id: str | None = None, user_ref: str | None = None, lfi: str | None = None, limit: int
@@ -231,22 +350,6 @@ class Reads:
             .limit(limit)
         )
         return [Held(**dict(row)) for row in (await self._unit.connection.execute(query)).mappings()]
-
-    async def standings(self, connection_ids: Collection[str]) -> list[Standing]:
-        """The consents of some connections, oldest first."""
-        answer = await _STANDINGS.run(self._unit, tenant=self._unit.tenant, connection_ids=sorted(set(connection_ids)))
-        return [
-            Standing(
-                connection_id=connection_id,
-                lfi=lfi,
-                status=status,
-                expires_at=expires_at,
-                paused_at=paused_at,
-                needs_consent=needs_consent,
-                revoked=revoke_asked_at is not None,
-            )
-            for connection_id, lfi, status, expires_at, paused_at, needs_consent, revoke_asked_at in answer.rows
-        ]
 
     async def connection_of_account(self, account_id: str) -> str | None:
         """The connection an account of ours belongs to; `None`: there is no such account."""
@@ -292,24 +395,11 @@ class Reads:
 
     async def complete(self, connection_ids: Collection[str]) -> dict[str, Complete]:
         """How far the data of some connections has come; those that may not be read, or have none yet, are left out."""
-        listing = _TABLES["v_listing"]
-        seen = sa.or_(listing.c.checked_at.is_not(None), listing.c.refused_until.is_not(None))
-        back = sa.or_(
-            listing.c.resource.not_in(_SLICED), listing.c.history_complete, listing.c.refused_until.is_not(None)
-        )
-        went_well = sa.exists().where(
-            run.c.tenant == self._unit.tenant,
-            run.c.connection_id == listing.c.connection_id,
-            run.c.outcome.in_(_WELL),
-        )
-        query = (
-            sa.select(listing.c.connection_id, _every(seen), _every(back), went_well)
-            .where(listing.c.tenant == self._unit.tenant, listing.c.connection_id.in_(sorted(set(connection_ids))))
-            .group_by(listing.c.connection_id)
-        )
+        place = {"tenant": self._unit.tenant, "connection_ids": sorted(set(connection_ids))}
+        answer = await COMPLETE.run(self._unit, **place)
         return {
             connection_id: Complete(initial=bool(seen and well), history=bool(seen and back and well))
-            for connection_id, seen, back, well in await self._unit.connection.execute(query)
+            for connection_id, seen, back, well in answer.rows
         }
 
     async def items(self, view: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
@@ -339,18 +429,6 @@ class Reads:
 def view_of(resource: ResourceName) -> str:
     """The view that shows rows of a resource."""
     return f"v_{RECORD_TABLES[resource].name}"
-
-
-_SLICED: Final = sorted(one.name.value for one in RESOURCES if one.window is not None and one.window.sliced)
-"""Resources whose history is read in slices."""
-
-_WELL: Final = ("ok", "unchanged")
-"""Outcomes of runs that read everything that was due."""
-
-
-def _every(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
-    """Whether a condition holds for every row of a group: 1 or 0."""
-    return sa.func.min(sa.case((condition, 1), else_=0))
 
 
 def _named_by(resource: ResourceName) -> tuple[str, ...]:
@@ -418,26 +496,55 @@ def column_kinds(view: str, *, without: Collection[str] = ("tenant",)) -> Mappin
     return {one.name: one.kind for one in BY_NAME[view].columns if one.name not in without}
 
 
-def _said(table: sa.TableClause, one: Condition | Containing) -> sa.ColumnElement[bool]:
-    if isinstance(one, Containing):
-        return sa.or_(*(table.c[name].icontains(one.text, autoescape=True) for name in one.columns))
-    column: sa.ColumnElement[Any] = table.c[one.column]
+def _said(dialect: Dialect, table: sa.TableClause, one: tuple[Any, ...], name: str) -> sa.ColumnElement[bool]:
+    """A condition of a shape; its value is the parameter of that name."""
+    if not isinstance(one[0], Is):
+        text = sa.bindparam(name, type_=sa.Text(), required=True)
+        return sa.or_(*(table.c[column].icontains(text, escape="/") for column in one))
+    how, column = one[0], table.c[one[1]]
     found: sa.ColumnElement[bool]
-    match one.how:
-        case Is.EQUAL:
-            found = column == one.value
-        case Is.AT_LEAST:
-            found = column >= one.value
-        case Is.AT_MOST:
-            found = column <= one.value
-        case Is.BEFORE:
-            found = column < one.value
+    match how:
         case Is.ONE_OF:
-            found = column.in_(list(one.value))
+            found = dialect.is_one_of(column, name)
         case Is.PRESENT:
             found = column.is_not(None)
         case Is.ABSENT:
             found = column.is_(None)
+        case _:
+            found = _compared(how, column, sa.bindparam(name, type_=column.type, required=True))
+    return found
+
+
+_NARROW: Final = ("user_ref", "connection_id", "account_id")
+"""Columns that name so few rows that these are found first and sorted."""
+
+
+def _by_index(column: sa.ColumnElement[Any], *, begin: bool) -> sa.ColumnElement[bool]:
+    """For SQLite: that a text is there, said so that an index on it may give the order.
+
+    It takes no range of an index for `IS NOT NULL` of a table that is joined from the left.
+
+    Args:
+        begin: with this index, as few rows are expected of it; SQLite would read and sort every row of the tenant.
+    """
+    there: sa.ColumnElement[bool] = column > sa.literal_column("''")
+    if not begin:
+        return there
+    few: sa.ColumnElement[bool] = sa.func.likelihood(there, sa.literal_column("0.00001"))  # a BOOLEAN would be "= 1"
+    return few
+
+
+def _compared(how: Is, column: sa.ColumnElement[Any], value: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+    found: sa.ColumnElement[bool]
+    match how:
+        case Is.AT_LEAST:
+            found = column >= value
+        case Is.AT_MOST:
+            found = column <= value
+        case Is.BEFORE:
+            found = column < value
+        case _:
+            found = column == value
     return found
 
 
@@ -445,15 +552,18 @@ def _ordered(column: sa.ColumnElement[Any], by: By) -> sa.ColumnElement[Any]:
     return column.desc() if by.descending else column.asc()
 
 
-def _behind(table: sa.TableClause, order: Sequence[By], after: Sequence[Any]) -> sa.ColumnElement[bool]:
-    """Rows that come after one in an order.
+def _behind(table: sa.TableClause, order: Sequence[By]) -> sa.ColumnElement[bool]:
+    """Rows that come after one in an order; its values are the parameters `after_0`, `after_1` …
 
     The first column's bound stands alone as well: of alternatives no planner makes a range of an index.
     """
+    values = [
+        sa.bindparam(f"after_{place}", type_=table.c[by.column].type, required=True) for place, by in enumerate(order)
+    ]
     ways, equal = [], list[sa.ColumnElement[bool]]()
-    for by, value in zip(order, after, strict=True):
+    for by, value in zip(order, values, strict=True):
         column = table.c[by.column]
         ways.append(sa.and_(*equal, column < value if by.descending else column > value))
         equal.append(column == value)
-    first, value = table.c[order[0].column], after[0]
+    first, value = table.c[order[0].column], values[0]
     return sa.and_(first <= value if order[0].descending else first >= value, sa.or_(*ways))

@@ -8,7 +8,7 @@ Whose rows they are, what `account_id` they have and whether they may be read is
 restricted today shows nothing of the past either.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -18,13 +18,29 @@ from syncworker.standard.calendar import fault_of_instant, local_date
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import MONEY_PLACES, ConsentId
 from syncworker.store.account_references import AccountReference
-from syncworker.store.reads import BY_NAME, Question
+from syncworker.store.reads import BY_NAME, Condition, Containing, Question
 from syncworker.store.records import PastRecord
 from syncworker.store.sql_views import Kind, View
 from syncworker.store.tables import RECORD_TABLES, typed_columns
 from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.sync.decode import columns_of
-from syncworker.views.questions import LISTINGS, as_e5, of_e5
+from syncworker.views.questions import (
+    LIMIT,
+    LISTINGS,
+    Balances,
+    LeftOut,
+    Listing,
+    Order,
+    Page,
+    Rows,
+    Whose,
+    as_e5,
+    balances_of,
+    check_narrow,
+    listed,
+    of_e5,
+    totals,
+)
 
 N = ResourceName
 READABLE: Final[Mapping[str, ResourceName]] = {
@@ -34,6 +50,47 @@ READABLE: Final[Mapping[str, ResourceName]] = {
 """Views that can be read as of an instant."""
 
 _PRESENT_ONLY: Final = dict.fromkeys(("first_seen_at", "checked_at", "missed_since"))
+
+
+async def page(
+    unit: UnitOfWork,
+    listing: Listing,
+    whose: Whose,
+    *,
+    at: datetime,
+    where: Sequence[Condition | Containing] = (),
+    order: Order = Order.ID,
+    cursor: str | None = None,
+    limit: int = LIMIT,
+) -> Page:
+    """`questions.page` at an instant, of one customer, connection or account.  It has no freshness.
+
+    Raises:
+        RequestError: as `questions.page`, `check_instant`, or of no one in particular.
+        UnknownError, RestrictedError: as `questions.check`.
+    """
+    read, left_out = await _known_at(unit, whose, at)
+    rows, following = await listed(
+        read, listing, whose, where=where, order=order, cursor=cursor, limit=limit, known={"as_of": at}
+    )
+    return Page(rows, following, {}, left_out)
+
+
+async def balances(unit: UnitOfWork, whose: Whose, *, at: datetime) -> Balances:
+    """`questions.balances` at an instant.  They have no freshness, and none counts as stale.
+
+    Raises:
+        RequestError, UnknownError, RestrictedError: as `page`.
+    """
+    read, left_out = await _known_at(unit, whose, at)
+    rows, accounts = await balances_of(read, whose)
+    return Balances(Page(rows, None, {}, left_out), totals(rows, accounts, None))
+
+
+async def _known_at(unit: UnitOfWork, whose: Whose, at: datetime) -> tuple[Rows, list[LeftOut]]:
+    connections, left_out = await check_narrow(unit, whose)
+    await check_instant(unit, at)
+    return read_as_of(unit, connections, at), left_out
 
 
 async def check_instant(unit: UnitOfWork, at: datetime) -> None:
@@ -53,9 +110,7 @@ async def check_instant(unit: UnitOfWork, at: datetime) -> None:
         raise RequestError("as_of: a sync that began before it is still writing; try again, or give an earlier instant")
 
 
-def read_as_of(
-    unit: UnitOfWork, connection_ids: Sequence[str], at: datetime
-) -> Callable[[Question], Awaitable[list[dict[str, Any]]]]:
+def read_as_of(unit: UnitOfWork, connection_ids: Sequence[str], at: datetime) -> Rows:
     """Answers questions as the database would have at an instant.
 
     Args:

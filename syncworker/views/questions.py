@@ -5,12 +5,12 @@ a row is shown without `tenant`, `key` and the integer twins of amounts, which a
 personal data, what says who people are is null and account numbers are masked (`shown`).
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final
 
 from syncworker.errors import RequestError
@@ -19,9 +19,12 @@ from syncworker.standard.calendar import UAE, as_utc, at_time, shifted
 from syncworker.standard.consents import TERMINAL, Status
 from syncworker.standard.operations import OperationClass
 from syncworker.standard.resources import ResourceName
-from syncworker.standard.values import MONEY_PLACES, Slug
+from syncworker.standard.values import MONEY_PLACES
+from syncworker.store.breakers import Breaker
 from syncworker.store.connections import masked_iban
-from syncworker.store.reads import BY_NAME, By, Condition, Containing, Is, Question, Standing, column_kinds
+from syncworker.store.freshness import Ask, Footing, Known, Standing
+from syncworker.store.lfis import Gate
+from syncworker.store.reads import BY_NAME, By, Condition, Containing, Held, Is, Question, column_kinds
 from syncworker.store.sql_views import Kind, said
 from syncworker.store.tables import PERSONAL
 from syncworker.store.unit_of_work import UnitOfWork
@@ -37,13 +40,17 @@ LIMIT_MAX: Final = 200
 TRANSACTIONS_MAX: Final = 500
 CONNECTIONS_MAX: Final = 1_000
 """Connections of one customer."""
-LISTINGS_MAX: Final = 1_000_000
+LOOKED_AT: Final = 100_000
+"""Transactions that one page looks at for a filter, of all customers, newest first: a page may end before it is full,
+and `next_cursor` goes on behind them."""
 NEVER_LISTED: Final[Mapping[str, Any]] = dict.fromkeys(
     ("checked_at", "changed_at", "due_at", "error", "refused_until", "complete_from", "history_complete")
 )
 """As `v_listing` would say it of a listing that no sync began to read."""
 _DIGITS_MAX: Final = 13
 """Digits of an amount before the point, as its column has them."""
+CONSENT_ENDED: Final = "consent_ended"
+"""Why a connection's rows are held back."""
 BALANCES_MAX: Final = 5_000
 """Balances of one answer: they are added up, so they come together."""
 
@@ -126,15 +133,29 @@ class Whose:
     lfi: str | None = None
 
     @property
-    def conditions(self) -> tuple[Condition, ...]:
-        """As conditions on a view's columns."""
+    def given(self) -> Mapping[str, str]:
+        """What is given, by the names of a view's columns."""
         given = {
             "user_ref": self.user_ref,
             "connection_id": self.connection_id,
             "account_id": self.account_id,
             "lfi": self.lfi,
         }
-        return tuple(Condition(name, Is.EQUAL, value) for name, value in given.items() if value is not None)
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """As conditions on a view's columns."""
+        return tuple(Condition(name, Is.EQUAL, value) for name, value in self.given.items())
+
+    @property
+    def by(self) -> Ask:
+        """What the connections that must be there, or that freshness is of, are named by; for `narrow` ones."""
+        if self.account_id is not None:
+            return Ask.ACCOUNT
+        if self.connection_id is not None:
+            return Ask.CONNECTION
+        return Ask.USER if self.lfi is None else Ask.USER_AT_LFI
 
     @property
     def narrow(self) -> bool:
@@ -197,6 +218,22 @@ class TransactionFilter:
         return tuple(found)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """A connection of the customer that is asked for, whose rows are held back because its consent ended.
+
+    Attributes:
+        since: when its rows were restricted.
+    """
+
+    connection_id: str
+    since: datetime
+
+    def as_json(self) -> dict[str, Any]:
+        """As doors show it."""
+        return {"connection_id": self.connection_id, "reason": CONSENT_ENDED, "since": self.since}
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A page of a list.
@@ -205,11 +242,13 @@ class Page:
         rows: as the view has them.
         next_cursor: `None` at the end.
         freshness: of what is shown: by account id (a connection's own listings by its id), then by resource.
+        left_out: of one customer: connections whose rows are held back.
     """
 
     rows: Sequence[Mapping[str, Any]] = field(repr=False)
     next_cursor: str | None
     freshness: Mapping[str, Mapping[str, Freshness]]
+    left_out: Sequence[LeftOut] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +296,12 @@ def uae_midnight(day: date, *, days: int = 0) -> datetime:
     return as_utc(at_time(shifted(day, timedelta(days=days)), zone=UAE))
 
 
-async def check(unit: UnitOfWork, whose: Whose) -> list[str]:
+async def check(unit: UnitOfWork, whose: Whose) -> tuple[list[str], list[LeftOut]]:
     """Make sure that what is asked for by id is there and may be read; gives the connections it is of.
 
     Returns:
-        None for rows of no customer, connection or account in particular.
+        Those that may be read, and those of a customer that may not; none of either for rows of no customer,
+        connection or account in particular.
 
     Raises:
         UnknownError: there is no such connection or account.
@@ -271,22 +311,36 @@ async def check(unit: UnitOfWork, whose: Whose) -> list[str]:
     if whose.account_id is not None:
         found = await unit.reads.connection_of_account(whose.account_id)
         if found is None or connection_id not in (None, found):
-            raise UnknownError("account_id: there is no such account")
+            raise _no_account()
         connection_id = found
     if connection_id is not None:
         held = await unit.reads.connections(connection_id=connection_id, limit=1)
         if not held:
-            raise UnknownError("connection_id: there is no such connection")
+            raise _no_connection()
         if held[0].restricted_at is not None:
-            raise RestrictedError(
-                "connection_id: its consent ended, and its rows may not be read; renew the connection"
-            )
+            raise _restricted()
     elif whose.user_ref is not None:
         held = await unit.reads.connections(user_ref=whose.user_ref, lfi=whose.lfi, limit=CONNECTIONS_MAX)
     else:
-        return []
-    return [one.connection_id for one in held if one.restricted_at is None]
+        return [], []
+    return [one.connection_id for one in held if one.restricted_at is None], _left_out(held)
 
+
+def _left_out(held: Iterable[Held | Footing]) -> list[LeftOut]:
+    """Connections whose rows are held back, by id."""
+    found = [
+        LeftOut(connection_id=one.connection_id, since=one.restricted_at)
+        for one in held
+        if one.restricted_at is not None
+    ]
+    return sorted(found, key=lambda one: one.connection_id)
+
+
+_TICK: Final = timedelta(microseconds=1)
+
+
+Reach = Callable[[Question], Awaitable[datetime | None]]
+"""Says how far back a page looks; `None`: to the end."""
 
 Rows = Callable[[Question], Awaitable[list[dict[str, Any]]]]
 """Answers a question: the views of the database, or what was known at another time."""
@@ -302,20 +356,26 @@ async def page(
     order: Order = Order.ID,
     cursor: str | None = None,
     limit: int = LIMIT,
+    looks: int = LOOKED_AT,
 ) -> Page:
     """One page of a list with its freshness.
+
+    Args:
+        looks: so many rows are looked at for a filter that is not of one customer.
 
     Raises:
         RequestError: the cursor is none of this list and filter, or the order is none that it has.
         UnknownError, RestrictedError: as `check`.
     """
-    asked = await check(unit, whose)
+    asked, left_out = await check(unit, whose)
+    far = not whose.narrow and bool(where or whose.given) and listing.name == "transactions"
     rows, following = await listed(
-        unit.reads.rows, listing, whose, where=where, order=order, cursor=cursor, limit=limit
-    )
+        unit.reads.rows, listing, whose, where=where, order=order, cursor=cursor, limit=limit,
+        reach=partial(unit.reads.reach, rows=looks) if far else None,
+    )  # fmt: skip
     of_rows = {row["connection_id"] for row in rows}
     known = await freshness_of(unit, of_rows.union(asked), cadence=cadence, of=_resources(listing))
-    return Page(rows, following, known)
+    return Page(rows, following, known, left_out)
 
 
 async def listed(
@@ -328,11 +388,13 @@ async def listed(
     cursor: str | None = None,
     limit: int = LIMIT,
     known: Mapping[str, Any] | None = None,
+    reach: "Reach | None" = None,
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Rows of one page, and the cursor of the next; `None` at the end.
 
     Args:
         known: what else tells this list from others, as the instant it is of.
+        reach: bounds how many rows a page, newest first, looks at; `None`: it looks until it is full.
 
     Raises:
         RequestError: the cursor is none of this list and filter, or the order is none that it has.
@@ -360,15 +422,21 @@ async def listed(
             elif place is not None and not dated:
                 behind = place[1:]
         _check_place(behind, by)
-        rows += await read(
-            Question(
-                view=listing.view,
-                where=(*conditions, *there),
-                order=tuple(by),
-                after=behind,
-                limit=wanted - len(rows),
-            )
+        question = Question(
+            view=listing.view,
+            where=(*conditions, *there),
+            order=tuple(by),
+            after=behind,
+            limit=wanted - len(rows),
         )
+        edge = await reach(question) if reach is not None and newest and dated else None
+        if edge is not None and newest is not None:
+            there.append(Condition(newest, Is.AT_LEAST, edge))
+            rows = await read(replace(question, where=(*conditions, *there)))
+            if len(rows) < wanted:  # no row has a place between an instant and the one before it
+                return rows, cursor_text(digest, [shifted(edge, -_TICK), *("" for _ in unique)])
+            break
+        rows += await read(question)
         if len(rows) == wanted or number:
             break
     if len(rows) < wanted:
@@ -416,24 +484,24 @@ async def freshness_of(
     """
     if not connection_ids:
         return {}
-    now, states = await _states(unit, connection_ids)
-    wanted = sorted({*of, N.ACCOUNTS})
-    listings = await unit.reads.rows(
-        Question(
-            view="v_listing",
-            where=(
-                Condition("connection_id", Is.ONE_OF, sorted(connection_ids)),
-                Condition("resource", Is.ONE_OF, [one.value for one in wanted]),
-            ),
-            order=(By("connection_id"),),
-            limit=LISTINGS_MAX,
-        )
-    )
-    accounts: dict[str, set[str]] = {one: set() for one in connection_ids}
+    return judged(await unit.reads.known(connection_ids, {*of, N.ACCOUNTS}), cadence=cadence, of=of)
+
+
+def judged(known: Known, *, cadence: Cadence, of: Collection[ResourceName]) -> dict[str, dict[str, Freshness]]:
+    """`freshness_of` from what is known; connections that may not be read are left out."""
+    if known.now is None:
+        return {}
+    now = known.now
+    states = {
+        one.connection_id: _state(one, now=now) for one in known.connections.values() if one.restricted_at is None
+    }
+    accounts: dict[str, set[str]] = {one: set() for one in states}
     found: dict[str, dict[str, Freshness]] = {}
     own: dict[str, Freshness] = {}
-    for row in listings:
+    for row in known.listings:
         resource, connection_id = ResourceName(row["resource"]), row["connection_id"]
+        if connection_id not in states:
+            continue
         judged = freshness(row, states[connection_id], now=now, cadence=cadence[resource])
         if resource is N.ACCOUNTS:
             own[connection_id] = judged
@@ -456,32 +524,32 @@ async def freshness_of(
     return dict(sorted(found.items()))
 
 
-async def _states(unit: UnitOfWork, connection_ids: Collection[str]) -> tuple[datetime, dict[str, ConnectionState]]:
-    """The time, and what keeps each connection's syncs back.
+def _state(one: Footing, *, now: datetime) -> ConnectionState:
+    """What keeps a connection's syncs back.
 
-    Of a connection's consents the one in use counts before one that waits or has ended, and a newer one before older.
+    Of its consents the one in use counts before one that waits or has ended, and a newer one before older.
     """
-    now = await unit.now()
-    gates, breakers = await unit.lfis.gates_known(), await unit.breakers.all()
-    best: dict[str, Standing] = {}
-    for one in await unit.reads.standings(connection_ids):
-        held = best.get(one.connection_id)
-        if held is None or _rank(one) <= _rank(held):
-            best[one.connection_id] = one
-    states = dict.fromkeys(connection_ids, ConnectionState(status=None))
-    for connection_id, counts in best.items():
-        slug = Slug(counts.lfi)
-        kept = standing(gates.get(slug), breakers.get((slug, OperationClass.DATA)), now=now)
-        held_back = kept.until is not None
-        states[connection_id] = ConnectionState(
-            status=Status.Revoked if counts.revoked and counts.status not in TERMINAL else counts.status,
-            expires_at=counts.expires_at,
-            paused=counts.paused_at is not None,
-            needs_consent=counts.needs_consent is not None,
-            gated=held_back and kept.gated,
-            lfi_down=held_back and not kept.gated,
-        )
-    return now, states
+    if not one.consents:
+        return ConnectionState(status=None)
+    counts = min(reversed(one.consents), key=_rank)
+    gate = None if one.gate is None else Gate(*one.gate)
+    tripped = None
+    if one.breaker is not None:
+        opened_at, until, trips, reason, closed_at = one.breaker
+        tripped = Breaker(
+            lfi=one.lfi, operations=OperationClass.DATA, opened_at=opened_at, until=until, trips=trips, reason=reason,
+            closed_at=closed_at,
+        )  # fmt: skip
+    kept = standing(gate, tripped, now=now)
+    held_back = kept.until is not None
+    return ConnectionState(
+        status=Status.Revoked if counts.revoked and counts.status not in TERMINAL else counts.status,
+        expires_at=counts.expires_at,
+        paused=counts.paused_at is not None,
+        needs_consent=counts.needs_consent is not None,
+        gated=held_back and kept.gated,
+        lfi_down=held_back and not kept.gated,
+    )
 
 
 _RANK: Final = {Status.Authorized: 0, Status.Suspended: 1, Status.AwaitingAuthorization: 2}
@@ -508,21 +576,69 @@ async def balances(unit: UnitOfWork, whose: Whose, *, cadence: Cadence) -> Balan
         RequestError: of no one in particular, or of too many accounts to add up.
         UnknownError, RestrictedError: as `check`.
     """
-    asked = await check_narrow(unit, whose)
-    rows, accounts = await balances_of(unit.reads.rows, whose)
-    known = await freshness_of(unit, asked, cadence=cadence, of={N.BALANCES})
-    fresh = known if whose.account_id is None else {whose.account_id: known.get(whose.account_id, {})}
-    return Balances(Page(rows, None, fresh), totals(rows, accounts, fresh))
+    if not whose.narrow:
+        raise RequestError(_NOT_NARROW)
+    by = whose.by
+    resources = {N.BALANCES, N.ACCOUNTS}
+    rows, accounts, known = await unit.reads.balances(whose.given, by, resources=resources, limit=BALANCES_MAX + 1)
+    _check_known(whose, by, known)
+    if len(rows) > BALANCES_MAX:
+        raise _too_many_balances()
+    fresh = judged(known, cadence=cadence, of={N.BALANCES})
+    if whose.account_id is not None:
+        fresh = {whose.account_id: fresh.get(whose.account_id, {})}
+    checked = {
+        (one["connection_id"], one["lfi_account_id"]): one["checked_at"]
+        for one in known.listings
+        if one["resource"] == N.BALANCES.value
+    }
+    for row in rows:
+        row["checked_at"] = checked.get((row["connection_id"], row["lfi_account_id"]))
+    left_out = _left_out(known.connections.values())
+    return Balances(Page(rows, None, fresh, left_out), totals(rows, accounts[:BALANCES_MAX], fresh))
 
 
-async def check_narrow(unit: UnitOfWork, whose: Whose) -> list[str]:
+def _check_known(whose: Whose, by: Ask, known: Known) -> None:
+    """As `check`, from what is known of the connections asked for."""
+    if by in (Ask.USER, Ask.USER_AT_LFI):
+        return
+    if whose.account_id is not None and (
+        not known.connections or whose.connection_id not in (None, *known.connections)
+    ):
+        raise _no_account()
+    if not known.connections:
+        raise _no_connection()
+    if any(one.restricted_at is not None for one in known.connections.values()):
+        raise _restricted()
+
+
+def _no_account() -> UnknownError:
+    return UnknownError("account_id: there is no such account")
+
+
+def _no_connection() -> UnknownError:
+    return UnknownError("connection_id: there is no such connection")
+
+
+def _restricted() -> RestrictedError:
+    return RestrictedError("connection_id: its consent ended, and its rows may not be read; renew the connection")
+
+
+def _too_many_balances() -> RequestError:
+    return RequestError(f"user_ref: has more than {BALANCES_MAX} balances; ask by connection_id")
+
+
+_NOT_NARROW: Final = "user_ref: give user_ref, connection_id or account_id: this is read whole, for one of them"
+
+
+async def check_narrow(unit: UnitOfWork, whose: Whose) -> tuple[list[str], list[LeftOut]]:
     """As `check`, for what is read whole.
 
     Raises:
         RequestError: of no one in particular.
     """
     if not whose.narrow:
-        raise RequestError("user_ref: give user_ref, connection_id or account_id: this is read whole, for one of them")
+        raise RequestError(_NOT_NARROW)
     return await check(unit, whose)
 
 
@@ -536,7 +652,7 @@ async def balances_of(read: Rows, whose: Whose) -> tuple[list[dict[str, Any]], l
     by = (By("account_id"), By("key"))
     rows = await read(Question(view="v_balance", where=there, order=by, limit=BALANCES_MAX + 1))
     if len(rows) > BALANCES_MAX:
-        raise RequestError(f"user_ref: has more than {BALANCES_MAX} balances; ask by connection_id")
+        raise _too_many_balances()
     accounts = await read(Question(view="v_account", where=there, order=by[:1], limit=BALANCES_MAX))
     return rows, accounts
 
@@ -601,6 +717,38 @@ def shown(view: str, row: Mapping[str, Any], *, personal: bool) -> dict[str, Any
     """
     hidden = frozenset[str]() if personal else personal_members(view)
     return {name: None if name in hidden else row[name] for name in members(view)}
+
+
+async def shown_rows(
+    unit: UnitOfWork,
+    listing: Listing,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    personal: bool,
+    raw: Callable[[bytes], Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Rows of a list for readers; opens their items where something of them is shown.
+
+    An account has its `identifiers`, from its item.
+
+    Args:
+        personal: leave to see who people are.
+        raw: makes the member `raw` from a row's item; `None`: rows have none.
+    """
+    numbers = listing.name == "accounts"
+    items: Mapping[str, bytes] = {}
+    if numbers or raw is not None:
+        items = {row["id"]: row["item"] for row in rows if "item" in row}
+        items = items or await unit.reads.items(listing.view, rows)
+    found = []
+    for row in rows:
+        one, item = shown(listing.view, row, personal=personal), items.get(row["id"])
+        if numbers:
+            one["identifiers"] = None if item is None else identifiers(item, personal=personal)
+        if raw is not None:
+            one["raw"] = None if item is None else raw(item)
+        found.append(one)
+    return found
 
 
 def identifiers(item: bytes, *, personal: bool) -> list[dict[str, str | None]]:

@@ -263,7 +263,8 @@ class ConsentOut(BaseModel):
 class AccountOut(BaseModel):
     """One connected account."""
 
-    account_id: str
+    account_id: str | None = Field(description="acc_…, as /v1/accounts has it.")
+    lfi_account_id: str = Field(description="The LFI's id of it.")
     account_type: str | None
     account_sub_type: str | None
     currency: str | None
@@ -630,6 +631,7 @@ def _consent(one: ConsentShown) -> ConsentOut:
 def _account(one: AccountShown) -> AccountOut:
     return AccountOut(
         account_id=one.account_id,
+        lfi_account_id=one.lfi_account_id,
         account_type=one.account_type,
         account_sub_type=one.account_sub_type,
         currency=one.currency,

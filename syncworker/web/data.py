@@ -10,6 +10,7 @@ An answer says how fresh it is (`freshness`), and has a weak ETag over all of it
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from datetime import date, datetime
 from decimal import Decimal
@@ -201,6 +202,14 @@ class IdentifierOut(BaseModel):
     name: str | None = Field(description="Null without the scope data:personal.")
 
 
+class LeftOutOut(BaseModel):
+    """A connection of the user whose rows are held back."""
+
+    connection_id: str
+    reason: str = Field(description="consent_ended: its consent ended; renew the connection.")
+    since: datetime
+
+
 class RunOut(BaseModel):
     """One sync run."""
 
@@ -288,6 +297,10 @@ def page_model(name: str) -> type[BaseModel]:
         fields["totals"] = (list[TotalOut], ...)
     else:
         fields["next_cursor"] = (str | None, _NEXT)
+    fields["left_out"] = (
+        list[LeftOutOut],
+        Field(description="With user_ref: connections of the user that have no row here, since their consent ended."),
+    )
     fields["freshness"] = (dict[str, dict[str, FreshnessOut]], _FRESHNESS)
     made: type[BaseModel] = create_model("".join(part.capitalize() for part in name.split("_")) + "Out", **fields)
     made.__doc__ = f"Rows of {name} and how fresh they are."
@@ -328,18 +341,16 @@ def routes(*, store: Store, keys: Keys, cadence: Cadence, lfis: Lfis) -> APIRout
             "cursor": asked.cursor,  # type: ignore[union-attr]
             "limit": asked.limit,  # type: ignore[union-attr]
         }
-        async with store.reading() as unit:
+        async with _opened(store, as_of) as unit:
             if as_of is None:
                 page = await questions.page(unit, listing, asked.whose, cadence=cadence, where=where, **at)
-                rows, following, fresh = page.rows, page.next_cursor, page.freshness
             else:
-                read = await _past(unit, asked.whose, as_of)
-                rows, following = await questions.listed(
-                    read, listing, asked.whose, where=where, known={"as_of": as_of}, **at
-                )
-                fresh = {}
-            shown = await _shown(unit, listing, rows, personal=personal, raw=raw)
-        return answered(request, {listing.name: shown, "next_cursor": following}, fresh)
+                page = await past.page(unit, listing, asked.whose, at=as_utc(as_of), where=where, **at)
+            shown = await questions.shown_rows(
+                unit, listing, page.rows, personal=personal, raw=_as_sent if raw else None
+            )
+        body = {listing.name: shown, "left_out": _left_out(page), "next_cursor": page.next_cursor}
+        return answered(request, body, page.freshness)
 
     @router.get("/accounts", response_model=page_model("accounts"))
     async def accounts(request: Request, principal: reads, asked: Annotated[AccountsAsked, Query()]) -> Response:
@@ -356,16 +367,17 @@ def routes(*, store: Store, keys: Keys, cadence: Cadence, lfis: Lfis) -> APIRout
         raw = asked.include is not None
         personal = _sees(request, principal, raw=raw)
         listing = LISTINGS["balances"]
-        async with store.reading() as unit:
+        async with _opened(store, asked.as_of) as unit:
             if asked.as_of is None:
                 found = await questions.balances(unit, asked.whose, cadence=cadence)
-                rows, fresh, totals = found.page.rows, found.page.freshness, found.totals
             else:
-                read = await _past(unit, asked.whose, asked.as_of)
-                rows, held = await questions.balances_of(read, asked.whose)
-                fresh, totals = {}, questions.totals(rows, held, None)
-            shown = await _shown(unit, listing, rows, personal=personal, raw=raw)
-        return answered(request, {"balances": shown, "totals": [asdict(one) for one in totals]}, fresh)
+                found = await past.balances(unit, asked.whose, at=as_utc(asked.as_of))
+            page = found.page
+            shown = await questions.shown_rows(
+                unit, listing, page.rows, personal=personal, raw=_as_sent if raw else None
+            )
+        totals = [asdict(one) for one in found.totals]
+        return answered(request, {"balances": shown, "totals": totals, "left_out": _left_out(page)}, page.freshness)
 
     @router.get("/balances/history", response_model=page_model("balance_history"))
     async def history(request: Request, principal: reads, asked: Annotated[HistoryAsked, Query()]) -> Response:
@@ -472,32 +484,18 @@ def _named(headers: Sequence[str], etag: str) -> bool:
     return "*" in names or etag.removeprefix("W/") in {one.removeprefix("W/") for one in names}
 
 
-async def _shown(
-    unit: UnitOfWork, listing: Listing, rows: Sequence[Mapping[str, Any]], *, personal: bool, raw: bool
-) -> list[dict[str, Any]]:
-    """Rows as they are answered; opens their items where something of them is shown."""
-    numbers = listing.name == "accounts"
-    items: Mapping[str, bytes] = {}
-    if raw or numbers:
-        items = {row["id"]: row["item"] for row in rows if "item" in row}
-        items = items or await unit.reads.items(listing.view, rows)
-    found = []
-    for row in rows:
-        one, item = questions.shown(listing.view, row, personal=personal), items.get(row["id"])
-        if numbers:
-            one["identifiers"] = None if item is None else questions.identifiers(item, personal=personal)
-        if raw:
-            one["raw"] = None if item is None else msgspec.Raw(json_of(item))
-        found.append(one)
-    return found
+def _as_sent(item: bytes) -> msgspec.Raw:
+    """A row's item within an answer, exactly as the LFI sent it."""
+    return msgspec.Raw(json_of(item))
 
 
-async def _past(unit: UnitOfWork, whose: Whose, at: datetime) -> questions.Rows:
-    """What was known at an instant, of a customer, a connection or an account."""
-    connections = await questions.check_narrow(unit, whose)
-    at = as_utc(at)
-    await past.check_instant(unit, at)
-    return past.read_as_of(unit, connections, at)
+def _left_out(page: questions.Page) -> list[dict[str, Any]]:
+    return [one.as_json() for one in page.left_out]
+
+
+def _opened(store: Store, as_of: datetime | None) -> AbstractAsyncContextManager[UnitOfWork]:
+    """For what is known now there is no transaction around the reads; the past is read in one."""
+    return store.looking() if as_of is None else store.reading()
 
 
 def _sees(request: Request, principal: Principal, *, raw: bool) -> bool:

@@ -11,8 +11,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 from syncworker.delivery.sending import URL_MAX, check_url
 from syncworker.errors import RequestError
 from syncworker.store.api_keys import Scope
-from syncworker.store.messages import Disabled, Endpoint, Message, MessageType
+from syncworker.store.messages import Disabled, Endpoint, MessageType
 from syncworker.store.unit_of_work import Store, UnitOfWork
+from syncworker.views import webhooks
 from syncworker.web import problems
 from syncworker.web.guard import Keys, Principal
 from syncworker.web.problems import Fault, bad_request, not_found
@@ -81,11 +82,12 @@ class MessageOut(BaseModel):
     """A message and what became of it."""
 
     message: int
-    webhook_id: str
+    webhook_id: str = Field(description="The same with every attempt.")
+    endpoint_id: str
     type: str
     connection_id: str | None
     created_at: datetime
-    attempts: int
+    attempts: int = Field(description="Begun so far.")
     status: int | None = Field(description="HTTP status of the last answer.")
     error: str | None = Field(description="Stable code of the last failure.")
     outcome: str = Field(description="waiting, delivered, folded (another message tells it) or given_up.")
@@ -234,7 +236,7 @@ def routes(*, store: Store, keys: Keys, allow_private_hosts: bool) -> APIRouter:
             if await unit.messages.endpoint(endpoint_id) is None:
                 raise not_found("webhook endpoint")
             found = await unit.messages.find(endpoint_id=endpoint_id, waiting=waiting, limit=limit)
-        return MessagesOut(messages=[_message(one) for one in found])
+        return MessagesOut(messages=[MessageOut(**webhooks.message(one)) for one in found])
 
     @router.post("/{endpoint_id}/redeliver", status_code=HTTPStatus.ACCEPTED)
     async def redeliver(_: writes, endpoint_id: str, asked: RedeliveryAsked) -> Redelivered:
@@ -258,30 +260,4 @@ def routes(*, store: Store, keys: Keys, allow_private_hosts: bool) -> APIRouter:
 
 
 def _shown(one: Endpoint) -> EndpointOut:
-    return EndpointOut(
-        endpoint_id=one.endpoint_id,
-        url=one.url,
-        description=one.description,
-        types=sorted(one.types),
-        secrets=one.secrets,
-        created_at=one.created_at,
-        failing_since=one.failing_since,
-        disabled_at=one.disabled_at,
-        disabled_why=one.disabled_why,
-    )
-
-
-def _message(one: Message) -> MessageOut:
-    return MessageOut(
-        message=one.id,
-        webhook_id=one.message_id,
-        type=one.type,
-        connection_id=one.connection_id or None,
-        created_at=one.created_at,
-        attempts=one.attempts,
-        status=one.last_status,
-        error=one.last_error,
-        outcome=one.outcome or "waiting",
-        ended_at=one.ended_at,
-        next_attempt_at=one.not_before if one.ended_at is None else None,
-    )
+    return EndpointOut(**webhooks.endpoint(one))

@@ -258,10 +258,10 @@ class Keys:
 
     async def _find(self, given: SecretStr) -> StoredKey | None:
         async with self._store.looking() as unit:  # asked with every request: no transaction around two looks
-            key = await unit.api_keys.find(given)
-            now = await unit.now()
-        if key is None:
+            found = await unit.api_keys.find_now(given)
+        if found is None:
             return None
+        key, now = found
         if key.last_used_at is None or now - key.last_used_at >= USE_NOTED_EVERY:
             try:
                 await self._store.atomically(lambda unit: unit.api_keys.note_use(key.key_id, at=now))

@@ -166,10 +166,19 @@ _OF_STATUS: Final[Mapping[int, tuple[Code, str, str]]] = {
 }
 
 
-def not_found(what: str) -> Problem:
-    """Nothing of that id is held for this tenant."""
+def not_found(what: str, *, name: str | None = None) -> Problem:
+    """Nothing of that id is held for this tenant.
+
+    Args:
+        name: of the field that gives the id; `None`: the path does.
+    """
+    said = f"no {what} of that id is held"
     return Problem(
-        status=HTTPStatus.NOT_FOUND, code=Code.NOT_FOUND, detail=f"no {what} of that id is held", fix=NOT_FOUND_FIX
+        status=HTTPStatus.NOT_FOUND,
+        code=Code.NOT_FOUND,
+        detail=said if name is None else f"{name}: {said}",
+        fix=NOT_FOUND_FIX,
+        faults=() if name is None else (Fault(name, said),),
     )
 
 

@@ -65,14 +65,15 @@ class CustomerAsked(Body):
 
 
 class RefreshAsked(Body):
-    """What is to be read now: of one connection, or of all in use of a user."""
+    """What is to be read now: of one connection, of one account, or of all connections in use of a user."""
 
     connection_id: Annotated[
         str | None, StringConstraints(min_length=1, max_length=CONSENT_ID_LENGTH, pattern=r"^[!-~]+$")
     ] = None
     user_ref: Annotated[UserRef | None, Field(description="In place of `connection_id`.")] = None
-    lfi_account_id: Annotated[
-        Text | None, Field(description="Only this account of the connection, by the LFI's id of it.")
+    account_id: Annotated[
+        Text | None,
+        Field(description="Only this account: acc_…, as accounts have it.  It names its connection by itself."),
     ] = None
     resources: Annotated[
         list[ResourceName] | None,
@@ -92,7 +93,10 @@ class RefreshAsked(Body):
 class ListingOut(BaseModel):
     """One listing that was wanted."""
 
-    lfi_account_id: str | None = Field(description="Null for a listing of the connection.")
+    account_id: str | None = Field(
+        description="acc_…; null for a listing of the connection, and for an account of which no row was ever written."
+    )
+    lfi_account_id: str | None = Field(description="The LFI's id of it.  Null for a listing of the connection.")
     resource: str
     outcome: str = Field(
         description="refreshed, unchanged, young (not read: younger than `max_age`), absent (the account has no such "
@@ -208,10 +212,10 @@ def routes(refreshes: Refreshes, *, keys: Keys, hurry: Callable[[], None]) -> AP
 
 
 def _check(asked: RefreshAsked) -> None:
-    if (asked.connection_id is None) == (asked.user_ref is None):
-        raise bad_request(Fault("connection_id", "give either connection_id or user_ref"))
-    if asked.lfi_account_id is not None and asked.connection_id is None:
-        raise bad_request(Fault("lfi_account_id", "is an account of one connection; give its connection_id too"))
+    if asked.account_id is not None and asked.user_ref is not None:
+        raise bad_request(Fault("account_id", "is one account of one connection; leave user_ref out"))
+    if asked.account_id is None and (asked.connection_id is None) == (asked.user_ref is None):
+        raise bad_request(Fault("connection_id", "give either connection_id, account_id or user_ref"))
 
 
 def _asked(principal: Principal, asked: RefreshAsked, idempotency_key: str | None) -> Asked:
@@ -220,9 +224,9 @@ def _asked(principal: Principal, asked: RefreshAsked, idempotency_key: str | Non
         key_id=principal.key_id,
         connection_id=None if asked.connection_id is None else ConsentId(asked.connection_id),
         user_ref=asked.user_ref,
+        account_id=asked.account_id,
         wish=Wish(
             resources=None if asked.resources is None else frozenset(asked.resources),
-            account_id=asked.lfi_account_id,
             max_age=None if asked.max_age is None else timedelta(seconds=asked.max_age),
         ),
         customer=None
@@ -235,11 +239,11 @@ def _asked(principal: Principal, asked: RefreshAsked, idempotency_key: str | Non
 def _refused(why: Refusal) -> Problem:
     match why:
         case Refusal.NO_CONNECTION:
-            return not_found("connection")
+            return not_found("connection", name="connection_id")
         case Refusal.NO_USER:
-            return not_found("connection of that user_ref")
+            return not_found("connection", name="user_ref")
         case Refusal.NO_ACCOUNT:
-            return not_found("account")
+            return not_found("account", name="account_id")
         case Refusal.ENDED:
             return Problem(
                 status=HTTPStatus.CONFLICT,
@@ -288,7 +292,8 @@ def _connection(part: PartShown) -> ConnectionRefreshOut:
         ended_at=part.ended_at,
         listings=[
             ListingOut(
-                lfi_account_id=one.get("account_id"),
+                account_id=one["account_id"],
+                lfi_account_id=one["lfi_account_id"],
                 resource=one["resource"],
                 outcome=one["outcome"],
                 reason=one.get("reason"),

@@ -46,7 +46,7 @@ def test_a_word_means_an_account_a_connection_or_a_customer(house: House) -> Non
 def test_balances_are_of_one(house: House) -> None:
     """JSON has rows, sums and freshness; without a word there is nothing to add up."""
     found = house.run("balances", "customer-0", "--json")
-    assert (found.code, set(found.json)) == (0, {"balances", "totals", "freshness"})
+    assert (found.code, set(found.json)) == (0, {"balances", "totals", "left_out", "freshness"})
     everyone = house.run("balances")
     assert (everyone.code, everyone.stderr.startswith("error [bad_request]: who: give")) == (2, True), everyone.stderr
 
@@ -119,6 +119,14 @@ def test_a_connection_that_ended_is_refused_by_name(house: House) -> None:
             assert "error [restricted]: connection_id: its consent ended" in refused.stderr
     (left,) = house.run("transactions", "--json").json["transactions"]
     assert left["connection_id"] == TWO
+    for command in ("transactions", "balances", "accounts"):
+        held_back = house.run(command, "customer-0")
+        assert (held_back.code, held_back.stdout) == (0, "")
+        assert "1 connection of customer-0 is restricted: its consent ended (" in held_back.stderr
+        found = house.run(command, "customer-0", "--json").json
+        assert (found[command], [one["connection_id"] for one in found["left_out"]]) == ([], [ONE])
+        assert found["left_out"][0]["reason"] == "consent_ended"
+        assert "restricted" not in house.run(command, "customer-1").stderr
 
 
 def test_pages_follow_each_other_and_all_prints_every_one(house: House) -> None:

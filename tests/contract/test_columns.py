@@ -149,7 +149,7 @@ def matches(pattern: str, leaf: str) -> bool:
 
 @pytest.mark.parametrize("name", ResourceName)
 def test_every_leaf_is_a_column_or_has_a_reason(published: Published, name: ResourceName) -> None:
-    """Neither is a leaf that nobody can query and nobody decided about."""
+    """Neither is a leaf without a column and without a decision to have none."""
     columns = list(ways(name))
     keys = set(BY_NAME[name].key)
     identifiers = IDENTIFIERS if name in (N.ACCOUNTS, N.ACCOUNT) else frozenset()

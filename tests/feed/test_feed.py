@@ -171,7 +171,7 @@ async def test_a_consent_that_comes_back_gives_every_row_back(desk: Desk) -> Non
 
 
 async def test_a_connection_in_use_through_another_consent_is_not_restricted(desk: Desk) -> None:
-    """The consent before a successor may end; one that nobody agreed to yet does not count as in use."""
+    """The consent before a successor may end; one that the user has not agreed to yet does not count as in use."""
     successor = ConsentId("c0ffee00-0000-4000-8000-000000000002")
     async with desk.store.writing() as unit:
         held = await unit.consents.get(CONSENT)

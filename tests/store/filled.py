@@ -482,7 +482,24 @@ CASES: Final[Mapping[str, Case]] = {
     ),
     "refreshes.WAITING": Case(_among(refreshes.WAITING, "connection_ids"), (tables.refresh_part,)),
     "refreshes._END": Case(_rows(refreshes._END, "ends", _ended, at=NOW), (tables.refresh_part,)),
-    "reads._STANDINGS": Case(_among(reads._STANDINGS, "connection_ids"), (tables.consent, tables.connection)),
+    "freshness._footings": Case(
+        _among(freshness._footings(freshness.Ask.CONNECTIONS), "connection_ids"),
+        (tables.consent, tables.connection, tables.connection_check),
+    ),
+    "freshness.COMPLETE": Case(_among(freshness.COMPLETE, "connection_ids"), (tables.cursor, tables.connection)),
+    "freshness._listed": Case(
+        _among(freshness._listed(freshness.Ask.CONNECTIONS), "connection_ids", resources=["r1"]),
+        (tables.cursor, tables.account_reference, tables.coverage),
+        rows=CURSORS,
+    ),
+    "reads._rows_asked": Case(
+        _among(
+            reads._rows_asked("v_account", ("account_id", "currency"), freshness.Ask.CONNECTIONS, (), 10),
+            "connection_ids",
+        ),
+        (tables.account, tables.connection, tables.account_reference),
+        aliases=frozenset("tca"),
+    ),
     "renewals._FLAGS": Case(_among(renewals._FLAGS, "consent_ids"), (tables.expiry_flag,)),
     "tokens.OF_LIVE": Case(_among(tokens.OF_LIVE, "connection_ids"), (tables.consent, tables.token)),
     "tokens.READ": Case(
@@ -524,6 +541,9 @@ CASES: Final[Mapping[str, Case]] = {
 }
 
 OTHERS: Final[Mapping[str, str]] = {
+    "api_keys._FIND": "one row by its key, in a table of a few",
+    "reads._reach": "one row so many behind another, by the index of dates",
+    "reads._page": "a page of a view, in an order that an index gives",
     "breakers._ALL": "every breaker of the tenant",
     "changes._APPEND": "appends",
     "cursors._CHECK": "upserts",

@@ -240,7 +240,7 @@ def test_the_worker_sees_every_tenant(database: Database) -> None:
 
 @pytest.mark.parametrize("bound", [False, True], ids=["bypassrls", "policy"])
 def test_the_worker_sees_every_tenant_with_and_without_bypassrls(postgresql_url: str, bound: bool) -> None:
-    """On a managed server nobody may give BYPASSRLS; its policy does the same."""
+    """A managed server does not let its users give BYPASSRLS; its policy does the same."""
     fill(postgresql_url)
     applied(postgresql_url)
     with psycopg.connect(postgresql_url, autocommit=True) as owner:

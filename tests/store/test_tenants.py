@@ -559,6 +559,9 @@ WRITES: Final[Mapping[str, Write]] = {
     "messages.telling": Write(told, before=same_endpoint),
     "messages.add_test": Write(lambda unit: unit.messages.add_test(ENDPOINT, at=NOW), before=same_endpoint),
     "messages.fold": Write(fold_all, before=same_endpoint),
+    "messages.begin": Write(
+        each(webhook_message, lambda unit, one: unit.messages.begin(one)), before=same_endpoint
+    ),
     "messages.end": Write(
         each(
             webhook_message,
@@ -569,7 +572,7 @@ WRITES: Final[Mapping[str, Write]] = {
     "messages.put_off": Write(
         each(
             webhook_message,
-            lambda unit, one: unit.messages.put_off(one, until=LATER, status=500, error="unavailable", at=LATER),
+            lambda unit, one: unit.messages.put_off(one, until=LATER, status=500, error="unavailable"),
         ),
         before=same_endpoint,
     ),
@@ -812,7 +815,7 @@ READS: Final = _named(
         "consents": "get get_many connections_named connection connection_of connections live find overdue newest_notes"
         " notes",
         "connections": "page get accounts",
-        "api_keys": "find list",
+        "api_keys": "find find_now list",
         "tokens": "holder read opened opened_many exists read_many states",
         "authorizations": "get of",
         "intents": "get of_state",
@@ -828,7 +831,7 @@ READS: Final = _named(
         "cursors": "of coverage",
         "findings": "all",
         "unreadable": "of list get",
-        "reads": "rows connections connection_of_account standings settled_before items of_keys complete",
+        "reads": "rows connections connection_of_account known balances reach settled_before items of_keys complete",
         "messages": "endpoints endpoint secrets_of due_endpoints heads head_of behind first_place run_of find backlog",
         "changes": "read head line page at erased_behind expanded listings blockers",
         "use": "otherwise",

@@ -14,8 +14,9 @@ from syncworker.schedule.traffic import LFITraffic, TrafficControl
 from syncworker.standard.consents import Revoker
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId
+from syncworker.store.ended import EndedConsents
 from syncworker.store.tables import connection, consent
-from syncworker.store.unit_of_work import Store
+from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.views import questions
 from syncworker.views.freshness import StaleReason
 from syncworker.views.questions import Whose
@@ -41,10 +42,14 @@ async def why(
 
 
 async def shown(product: Product) -> None:
-    """As where the setting says that rows of ended consents stay to be read."""
-    async with product.store.writing() as unit:
-        await unit.connection.execute(sa.update(connection).values(restricted_at=None))
-        await unit.commit()
+    """The setting says that rows of ended consents stay to be read; housekeeping shows them again."""
+    product.store._ended_consents = EndedConsents.SHOWN
+
+    async def settled(unit: UnitOfWork) -> None:
+        otherwise = [ConsentId(one) for one in await unit.use.otherwise(limit=10)]
+        assert await unit.use.settle(otherwise, at=await unit.now()) == otherwise != []
+
+    await product.store.atomically(settled)
 
 
 @pytest.fixture
@@ -71,6 +76,13 @@ async def guarded(
     product = await open_product(client={"traffic": LFITraffic(control, LFI)})
     yield product
     await control.close()
+
+
+def test_every_reason_has_a_test_of_its_cause() -> None:
+    """By its name: a new value needs one that produces it."""
+    tests = [name for name in globals() if name.startswith("test_")]
+    without = [one.value for one in StaleReason if not any(name.startswith(f"test_{one.value}") for name in tests)]
+    assert without == []
 
 
 async def test_never_synced(product: Product) -> None:

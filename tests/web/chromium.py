@@ -83,7 +83,7 @@ class Chromium:
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._commands)  # it ends when nobody commands it any more
+        os.close(self._commands)  # it ends when its pipe of commands closes
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
         with contextlib.suppress(ProcessLookupError):

@@ -48,12 +48,12 @@ class Kept:
         await self.store.atomically(lambda unit: file(unit, one))
 
     async def sync(self) -> int:
-        """Read everything, in one transaction; the number of the claim."""
+        """`walk` in a transaction of its own; the number of the claim."""
         self.gen += 1
-        await self.store.atomically(self._walk)
+        await self.store.atomically(self.walk)
         return self.gen
 
-    async def _walk(self, unit: UnitOfWork) -> None:
+    async def walk(self, unit: UnitOfWork) -> None:
         assert self.consent_id is not None
         claim = Claim(1, WorkKind.SYNC, self.connection_id, LFI, self.gen)
         scope = Scope(connection_id=self.connection_id, consent_id=self.consent_id, claim=claim)
@@ -119,6 +119,6 @@ def _balance(amount: str) -> dict[str, Any]:
     return {
         "Type": "InterimBooked",
         "DateTime": "2026-10-01T00:00:00Z",
-        "CreditDebitIndicator": "Credit",
-        "Amount": {"Amount": amount, "Currency": "AED"},
+        "CreditDebitIndicator": "Debit" if amount.startswith("-") else "Credit",
+        "Amount": {"Amount": amount.removeprefix("-"), "Currency": "AED"},
     }

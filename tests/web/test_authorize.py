@@ -137,7 +137,7 @@ async def test_a_fault_after_the_end_does_not_change_the_end(
 
 
 async def test_a_second_authoriser_is_waited_for(small_web: WebHouse) -> None:
-    """After the exchange the Hub still says AwaitingAuthorization: the page says that somebody else is asked."""
+    """After the exchange the Hub still says AwaitingAuthorization: the page says that another person is asked."""
     begun = await small_web.begin()
     address = await small_web.answer(await small_web.set_out(begun))
     stands = (await small_web.product.get(f"/v1/authorizations/{begun['authorization_id']}")).json()
@@ -162,7 +162,7 @@ async def test_an_answer_after_ten_minutes_is_too_old(web: WebHouse) -> None:
 
 
 async def test_another_browser_is_refused_and_the_first_may_still_come(small_web: WebHouse) -> None:
-    """Whoever did not set out gets nothing, and uses nothing up."""
+    """A browser that did not set out gets nothing, and uses nothing up."""
     address = await small_web.answer(await small_web.set_out(await small_web.begin()))
     stranger = await small_web.come_back(address, browser=small_web.another())
     exchanged = small_web.exchanges()
@@ -243,7 +243,7 @@ async def test_a_bank_that_is_away_is_told_so_and_the_link_stays_good(small_web:
 
 
 async def test_a_link_that_has_expired_was_completed_or_is_unknown(web: WebHouse) -> None:
-    """Each has words of its own; whoever reads no HTML gets a problem."""
+    """Each has words of its own; a client that reads no HTML gets a problem."""
     done = await web.begin()
     await web.come_back(await web.answer(await web.set_out(done)))
     old = await web.begin()

@@ -219,7 +219,7 @@ async def test_filters_and_their_cursors(feed: Feed) -> None:
         assert (other.status_code, other.json()["code"]) == (422, "cursor_filter")
     both = await feed.page(resources="transactions,parties")
     assert {change["list"] for change in both["changes"]} == {"transactions", "parties"}
-    assert (await feed.page(user_ref="nobody-known"))["changes"] == []
+    assert (await feed.page(user_ref="unknown"))["changes"] == []
 
 
 async def test_a_cursor_of_another_history_or_of_no_feed_is_unknown(feed: Feed) -> None:
@@ -274,7 +274,7 @@ async def test_bad_requests_name_the_field(feed: Feed, query: dict[str, Any], fi
 
 
 async def test_what_a_key_may_not_see_is_not_shown(feed: Feed) -> None:
-    """Without changes:read nothing; without data:read no item; without data:personal nobody's name or number."""
+    """Without changes:read nothing; without data:read no item; without data:personal no name or number."""
     kept = await feed.kept(transactions={"1001": {"t1": {"TransactionInformation": "to B. Person"}}})
     await kept.sync()
     refused = await feed.get(key=await feed.web.key([Scope.DATA_READ]))

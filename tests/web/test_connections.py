@@ -40,7 +40,7 @@ RENEW, STOP, PAUSE, REACTIVATE = Action.RENEW, Action.STOP, Action.PAUSE, Action
         pytest.param({"status": "Rejected"}, Label.REJECTED, Tab.HISTORY, (), id="rejected"),
         pytest.param({"status": "Expired"}, Label.EXPIRED, Tab.HISTORY, (RENEW,), id="expired"),
         pytest.param({"status": "Consumed"}, Label.CONSUMED, Tab.HISTORY, (), id="consumed"),
-        pytest.param({"status": "Dreaming"}, "Dreaming", Tab.CURRENT, (), id="a status nobody knows"),
+        pytest.param({"status": "Dreaming"}, "Dreaming", Tab.CURRENT, (), id="an unknown status"),
     ],
 )
 async def test_a_state_has_its_label_tab_and_actions(
@@ -139,7 +139,7 @@ def test_an_iban_is_masked(iban: str, masked: str) -> None:
 
 @pytest.mark.unit
 def test_permissions_are_grouped_by_what_they_are_about() -> None:
-    """In the order a user reads them; what nobody knows is last."""
+    """In the order a user reads them; an unknown permission is last."""
     codes = ["ReadParty", "ReadBalances", "ReadDreams", "ReadFXTransactionsBasic", "ReadAccountsBasic"]
 
     assert [(one.group, one.permissions) for one in grouped(codes)] == [
@@ -213,20 +213,23 @@ async def test_a_card_and_its_detail(web: WebHouse) -> None:
 
 @pytest.mark.flow
 async def test_each_connected_account_is_named_by_its_account_id(small_web: WebHouse) -> None:
-    """An account's row lies below no account and has the AccountId as its key: that is what a product is shown."""
+    """By our id, as the lists have it, and by the LFI's: the key of the account's row, which lies below no account."""
     connection_id = await synced(small_web)
     detail = (await small_web.product.get(f"/v1/connections/{connection_id}")).json()
     async with small_web.store.reading() as unit:
         granted = await unit.records.granted(ConsentId(connection_id))
         held = [row async for row in unit.records.all_rows()]
 
-    assert [one["account_id"] for one in detail["connected_accounts"]] == sorted(granted)
+    listed = (await small_web.product.get("/v1/accounts", params={"connection_id": connection_id})).json()["accounts"]
+    named = {(one["account_id"], one["lfi_account_id"]) for one in detail["connected_accounts"]}
+    assert [one["lfi_account_id"] for one in detail["connected_accounts"]] == sorted(granted)
+    assert named == {(one["account_id"], one["lfi_account_id"]) for one in listed}
     assert {row.account for row in held} == granted
 
 
 @pytest.mark.flow
 async def test_what_is_kept_of_an_ended_connection_shows_no_whole_iban(small_web: WebHouse) -> None:
-    """Whoever asks: its data is restricted (rule 41)."""
+    """For every key: its data is restricted."""
     connection_id = await synced(small_web)
     at = f"/v1/connections/{connection_id}"
     await small_web.product.post(f"{at}/stop")
@@ -310,7 +313,7 @@ async def test_a_successor_ends_within_364_days(web: WebHouse) -> None:
 
 @pytest.mark.flow
 async def test_what_was_declined_from_the_start_cannot_be_renewed(small_web: WebHouse) -> None:
-    """Nobody ever agreed to it: a new consent is begun instead."""
+    """The user never agreed to it: a new consent is begun instead."""
     begun = await small_web.begin()
     await small_web.come_back(await small_web.answer(await small_web.set_out(begun), approve=False))
     (card,) = (await small_web.product.get("/v1/connections")).json()["connections"]
@@ -344,7 +347,7 @@ async def test_a_key_is_known_by_its_hash_in_its_tenant_alone(store: Store, cloc
         found = await unit.api_keys.find(key)
         forged = await unit.api_keys.find(SecretStr(f"swk_{stored.key_id}_{'x' * 43}"))
         with pytest.raises(RequestError, match=r"^scope: "):
-            await unit.api_keys.create("nobody", [], at=clock.now())
+            await unit.api_keys.create("without scopes", [], at=clock.now())
 
     assert (found, forged) == (stored, None)
     assert key.get_secret_value().split("_", 2)[2] not in rows

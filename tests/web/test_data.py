@@ -144,7 +144,7 @@ async def test_every_list_is_as_the_views_have_it(stocked: Stocked) -> None:
         page_model(name).model_validate(found)
         rows, extra = found[name], {"identifiers"} if name == "accounts" else set()
         assert rows, name
-        assert set(found) == {name, "freshness"} | ({"totals"} if name == "balances" else {"next_cursor"})
+        assert set(found) == {name, "left_out", "freshness"} | ({"totals"} if name == "balances" else {"next_cursor"})
         for row in rows:
             assert set(row) == set(members(LISTINGS[name].view)) | extra
             assert not {"tenant", "key", "amount_e5"} & set(row)
@@ -345,7 +345,7 @@ async def test_a_cursor_of_another_filter_is_refused(small: Stocked) -> None:
 # -- who may see what ------------------------------------------------------------------------------------------------
 
 
-async def test_without_the_scope_for_personal_data_nobody_is_named(stocked: Stocked) -> None:
+async def test_without_the_scope_for_personal_data_no_person_is_named(stocked: Stocked) -> None:
     """No name, account number or counterparty anywhere in any answer; masked numbers and all else are there."""
     hidden = secrets(stocked.web)
     key, plain = await stocked.web.key([Scope.DATA_READ, Scope.DATA_PERSONAL]), await stocked.web.key([Scope.DATA_READ])
@@ -430,11 +430,17 @@ async def test_an_ended_connection_is_restricted(stocked: Stocked) -> None:
             assert (refused["code"], "renew" in refused["fix"]) == ("restricted", True), path
         found = await stocked.get(path, user_ref="customer-1")
         assert (found[name], found["freshness"]) == ([], {}), path
+        (left_out,) = found["left_out"]
+        assert (left_out["connection_id"], left_out["reason"]) == (stocked.connection_id, "consent_ended"), path
+        assert left_out["since"].endswith("Z")
         if name != "balances":
-            assert (await stocked.get(path))[name] == []
+            every = await stocked.get(path)
+            assert (every[name], every["left_out"]) == ([], [])  # of one user alone
     for path in ("accounts", "balances", "transactions"):
         refused = await stocked.get(path, expected=403, connection_id=stocked.connection_id, as_of=_ago(seconds=1))
         assert refused["code"] == "restricted"
+        then = await stocked.get(path, user_ref="customer-1", as_of=_ago(seconds=1))
+        assert (then[path], [one["connection_id"] for one in then["left_out"]]) == ([], [stocked.connection_id])
     assert (await stocked.get("runs", connection_id=stocked.connection_id))["runs"]
 
 

@@ -71,7 +71,7 @@ def test_one_that_does_not_listen_is_absent(config: Settings) -> None:
 
 
 def test_where_it_listens_may_be_unknown(config: Settings) -> None:
-    """With port 0 nobody is blamed."""
+    """With port 0 there is no address to look at."""
     anywhere = config.with_values(web=config.web.model_copy(update={"port": 0}))
 
     assert liveness.judge_web(anywhere, 7).verdict is Verdict.UNKNOWN

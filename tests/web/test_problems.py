@@ -269,7 +269,7 @@ async def test_a_body_that_is_too_large_is_not_read(small_web: WebHouse) -> None
     ("changes", "fields"),
     [
         pytest.param({"lfi": "NOT A SLUG"}, ["lfi"], id="no slug"),
-        pytest.param({"lfi": "unknown"}, ["lfi"], id="an LFI nobody declared"),
+        pytest.param({"lfi": "unknown"}, ["lfi"], id="an LFI that is not declared"),
         pytest.param({"user_ref": ""}, ["user_ref"], id="empty user"),
         pytest.param({"user_ref": "a\x00b"}, ["user_ref"], id="NUL"),
         pytest.param({"user_ref": "x" * 129}, ["user_ref"], id="long user"),
@@ -390,7 +390,7 @@ async def test_too_many_requests_wait(open_house: Opener, sqlite_url: str) -> No
     assert keyed[-1].headers["retry-after"] == "1"
 
 
-async def test_what_nobody_foresaw_is_a_problem_too(small_web: WebHouse) -> None:
+async def test_an_unforeseen_fault_is_a_problem_too(small_web: WebHouse) -> None:
     """A table is gone: 500 with an instance, no word of the database."""
     async with small_web.store.writing() as unit:
         await unit.connection.execute(sa.text("DROP TABLE api_key"))
@@ -576,7 +576,7 @@ async def test_answers_to_others_carry_no_interaction_id(small_web: WebHouse) ->
 
 
 async def test_without_a_trusted_sender_there_is_no_door_for_events(small_web: WebHouse) -> None:
-    """What nobody may use does not exist."""
+    """A route without a sender that may use it does not exist."""
     answer = await small_web.another().post("/events", content=b"x", headers={"content-type": "application/jwe"})
 
     assert verdict(answer) == (404, "not_found")

@@ -93,18 +93,18 @@ def house(tmp_path: Path) -> House:
 
 
 def test_a_key_is_shown_once_listed_without_and_revoked(house: House) -> None:
-    """The noun's three verbs; an id nobody has is told so."""
+    """The noun's three verbs; an unknown id is told so."""
     made = house.run("apikeys", "create", "--scope", "consents:read", "--name", "app", "--days", "30", "--json")
     listed = house.run("apikeys", "list", "--json")
     revoked = house.run("apikeys", "revoke", made.json["key_id"], "--json")
-    nobody = house.run("apikeys", "revoke", "none")
+    unknown = house.run("apikeys", "revoke", "none")
     (row,) = listed.json
 
     assert made.json["key"].startswith(f"swk_{made.json['key_id']}_")
     assert (row["name"], row["scopes"], row["revoked_at"]) == ("app", ["consents:read"], None)
     assert revoked.json["revoked_at"] is not None
     assert made.json["key"] not in listed.said + revoked.said + "".join(house.tables()["api_key"])
-    assert (nobody.code, "key_id: there is no such key" in nobody.stderr) == (2, True)
+    assert (unknown.code, "key_id: there is no such key" in unknown.stderr) == (2, True)
 
 
 def test_a_host_there_is_not_is_named(house: House) -> None:

@@ -16,7 +16,7 @@ from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import ConsentId
 from syncworker.store.api_keys import Scope
 from syncworker.store.runs import FiledRun
-from syncworker.store.tables import refresh, refresh_part
+from syncworker.store.tables import account_reference, refresh, refresh_part
 from syncworker.store.unit_of_work import Store
 from syncworker.store.work import WorkKind
 from tests.web.house import WebHouse
@@ -458,21 +458,62 @@ async def test_a_closed_gate_is_told_while_a_refresh_waits(small_place: Place) -
 
 
 async def test_one_account_alone_is_refreshed(small_place: Place) -> None:
-    """By the LFI's id of it; one that the connection does not have is not found."""
+    """By its id in the lists, with its connection's id or without; the answer has both ids of the account."""
     place = small_place
     connection_id = await place.connect()
-    whole = (await place.web.product.get(f"/v1/connections/{connection_id}")).json()
-    account = whole["connected_accounts"][0]["account_id"]
+    account = (await place.web.product.get("/v1/accounts")).json()["accounts"][0]
     before = len(place.served())
 
-    asked = await place.ask(connection_id=connection_id, lfi_account_id=account, resources=["balances"])
-    await place.rest()
-    ended = await place.look(asked["refresh_id"])
-    unknown = await place.ask(connection_id=connection_id, lfi_account_id="none", status=404)
+    bodies: list[dict[str, Any]] = [{}, {"connection_id": connection_id}]
+    for body in bodies:
+        asked = await place.ask(**body, account_id=account["account_id"], resources=["balances"])
+        await place.rest()
+        (part,) = (await place.look(asked["refresh_id"]))["connections"]
+        (listing,) = part["listings"]
+        assert part["connection_id"] == connection_id
+        assert (listing["account_id"], listing["lfi_account_id"]) == (account["account_id"], account["lfi_account_id"])
+    assert {one.account_id for one in place.served(since=before)} == {account["lfi_account_id"]}
 
-    assert [one["lfi_account_id"] for one in ended["connections"][0]["listings"]] == [account]
-    assert {one.account_id for one in place.served(since=before)} == {account}
-    assert unknown["code"] == "not_found"
+
+async def test_listings_are_named_as_the_lists_name_accounts(small_place: Place) -> None:
+    """Each account's listing has our id and the LFI's; a listing of the connection has neither."""
+    place = small_place
+    connection_id = await place.connect()
+    accounts = (await place.web.product.get("/v1/accounts")).json()["accounts"]
+    asked = await place.ask(connection_id=connection_id, resources=["accounts", "balances"])
+    await place.rest()
+    (part,) = (await place.look(asked["refresh_id"]))["connections"]
+
+    named = {(one["account_id"], one["lfi_account_id"]) for one in part["listings"] if one["resource"] == "balances"}
+    assert named == {(one["account_id"], one["lfi_account_id"]) for one in accounts}
+    assert [one["account_id"] for one in part["listings"] if one["resource"] == "accounts"] == [None]
+
+
+async def test_an_account_that_is_not_held_is_not_found_by_its_field(
+    small_place: Place, sqlite_url: str, open_store: Callable[..., Store]
+) -> None:
+    """Unknown, of another connection, of another tenant, the LFI's own id, or one that the LFI no longer shows."""
+    place = small_place
+    connection_id, other_id = await place.connect(), await place.connect(user=1, user_ref="customer-2")
+    accounts = (await place.web.product.get("/v1/accounts")).json()["accounts"]
+    account = next(one for one in accounts if one["connection_id"] == connection_id)
+    async with place.web.store.writing() as unit:
+        row = sa.select(account_reference).where(account_reference.c.account_id == account["account_id"])
+        held = dict((await unit.connection.execute(row)).mappings().one())
+        foreign = held | {"tenant": "another", "account_id": "acc_" + "x" * 20}
+        await unit.connection.execute(sa.insert(account_reference).values(foreign))
+        await unit.commit()
+    bodies: list[dict[str, Any]] = [
+        {"account_id": "acc_" + "0" * 20},
+        {"account_id": account["lfi_account_id"]},
+        {"account_id": foreign["account_id"]},
+        {"account_id": account["account_id"], "connection_id": other_id},
+    ]
+    for body in bodies:
+        refused = await place.ask(status=404, **body)
+        assert refused["code"] == "not_found"
+        assert [one["field"] for one in refused["errors"]] == ["account_id"], body
+        assert body["account_id"] not in str(refused)
 
 
 async def test_an_idempotency_key_stands_for_one_refresh(place: Place) -> None:
@@ -531,7 +572,9 @@ async def test_an_answer_may_wait_for_the_end(small_place: Place) -> None:
 BAD = [
     ({}, "connection_id"),
     ({"connection_id": "c1", "user_ref": "u"}, "connection_id"),
-    ({"user_ref": "u", "lfi_account_id": "a"}, "lfi_account_id"),
+    ({"user_ref": "u", "account_id": "acc_a"}, "account_id"),
+    ({"user_ref": "u", "lfi_account_id": "1001"}, "lfi_account_id"),
+    ({"account_id": ""}, "account_id"),
     ({"user_ref": "u", "resources": ["salaries"]}, "resources.0"),
     ({"user_ref": "u", "resources": []}, "resources"),
     ({"user_ref": "u", "max_age": -1}, "max_age"),
@@ -569,7 +612,8 @@ async def test_what_is_not_held_is_not_found(
     asked = await place.ask(connection_id=connection_id)
     for name in ("connection_id", "user_ref"):
         unknown: dict[str, Any] = {name: "unknown"}
-        assert (await place.ask(status=404, **unknown))["code"] == "not_found"
+        refused = await place.ask(status=404, **unknown)
+        assert (refused["code"], [one["field"] for one in refused["errors"]]) == ("not_found", [name])
     for refresh_id in ("rfr_" + "a" * 20, "unknown"):
         answer = await place.web.product.get(f"/v1/refreshes/{refresh_id}")
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

@@ -65,7 +65,7 @@ def test_what_lies_below_an_allowed_beginning_passes(url: str) -> None:
 
 
 def test_nothing_is_allowed_where_nothing_was_said() -> None:
-    """The default sends nobody anywhere."""
+    """The default allows no address to return to."""
     assert ReturnURLs(()).fault("https://app.example/")
 
 

@@ -1,4 +1,4 @@
-"""What the server takes before anybody proved anything: so much head, so many connections."""
+"""What the server takes before a request has shown a key: so much head, so many connections."""
 
 import asyncio
 from collections.abc import AsyncIterator

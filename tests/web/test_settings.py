@@ -43,7 +43,7 @@ def test_what_no_web_process_could_use(web: dict[str, Any], words: str) -> None:
 
 
 def test_a_port_that_is_taken() -> None:
-    """Somebody else listens there."""
+    """Another process listens there."""
     with closing(listening(settings_module.load(web={"port": 0}))) as first:
         assert isinstance(first, socket.socket)
         with pytest.raises(SettingsError, match=r"^web.port: cannot listen at 127.0.0.1:\d+ .*; set another port$"):
