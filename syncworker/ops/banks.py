@@ -283,8 +283,8 @@ def _slow(status: Status, overview: Overview) -> Iterator[Cause]:
     for lfi, begun in overview.in_work:
         if lfi in usual:
             most = max(IN_WORK_MIN, timedelta(milliseconds=usual[lfi] * IN_WORK_FACTOR))
-            late, count, first = hanging.get(lfi, (0, 0, begun))
-            hanging[lfi] = (late + (status.at - begun > most), count + 1, min(first, begun))
+            over, count, first = hanging.get(lfi, (0, 0, begun))
+            hanging[lfi] = (over + int(status.at - begun > most), count + 1, min(first, begun))
     for lfi in sorted(answers.keys() | hanging.keys()):
         why = ""
         if lfi in answers:
@@ -292,9 +292,9 @@ def _slow(status: Status, overview: Overview) -> Iterator[Cause]:
             took, before = timedelta(milliseconds=one.median_ms), timedelta(milliseconds=one.usual_ms)
             why = f"{one.resource} takes {span(took)}, usually {span(before)}"
         elif 2 * hanging[lfi][0] >= hanging[lfi][1] and hanging[lfi][0]:
-            late, count, first = hanging[lfi]
+            over, count, first = hanging[lfi]
             run = span(timedelta(milliseconds=usual[lfi]))
-            why = f"{late} of {several(count, 'sync')} in work take longer than usual ({run}), the oldest"
+            why = f"{over} of {several(count, 'sync')} in work take longer than usual ({run}), the oldest"
             why += f" {span(status.at - first)}"
         if why:
             yield Cause(

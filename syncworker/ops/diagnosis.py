@@ -207,7 +207,7 @@ def _first(causes: Sequence[Cause], at: datetime) -> str | None:
 
 
 def _began_before(cause: Cause, since: datetime) -> bool:
-    return cause.since is None or cause.since <= since + SLACK
+    return cause.since is None or cause.since - since <= SLACK
 
 
 def _by_code(causes: Sequence[Cause], lfi: Slug, error: str | None) -> list[Cause]:

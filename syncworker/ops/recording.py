@@ -126,5 +126,5 @@ class Recording:
         if self._pruned_at is not None and now - self._pruned_at < PRUNED_EVERY:
             return
         self._pruned_at = now
-        before = now - timedelta(days=self._settings.freshness.causes_days)
-        await self._store.atomically(lambda unit: unit.causes.prune(before=before))
+        kept = timedelta(days=self._settings.freshness.causes_days)
+        await self._store.atomically(lambda unit: unit.causes.prune(before=now - kept))

@@ -353,7 +353,7 @@ def _gone(overview: Overview, *, within: timedelta) -> frozenset[str]:
 
 def _offset(database: datetime, sent: datetime, took: timedelta) -> timedelta | None:
     """The database's clock less ours, where the exchange was short enough to say."""
-    return database - sent - took / 2 if took < timedelta(seconds=1) else None
+    return shifted(database, -took / 2) - sent if took < timedelta(seconds=1) else None
 
 
 def stale_since(status: Status, one: Troubled) -> datetime | None:
