@@ -52,6 +52,9 @@ pytestmark = pytest.mark.unit
 
 K = CauseKind
 UNTIL = "until 2026-03-01 03:01:00Z"
+HELD_BACK = (
+    "the feed of changes is held back for 2 min by a transaction of process 7 (psql) open since 2026-03-01 02:57:00Z"
+)
 AGAIN = "nothing yet: it is tried again by itself"
 
 
@@ -329,8 +332,7 @@ def test_where_all_is_well_nothing_needs_anyone() -> None:
             (
                 K.FEED_HELD,
                 "",
-                "the feed of changes is held back for 2 min by a transaction of process 7 (psql) open since "
-                + "2026-03-01 02:57:00Z",
+                HELD_BACK,
                 NOW - 2 * MINUTE,
                 Side.US,
                 False,
