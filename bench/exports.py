@@ -29,8 +29,8 @@ def filled(url: str, users: int, rows: int) -> None:
     from syncworker.store.tables import transaction
 
     changed = {
-        "connection_id": "'c' || (n % {users})",
-        "account_id": "'a' || (n / {users} % 2)",
+        "connection_id": "'c' || mod(n, {users})",
+        "account_id": "'a' || mod(n / {users}, 2)",
         "key": "'T' || n",
         "transaction_information": "'coffee ' || n",
     }
