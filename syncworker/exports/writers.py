@@ -27,6 +27,8 @@ SETTINGS: Final = "v1"
 ROWS_PER_PART: Final = 1_048_576
 ROWS_PER_GROUP: Final = 131_072
 _PIECE: Final = 8_192
+_TEXT_ROWS: Final = 4_096
+"""Rows whose text is in memory at once."""
 _PAGE_BYTES: Final = 1_048_576
 _ROWS_PER_PAGE: Final = 20_000
 _ZSTD_LEVEL: Final = 3
@@ -103,7 +105,7 @@ class FileWriter:
         while batch.num_rows:
             if self._open is None:
                 self._open = self._new_part(lfi)
-            piece = batch.slice(0, self._rows_per_part - self._open.rows)
+            piece = batch.slice(0, min(_TEXT_ROWS, self._rows_per_part - self._open.rows))
             batch = batch.slice(piece.num_rows)
             self._add(self._open, Rows(self._table, piece, op=self._op))
             if self._open.rows == self._rows_per_part:
@@ -306,6 +308,8 @@ class ParquetPart:
         group = pa.Table.from_batches(self._pieces, self._schema)
         self._pieces = []
         self._writer.write_table(group, row_group_size=ROWS_PER_GROUP)
+        del group
+        pa.default_memory_pool().release_unused()
 
 
 _PARTS: Final = {Format.PARQUET: ParquetPart, Format.NDJSON: NdjsonPart, Format.CSV: CsvPart}
