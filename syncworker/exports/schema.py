@@ -157,7 +157,7 @@ An account goes by the LFI's id within its connection: ours is null until it is 
 """
 
 _NO_TABLES: Final = frozenset({"v_listing", "v_change"})
-"""Views that are no table of an export: freshness stands in the manifest, and changes are what increments are made of."""
+"""Views that are no table of an export: freshness stands in the manifest, and increments are made of changes."""
 
 
 def _column(one: ViewColumn) -> Column:
@@ -165,7 +165,8 @@ def _column(one: ViewColumn) -> Column:
     personal = name in PERSONAL.get(table, ())
     hiding = Hiding.KEPT if not personal else Hiding.PSEUDONYM if name in _PSEUDONYMS else Hiding.BLANK
     comment = f"{one.comment} ({one.unit})" if one.unit else one.comment
-    return Column(one.name, one.kind, _TYPES[one.kind], personal, hiding, comment)
+    plain = str.__str__(one.name)  # some are a kind of text of SQLAlchemy's
+    return Column(plain, one.kind, _TYPES[one.kind], personal, hiding, comment)
 
 
 def _table(view: View) -> Table:
@@ -213,7 +214,7 @@ def _fields(table: Table, *, op: bool) -> Iterator[pa.Field]:
 
 
 def schema_hash(tables: Iterable[Table]) -> str:
-    """Of names, types and merge keys, 64 hexadecimal digits: where it differs, no increment fits on what was exported."""
+    """Of names, types and merge keys, 64 hexadecimal digits; where it differs, no increment fits on an older export."""
     facts = [
         [table.name, list(table.merge_key), [[one.name, one.kind.value, str(one.arrow)] for one in table.columns]]
         for table in sorted(tables, key=lambda table: table.name)
