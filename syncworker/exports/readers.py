@@ -57,12 +57,12 @@ def batches_of(file: BinaryIO, table: Table, *, op: bool) -> Iterator[pa.RecordB
             yield pa.RecordBatch.from_arrays(batch.columns, schema=wanted)
 
 
-def _parquet(file: BinaryIO, table: Table, op: bool) -> Iterator[pa.RecordBatch]:  # noqa: FBT001
+def _parquet(file: BinaryIO, table: Table, op: bool) -> Iterator[pa.RecordBatch]:
     for batch in batches_of(file, table, op=op):
         yield Rows(table, batch, op=op).text
 
 
-def _csv(file: BinaryIO, table: Table, op: bool) -> Iterator[pa.RecordBatch]:  # noqa: FBT001
+def _csv(file: BinaryIO, table: Table, op: bool) -> Iterator[pa.RecordBatch]:
     names = arrow_schema(table, op=op).names
     header = file.readline().decode(errors="replace").rstrip("\n")
     if header != ",".join(names):
@@ -85,7 +85,7 @@ def _csv(file: BinaryIO, table: Table, op: bool) -> Iterator[pa.RecordBatch]:  #
             yield unguarded(table, batch)
 
 
-def _ndjson(file: BinaryIO, table: Table, op: bool) -> Iterator[pa.RecordBatch]:  # noqa: FBT001
+def _ndjson(file: BinaryIO, table: Table, op: bool) -> Iterator[pa.RecordBatch]:
     decoder = _decoder(table, op)
     names = arrow_schema(table, op=op).names
     kinds = {one.name: one.kind for one in table.columns}
@@ -122,7 +122,7 @@ def _lines(
 
 
 @cache
-def _decoder(table: Table, op: bool) -> "msgspec.json.Decoder[Any]":  # noqa: FBT001
+def _decoder(table: Table, op: bool) -> "msgspec.json.Decoder[Any]":
     types: Mapping[Kind, Any] = {Kind.FLAG: bool | None, Kind.INTEGER: int | None, Kind.JSON: msgspec.Raw}
     fields: list[tuple[str, Any]] = [(OP, str)] if op else []
     fields += [(one.name, types.get(one.kind, str | None)) for one in table.columns]

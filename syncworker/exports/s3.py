@@ -63,12 +63,12 @@ class S3Target:
     def reading(self, path: str) -> BinaryIO:
         """As `Target.reading`."""
         with _told(path):
-            return cast(BinaryIO, self._store.open_input_file(self._at(path)))
+            return cast("BinaryIO", self._store.open_input_file(self._at(path)))
 
     def read(self, path: str) -> bytes:
         """As `Target.read`."""
         with _told(path), self._store.open_input_file(self._at(path)) as file:
-            return cast(bytes, file.read())
+            return cast("bytes", file.read())
 
     def exists(self, path: str) -> bool:
         """As `Target.exists`."""

@@ -2,8 +2,9 @@
 
 In: `store.sql_views.VIEWS`.  Out: `TABLES`, plain values, and Arrow schemas made of them.  No I/O here.
 
-A column of a view is a column of the table under the same name, save two kinds: `tenant` (an export is one tenant's)
-and the integer twins of amounts (`…_e5`), which files with exact decimals do not need.
+A column of a view is a column of the table under the same name, save three kinds: `tenant` (an export is one tenant's),
+the integer twins of amounts (`…_e5`), which files with exact decimals do not need, and those that change with every
+look at the LFI (`_UNTOLD`).
 """
 
 import hashlib
@@ -156,6 +157,12 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
 An account goes by the LFI's id within its connection: ours is null until it is filled in.
 """
 
+_UNTOLD: Final = frozenset({"checked_at", "missed_since"})
+"""Columns of rows that change without a change of the feed: increments could not tell of them.
+
+When a listing was last seen stands in the manifest.
+"""
+
 _NO_TABLES: Final = frozenset({"v_listing", "v_change"})
 """Views that are no table of an export: freshness stands in the manifest, and increments are made of changes."""
 
@@ -171,7 +178,8 @@ def _column(one: ViewColumn) -> Column:
 
 def _table(view: View) -> Table:
     name = view.name.removeprefix("v_")
-    columns = tuple(_column(one) for one in view.columns if one.name != "tenant" and one.kind is not Kind.E5)
+    left_out = {"tenant", *_UNTOLD}
+    columns = tuple(_column(one) for one in view.columns if one.name not in left_out and one.kind is not Kind.E5)
     key = _KEYS.get(name, _ITEM_KEY)
     assert set(key) <= {one.name for one in columns}, f"{name}: its merge key names a column it has not"
     return Table(name, view.name, columns, key)

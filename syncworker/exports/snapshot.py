@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import csv
 
 from syncworker.exports.schema import Column, Table, arrow_schema
@@ -84,9 +83,7 @@ class Reader:
     async def upserts(self, table: Table, window: queries.Window, take: Take) -> int:
         """The rows of a table that a window of the feed is about and that can be read."""
         columns = table.columns
-        piece = queries.upserts(
-            self._unit.dialect, table.name, self._selected(columns), order_of(table), window
-        )
+        piece = queries.upserts(self._unit.dialect, table.name, self._selected(columns), order_of(table), window)
         return await self._pour(piece, columns, take)
 
     async def deletes(self, table: Table, window: queries.Window, take: Take) -> int:
@@ -94,8 +91,14 @@ class Reader:
         names = {"at": "as_of_bank"} if table.name == queries.HISTORY else {}
         kinds = {"at": Kind.INSTANT}
         columns = [
-            Column(names.get(one, one), kinds.get(one, Kind.TEXT), pa.timestamp("us", tz="UTC") if one == "at" else pa.string(),
-                   False, table.columns[0].hiding, "")
+            Column(
+                names.get(one, one),
+                kinds.get(one, Kind.TEXT),
+                pa.timestamp("us", tz="UTC") if one == "at" else pa.string(),
+                False,
+                table.columns[0].hiding,
+                "",
+            )
             for one in queries.DELETED
         ]
         piece = queries.deletes(self._unit.dialect, table.name, window)
@@ -143,10 +146,7 @@ def keys_alone(table: Table, batch: pa.RecordBatch) -> pa.RecordBatch:
     wanted = {"connection_id", "account_id", *table.merge_key}
     given = set(batch.schema.names) & wanted
     return pa.RecordBatch.from_arrays(
-        [
-            batch.column(one.name) if one.name in given else pa.nulls(len(batch), one.arrow)
-            for one in table.columns
-        ],
+        [batch.column(one.name) if one.name in given else pa.nulls(len(batch), one.arrow) for one in table.columns],
         schema=arrow_schema(table, op=False),
     )
 
@@ -219,7 +219,9 @@ class _Lines(io.RawIOBase):
 
 def of_rows(rows: Sequence[tuple[Any, ...]], columns: Sequence[Column]) -> pa.RecordBatch:
     """Rows of SQLite as columns."""
-    arrays = [_COLUMN[one.kind](values, one.arrow) for one, values in zip(columns, zip(*rows, strict=True), strict=True)]
+    arrays = [
+        _COLUMN[one.kind](values, one.arrow) for one, values in zip(columns, zip(*rows, strict=True), strict=True)
+    ]
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema([pa.field(one.name, one.arrow) for one in columns]))
 
 
@@ -268,15 +270,7 @@ def _one_text(text: str) -> str | None:
     return None if value is None else msgspec.json.encode(value, order="sorted").decode()
 
 
-def joined(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
-    """Batches as one table."""
-    return pa.Table.from_batches(batches, schema)
-
-
 def with_op(table: Table, op: str, batch: pa.RecordBatch) -> pa.RecordBatch:
     """A batch of an increment: `op` first."""
     said = pa.repeat(pa.scalar(op, pa.string()), len(batch))
     return pa.RecordBatch.from_arrays([said, *batch.columns], schema=arrow_schema(table, op=True))
-
-
-__all__ = ["Reader", "joined", "keys_alone", "of_rows", "order_of", "pc", "with_op"]

@@ -163,9 +163,7 @@ def _of_sqlite(value: Any) -> Any:
 def _written(sql: str, form: str) -> str:
     """A query with its parameters as a driver names them."""
     parts = sql.split("{")
-    return parts[0] + "".join(
-        form.format(name) + rest for name, _, rest in (part.partition("}") for part in parts[1:])
-    )
+    return parts[0] + "".join(form.format(name) + rest for name, _, rest in (part.partition("}") for part in parts[1:]))
 
 
 @contextmanager
@@ -179,7 +177,9 @@ def _translating() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def beside(address: Address, settings: Mapping[str, str], snapshot_id: str) -> "AsyncIterator[psycopg.Connection[Any]]":
+async def beside(
+    address: Address, settings: Mapping[str, str], snapshot_id: str
+) -> "AsyncIterator[psycopg.Connection[Any]]":
     """A session for `COPY` in a snapshot that another session holds."""
     import psycopg
 
@@ -201,4 +201,3 @@ async def beside(address: Address, settings: Mapping[str, str], snapshot_id: str
         yield session
     finally:
         await asyncio.to_thread(session.close)
-

@@ -39,6 +39,7 @@ from syncworker.store.engines import Engines
 from syncworker.store.epochs import Epochs
 from syncworker.store.erasure import Erasure
 from syncworker.store.exporting import Snapshot
+from syncworker.store.exports import Exports
 from syncworker.store.failures import StoreConflictError, StoreRefusedError, StoreUnavailableError, translated
 from syncworker.store.filling import Fillings
 from syncworker.store.findings import Findings
@@ -250,6 +251,10 @@ class UnitOfWork:
     @cached_property
     def runs(self) -> Runs:
         return Runs(self)
+
+    @cached_property
+    def exports(self) -> Exports:
+        return Exports(self)
 
     @cached_property
     def reads(self) -> Reads:
