@@ -160,7 +160,7 @@ def guarded(table: Table, text: pa.RecordBatch) -> pa.RecordBatch:
     for index in _free(table, text):
         if not _suspect(columns[index]):
             continue
-        runs = pc.fill_null(pc.match_substring_regex(columns[index], _RUN), False)  # noqa: FBT003  a value
+        runs = pc.fill_null(pc.match_substring_regex(columns[index], _RUN), False)
         if pc.any(runs).as_py():
             with_mark = pc.binary_join_element_wise("'", columns[index], "")
             columns[index] = pc.if_else(runs, with_mark, columns[index])
@@ -176,7 +176,7 @@ def unguarded(table: Table, text: pa.RecordBatch) -> pa.RecordBatch:
             continue
         marked = pc.and_(pc.starts_with(columns[index], "'"), pc.match_substring_regex(columns[index], _RUN))
         columns[index] = pc.if_else(
-            pc.fill_null(marked, False),  # noqa: FBT003  a value
+            pc.fill_null(marked, False),
             pc.utf8_slice_codeunits(columns[index], 1),
             columns[index],
         )
@@ -214,7 +214,7 @@ def json_lines(rows: Rows) -> pa.Buffer:
             continue
         kind = kinds.get(name, Kind.TEXT)
         if kind is Kind.TEXT:
-            column = _escaped(column)  # noqa: PLW2901
+            column = _escaped(column)
         elif kind is Kind.JSON and b"\n" in _bytes_of(column):
             raise ValueError(f"{rows.table.name}: {name}: JSON with a line break")
         mark = "" if kind in {Kind.INTEGER, Kind.FLAG, Kind.JSON} else '"'

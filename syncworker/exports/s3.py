@@ -1,9 +1,9 @@
 """An object store as the target of exports, through pyarrow's file systems.
 
 An object appears when its upload ends, so a part is there whole or not at all, and nothing is renamed.  pyarrow cannot
-call off an upload: `abort` ends it and deletes the object, which lies in a folder without manifest meanwhile.  A process
-that is killed leaves an unfinished upload, which no reader sees and the store charges for: a bucket should have a rule
-that ends such uploads after a day (`AbortIncompleteMultipartUpload`).
+call off an upload: `abort` ends it and deletes the object, which lies in a folder without manifest meanwhile.  A killed
+process leaves an unfinished upload, which no reader sees and the store charges for: a bucket should have a rule that
+ends such uploads after a day (`AbortIncompleteMultipartUpload`).
 """
 
 import re
@@ -63,12 +63,12 @@ class S3Target:
     def reading(self, path: str) -> BinaryIO:
         """As `Target.reading`."""
         with _told(path):
-            return cast(BinaryIO, self._store.open_input_file(self._at(path)))
+            return cast("BinaryIO", self._store.open_input_file(self._at(path)))
 
     def read(self, path: str) -> bytes:
         """As `Target.read`."""
         with _told(path), self._store.open_input_file(self._at(path)) as file:
-            return cast(bytes, file.read())
+            return cast("bytes", file.read())
 
     def exists(self, path: str) -> bool:
         """As `Target.exists`."""

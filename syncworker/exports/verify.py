@@ -10,6 +10,7 @@ What is wrong is a `Finding`, never an exception: one damaged file does not keep
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
 import pyarrow as pa
@@ -93,7 +94,7 @@ def verify(target: Target, name: str, *, number: int | None = None, content: boo
         ExportTargetError: the target cannot be reached.
     """
     walk = _Walk(target, checked_name(name), content)
-    folders = standing(target, name)
+    folders: Sequence[Standing] = standing(target, name)
     if number is not None:
         folders = [one for one in folders if one.number == number]
         if not folders:
@@ -152,7 +153,7 @@ def _links(walk: _Walk, chain: Sequence[Manifest]) -> None:
     """That each increment begins where the export before it ended, and is of its kind."""
     if chain and chain[0].kind is not ExportKind.FULL:
         walk.found(f"{chain[0].folder}/{MANIFEST}", "the full export it stands on is not there")
-    for before, one in zip(chain, chain[1:], strict=False):
+    for before, one in pairwise(chain):
         file = f"{one.folder}/{MANIFEST}"
         if one.base != chain[0].number:
             walk.found(file, f"base: is {one.base}, and the full export before it is {chain[0].number}")
@@ -288,24 +289,29 @@ class Tally:
 
 
 def _delta(walk: _Walk, manifest: Manifest) -> None:
-    from syncworker.exports.delta import read_version
+    """Files of a Delta table; those that a later version of the table took the place of may be gone."""
     from syncworker.exports.extras import require
 
     require("delta")
+    from syncworker.exports import delta
+
     for entry in manifest.tables:
         place = f"{manifest.folder}/{entry.name}"
         table = TABLES.get(entry.name)
         if table is None:
             walk.found(place, "is no table of this version", "use the version that wrote it")
             continue
-        op = manifest.kind is ExportKind.INCREMENTAL
-        tally = Tally(op=op)
+        tally = Tally(op=manifest.kind is ExportKind.INCREMENTAL)
         try:
-            for batch in read_version(walk.target, table, manifest, entry):
+            if entry.files and delta.superseded(walk.target, walk.name, entry):
+                continue
+            for batch in delta.read_version(walk.target, table, manifest, entry):
                 tally.add(batch)
         except DamagedError as error:
             walk.found(place, str(error))
             continue
+        walk.files += len(entry.files)
+        walk.bytes += sum(one.bytes for one in entry.files)
         walk.rows += tally.rows
         for what in tally.differences(entry):
             walk.found(place, what)
