@@ -68,7 +68,8 @@ class TableEntry:
         merge_key: columns that name a row.
         op: rows by `upsert` and `delete`; empty in a full export.
         content_digest: sha256 over the canonical text of all rows, in the order of `files`.
-        delta_version: of the Delta table, which has no `files` here; `None`: an export of files.
+        files: of a Delta table those that this export brought, with paths from the folder of its tables on.
+        delta_version: of the Delta table with these rows; `None`: an export of files.
     """
 
     name: str
@@ -201,7 +202,6 @@ def _check_table(table: TableEntry, where: str, manifest: Manifest) -> None:
     _bounded(where, "op", not incremental or sum(table.op.values()) == table.rows, "does not add up to rows")
     if manifest.format is Format.DELTA:
         _bounded(where, "delta_version", table.delta_version is not None, "is missing")
-        return
     _bounded(where, "files", sum(one.rows for one in table.files) == table.rows, "do not add up to rows")
     for index, one in enumerate(table.files):
         inside = f"{where}.files[{index}]"

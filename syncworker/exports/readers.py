@@ -43,22 +43,24 @@ def text_of(file: BinaryIO, table: Table, format: Format, *, op: bool) -> Iterat
         raise DamagedError(f"does not read as {format.value} ({type(error).__name__})") from None
 
 
-def batches_of(file: BinaryIO, table: Table, *, op: bool) -> Iterator[pa.RecordBatch]:
-    """Rows of a Parquet part as they were written.
+def parquet_batches(file: BinaryIO, wanted: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Rows of a Parquet file as they were written.
 
     Raises:
-        DamagedError: its columns are not the table's.
+        DamagedError: it is none, or of another schema.
     """
-    wanted = arrow_schema(table, op=op)
-    with pq.ParquetFile(file, pre_buffer=False) as part:
-        if not part.schema_arrow.remove_metadata().equals(wanted):
-            raise DamagedError(f"has other columns or types than {table.name}")
-        for batch in part.iter_batches(batch_size=_ROWS, use_threads=False):
-            yield pa.RecordBatch.from_arrays(batch.columns, schema=wanted)
+    try:
+        with pq.ParquetFile(file, pre_buffer=False) as part:
+            if not part.schema_arrow.remove_metadata().equals(wanted):
+                raise DamagedError("has other columns or types than its table")
+            for batch in part.iter_batches(batch_size=_ROWS, use_threads=False):
+                yield pa.RecordBatch.from_arrays(batch.columns, schema=wanted)
+    except (pa.ArrowException, OSError) as error:
+        raise DamagedError(f"does not read as Parquet ({type(error).__name__})") from None
 
 
 def _parquet(file: BinaryIO, table: Table, op: bool) -> Iterator[pa.RecordBatch]:
-    for batch in batches_of(file, table, op=op):
+    for batch in parquet_batches(file, arrow_schema(table, op=op)):
         yield Rows(table, batch, op=op).text
 
 

@@ -1,9 +1,9 @@
 """An object store as the target of exports, through pyarrow's file systems.
 
 An object appears when its upload ends, so a part is there whole or not at all, and nothing is renamed.  pyarrow cannot
-call off an upload: `abort` ends it and deletes the object, which lies in a folder without manifest meanwhile.  A process
-that is killed leaves an unfinished upload, which no reader sees and the store charges for: a bucket should have a rule
-that ends such uploads after a day (`AbortIncompleteMultipartUpload`).
+call off an upload: `abort` ends it and deletes the object, which lies in a folder without manifest meanwhile.  A killed
+process leaves an unfinished upload, which no reader sees and the store charges for: a bucket should have a rule that
+ends such uploads after a day (`AbortIncompleteMultipartUpload`).
 """
 
 import re

@@ -11,6 +11,7 @@ Memory: Parquet holds the Arrow columns of one row group, NDJSON and CSV one bat
 """
 
 import hashlib
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 import pyarrow as pa
@@ -112,7 +113,7 @@ class FileWriter:
                 self._end_part()
 
     def close(self) -> TableEntry:
-        """As `TableWriter.close`.  A full export has a file without rows for an empty table: readers see its columns."""
+        """As `TableWriter.close`.  An empty table of a full export has a file without rows: readers see its columns."""
         if self._open is not None:
             self._end_part()
         if not self._op and not self._files:
@@ -257,8 +258,12 @@ class NdjsonPart:
 class ParquetPart:
     """Parquet; holds the Arrow columns of up to one row group."""
 
-    def __init__(self, table: Table, file: HashedFile, *, op: bool) -> None:
-        self._schema = arrow_schema(table, op=op)
+    def __init__(self, table: Table, file: HashedFile, *, op: bool, schema: pa.Schema | None = None) -> None:
+        """
+        Args:
+            schema: of a file with other columns than the table's (`exports.delta`).
+        """
+        self._schema = arrow_schema(table, op=op) if schema is None else schema
         self._pending: list[pa.RecordBatch] = []  # of less than a piece together
         self._pending_rows = 0
         self._pieces: list[pa.RecordBatch] = []
@@ -281,7 +286,10 @@ class ParquetPart:
         )
 
     def write(self, rows: Rows) -> None:
-        batch = rows.batch
+        self.add(rows.batch)
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Rows of the file's schema."""
         while batch.num_rows:
             head = batch.slice(0, _PIECE - self._pending_rows)
             batch = batch.slice(head.num_rows)
@@ -312,7 +320,11 @@ class ParquetPart:
         pa.default_memory_pool().release_unused()
 
 
-_PARTS: Final = {Format.PARQUET: ParquetPart, Format.NDJSON: NdjsonPart, Format.CSV: CsvPart}
+_PARTS: Final[Mapping[Format, Callable[..., PartWriter]]] = {
+    Format.PARQUET: ParquetPart,
+    Format.NDJSON: NdjsonPart,
+    Format.CSV: CsvPart,
+}
 
 
 def table_writer(
