@@ -1,7 +1,7 @@
 """Rows of one snapshot as Arrow batches, streamed: memory depends on the size of a piece and not on the tables'.
 
-In: an open `store.exporting.Snapshot`, a table of `schema`.  Out: batches of its `arrow_schema`, handed to a function in
-a thread, so that the event loop stays alive while files are written; the next piece is read when it has taken them.
+In: an open `store.exporting.Snapshot`, a table of `schema`.  Out: batches of its `arrow_schema`, handed to a function
+in a thread, so that the event loop stays alive while files are written; the next piece is read when it has taken them.
 
 PostgreSQL's CSV goes into Arrow's own reader, with the types said and none guessed.  SQLite's rows become columns here;
 its amounts are read as the integers they are.  Both come out the same, lists and objects in one canonical text.
@@ -15,7 +15,7 @@ import msgspec
 import pyarrow as pa
 from pyarrow import csv
 
-from syncworker.exports.schema import Column, Table, arrow_schema
+from syncworker.exports.schema import Column, Hiding, Table, arrow_schema
 from syncworker.store import export_queries as queries
 from syncworker.store.exporting import Piece, Snapshot
 from syncworker.store.sql_views import Kind
@@ -29,6 +29,9 @@ ROWS_OF_A_PIECE: Final = 50_000
 CONNECTIONS_AT_FIRST: Final = 50
 CONNECTIONS_MAX: Final = 2_000
 """Connections of one query."""
+
+_UNNAMED: Final = Column("", Kind.TEXT, pa.string(), personal=False, hiding=Hiding.KEPT, comment="")
+"""Stands for a column of `queries.DELETED` that a table has not."""
 
 _BLOCK: Final = 1 << 20
 """Bytes of CSV parsed at once."""
@@ -88,17 +91,9 @@ class Reader:
 
     async def deletes(self, table: Table, window: queries.Window, take: Take) -> int:
         """The keys that a window is about and that no row has any more: batches with null in all other columns."""
-        names = {"at": "as_of_bank"} if table.name == queries.HISTORY else {}
-        kinds = {"at": Kind.INSTANT}
+        named = {"at": "as_of_bank"} if table.name == queries.HISTORY else {}
         columns = [
-            Column(
-                names.get(one, one),
-                kinds.get(one, Kind.TEXT),
-                pa.timestamp("us", tz="UTC") if one == "at" else pa.string(),
-                False,
-                table.columns[0].hiding,
-                "",
-            )
+            next((column for column in table.columns if column.name == named.get(one, one)), _UNNAMED)
             for one in queries.DELETED
         ]
         piece = queries.deletes(self._unit.dialect, table.name, window)

@@ -99,7 +99,8 @@ def upserts(dialect: Dialect, table: str, columns: Sequence[str], order: Sequenc
         where = " AND ".join(f"{shown} = k.{name}" for name, shown in names.items())
         rows = (
             f"SELECT {_chosen(view, columns)} FROM k CROSS JOIN LATERAL"  # noqa: S608
-            f" (SELECT * FROM {view} x WHERE x.tenant = {{tenant}} AND {where.replace('v.', 'x.')} OFFSET 0) v WHERE true"
+            f" (SELECT * FROM {view} x WHERE x.tenant = {{tenant}} AND {where.replace('v.', 'x.')} OFFSET 0) v"
+            " WHERE true"
         )
     else:
         rows = (
@@ -136,7 +137,7 @@ def deletes(dialect: Dialect, table: str, window: Window) -> Piece:
 
 def coverage(dialect: Dialect, tenant: str) -> Piece:
     """How far back and how fresh: per connection and resource, over its accounts, the least."""
-    sql = (
+    sql = (  # noqa: S608
         "SELECT connection_id, resource, CASE WHEN count(*) = count(complete_from) THEN max(complete_from) END,"
         " CASE WHEN count(*) = count(checked_at) THEN min(checked_at) END"
         " FROM v_listing WHERE tenant = {tenant} GROUP BY connection_id, resource"
@@ -198,7 +199,10 @@ def _touched(dialect: Dialect, table: str) -> str:
             " WHERE w.resource = 'balances' AND w.op = 'backfilled' AND w.key = ''"
         )
     else:
-        named = f"SELECT w.connection_id, w.account_id, w.key FROM w WHERE w.resource IN ({resources}) AND w.key <> ''"
+        named = (
+            "SELECT w.connection_id, w.account_id, w.key FROM w"  # noqa: S608
+            f" WHERE w.resource IN ({resources}) AND w.key <> ''"
+        )
         marked = (
             f'SELECT {key} FROM w JOIN "{table}" t ON {listing}'  # noqa: S608
             " AND (t.first_seen_at = w.at OR (w.scope = 'all' AND t.first_seen_at <= w.at))"

@@ -83,7 +83,7 @@ class Exports:
         beyond: int,
         target: str,
         format: str,
-        lease: timedelta = LEASE,  # noqa: A002
+        lease: timedelta = LEASE,
     ) -> int | None:
         """Take the next number of a series; `None`: an export of it is open.
 
