@@ -32,6 +32,7 @@ GROUPS: Final = {
     "items": "items",
     "apikeys": "apikeys",
     "webhooks": "webhooks",
+    "export": "exports",
 }
 """Groups of commands, and the module whose `app` each is."""
 

@@ -16,7 +16,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from syncworker.errors import ExportTargetError, ManifestError, SyncWorkerError
-from syncworker.exports.layout import MANIFEST, ExportKind, Latest, Manifest, folder_of, parsed_folder
+from syncworker.exports.layout import (
+    MANIFEST,
+    ExportKind,
+    Format,
+    Latest,
+    Manifest,
+    TableEntry,
+    folder_of,
+    parsed_folder,
+)
 from syncworker.exports.readers import DamagedError, text_of
 from syncworker.exports.rows import Rows
 from syncworker.exports.schema import OP, Op, Table, arrow_schema
@@ -87,6 +96,9 @@ class Chain:
             entry = next((one for one in manifest.tables if one.name == table.name), None)
             if entry is None:
                 raise ChainError(f"{manifest.folder}: holds no table {table.name}")
+            if manifest.format is Format.DELTA:
+                yield from self._of_delta(table, manifest, entry, only)
+                continue
             incremental = manifest.kind is ExportKind.INCREMENTAL
             for one in entry.files:
                 path = f"{self.name}/{manifest.folder}/{one.path}"
@@ -96,6 +108,17 @@ class Chain:
                             yield _chosen(batch, only)
                 except (DamagedError, FileNotFoundError, ExportTargetError) as error:
                     raise ChainError(f"{path}: cannot be read again ({type(error).__name__})") from None
+
+    def _of_delta(
+        self, table: Table, manifest: Manifest, entry: TableEntry, only: Mapping[str, Collection[str]]
+    ) -> Iterator[pa.RecordBatch]:
+        from syncworker.exports import delta  # deltalake is an extra of its own
+
+        try:
+            for batch in delta.read_version(self.target, table, manifest, entry):
+                yield _chosen(batch, only)
+        except (DamagedError, ExportTargetError) as error:
+            raise ChainError(f"{table.name}: cannot be read again ({type(error).__name__})") from None
 
 
 def found_chain(target: Target, name: str, number: int) -> Chain | None:

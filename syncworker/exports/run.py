@@ -17,7 +17,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from typing import Any, Final
@@ -26,9 +26,9 @@ import pyarrow as pa
 import structlog
 
 from syncworker.errors import LeaseLostError, RequestError, SyncWorkerError, TransientError
+from syncworker.exports import asof
 from syncworker.exports import chain as chains
 from syncworker.exports.chain import ChainError, found_chain, manifest_at
-from syncworker.exports.delta import DeltaWriter
 from syncworker.exports.increments import Increment, place_of
 from syncworker.exports.layout import (
     LATEST,
@@ -41,6 +41,7 @@ from syncworker.exports.layout import (
     Manifest,
     Privacy,
     TableEntry,
+    Writer,
     folder_of,
     latest_of,
     next_number,
@@ -48,7 +49,7 @@ from syncworker.exports.layout import (
 from syncworker.exports.rows import Pseudonyms
 from syncworker.exports.schema import Table, schema_hash
 from syncworker.exports.snapshot import Reader
-from syncworker.exports.targets import S3Access, Target
+from syncworker.exports.targets import Target
 from syncworker.exports.writers import ROWS_PER_PART, TableWriter, table_writer, writer_facts
 from syncworker.feed import read as feed
 from syncworker.standard.calendar import read_iso, shifted
@@ -58,6 +59,7 @@ from syncworker.store.exports import LEASE, Outcome, Result
 from syncworker.store.tenant_keys import Purpose
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.sync.decode import COLUMNS_VERSION
+from syncworker.views import past
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -92,6 +94,7 @@ class Wanted:
         increment: fail rather than make a full export.
         full_every: a full export is due so long after the last one; `None`: never by time.
         rows_per_part: of one file.
+        as_of: what was known then, as a full export that no increment stands on; `None`: what is known now.
     """
 
     name: str
@@ -103,7 +106,7 @@ class Wanted:
     increment: bool = False
     full_every: timedelta | None = None
     rows_per_part: int = ROWS_PER_PART
-    s3: S3Access | None = None
+    as_of: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,9 +293,12 @@ class _Making:
         """All files, and the manifest that is still to be put there."""
         unit, wanted = snapshot.unit, self.wanted
         reader = Reader(snapshot)
+        if wanted.as_of is not None:
+            asof.check_tables(wanted.tables)
+            await past.check_instant(unit, wanted.as_of)
         facts: dict[str, Any] = {
-            "to": await feed.now(unit),
-            "as_of": await unit.now(),
+            "to": await feed.now(unit) if wanted.as_of is None else None,
+            "as_of": await unit.now() if wanted.as_of is None else wanted.as_of,
             "schema_hash": schema_hash(wanted.tables),
             "decoder": await _decoder(unit),
         }
@@ -303,7 +309,7 @@ class _Making:
         self.watching.step(Step.DECIDED)
         self.watching.about(await self._about(snapshot) if increment is None else None)
         try:
-            entries = [await self._table(reader, table, increment) for table in wanted.tables]
+            entries = [await self._table(reader, table, increment, facts["as_of"]) for table in wanted.tables]
         except BaseException:
             for writer in self._open:
                 await asyncio.shield(asyncio.to_thread(writer.abort))
@@ -316,7 +322,7 @@ class _Making:
             base=self.number if increment is None else increment.chain.last.base,
             format=wanted.format,
             from_=None if increment is None else increment.chain.last.to,
-            writer=writer_facts(),
+            writer=_writer_facts(wanted.format),
             privacy=wanted.privacy,
             pseudonym_key_id=None if self.pseudonyms is None else self.pseudonyms.key_id,
             reason=reason if increment is None else None,
@@ -329,7 +335,7 @@ class _Making:
     async def _decided(self, reader: Reader, facts: dict[str, Any]) -> tuple[Increment | None, str | None]:
         """The increment to make, or why the export is a full one where one was due."""
         unit, wanted = reader.snapshot.unit, self.wanted
-        if wanted.full:
+        if wanted.full or wanted.as_of is not None:
             return None, None
         async with self.store.reading() as now:  # rows of exports that ended while the snapshot was opened count
             last = await now.exports.last_good(wanted.name)
@@ -340,6 +346,8 @@ class _Making:
         chain = await asyncio.to_thread(found_chain, wanted.target, wanted.name, last.number)
         if chain is None:
             return None, "chain"
+        if wanted.format is Format.DELTA and self.number != last.number + 1:
+            return None, "unfinished"  # its rows may be in some of the tables: only a full export takes them out
         if chain.last.tenant != unit.tenant:
             raise RequestError(f"to: exports named {wanted.name} there are of another tenant; choose another name")
         key_id = None if self.pseudonyms is None else self.pseudonyms.key_id
@@ -362,8 +370,8 @@ class _Making:
     def _hidden(self, table: Table, batch: pa.RecordBatch) -> pa.RecordBatch:
         return batch if self.pseudonyms is None else self.pseudonyms.hide(table, batch)
 
-    async def _table(self, reader: Reader, table: Table, increment: Increment | None) -> TableEntry:
-        writer, count = self._writer(table, op=increment is not None), 0
+    async def _table(self, reader: Reader, table: Table, increment: Increment | None, at: datetime) -> TableEntry:
+        writer, count = await reader.snapshot.apart(lambda: self._writer(table, op=increment is not None, at=at)), 0
         self._open.append(writer)
 
         def take(lfi: str | None, batch: pa.RecordBatch) -> None:
@@ -375,7 +383,10 @@ class _Making:
                 self.watching.step(Step.WRITING)
             self.watching.rows(table.name, count)
 
-        if increment is None:
+        if self.wanted.as_of is not None:
+            then = self.wanted.as_of
+            await asof.pour(reader, table, then, lambda lfi, batch: take(lfi, self._hidden(table, batch)))
+        elif increment is None:
             await reader.whole(table, lambda lfi, batch: take(lfi, self._hidden(table, batch)))
         else:
             await increment.pour(table, partial(take, None))
@@ -383,10 +394,12 @@ class _Making:
         self._open.remove(writer)
         return entry
 
-    def _writer(self, table: Table, *, op: bool) -> TableWriter:
+    def _writer(self, table: Table, *, op: bool, at: datetime) -> TableWriter:
         wanted = self.wanted
         if wanted.format is Format.DELTA:
-            return DeltaWriter(table, wanted.target.text, name=wanted.name, number=self.number, op=op, s3=wanted.s3)
+            from syncworker.exports.delta import DeltaWriter  # deltalake is an extra of its own
+
+            return DeltaWriter(table, wanted.target, name=wanted.name, number=self.number, op=op, at=at)
         kind = ExportKind.INCREMENTAL if op else ExportKind.FULL
         folder = f"{wanted.name}/{folder_of(kind, self.number)}"
         return table_writer(
@@ -411,6 +424,14 @@ def _unlike(last: Manifest, wanted: Wanted, key_id: str | None, facts: dict[str,
         "as_of": last.to is None,
     }
     return next((word for word, differs in differences.items() if differs), None)
+
+
+def _writer_facts(format_: Format) -> Writer:
+    if format_ is not Format.DELTA:
+        return writer_facts()
+    from syncworker.exports import delta
+
+    return delta.writer_facts()
 
 
 async def _decoder(unit: UnitOfWork) -> int:

@@ -52,7 +52,7 @@ class Reader:
             take: is given the LFI as well.
         """
         rows, at_once = 0, CONNECTIONS_AT_FIRST
-        async for lfi, connections in self._connections():
+        async for lfi, connections in self.connections():
             place = 0
             while place < len(connections):
                 some = connections[place : place + at_once]
@@ -99,7 +99,7 @@ class Reader:
         piece = queries.deletes(self._unit.dialect, table.name, window)
         return await self._pour(piece, columns, lambda batch: take(keys_alone(table, batch)))
 
-    async def _connections(self) -> AsyncIterator[tuple[str, list[str]]]:
+    async def connections(self) -> AsyncIterator[tuple[str, list[str]]]:
         """LFIs with their connections, some at a time."""
         after: tuple[str, str] | None = None
         dialect, tenant = self._unit.dialect, self._unit.tenant
@@ -174,7 +174,7 @@ def _parsed(lines: Iterator[bytes], columns: Sequence[Column], take: Take) -> in
     for batch in reader:
         arrays = [*batch.columns]
         for place in jsons:
-            arrays[place] = _canonical(arrays[place].to_pylist())
+            arrays[place] = canonical(arrays[place].to_pylist())
         count += len(batch)
         take(pa.RecordBatch.from_arrays(arrays, schema=schema))
     return count
@@ -246,14 +246,14 @@ _COLUMN: Final[Mapping[Kind, Callable[[Sequence[Any], pa.DataType], pa.Array]]] 
     Kind.INSTANT: _cast,
     Kind.DATE: _cast,
     Kind.FLAG: _flags,
-    Kind.JSON: lambda values, _: _canonical(values),
+    Kind.JSON: lambda values, _: canonical(values),
 }
 
 
 # -- both ------------------------------------------------------------------------------------------------------------
 
 
-def _canonical(values: Sequence[str | None]) -> pa.Array:
+def canonical(values: Sequence[str | None]) -> pa.Array:
     """Lists and objects in one text: names sorted, no blanks."""
     if not any(values):
         return pa.nulls(len(values), pa.string())

@@ -153,7 +153,7 @@ class Snapshot:
         while block := copy.read():
             if self._stop.is_set():
                 raise StoppingError("export: this process is stopping")
-            yield block
+            yield bytes(block)
 
 
 def _of_sqlite(value: Any) -> Any:

@@ -133,7 +133,7 @@ ACCESS: Final[Mapping[str, Access]] = {
     "refresh": Access(web=("SELECT", "INSERT", "UPDATE", "DELETE")),
     "refresh_part": Access(web=("SELECT", "INSERT", "UPDATE", "DELETE")),
     # exports
-    "export": Access(web=_READ, export=("SELECT", "INSERT", "UPDATE")),
+    "export": Access(web=_READ, export=_READ),
     # account openings
     "opening": Access(web=_READ),
     "opening_history": Access(),
