@@ -132,6 +132,7 @@ class DeltaWriter:
         """As `TableWriter.abort`: files that no commit names are none of the table's."""
         if self._open is not None:
             self._open[1].abort()
+            self._open[2].drop()
             self._open = None
         for one in self._files:
             with suppress(ExportTargetError, OSError):

@@ -1,6 +1,6 @@
 """Where an export's files lie, and what its manifest and `LATEST.json` say.
 
-    TARGET/NAME/full-000041/transaction/lfi=bank-one/part-00000.parquet … _manifest.json
+    TARGET/NAME/full-000041/transaction/part-bank-one-00000.parquet … _manifest.json
     TARGET/NAME/incr-000042/transaction/part-00000.parquet … _manifest.json
     TARGET/NAME/LATEST.json
 
@@ -291,9 +291,13 @@ def parsed_folder(folder: str) -> tuple[ExportKind, int] | None:
 
 
 def part_path(table: str, part: int, format: Format, *, lfi: str | None) -> str:  # noqa: A002  a format it is
-    """Of a part, from the export's folder on; in a full export below the folder of its LFI."""
-    folder = table if lfi is None else f"{table}/lfi={quote(lfi, safe='')}"
-    return f"{folder}/part-{part:05d}.{format.value}"
+    """Of a part, from the export's folder on; in a full export the LFI is in its name.
+
+    No folders by LFI: `lfi` is a column as well, and readers that make a column of a folder `lfi=…` (pandas) then have
+    two of different types.  All parts of a table lie in one folder, which every reader opens as it is.
+    """
+    of_lfi = "" if lfi is None else f"{quote(lfi, safe='')}-"
+    return f"{table}/part-{of_lfi}{part:05d}.{format.value}"
 
 
 def next_number(folders: Iterable[str]) -> int:

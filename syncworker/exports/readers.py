@@ -113,9 +113,7 @@ def _lines(
     for name in names:
         values = [getattr(line, name) for line in lines]
         kind = kinds.get(name, Kind.TEXT)
-        if kind is Kind.JSON:
-            values = [None if bytes(one) == b"null" else bytes(one).decode() for one in values]
-        elif kind is Kind.FLAG:
+        if kind is Kind.FLAG:
             values = [None if one is None else "true" if one else "false" for one in values]
         elif kind is Kind.INTEGER:
             values = [None if one is None else str(one) for one in values]
@@ -125,7 +123,7 @@ def _lines(
 
 @cache
 def _decoder(table: Table, op: bool) -> "msgspec.json.Decoder[Any]":
-    types: Mapping[Kind, Any] = {Kind.FLAG: bool | None, Kind.INTEGER: int | None, Kind.JSON: msgspec.Raw}
+    types: Mapping[Kind, Any] = {Kind.FLAG: bool | None, Kind.INTEGER: int | None}
     fields: list[tuple[str, Any]] = [(OP, str)] if op else []
     fields += [(one.name, types.get(one.kind, str | None)) for one in table.columns]
     row = msgspec.defstruct(f"Row_{table.name}", fields, forbid_unknown_fields=True, gc=False)

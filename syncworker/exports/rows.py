@@ -199,10 +199,8 @@ _SHORT: Final = {"\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"
 def json_lines(rows: Rows) -> pa.Buffer:
     """One JSON object a line: every column in each, null included, so that a reader sees all columns in any line.
 
-    Amounts, instants and dates are text; integers and flags are bare; JSON stands as it is.
-
-    Raises:
-        ValueError: a JSON cell holds a line break; names the column.
+    Amounts, instants and dates are text; integers and flags are bare.  JSON is text, as in the other formats: its shape
+    differs from row to row, and readers that derive types from it would fail.
     """
     kinds = {one.name: one.kind for one in rows.table.columns}
     parts: list[pa.Array | str] = []
@@ -213,17 +211,14 @@ def json_lines(rows: Rows) -> pa.Buffer:
             literal += "null"
             continue
         kind = kinds.get(name, Kind.TEXT)
-        if kind is Kind.TEXT:
-            column = _escaped(column)
-        elif kind is Kind.JSON and b"\n" in _bytes_of(column):
-            raise ValueError(f"{rows.table.name}: {name}: JSON with a line break")
-        mark = "" if kind in {Kind.INTEGER, Kind.FLAG, Kind.JSON} else '"'
+        cells = _escaped(column) if kind in {Kind.TEXT, Kind.JSON} else column
+        mark = "" if kind in {Kind.INTEGER, Kind.FLAG} else '"'
         if column.null_count:
-            whole = pc.binary_join_element_wise(mark, column, mark, "") if mark else column
+            whole = pc.binary_join_element_wise(mark, cells, mark, "") if mark else cells
             parts += [literal, pc.fill_null(whole, "null")]
             literal = ""
         else:
-            parts += [literal + mark, column]
+            parts += [literal + mark, cells]
             literal = mark
     lines = pc.binary_join_element_wise(*parts, literal + "}\n", "") if parts else None
     assert lines is not None, "a row without a merge key"

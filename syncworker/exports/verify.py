@@ -94,12 +94,12 @@ def verify(target: Target, name: str, *, number: int | None = None, content: boo
         ExportTargetError: the target cannot be reached.
     """
     walk = _Walk(target, checked_name(name), content)
-    folders: Sequence[Standing] = standing(target, name)
+    folders = standing(target, name)
     if number is not None:
         folders = [one for one in folders if one.number == number]
         if not folders:
             raise RequestError(f"number: {name} has no export {number}")
-        wanted = folders
+        wanted: Sequence[Standing] = folders
     else:
         latest = _latest(walk, folders)
         wanted = _chain(folders, latest)

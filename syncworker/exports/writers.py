@@ -12,6 +12,7 @@ Memory: Parquet holds the Arrow columns of one row group, NDJSON and CSV one bat
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import pyarrow as pa
@@ -48,7 +49,7 @@ class TableWriter(Protocol):
 
         Args:
             batch: of `arrow_schema(table, op=…)`, in the order rows have in the export.
-            lfi: whose they are, in a full export: names their folder; `None` in an increment.
+            lfi: whose they are, in a full export: names their file; `None` in an increment.
 
         Raises:
             ValueError: a batch of another schema.
@@ -68,6 +69,9 @@ class PartWriter(Protocol):
     def write(self, rows: Rows) -> None: ...
     def finish(self) -> None:
         """Write what belongs to the end; the file itself is closed by the caller."""
+
+    def drop(self) -> None:
+        """The file is broken off: let go of what is held."""
 
 
 class FileWriter:
@@ -134,6 +138,7 @@ class FileWriter:
         part, self._open = self._open, None
         if part is not None:
             part.file.abort()
+            part.writer.drop()
 
     def _add(self, part: "_Part", rows: Rows) -> None:
         self._digest.add(rows.canonical)
@@ -183,9 +188,13 @@ class HashedFile:
         self.bytes = 0
         self.sha256 = hashlib.sha256()
         self.closed = False
+        self._gone = False
 
     def write(self, data: Any) -> int:
+        """What is written to a file that was broken off goes nowhere: pyarrow ends its files whatever happened."""
         view = memoryview(data)
+        if self._gone:
+            return view.nbytes
         self._sink.write(view)
         self.sha256.update(view)
         self.bytes += view.nbytes
@@ -212,8 +221,8 @@ class HashedFile:
             self.closed = True
 
     def abort(self) -> None:
-        if not self.closed:
-            self.closed = True
+        if not self.closed and not self._gone:
+            self._gone = True
             self._sink.abort()
 
 
@@ -240,6 +249,9 @@ class CsvPart:
     def finish(self) -> None:
         """CSV has no end."""
 
+    def drop(self) -> None:
+        """Nothing is held."""
+
 
 class NdjsonPart:
     """One JSON object a line."""
@@ -253,6 +265,9 @@ class NdjsonPart:
 
     def finish(self) -> None:
         """NDJSON has no end."""
+
+    def drop(self) -> None:
+        """Nothing is held."""
 
 
 class ParquetPart:
@@ -304,6 +319,11 @@ class ParquetPart:
         if self._pieces:
             self._end_group()
         self._writer.close()
+
+    def drop(self) -> None:
+        self._pending, self._pieces = [], []
+        with suppress(pa.ArrowException, OSError):  # a writer whose file refused is in no state to end well
+            self._writer.close()
 
     def _end_piece(self) -> None:
         """Copied together: slices would keep their batches whole in memory."""
