@@ -69,8 +69,10 @@ def run_(
         with _watched(as_json=as_json) as watching:
             return await run(store, asked, watching=watching)
 
-    manifest = frame.with_store(work, sealed=True)
-    show.facts(_facts(manifest), as_json=True) if as_json else _told(manifest, wanted.target.text)
+    opens = wanted.privacy is Privacy.PSEUDONYMOUS or instant is not None  # a tenant's key, or items as sent
+    manifest = frame.with_store(work, sealed=opens)
+    at = f"{wanted.target.text}/{manifest.export}/{manifest.folder}"
+    show.facts(_facts(manifest) | {"at": at}, as_json=as_json)
 
 
 @app.command("list")
@@ -275,12 +277,6 @@ def _watched(*, as_json: bool) -> Iterator["Watching"]:
         yield Watching(step=step, rows=rows, about=about)
 
 
-def _told(manifest: Manifest, target: str) -> None:
-    facts = _facts(manifest)
-    facts["at"] = f"{target}/{manifest.export}/{manifest.folder}"
-    show.facts(facts, as_json=False)
-
-
 def _facts(manifest: Manifest) -> dict[str, Any]:
     return {
         "export": manifest.export,
@@ -307,6 +303,7 @@ def _document(manifest: Manifest) -> Any:
 def _row(one: ExportRow) -> dict[str, Any]:
     return {
         "name": one.name, "number": one.number, "kind": one.kind, "format": one.format,
-        "outcome": one.outcome or "open", "rows": one.rows, "bytes": one.bytes, "as_of": one.as_of, "started_at": one.started_at,
+        "outcome": one.outcome or "open", "rows": one.rows, "bytes": one.bytes, "as_of": one.as_of,
+        "started_at": one.started_at,
         "ended_at": one.ended_at, "reason": one.reason, "error": one.error, "target": one.target,
     }  # fmt: skip

