@@ -130,6 +130,8 @@ async def run(store: Store, wanted: Wanted, *, watching: Watching = NOT_WATCHED,
         RequestError: the target holds exports of another tenant; an increment was asked for and none can be made.
         StoreUnavailableError: the database is away.
     """
+    if wanted.as_of is not None:
+        asof.check_tables(wanted.tables)
     pseudonyms = None
     if wanted.privacy is Privacy.PSEUDONYMOUS:
         pseudonyms = Pseudonyms(await store.atomically(lambda unit: unit.tenant_keys.key(Purpose.PSEUDONYM)))
@@ -294,7 +296,6 @@ class _Making:
         unit, wanted = snapshot.unit, self.wanted
         reader = Reader(snapshot)
         if wanted.as_of is not None:
-            asof.check_tables(wanted.tables)
             await past.check_instant(unit, wanted.as_of)
         facts: dict[str, Any] = {
             "to": await feed.now(unit) if wanted.as_of is None else None,
@@ -304,7 +305,8 @@ class _Making:
         }
         increment, reason = await self._decided(reader, facts)
         if increment is None and wanted.increment:
-            raise RequestError(f"since: no increment can be made ({reason}); leave --since out for a full export")
+            why = reason or "there is no export to stand on, or a full one is due"
+            raise RequestError(f"since: no increment can be made ({why}); leave --since out for a full export")
         kind = ExportKind.FULL if increment is None else ExportKind.INCREMENTAL
         self.watching.step(Step.DECIDED)
         self.watching.about(await self._about(snapshot) if increment is None else None)
