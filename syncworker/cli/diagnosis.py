@@ -47,12 +47,13 @@ OF_KIND: Final[Mapping[WorkKind, str]] = {
     WorkKind.EVENT: "`events list` says why; an event is asked about again by itself",
     WorkKind.OPENING: "`openings list` says why",
     WorkKind.DIRECTORY: "`doctor` looks at the directory's address",
+    WorkKind.EXPORT: "`export list` says why; `export run --name NAME` makes it now",
     WorkKind.FILL: "the workers' logs say why; the columns of rows held are filled later, syncs go on",
 }
 """Where rows of a kind that ended badly say why; the others are tokens."""
 
-OF_NO_LFI: Final = frozenset({WorkKind.DIRECTORY, WorkKind.FILL})
-"""Kinds whose one row belongs to no LFI: a tick does them, and no slot of an LFI."""
+OF_NO_LFI: Final = frozenset({WorkKind.DIRECTORY, WorkKind.FILL, WorkKind.EXPORT})
+"""Kinds whose rows belong to no LFI: a tick does them, and no slot of an LFI."""
 
 ADVICE: Final[Mapping[str, str]] = {
     "client_rejected": "`doctor` looks at keys, certificate and clock; is our registration active?  then `lfis retry`",
@@ -210,6 +211,7 @@ def troubles(
     if work and not beats:
         found.append(Trouble("no beat lives", "run `syncworker up` or `syncworker beat`"))
     found += [_of_hold(hold, now=now) for hold in held if _is_told(hold)]
+    work = [row for row in work if row.kind is not WorkKind.EXPORT]  # `export_troubles` names the series
     for row in work:
         if row.late > LATE:
             why = why_late(row, held, slots=slots, declared=declared, working=working)
@@ -310,6 +312,39 @@ def feed_troubles(lag: timedelta, held_by: Sequence[Blocker]) -> list[Trouble]:
         return [Trouble(f"{what} by a {name}{since}", do)]
     what = f"{what} by a transaction of process {first.pid} ({name}) open{since}"
     return [Trouble(what, f"let it end, or end it: `SELECT pg_terminate_backend({first.pid})` in the database")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """A series of exports that is set.
+
+    Attributes:
+        due_at: when the next is due; `None`: no worker has seen the series yet.
+        going: one is being made.
+        last_at: snapshot of the newest that came to be; `None`: none did.
+        error: stable code, where the last attempt failed.
+    """
+
+    name: str
+    due_at: datetime | None
+    going: bool
+    last_at: datetime | None
+    error: str | None
+
+
+def export_troubles(series: Sequence[Series], *, now: datetime) -> list[Trouble]:
+    """Exports that are late or failed."""
+    found = []
+    for one in series:
+        last = "none was made yet" if one.last_at is None else f"the last is of {cell(one.last_at)}"
+        make = f"`syncworker export run --name {one.name}` makes it now"
+        if one.error is not None and not one.going:
+            found.append(Trouble(f"export {one.name}: failed ({one.error}); {last}", f"{make} and says why"))
+        elif one.due_at is None:
+            found.append(Trouble(f"export {one.name}: no worker has seen it; {last}", "restart the workers"))
+        elif not one.going and now - one.due_at > LATE:
+            found.append(Trouble(f"export {one.name}: late for {span(now - one.due_at)}; {last}", make))
+    return found
 
 
 def opening_troubles(openings: Sequence[StoredOpening]) -> list[Trouble]:

@@ -14,10 +14,12 @@ from syncworker.cli.diagnosis import (
     FEED_LAGS,
     ConsentCounts,
     Hold,
+    Series,
     Trouble,
     advice_of,
     consent_troubles,
     counted,
+    export_troubles,
     feed_troubles,
     finding_troubles,
     holds,
@@ -28,6 +30,7 @@ from syncworker.cli.diagnosis import (
 from syncworker.clock import SystemClock, in_time
 from syncworker.declarations import facts_of
 from syncworker.errors import SetupError, SyncWorkerError
+from syncworker.exports.extras import require
 from syncworker.schedule.breaker import RETRY_SHARE
 from syncworker.settings import Settings
 from syncworker.standard.consents import Status
@@ -91,6 +94,7 @@ async def _look(config: Settings, store: Store) -> tuple[dict[str, Any], list[Tr
         findings = await unit.findings.all()
         filling = await unit.fillings.open(COLUMNS_VERSION)
         lag, held_by = await _feed_lag(unit)
+        series = await _series(config, unit)
     counts = counted(consents)
     soon = [
         one
@@ -112,6 +116,7 @@ async def _look(config: Settings, store: Store) -> tuple[dict[str, Any], list[Tr
     )
     wrong += finding_troubles(findings)
     wrong += consent_troubles(consents, now=now) + opening_troubles(openings) + feed_troubles(lag, held_by)
+    wrong += export_troubles(series, now=now)
     syncs = [one for one in summary if one.kind is WorkKind.SYNC]
     parked, failing = sum(one.parked for one in syncs), sum(one.failing for one in syncs)
     working = workers > 0 and beats > 0
@@ -206,10 +211,31 @@ async def _look(config: Settings, store: Store) -> tuple[dict[str, Any], list[Tr
             {"table": one.table.name, "done": one.done, "about": one.about, "skipped": one.skipped, "since": one.since}
             for one in filling
         ],
+        "exports": [
+            {"name": one.name, "due": one.due_at, "going": one.going, "last": one.last_at, "error": one.error}
+            for one in series
+        ],
         "feed_held_by": [{"pid": one.pid, "application": one.application, "since": one.since} for one in held_by],
         "clocks": [{"host": one.host, "peer": one.peer, "offset": one.offset, "wrong": one.wrong} for one in clocks],
     }
     return found, wrong
+
+
+async def _series(config: Settings, unit: UnitOfWork) -> list[Series]:
+    """The series of exports that are set, as they stand."""
+    now, found = await unit.now(), []
+    for name in sorted(config.exports):
+        row, last = await unit.work.find(WorkKind.EXPORT, name), await unit.exports.last_good(name)
+        found.append(
+            Series(
+                name=name,
+                due_at=None if row is None else row.due_at,
+                going=row is not None and row.lease_until is not None and row.lease_until > now,
+                last_at=None if last is None else last.as_of,
+                error=None if row is None else row.last_error,
+            )
+        )
+    return found
 
 
 async def _feed_lag(unit: UnitOfWork) -> tuple[timedelta, Sequence[Blocker]]:
@@ -238,7 +264,7 @@ def _print_status(found: dict[str, Any], wrong: Sequence[Trouble]) -> None:
         show.OUT.print(f"✗ {line}", markup=False)
     if not wrong:
         show.OUT.print("✓ nothing needs you", markup=False)
-    tables = {"work", "findings", "limits", "traffic", "processes", "clocks", "filling", "feed_held_by"}
+    tables = {"work", "findings", "limits", "traffic", "processes", "clocks", "filling", "exports", "feed_held_by"}
     for warning in found["directory"]:
         show.OUT.print(f"! {warning}", markup=False)
     plain = {name: value for name, value in found.items() if name not in {*tables, "directory"}}
@@ -255,6 +281,8 @@ def _print_status(found: dict[str, Any], wrong: Sequence[Trouble]) -> None:
         show.rows(
             found["filling"], as_json=False, title="\nColumns of rows held, being filled by the workers", empty=""
         )
+    if found["exports"]:
+        show.rows(found["exports"], as_json=False, title="\nExports", empty="")
     if found["processes"]:
         show.rows(found["processes"], as_json=False, title="\nProcesses", empty="")
 
@@ -291,6 +319,7 @@ def doctor(as_json: frame.AsJson = False) -> None:
         findings += frame.run(_check_lfis(config))
         findings += _check_consents(config)
         findings += _check_feed(config)
+        findings += _check_exports(config)
     findings += _warnings(config)
     origins = [
         {"setting": name, "value": value, "from": origin} for name, value, origin in settings_module.origins(config)
@@ -472,6 +501,36 @@ def _check_feed(config: Settings) -> list[_Finding]:
     return [_Finding("feed", False, str(one)) for one in feed_troubles(lag, held_by)] or [
         _Finding("feed", True, "up to date" if not lag else f"{show.span(lag)} behind")
     ]
+
+
+def _check_exports(config: Settings) -> list[_Finding]:
+    """Whether each series that is set can be made and is made in time."""
+
+    async def read() -> tuple[list[Series], datetime]:
+        async with frame.open_store(config) as store, store.looking() as unit:
+            return await _series(config, unit), await unit.now()
+
+    if not config.exports:
+        return []
+    found = [_check(f"export {name}", lambda name=name: _target(config, name), str) for name in sorted(config.exports)]  # type: ignore[misc]
+    try:
+        series, now = _asked(lambda: frame.run(read()))
+    except SyncWorkerError as error:
+        return [*found, _Finding("exports", False, str(error))]
+    return found + [_Finding("exports", False, str(one)) for one in export_troubles(series, now=now)]
+
+
+def _target(config: Settings, name: str) -> str:
+    """That a series' libraries are installed and its target answers."""
+    require("exports")
+    if config.exports[name].format == "delta":
+        require("delta")
+    from syncworker.exports.layout import LATEST
+    from syncworker.exports.plans import wanted_of
+
+    wanted = wanted_of(name, config.exports[name], config)
+    made = "holds exports" if wanted.target.exists(f"{name}/{LATEST}") else "holds no export yet"
+    return f"{wanted.target.text} {made}"
 
 
 def _standing(counts: ConsentCounts) -> str:
