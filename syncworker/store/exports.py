@@ -97,8 +97,8 @@ class Exports:
             tenant=self._unit.tenant, name=name, number=number, target=target, format=format, started_at=now,
             lease_until=now + lease,
         )  # fmt: skip
-        made = await self._unit.connection.execute(fresh.on_conflict_do_nothing())
-        return number if made.rowcount else None
+        made = await self._unit.connection.scalar(fresh.on_conflict_do_nothing().returning(export.c.number))
+        return None if made is None else number
 
     async def extend(self, name: str, number: int, *, lease: timedelta = LEASE) -> bool:
         """Renew the lease; `False`: another process has ended the row."""
