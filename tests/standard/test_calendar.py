@@ -432,6 +432,8 @@ USERS: Final[Mapping[str, str]] = {
     "consents/renewal.py": "expiry flags, polls and the calendar of renewals",
     "consents/tokens.py": "expires_in and what comes with tokens",
     "declarations.py": "the participants directory",
+    "exports/job.py": "times of day of the settings, and instants of the database's clock",
+    "exports/run.py": "instants of the database's clock, and a setting that is bounded",
     "lfi/api.py": "Meta of a page",
     "lfi/checkup.py": "Retry-After, Date and max-age",
     "lfi/oauth.py": "expires_in and what comes with tokens",
