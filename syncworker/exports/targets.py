@@ -8,6 +8,7 @@ Folders of exports are never written again, so an object store needs no renaming
 makes an export of a folder.
 """
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from syncworker.errors import ExportTargetError
 
 FILE_MODE: Final = 0o600
 FOLDER_MODE: Final = 0o700
+_BLOCK: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,19 @@ def target_of(text: str, s3: S3Access | None = None) -> Target:
     if scheme == "file":
         return FolderTarget(Path(rest))
     raise ExportTargetError(f"to: {scheme}:// is no target; give a folder, or s3://bucket/prefix")
+
+
+def sha256_of(target: Target, path: str) -> str:
+    """Of a file's bytes.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    found = hashlib.sha256()
+    with target.reading(path) as opened:
+        while block := opened.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()
 
 
 def checked_path(path: str) -> str:

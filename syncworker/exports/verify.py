@@ -31,9 +31,8 @@ from syncworker.exports.purge import Standing, standing
 from syncworker.exports.readers import DamagedError, text_of
 from syncworker.exports.rows import Digest, csv_text
 from syncworker.exports.schema import OP, TABLES, Op
-from syncworker.exports.targets import Target
+from syncworker.exports.targets import Target, sha256_of
 
-_BLOCK: Final = 1 << 20
 AGAIN: Final = "make a full export: syncworker export run --full"
 _REMOVE: Final = "remove it"
 
@@ -80,7 +79,18 @@ class _Walk:
     findings: list[Finding] = field(default_factory=list)
 
     def found(self, file: str, what: str, fix: str = AGAIN) -> None:
-        self.findings.append(Finding(file=f"{self.name}/{file}", what=what, fix=fix))
+        """
+        Args:
+            file: from the folder of the name on.
+        """
+        self.found_at(f"{self.name}/{file}", what, fix)
+
+    def found_at(self, path: str, what: str, fix: str = AGAIN) -> None:
+        """
+        Args:
+            path: from the target's root on.
+        """
+        self.findings.append(Finding(file=path, what=what, fix=fix))
 
 
 def verify(target: Target, name: str, *, number: int | None = None, content: bool = True) -> Report:
@@ -177,7 +187,7 @@ def _export(walk: _Walk, folder: Standing) -> Manifest | None:
     there = {one.path: one.bytes for one in walk.target.list(f"{walk.name}/{folder.folder}")}
     there.pop(f"{walk.name}/{folder.folder}/{MANIFEST}", None)
     for table in manifest.tables:
-        known = [_file(walk, folder.folder, one, there) for one in table.files]
+        known = [_file(walk, f"{walk.name}/{folder.folder}", one, there) for one in table.files]
         if walk.content and all(known):
             _content(walk, folder.folder, manifest, table)
     for path in there:
@@ -212,28 +222,25 @@ def _pointed(walk: _Walk, file: str, data: bytes, folder: Standing) -> None:
         walk.found(file, f"is not the manifest that {LATEST} was written for")
 
 
-def _file(walk: _Walk, folder: str, entry: FileEntry, there: dict[str, int]) -> bool:
+def _file(walk: _Walk, above: str, entry: FileEntry, there: dict[str, int]) -> bool:
     """Whether a file is as the manifest says, so that its rows can be looked at."""
-    file = f"{folder}/{entry.path}"
-    length = there.pop(f"{walk.name}/{file}", None)
+    path = f"{above}/{entry.path}"
+    length = there.pop(path, None)
     if length is None:
-        walk.found(file, "is missing")
+        walk.found_at(path, "is missing")
         return False
     walk.files += 1
     walk.bytes += length
     if length != entry.bytes:
-        walk.found(file, f"has {length} bytes, and not {entry.bytes}")
+        walk.found_at(path, f"has {length} bytes, and not {entry.bytes}")
         return False
-    sha256 = hashlib.sha256()
     try:
-        with walk.target.reading(f"{walk.name}/{file}") as opened:
-            while block := opened.read(_BLOCK):
-                sha256.update(block)
+        found = sha256_of(walk.target, path)
     except (FileNotFoundError, ExportTargetError, OSError) as error:
-        walk.found(file, f"cannot be read ({type(error).__name__})")
+        walk.found_at(path, f"cannot be read ({type(error).__name__})")
         return False
-    if sha256.hexdigest() != entry.sha256:
-        walk.found(file, "its sha256 is another: its bytes were changed")
+    if found != entry.sha256:
+        walk.found_at(path, "its sha256 is another: its bytes were changed")
         return False
     return True
 
@@ -289,7 +296,7 @@ class Tally:
 
 
 def _delta(walk: _Walk, manifest: Manifest) -> None:
-    """Files of a Delta table; those that a later version of the table took the place of may be gone."""
+    """Files of a Delta table; those that a later version of the table does not need may be gone."""
     from syncworker.exports.extras import require
 
     require("delta")
@@ -301,17 +308,19 @@ def _delta(walk: _Walk, manifest: Manifest) -> None:
         if table is None:
             walk.found(place, "is no table of this version", "use the version that wrote it")
             continue
-        tally = Tally(op=manifest.kind is ExportKind.INCREMENTAL)
+        above = f"{walk.name}-delta"
         try:
-            if entry.files and delta.superseded(walk.target, walk.name, entry):
+            needed = delta.needed(walk.target, walk.name, entry)
+            there = {one.path: one.bytes for one in walk.target.list(f"{above}/{entry.name}")}
+            known = [_file(walk, above, one, there) for one in entry.files if one.path in needed]
+            if not walk.content or not all(known) or len(known) < len(entry.files):
                 continue
+            tally = Tally(op=manifest.kind is ExportKind.INCREMENTAL)
             for batch in delta.read_version(walk.target, table, manifest, entry):
                 tally.add(batch)
         except DamagedError as error:
             walk.found(place, str(error))
             continue
-        walk.files += len(entry.files)
-        walk.bytes += sum(one.bytes for one in entry.files)
         walk.rows += tally.rows
         for what in tally.differences(entry):
             walk.found(place, what)
