@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import deltalake
 import pyarrow as pa
-from deltalake.exceptions import DeltaError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction
 
 from syncworker.errors import ExportTargetError
@@ -40,6 +40,7 @@ from syncworker.standard.json_text import json_bytes
 
 _TEXT_ROWS: Final = 4_096
 _CONFIGURATION: Final = {"delta.dataSkippingStatsColumns": NUMBER}
+_PATIENCE: Final = {"connect_timeout": "5s", "timeout": "30s", "max_retries": "3", "retry_timeout": "60s"}
 RETENTION_MIN: Final = timedelta(hours=1)
 
 
@@ -299,10 +300,10 @@ def _actions(known: deltalake.DeltaTable) -> Sequence[Mapping[str, Any]]:
 def _opened(target: Target, name: str, table: str) -> deltalake.DeltaTable | None:
     """`None`: there is no such table."""
     uri, options = location(target, folder_of(name, table))
-    try:
-        if not deltalake.DeltaTable.is_deltatable(uri, storage_options=options):
-            return None
+    try:  # DeltaTable.is_deltatable would hold the interpreter while it waits for an object store
         return deltalake.DeltaTable(uri, storage_options=options)
+    except TableNotFoundError:
+        return None
     except (DeltaError, OSError) as error:
         raise ExportTargetError(f"{folder_of(name, table)}: does not open ({type(error).__name__})") from None
 
@@ -321,7 +322,7 @@ def location(target: Target, folder: str) -> tuple[str, dict[str, str]]:
         "AWS_SESSION_TOKEN": access.session_token,
         "AWS_ALLOW_HTTP": "true" if (access.endpoint or "").startswith("http://") else None,
     }
-    return uri, {name: value for name, value in options.items() if value is not None}
+    return uri, _PATIENCE | {name: value for name, value in options.items() if value is not None}
 
 
 # -- keeping a table small -------------------------------------------------------------------------------------------

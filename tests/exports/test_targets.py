@@ -176,7 +176,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_with_its_reason(tmp_path: P
     """A file stands where the folder should be."""
     (tmp_path / "n").write_text("")
 
-    with pytest.raises(ExportTargetError, match="n/a: .*; look at the folder's rights and room"):
+    with pytest.raises(ExportTargetError, match=r"n/a: .*; look at the folder's rights and room"):
         FolderTarget(tmp_path).open("n/a")
 
 
