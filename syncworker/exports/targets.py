@@ -14,11 +14,12 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
 from syncworker.errors import ExportTargetError
+from syncworker.standard.calendar import of_epoch
 
 FILE_MODE: Final = 0o600
 FOLDER_MODE: Final = 0o700
@@ -195,8 +196,8 @@ class FolderTarget:
                     one = Path(folder, name)
                     with suppress(FileNotFoundError):  # a file that was just renamed
                         seen = one.lstat()
-                        at = datetime.fromtimestamp(seen.st_mtime, UTC)
-                        found.append(Found(one.relative_to(self._root).as_posix(), seen.st_size, at))
+                        path = one.relative_to(self._root).as_posix()
+                        found.append(Found(path, seen.st_size, of_epoch(seen.st_mtime)))
         return sorted(found, key=lambda one: one.path)
 
     def put_whole(self, path: str, data: bytes) -> None:

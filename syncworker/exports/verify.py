@@ -8,6 +8,7 @@ What is wrong is a `Finding`, never an exception: one damaged file does not keep
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -275,22 +276,21 @@ class Tally:
         self._op = op
         self._digest = Digest()
         self.rows = 0
-        self.ops = dict.fromkeys((one.value for one in Op), 0) if op else {}
+        self.ops: Counter[str] = Counter({one.value: 0 for one in Op} if op else {})
 
     def add(self, text: pa.RecordBatch) -> None:
         """Rows whose columns are text."""
         self._digest.add(csv_text(text))
         self.rows += text.num_rows
         if self._op:
-            for one in text.column(OP).value_counts().to_pylist():
-                self.ops[one["values"]] = self.ops.get(one["values"], 0) + one["counts"]
+            self.ops.update({one["values"]: one["counts"] for one in text.column(OP).value_counts().to_pylist()})
 
     def differences(self, entry: TableEntry) -> Iterator[str]:
         """What a manifest says otherwise."""
         if self.rows != entry.rows:
             yield f"has {self.rows} rows, and the manifest says {entry.rows}"
-        if self.ops != entry.op:
-            yield f"op: has {self.ops}, and the manifest says {dict(entry.op)}"
+        if dict(self.ops) != entry.op:
+            yield f"op: has {dict(self.ops)}, and the manifest says {dict(entry.op)}"
         if self._digest.hex() != entry.content_digest:
             yield "content_digest: the rows are others than those that were written, or in another order"
 
