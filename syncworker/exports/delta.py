@@ -33,7 +33,7 @@ from syncworker.exports.layout import ExportKind, FileEntry, Manifest, TableEntr
 from syncworker.exports.readers import DamagedError, parquet_batches
 from syncworker.exports.rows import Digest, Rows
 from syncworker.exports.s3 import S3Target
-from syncworker.exports.schema import NUMBER, Op, Table, arrow_schema
+from syncworker.exports.schema import NUMBER, Op, Table, arrow_schema, described
 from syncworker.exports.targets import Target, sha256_of
 from syncworker.exports.writers import ROWS_PER_PART, SETTINGS, HashedFile, ParquetPart, count_deletes
 from syncworker.standard.json_text import json_bytes
@@ -217,6 +217,7 @@ class DeltaWriter:
             rows=self._rows,
             op=op,
             content_digest=self._digest.hex(),
+            columns=described(self._table),
             files=files,
             delta_version=version,
         )

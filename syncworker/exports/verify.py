@@ -31,7 +31,7 @@ from syncworker.exports.layout import (
 from syncworker.exports.purge import Standing, standing
 from syncworker.exports.readers import DamagedError, text_of
 from syncworker.exports.rows import Digest, csv_text
-from syncworker.exports.schema import OP, TABLES, Op
+from syncworker.exports.schema import OP, Op, Table, table_as
 from syncworker.exports.targets import Target, sha256_of
 
 AGAIN: Final = "make a full export: syncworker export run --full"
@@ -78,6 +78,7 @@ class _Walk:
     rows: int = 0
     bytes: int = 0
     findings: list[Finding] = field(default_factory=list)
+    latest: Latest | None = None
 
     def found(self, file: str, what: str, fix: str = AGAIN) -> None:
         """
@@ -112,8 +113,8 @@ def verify(target: Target, name: str, *, number: int | None = None, content: boo
             raise RequestError(f"number: {name} has no export {number}")
         wanted: Sequence[Standing] = folders
     else:
-        latest = _latest(walk, folders)
-        wanted = _chain(folders, latest)
+        walk.latest = _latest(walk, folders)
+        wanted = _chain(folders, walk.latest)
     manifests = [manifest for one in wanted if (manifest := _export(walk, one)) is not None]
     if number is None:
         _links(walk, manifests)
@@ -215,11 +216,10 @@ def _manifest(walk: _Walk, folder: Standing) -> Manifest | None:
 
 def _pointed(walk: _Walk, file: str, data: bytes, folder: Standing) -> None:
     """A manifest that was changed later on is told by the pointer's sha256 of it."""
-    try:
-        latest = Latest.of(walk.target.read(f"{walk.name}/{LATEST}"), where=LATEST)
-    except (FileNotFoundError, ManifestError):
+    latest = walk.latest
+    if latest is None or latest.number != folder.number:
         return
-    if latest.number == folder.number and latest.manifest_sha256 != hashlib.sha256(data).hexdigest():
+    if latest.manifest_sha256 != hashlib.sha256(data).hexdigest():
         walk.found(file, f"is not the manifest that {LATEST} was written for")
 
 
@@ -247,9 +247,8 @@ def _file(walk: _Walk, above: str, entry: FileEntry, there: dict[str, int]) -> b
 
 
 def _content(walk: _Walk, folder: str, manifest: Manifest, entry: TableEntry) -> None:
-    table = TABLES.get(entry.name)
+    table = _described(walk, f"{folder}/{entry.name}", entry)
     if table is None:
-        walk.found(f"{folder}/{entry.name}", "is no table of this version", "use the version that wrote it")
         return
     op = manifest.kind is ExportKind.INCREMENTAL
     tally = Tally(op=op)
@@ -267,6 +266,15 @@ def _content(walk: _Walk, folder: str, manifest: Manifest, entry: TableEntry) ->
     walk.rows += tally.rows
     for what in tally.differences(entry):
         walk.found(f"{folder}/{entry.name}", what)
+
+
+def _described(walk: _Walk, place: str, entry: TableEntry) -> Table | None:
+    """The table as it was when it was exported."""
+    try:
+        return table_as(entry.name, entry.columns, entry.merge_key)
+    except ValueError as error:
+        walk.found(place, str(error), "use the version of syncworker that wrote it, or a newer one")
+        return None
 
 
 class Tally:
@@ -304,9 +312,8 @@ def _delta(walk: _Walk, manifest: Manifest) -> None:
 
     for entry in manifest.tables:
         place = f"{manifest.folder}/{entry.name}"
-        table = TABLES.get(entry.name)
+        table = _described(walk, place, entry)
         if table is None:
-            walk.found(place, "is no table of this version", "use the version that wrote it")
             continue
         above = f"{walk.name}-delta"
         try:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from syncworker.exports.layout import FileEntry, Format, TableEntry, Writer, part_path
 from syncworker.exports.rows import Digest, Rows, csv_text, guarded, json_lines
-from syncworker.exports.schema import DICTIONARY_COLUMNS, OP, Op, Table, arrow_schema
+from syncworker.exports.schema import DICTIONARY_COLUMNS, OP, Op, Table, arrow_schema, described
 from syncworker.exports.targets import Sink, Target
 
 SETTINGS: Final = "v1"
@@ -131,6 +131,7 @@ class FileWriter:
             rows=self._rows,
             op=op,
             content_digest=self._digest.hex(),
+            columns=described(self._table),
             files=tuple(self._files),
         )
 
