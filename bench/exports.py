@@ -41,6 +41,7 @@ ACCOUNTS: Final = 10
 LFIS: Final = 3
 SERVER: Final = {"max_wal_size": "4GB", "checkpoint_timeout": "1h"}
 TRANSACTION: Final = TABLES["transaction"]
+DLT_BACKENDS: Final = ("pyarrow", "sqlalchemy")
 FORMATS: Final = (Format.CSV, Format.PARQUET, Format.NDJSON, Format.DELTA)
 _FILL: Final = (
     """INSERT INTO connection (tenant, connection_id, lfi, user_ref, created_at)
@@ -63,10 +64,10 @@ _FILL: Final = (
                                 merchant_category_code, counterparty_name, payment_mode, flags, raw, digest,
                                 first_seen_at, changed_at, gen)
        SELECT 'default', md5(i::text), lpad(a::text, 10, '0'), 'T' || lpad(n::text, 12, '0'),
-              CASE n %% 20 WHEN 0 THEN 'Pending' ELSE 'Booked' END, 'Debit', (n * 7919 %% 10000000)::numeric / 100000,
-              -(n * 7919 %% 10000000)::numeric / 100000, 'AED', now() - n * interval '3 minutes 7 seconds',
-              (now() - n * interval '3 minutes 7 seconds')::date, now() - n * interval '3 minutes', 'POS',
-              'REF' || md5(n::text), 'Card purchase "' || n %% 977 || '" كارفور ' || n, 'Merchant ' || n * 31 %% 2000,
+              CASE n %% 20 WHEN 0 THEN 'Pending' ELSE 'Booked' END, 'Debit', (n * 7919 * i * a %% 10000000)::numeric / 100000,
+              -(n * 7919 * i * a %% 10000000)::numeric / 100000, 'AED', now() - n * i * interval '3.7 seconds' - a * interval '1 hour',
+              (now() - n * i * interval '3.7 seconds' - a * interval '1 hour')::date, now() - n * interval '3 minutes', 'POS',
+              'REF' || md5(i || '/' || a || n), 'Card purchase "' || n * i %% 977 || '" كارفور ' || n * i * a, 'Merchant ' || n * 31 %% 2000,
               lpad((n %% 300)::text, 4, '0'), CASE n %% 3 WHEN 0 THEN 'Person ' || n %% 50000 END, 'Online',
               CASE n %% 10 WHEN 0 THEN '["Cashback"]'::jsonb END, 'x'::bytea, decode(md5(i || '/' || a || n), 'hex'),
               now(), now(), 1
@@ -167,7 +168,8 @@ def contenders(url: str, folder: Path, dlt: str | None) -> Iterator[tuple[str, l
         ]  # fmt: skip
     if dlt is not None:
         program = Path(__file__).parent / "contenders/dlt_parquet.py"
-        yield "dlt to Parquet", [dlt, str(program), url, str(folder / "dlt to Parquet")]
+        for backend in DLT_BACKENDS:
+            yield f"dlt, {backend}", [dlt, str(program), url, str(folder / f"dlt, {backend}"), backend]
 
 
 def check(url: str, folder: Path, environment: Mapping[str, str]) -> None:
@@ -211,9 +213,11 @@ def shown(measured: Sequence[Measured]) -> None:
             f"| {one.name} | {one.seconds:.1f} | {ratio:.2f} | {one.cpu_s:.1f} | {one.server_s:.1f}"
             f" | {one.peak_mb:.0f} | {one.mb:.0f} |"
         )
-    if "dlt to Parquet" in by_name:
-        slower = by_name["dlt to Parquet"].seconds / by_name["parquet"].seconds
-        print(f"\ndlt takes {slower:.1f} times as long as Parquet from syncworker.")
+    ours = by_name["parquet"]
+    for name in (f"dlt, {backend}" for backend in DLT_BACKENDS):
+        if name in by_name:
+            slower, work = by_name[name].seconds / ours.seconds, by_name[name].cpu_s / ours.cpu_s
+            print(f"\n{name}: {slower:.1f} times as long as Parquet, and {work:.1f} times its processor time.")
 
 
 def measure(server: PostgresServer, folder: Path, options: argparse.Namespace) -> list[Measured]:

@@ -1,10 +1,10 @@
 """dlt from a view of PostgreSQL to Parquet files: its sql_database source into its filesystem destination.
 
-    python bench/contenders/dlt_parquet.py postgresql://… FOLDER
+    python bench/contenders/dlt_parquet.py postgresql://… FOLDER sqlalchemy|pyarrow
 
-Pinned: dlt 1.31.0, and the settings below; the `pyarrow` backend, which its documentation gives as the fast one beside
-`connectorx`, and pieces of 50,000 rows.  It runs under the Python of an environment of its own (`bench/exports.py
---dlt`), and shares no code with the product.
+Pinned: dlt 1.31.0, and the settings below, with pieces of 50,000 rows.  `sqlalchemy` is the backend it takes when none
+is named, `pyarrow` the one its documentation gives for speed.  It runs under the Python of an environment of its own
+(`bench/exports.py --dlt`), and shares no code with the product.
 """
 
 import os
@@ -17,7 +17,7 @@ NAME = "exports_bench"
 
 def main() -> None:
     """Load the view `v_transaction` once, from nothing."""
-    url, folder = sys.argv[1:]
+    url, folder, backend = sys.argv[1:]
     os.environ |= {
         "DLT_DATA_DIR": f"{folder}/.dlt",
         "RUNTIME__DLTHUB_TELEMETRY": "false",
@@ -34,7 +34,7 @@ def main() -> None:
     table = sql_table(
         url.replace("postgresql://", "postgresql+psycopg2://"),
         table="v_transaction",
-        backend="pyarrow",
+        backend=backend,
         chunk_size=ROWS,
         reflection_level="full",
     )
