@@ -585,7 +585,7 @@ async def _export(stage: Stage) -> None:
     show.OUT.print("  open them in DuckDB (pip install duckdb), in Python:", markup=False)
     show.OUT.print("    import duckdb", markup=False)
     spent = "SELECT merchant_category_code AS mcc, count(*) AS n, sum(amount) AS aed"
-    of = f"FROM '{folder}/transaction/*/*.parquet' WHERE currency = 'AED' GROUP BY 1 ORDER BY 3 LIMIT 5"
+    of = f"FROM '{folder}/transaction/*.parquet' WHERE currency = 'AED' GROUP BY 1 ORDER BY 3 LIMIT 5"
     show.OUT.print(f'    print(duckdb.sql("{spent} {of}"))', markup=False)
 
 

@@ -16,7 +16,6 @@ Statistics in the log are of `number` alone: others would keep values of persona
 deltalake writes those of decimals as floats.
 """
 
-import hashlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -26,7 +25,7 @@ from typing import Any, Final
 
 import deltalake
 import pyarrow as pa
-from deltalake.exceptions import DeltaError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction
 
 from syncworker.errors import ExportTargetError
@@ -34,13 +33,14 @@ from syncworker.exports.layout import ExportKind, FileEntry, Manifest, TableEntr
 from syncworker.exports.readers import DamagedError, parquet_batches
 from syncworker.exports.rows import Digest, Rows
 from syncworker.exports.s3 import S3Target
-from syncworker.exports.schema import NUMBER, Op, Table, arrow_schema
-from syncworker.exports.targets import Target
+from syncworker.exports.schema import NUMBER, Op, Table, arrow_schema, described
+from syncworker.exports.targets import Target, sha256_of
 from syncworker.exports.writers import ROWS_PER_PART, SETTINGS, HashedFile, ParquetPart, count_deletes
 from syncworker.standard.json_text import json_bytes
 
 _TEXT_ROWS: Final = 4_096
 _CONFIGURATION: Final = {"delta.dataSkippingStatsColumns": NUMBER}
+_PATIENCE: Final = {"connect_timeout": "5s", "timeout": "30s", "max_retries": "3", "retry_timeout": "60s"}
 RETENTION_MIN: Final = timedelta(hours=1)
 
 
@@ -179,6 +179,7 @@ class DeltaWriter:
                 schema=schema,
                 commit_properties=properties,
             )
+            known.update_incremental()
             return known.version()
         except (DeltaError, OSError) as error:
             known_now = _opened(self._target, self._name, self._table.name)
@@ -216,6 +217,7 @@ class DeltaWriter:
             rows=self._rows,
             op=op,
             content_digest=self._digest.hex(),
+            columns=described(self._table),
             files=files,
             delta_version=version,
         )
@@ -258,17 +260,17 @@ def read_version(target: Target, table: Table, manifest: Manifest, entry: TableE
             raise DamagedError(f"{file.path} is missing") from None
 
 
-def superseded(target: Target, name: str, entry: TableEntry) -> bool:
-    """Whether the table needs none of an export's files any more: compacted, or taken the place of.
+def needed(target: Target, name: str, entry: TableEntry) -> frozenset[str]:
+    """Files of an export that the table still reads; others were put together, or their place was taken.
 
     Raises:
-        DamagedError: the table is not there, or does not open.
+        DamagedError: the table is not there.
     """
     known = _opened(target, name, entry.name)
     if known is None:
         raise DamagedError("the table is not there")
     active = {f"{entry.name}/{one['path']}" for one in _actions(known)}
-    return not active & {one.path for one in entry.files}
+    return frozenset(active & {one.path for one in entry.files})
 
 
 def _stripped(target: Target, name: str, table: Table, file: FileEntry, *, op: bool) -> Iterator[pa.RecordBatch]:
@@ -284,18 +286,9 @@ def _files_of(target: Target, known: deltalake.DeltaTable, name: str, table: str
     for one in sorted(_actions(known), key=lambda one: one["path"]):
         if one.get(f"min.{NUMBER}") != number:
             continue
-        sha256 = hashlib.sha256()
-        with target.reading(f"{name}-delta/{table}/{one['path']}") as opened:
-            while block := opened.read(1 << 20):
-                sha256.update(block)
-        found.append(
-            FileEntry(
-                path=f"{table}/{one['path']}",
-                rows=one["num_records"],
-                bytes=one["size_bytes"],
-                sha256=sha256.hexdigest(),
-            )
-        )
+        path = f"{table}/{one['path']}"
+        sha256 = sha256_of(target, f"{name}-delta/{path}")
+        found.append(FileEntry(path=path, rows=one["num_records"], bytes=one["size_bytes"], sha256=sha256))
     return tuple(found)
 
 
@@ -308,10 +301,10 @@ def _actions(known: deltalake.DeltaTable) -> Sequence[Mapping[str, Any]]:
 def _opened(target: Target, name: str, table: str) -> deltalake.DeltaTable | None:
     """`None`: there is no such table."""
     uri, options = location(target, folder_of(name, table))
-    try:
-        if not deltalake.DeltaTable.is_deltatable(uri, storage_options=options):
-            return None
+    try:  # DeltaTable.is_deltatable would hold the interpreter while it waits for an object store
         return deltalake.DeltaTable(uri, storage_options=options)
+    except TableNotFoundError:
+        return None
     except (DeltaError, OSError) as error:
         raise ExportTargetError(f"{folder_of(name, table)}: does not open ({type(error).__name__})") from None
 
@@ -330,7 +323,7 @@ def location(target: Target, folder: str) -> tuple[str, dict[str, str]]:
         "AWS_SESSION_TOKEN": access.session_token,
         "AWS_ALLOW_HTTP": "true" if (access.endpoint or "").startswith("http://") else None,
     }
-    return uri, {name: value for name, value in options.items() if value is not None}
+    return uri, _PATIENCE | {name: value for name, value in options.items() if value is not None}
 
 
 # -- keeping a table small -------------------------------------------------------------------------------------------

@@ -67,6 +67,7 @@ class TableEntry:
     Attributes:
         merge_key: columns that name a row.
         op: rows by `upsert` and `delete`; empty in a full export.
+        columns: names and kinds (`sql_views.Kind`), in order, `op` left out.
         content_digest: sha256 over the canonical text of all rows, in the order of `files`.
         files: of a Delta table those that this export brought, with paths from the folder of its tables on.
         delta_version: of the Delta table with these rows; `None`: an export of files.
@@ -77,6 +78,7 @@ class TableEntry:
     rows: int
     op: Mapping[str, int] = field(default_factory=dict)
     content_digest: str
+    columns: Mapping[str, str] = field(default_factory=dict)
     files: tuple[FileEntry, ...] = ()
     delta_version: int | None = None
 

@@ -19,6 +19,7 @@ from syncworker.store.sql_views import Kind
 
 _ROWS: Final = 8_192
 _BLOCK: Final = 4 << 20
+_HEADER_MAX: Final = 1 << 16
 
 
 class DamagedError(Exception):
@@ -66,12 +67,13 @@ def _parquet(file: BinaryIO, table: Table, op: bool) -> Iterator[pa.RecordBatch]
 
 def _csv(file: BinaryIO, table: Table, op: bool) -> Iterator[pa.RecordBatch]:
     names = arrow_schema(table, op=op).names
-    header = file.readline().decode(errors="replace").rstrip("\n")
-    if header != ",".join(names):
+    head = file.read(_HEADER_MAX)
+    header = head.partition(b"\n")[0]
+    if header != ",".join(names).encode():
         raise DamagedError(f"has other columns than {table.name}")
-    if not file.read(1):
+    if len(head) <= len(header) + 1:
         return
-    file.seek(-1, 1)
+    file.seek(len(header) + 1)
     with pcsv.open_csv(
         file,
         read_options=pcsv.ReadOptions(column_names=names, block_size=_BLOCK, use_threads=False),

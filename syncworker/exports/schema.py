@@ -191,6 +191,27 @@ TABLES: Final[Mapping[str, Table]] = MappingProxyType(
 """All tables, by name, in the order they are exported."""
 
 
+def described(table: Table) -> Mapping[str, str]:
+    """Names and kinds of a table's columns, as a manifest keeps them."""
+    return {one.name: one.kind.value for one in table.columns}
+
+
+def table_as(name: str, columns: Mapping[str, str], merge_key: tuple[str, ...]) -> Table:
+    """A table as a manifest describes it: what was exported by another version has other columns than `TABLES`.
+
+    Raises:
+        ValueError: a kind of column that this version does not know; names the column.
+    """
+    unknown = sorted(column for column, kind in columns.items() if kind not in set(Kind))
+    if unknown:
+        raise ValueError(f"columns: {', '.join(unknown)}: of a kind that this version does not know")
+    kept = (
+        Column(column, Kind(kind), _TYPES[Kind(kind)], personal=False, hiding=Hiding.KEPT, comment="")
+        for column, kind in columns.items()
+    )
+    return Table(name, f"v_{name}", tuple(kept), merge_key)
+
+
 def chosen(names: Iterable[str]) -> tuple[Table, ...]:
     """The tables of some names, in the order of `TABLES`; no name: all.
 

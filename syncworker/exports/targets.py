@@ -8,19 +8,22 @@ Folders of exports are never written again, so an object store needs no renaming
 makes an export of a folder.
 """
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
 from syncworker.errors import ExportTargetError
+from syncworker.standard.calendar import of_epoch
 
 FILE_MODE: Final = 0o600
 FOLDER_MODE: Final = 0o700
+_BLOCK: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,19 @@ def target_of(text: str, s3: S3Access | None = None) -> Target:
     raise ExportTargetError(f"to: {scheme}:// is no target; give a folder, or s3://bucket/prefix")
 
 
+def sha256_of(target: Target, path: str) -> str:
+    """Of a file's bytes.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    found = hashlib.sha256()
+    with target.reading(path) as opened:
+        while block := opened.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()
+
+
 def checked_path(path: str) -> str:
     """A path below the root.
 
@@ -180,8 +196,8 @@ class FolderTarget:
                     one = Path(folder, name)
                     with suppress(FileNotFoundError):  # a file that was just renamed
                         seen = one.lstat()
-                        at = datetime.fromtimestamp(seen.st_mtime, UTC)
-                        found.append(Found(one.relative_to(self._root).as_posix(), seen.st_size, at))
+                        path = one.relative_to(self._root).as_posix()
+                        found.append(Found(path, seen.st_size, of_epoch(seen.st_mtime)))
         return sorted(found, key=lambda one: one.path)
 
     def put_whole(self, path: str, data: bytes) -> None:

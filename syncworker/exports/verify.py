@@ -8,6 +8,7 @@ What is wrong is a `Finding`, never an exception: one damaged file does not keep
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -30,10 +31,9 @@ from syncworker.exports.layout import (
 from syncworker.exports.purge import Standing, standing
 from syncworker.exports.readers import DamagedError, text_of
 from syncworker.exports.rows import Digest, csv_text
-from syncworker.exports.schema import OP, TABLES, Op
-from syncworker.exports.targets import Target
+from syncworker.exports.schema import OP, Op, Table, table_as
+from syncworker.exports.targets import Target, sha256_of
 
-_BLOCK: Final = 1 << 20
 AGAIN: Final = "make a full export: syncworker export run --full"
 _REMOVE: Final = "remove it"
 
@@ -78,9 +78,21 @@ class _Walk:
     rows: int = 0
     bytes: int = 0
     findings: list[Finding] = field(default_factory=list)
+    latest: Latest | None = None
 
     def found(self, file: str, what: str, fix: str = AGAIN) -> None:
-        self.findings.append(Finding(file=f"{self.name}/{file}", what=what, fix=fix))
+        """
+        Args:
+            file: from the folder of the name on.
+        """
+        self.found_at(f"{self.name}/{file}", what, fix)
+
+    def found_at(self, path: str, what: str, fix: str = AGAIN) -> None:
+        """
+        Args:
+            path: from the target's root on.
+        """
+        self.findings.append(Finding(file=path, what=what, fix=fix))
 
 
 def verify(target: Target, name: str, *, number: int | None = None, content: bool = True) -> Report:
@@ -101,8 +113,8 @@ def verify(target: Target, name: str, *, number: int | None = None, content: boo
             raise RequestError(f"number: {name} has no export {number}")
         wanted: Sequence[Standing] = folders
     else:
-        latest = _latest(walk, folders)
-        wanted = _chain(folders, latest)
+        walk.latest = _latest(walk, folders)
+        wanted = _chain(folders, walk.latest)
     manifests = [manifest for one in wanted if (manifest := _export(walk, one)) is not None]
     if number is None:
         _links(walk, manifests)
@@ -177,7 +189,7 @@ def _export(walk: _Walk, folder: Standing) -> Manifest | None:
     there = {one.path: one.bytes for one in walk.target.list(f"{walk.name}/{folder.folder}")}
     there.pop(f"{walk.name}/{folder.folder}/{MANIFEST}", None)
     for table in manifest.tables:
-        known = [_file(walk, folder.folder, one, there) for one in table.files]
+        known = [_file(walk, f"{walk.name}/{folder.folder}", one, there) for one in table.files]
         if walk.content and all(known):
             _content(walk, folder.folder, manifest, table)
     for path in there:
@@ -204,44 +216,39 @@ def _manifest(walk: _Walk, folder: Standing) -> Manifest | None:
 
 def _pointed(walk: _Walk, file: str, data: bytes, folder: Standing) -> None:
     """A manifest that was changed later on is told by the pointer's sha256 of it."""
-    try:
-        latest = Latest.of(walk.target.read(f"{walk.name}/{LATEST}"), where=LATEST)
-    except (FileNotFoundError, ManifestError):
+    latest = walk.latest
+    if latest is None or latest.number != folder.number:
         return
-    if latest.number == folder.number and latest.manifest_sha256 != hashlib.sha256(data).hexdigest():
+    if latest.manifest_sha256 != hashlib.sha256(data).hexdigest():
         walk.found(file, f"is not the manifest that {LATEST} was written for")
 
 
-def _file(walk: _Walk, folder: str, entry: FileEntry, there: dict[str, int]) -> bool:
+def _file(walk: _Walk, above: str, entry: FileEntry, there: dict[str, int]) -> bool:
     """Whether a file is as the manifest says, so that its rows can be looked at."""
-    file = f"{folder}/{entry.path}"
-    length = there.pop(f"{walk.name}/{file}", None)
+    path = f"{above}/{entry.path}"
+    length = there.pop(path, None)
     if length is None:
-        walk.found(file, "is missing")
+        walk.found_at(path, "is missing")
         return False
     walk.files += 1
     walk.bytes += length
     if length != entry.bytes:
-        walk.found(file, f"has {length} bytes, and not {entry.bytes}")
+        walk.found_at(path, f"has {length} bytes, and not {entry.bytes}")
         return False
-    sha256 = hashlib.sha256()
     try:
-        with walk.target.reading(f"{walk.name}/{file}") as opened:
-            while block := opened.read(_BLOCK):
-                sha256.update(block)
+        found = sha256_of(walk.target, path)
     except (FileNotFoundError, ExportTargetError, OSError) as error:
-        walk.found(file, f"cannot be read ({type(error).__name__})")
+        walk.found_at(path, f"cannot be read ({type(error).__name__})")
         return False
-    if sha256.hexdigest() != entry.sha256:
-        walk.found(file, "its sha256 is another: its bytes were changed")
+    if found != entry.sha256:
+        walk.found_at(path, "its sha256 is another: its bytes were changed")
         return False
     return True
 
 
 def _content(walk: _Walk, folder: str, manifest: Manifest, entry: TableEntry) -> None:
-    table = TABLES.get(entry.name)
+    table = _described(walk, f"{folder}/{entry.name}", entry)
     if table is None:
-        walk.found(f"{folder}/{entry.name}", "is no table of this version", "use the version that wrote it")
         return
     op = manifest.kind is ExportKind.INCREMENTAL
     tally = Tally(op=op)
@@ -261,6 +268,15 @@ def _content(walk: _Walk, folder: str, manifest: Manifest, entry: TableEntry) ->
         walk.found(f"{folder}/{entry.name}", what)
 
 
+def _described(walk: _Walk, place: str, entry: TableEntry) -> Table | None:
+    """The table as it was when it was exported."""
+    try:
+        return table_as(entry.name, entry.columns, entry.merge_key)
+    except ValueError as error:
+        walk.found(place, str(error), "use the version of syncworker that wrote it, or a newer one")
+        return None
+
+
 class Tally:
     """Counts rows and makes their digest; for every format alike."""
 
@@ -268,28 +284,27 @@ class Tally:
         self._op = op
         self._digest = Digest()
         self.rows = 0
-        self.ops = dict.fromkeys((one.value for one in Op), 0) if op else {}
+        self.ops: Counter[str] = Counter({one.value: 0 for one in Op} if op else {})
 
     def add(self, text: pa.RecordBatch) -> None:
         """Rows whose columns are text."""
         self._digest.add(csv_text(text))
         self.rows += text.num_rows
         if self._op:
-            for one in text.column(OP).value_counts().to_pylist():
-                self.ops[one["values"]] = self.ops.get(one["values"], 0) + one["counts"]
+            self.ops.update({one["values"]: one["counts"] for one in text.column(OP).value_counts().to_pylist()})
 
     def differences(self, entry: TableEntry) -> Iterator[str]:
         """What a manifest says otherwise."""
         if self.rows != entry.rows:
             yield f"has {self.rows} rows, and the manifest says {entry.rows}"
-        if self.ops != entry.op:
-            yield f"op: has {self.ops}, and the manifest says {dict(entry.op)}"
+        if dict(self.ops) != entry.op:
+            yield f"op: has {dict(self.ops)}, and the manifest says {dict(entry.op)}"
         if self._digest.hex() != entry.content_digest:
             yield "content_digest: the rows are others than those that were written, or in another order"
 
 
 def _delta(walk: _Walk, manifest: Manifest) -> None:
-    """Files of a Delta table; those that a later version of the table took the place of may be gone."""
+    """Files of a Delta table; those that a later version of the table does not need may be gone."""
     from syncworker.exports.extras import require
 
     require("delta")
@@ -297,21 +312,22 @@ def _delta(walk: _Walk, manifest: Manifest) -> None:
 
     for entry in manifest.tables:
         place = f"{manifest.folder}/{entry.name}"
-        table = TABLES.get(entry.name)
+        table = _described(walk, place, entry)
         if table is None:
-            walk.found(place, "is no table of this version", "use the version that wrote it")
             continue
-        tally = Tally(op=manifest.kind is ExportKind.INCREMENTAL)
+        above = f"{walk.name}-delta"
         try:
-            if entry.files and delta.superseded(walk.target, walk.name, entry):
+            needed = delta.needed(walk.target, walk.name, entry)
+            there = {one.path: one.bytes for one in walk.target.list(f"{above}/{entry.name}")}
+            known = [_file(walk, above, one, there) for one in entry.files if one.path in needed]
+            if not walk.content or not all(known) or len(known) < len(entry.files):
                 continue
+            tally = Tally(op=manifest.kind is ExportKind.INCREMENTAL)
             for batch in delta.read_version(walk.target, table, manifest, entry):
                 tally.add(batch)
         except DamagedError as error:
             walk.found(place, str(error))
             continue
-        walk.files += len(entry.files)
-        walk.bytes += sum(one.bytes for one in entry.files)
         walk.rows += tally.rows
         for what in tally.differences(entry):
             walk.found(place, what)

@@ -13,6 +13,7 @@ Memory: Parquet holds the Arrow columns of one row group, NDJSON and CSV one bat
 import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 
 from syncworker.exports.layout import FileEntry, Format, TableEntry, Writer, part_path
 from syncworker.exports.rows import Digest, Rows, csv_text, guarded, json_lines
-from syncworker.exports.schema import DICTIONARY_COLUMNS, OP, Op, Table, arrow_schema
+from syncworker.exports.schema import DICTIONARY_COLUMNS, OP, Op, Table, arrow_schema, described
 from syncworker.exports.targets import Sink, Target
 
 SETTINGS: Final = "v1"
@@ -130,6 +131,7 @@ class FileWriter:
             rows=self._rows,
             op=op,
             content_digest=self._digest.hex(),
+            columns=described(self._table),
             files=tuple(self._files),
         )
 
@@ -326,8 +328,12 @@ class ParquetPart:
             self._writer.close()
 
     def _end_piece(self) -> None:
-        """Copied together: slices would keep their batches whole in memory."""
-        self._pieces.append(pa.concat_batches(self._pending))
+        """Copied together: slices would keep their batches whole in memory.  Columns without a value are kept once."""
+        piece = pa.concat_batches(self._pending)
+        columns = [
+            _nulls(one.type, len(one)) if one.null_count == len(one) else one for one in piece.columns
+        ]  # fmt: skip
+        self._pieces.append(pa.RecordBatch.from_arrays(columns, schema=self._schema))
         self._pending, self._pending_rows = [], 0
         if len(self._pieces) * _PIECE == ROWS_PER_GROUP:
             self._end_group()
@@ -338,6 +344,12 @@ class ParquetPart:
         self._writer.write_table(group, row_group_size=ROWS_PER_GROUP)
         del group
         pa.default_memory_pool().release_unused()
+
+
+@lru_cache(maxsize=64)
+def _nulls(type_: pa.DataType, count: int) -> pa.Array:
+    """Most columns of most tables hold nothing, and offsets of an empty text take four bytes a row."""
+    return pa.nulls(count, type_)
 
 
 _PARTS: Final[Mapping[Format, Callable[..., PartWriter]]] = {

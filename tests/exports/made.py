@@ -33,9 +33,10 @@ LARGEST = Decimal("9999999999999.99999")
 SMALLEST = Decimal("0.00001")
 
 HOSTILE = (
-    "=1+1", "+971501234567", "-120.50", "@SUM(A1)", "\t=1", "\rx", "\nx", "  =cmd|'/C calc'!A0", "'=1", "''=1", "'", "",
-    "' =1", "'plain", "a,b", 'say "hi"', "two\nlines", "cr\r\nlf", "back\\slash", "\\\"", "كارفور", "😀", "null", "NULL",
-    "NaN", "true", "0012", "1e5", "\u00a0=1", "\uff1d1+1", "\ufeff=1", "\x01\x1f", "\x7f", " ", "a'b", "#N/A", "\u2003-1",
+    "=1+1", "+971501234567", "-120.50", "@SUM(A1)", "\t=1", "\rx", "\nx", "  =cmd|'/C calc'!A0", "'=1", "''=1", "'",
+    "", "' =1", "'plain", "a,b", 'say "hi"', "two\nlines", "cr\r\nlf", "back\\slash", '\\"', "كارفور", "😀", "null",
+    "NULL", "NaN", "true", "0012", "1e5", "\u00a0=1", "\uff1d1+1", "\ufeff=1", "\x01\x1f", "\x7f", " ", "a'b", "#N/A",
+    "\u2003-1",
 )  # fmt: skip
 """Texts that a format, a spreadsheet or a reader may take for something else."""
 

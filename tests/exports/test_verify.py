@@ -234,6 +234,25 @@ def test_one_export_can_be_looked_at_alone(tmp_path: Path) -> None:
         verify(FolderTarget(tmp_path), made.NAME, number=2)
 
 
+@pytest.mark.parametrize("format_", FILES)
+def test_an_export_of_another_version_is_whole_too(tmp_path: Path, format_: Format) -> None:
+    """A release adds a column to a view: yesterday's files have not got it, and the manifest says what they have."""
+    older = replace(made.TRANSACTION, columns=made.TRANSACTION.columns[:30])
+    target = FolderTarget(tmp_path)
+    full = made.export(target, {"account": CONTENT["account"]}, format=format_)
+    entry = made.write_table(target, older, ROWS, format=format_)
+    rewritten(tmp_path, full, tables=(*full.tables, entry))
+
+    report = verify(target, made.NAME)
+    assert (said(report), report.rows) == ([], 69)
+
+    rewritten(tmp_path, full, tables=(*full.tables, replace(entry, columns={**entry.columns, "id": "colour"})))
+    assert [(one.what, one.fix) for one in verify(target, made.NAME).findings] == [
+        ("columns: id: of a kind that this version does not know",
+         "use the version of syncworker that wrote it, or a newer one"),
+    ]  # fmt: skip
+
+
 # -- manifests -------------------------------------------------------------------------------------------------------
 
 
