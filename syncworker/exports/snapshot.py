@@ -11,11 +11,11 @@ import io
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
 import pyarrow as pa
 from pyarrow import csv
 
 from syncworker.exports.schema import Column, Hiding, Table, arrow_schema
+from syncworker.standard.json_text import canonical_text
 from syncworker.store import export_queries as queries
 from syncworker.store.exporting import Piece, Snapshot
 from syncworker.store.sql_views import Kind
@@ -257,12 +257,7 @@ def canonical(values: Sequence[str | None]) -> pa.Array:
     """Lists and objects in one text: names sorted, no blanks."""
     if not any(values):
         return pa.nulls(len(values), pa.string())
-    return pa.array([None if one is None else _one_text(one) for one in values], pa.string())
-
-
-def _one_text(text: str) -> str | None:
-    value = msgspec.json.decode(text)
-    return None if value is None else msgspec.json.encode(value, order="sorted").decode()
+    return pa.array([None if one is None else canonical_text(one) for one in values], pa.string())
 
 
 def with_op(table: Table, op: str, batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -143,7 +143,7 @@ def coverage(dialect: Dialect, tenant: str) -> Piece:
         " FROM v_listing WHERE tenant = {tenant} GROUP BY connection_id, resource ORDER BY "
     )
     order = f"{_ordered(dialect, 'connection_id')}, {_ordered(dialect, 'resource')}"
-    return Piece(least + order, {"tenant": tenant})
+    return Piece(f"{least}{order}", {"tenant": tenant})
 
 
 def about(dialect: Dialect, tables: Sequence[str]) -> list[Piece]:
