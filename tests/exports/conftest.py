@@ -22,7 +22,7 @@ _START_DEADLINE_S = 60
 
 
 @pytest.fixture(scope="session")
-def store() -> Iterator[S3Access]:
+def bucket() -> Iterator[S3Access]:
     """An object store with one bucket."""
     port = free_port()
     access = S3Access(

@@ -184,9 +184,9 @@ def test_small_files_are_put_together_and_old_ones_go(tmp_path: Path) -> None:
 
 
 @pytest.mark.live
-def test_a_delta_table_in_an_object_store(store: S3Access) -> None:
-    """The same, through deltalake's own client of the store."""
-    target = target_of(f"s3://{BUCKET}/delta", store)
+def test_a_delta_table_in_an_object_store(bucket: S3Access) -> None:
+    """The same, through deltalake's own client of the bucket."""
+    target = target_of(f"s3://{BUCKET}/delta", bucket)
     made.export(target, {"transaction": ROWS}, format=Format.DELTA)
     made.export(
         target, {"transaction": made.changes(ROWS[:5])}, number=2, base=1, from_="cursor-1", format=Format.DELTA

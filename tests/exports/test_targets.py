@@ -26,7 +26,7 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
     """Each kind of target, empty."""
     if request.param == "folder":
         return target_of(str(tmp_path / "target"))
-    return target_of(f"s3://{BUCKET}/{tmp_path.name}", request.getfixturevalue("store"))
+    return target_of(f"s3://{BUCKET}/{tmp_path.name}", request.getfixturevalue("bucket"))
 
 
 def written(target: Target, path: str, data: bytes) -> None:
@@ -223,9 +223,9 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, format_: Format, room: int) 
 
 
 @pytest.mark.live
-def test_duckdb_and_polars_free_readers_find_objects(store: S3Access, tmp_path: Path) -> None:
+def test_duckdb_and_polars_free_readers_find_objects(bucket: S3Access, tmp_path: Path) -> None:
     """What lies in the bucket is what lies in a folder: the same bytes."""
-    remote = target_of(f"s3://{BUCKET}/same", store)
+    remote = target_of(f"s3://{BUCKET}/same", bucket)
     local = target_of(str(tmp_path))
     first = made.export(remote, {"transaction": ROWS})
     second = made.export(local, {"transaction": ROWS})
@@ -240,25 +240,29 @@ def test_duckdb_and_polars_free_readers_find_objects(store: S3Access, tmp_path: 
 
 
 @pytest.mark.live
-def test_a_large_object_goes_up_in_pieces_and_broken_off_is_gone(store: S3Access) -> None:
+def test_a_large_object_goes_up_in_pieces_and_broken_off_is_gone(bucket: S3Access) -> None:
     """More than one piece of an upload; nothing is left of it, finished or not."""
-    target = target_of(f"s3://{BUCKET}/large", store)
+    target = target_of(f"s3://{BUCKET}/large", bucket)
     sink = target.open("a/part-00000.csv")
     for _ in range(12):
         sink.write(memoryview(bytes(1 << 20)))
     sink.abort()
 
     client = boto3.client(
-        "s3", endpoint_url=store.endpoint, region_name=store.region, aws_access_key_id=KEY, aws_secret_access_key=SECRET
+        "s3",
+        endpoint_url=bucket.endpoint,
+        region_name=bucket.region,
+        aws_access_key_id=KEY,
+        aws_secret_access_key=SECRET,
     )
     assert paths(target, "a") == []
     assert client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", []) == []
 
 
 @pytest.mark.live
-def test_an_error_of_the_store_tells_its_code_and_no_key(store: S3Access) -> None:
+def test_an_error_of_the_store_tells_its_code_and_no_key(bucket: S3Access) -> None:
     """A bucket that is not there."""
-    target = target_of("s3://no-such-bucket-of-ours/x", store)
+    target = target_of("s3://no-such-bucket-of-ours/x", bucket)
 
     with pytest.raises(ExportTargetError) as caught:
         written(target, "a/b", b"x")
@@ -266,7 +270,7 @@ def test_an_error_of_the_store_tells_its_code_and_no_key(store: S3Access) -> Non
     assert str(caught.value).startswith("a/b: the object store says NO_SUCH_BUCKET in ")
     assert KEY not in str(caught.value)
     assert caught.value.__cause__ is None
-    for shown in (repr(target), repr(store), target.text):
+    for shown in (repr(target), repr(bucket), target.text):
         assert SECRET not in shown
         assert KEY not in shown
 
