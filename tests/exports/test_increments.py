@@ -141,7 +141,7 @@ class Exported(Feed):
         self._apply(series)
         whole = await self._run(f"whole-{series.number}", full=True)
         found: Rows = {}
-        assert self._read(f"whole-{series.number}", whole, found) == Counter()
+        assert self._put(f"whole-{series.number}", whole, found) == Counter()
         assert self.held == found
 
     async def _run(self, name: str, *, full: bool = False) -> Manifest:
@@ -152,12 +152,12 @@ class Exported(Feed):
         self.seen[f"{manifest.kind.value} {manifest.reason or ''}".strip()] += 1
         if manifest.kind is ExportKind.FULL:
             self.held = {}
-        self.seen.update(self._read("nightly", manifest, self.held))
+        self.seen.update(self._put("nightly", manifest, self.held))
         self.seen.update(
             {f"{one.name} {op}": count for one in manifest.tables for op, count in one.op.items() if count}
         )
 
-    def _read(self, name: str, manifest: Manifest, rows: Rows) -> Counter[str]:
+    def _put(self, name: str, manifest: Manifest, rows: Rows) -> Counter[str]:
         """Put an export's rows over those held, as a reader does; gives its deletes."""
         deletes: Counter[str] = Counter()
         for table, entry in zip(TABLES, manifest.tables, strict=True):
