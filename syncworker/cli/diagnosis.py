@@ -341,7 +341,7 @@ def export_troubles(series: Sequence[Series], *, now: datetime) -> list[Trouble]
         if one.error is not None and not one.going:
             found.append(Trouble(f"export {one.name}: failed ({one.error}); {last}", f"{make} and says why"))
         elif one.due_at is None:
-            found.append(Trouble(f"export {one.name}: no worker has seen it; {last}", "restart the workers"))
+            found.append(Trouble(f"export {one.name}: no worker has seen it; {last}", f"restart the workers; {make}"))
         elif not one.going and now - one.due_at > LATE:
             found.append(Trouble(f"export {one.name}: late for {span(now - one.due_at)}; {last}", make))
     return found

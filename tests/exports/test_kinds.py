@@ -53,7 +53,7 @@ def wanted(folder: Path, *names: str) -> Wanted:
 
 def rows(folder: Path, manifest: Manifest, table: str, columns: str) -> list[tuple[object, ...]]:
     files = f"{folder}/{manifest.export}/{manifest.folder}/{table}/*.parquet"
-    return duckdb.sql(f"SELECT {columns} FROM '{files}' ORDER BY ALL").fetchall()
+    return duckdb.execute(f"SELECT {columns} FROM '{files}' ORDER BY ALL").fetchall()
 
 
 async def test_an_export_of_the_past_has_what_was_known_then(desk: Desk, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ async def test_delta_tables_follow(desk: Desk, tmp_path: Path) -> None:
     def state() -> list[tuple[object, ...]]:
         held = deltalake.DeltaTable(str(tmp_path / "nightly-delta" / "transaction")).to_pyarrow_table()
         assert held.num_rows
-        return duckdb.sql(
+        return duckdb.execute(
             "SELECT count(*), sum(amount)::VARCHAR FROM (SELECT * FROM held QUALIFY"
             " row_number() OVER (PARTITION BY account_id, key ORDER BY number DESC) = 1 AND op = 'upsert')"
         ).fetchall()
