@@ -64,15 +64,17 @@ _FILL: Final = (
                                 merchant_category_code, counterparty_name, payment_mode, flags, raw, digest,
                                 first_seen_at, changed_at, gen)
        SELECT 'default', md5(i::text), lpad(a::text, 10, '0'), 'T' || lpad(n::text, 12, '0'),
-              CASE n %% 20 WHEN 0 THEN 'Pending' ELSE 'Booked' END, 'Debit', (n * 7919 * i * a %% 10000000)::numeric / 100000,
-              -(n * 7919 * i * a %% 10000000)::numeric / 100000, 'AED', now() - n * i * interval '3.7 seconds' - a * interval '1 hour',
-              (now() - n * i * interval '3.7 seconds' - a * interval '1 hour')::date, now() - n * interval '3 minutes', 'POS',
-              'REF' || md5(i || '/' || a || n), 'Card purchase "' || n * i %% 977 || '" كارفور ' || n * i * a, 'Merchant ' || n * 31 %% 2000,
-              lpad((n %% 300)::text, 4, '0'), CASE n %% 3 WHEN 0 THEN 'Person ' || n %% 50000 END, 'Online',
+              CASE n %% 20 WHEN 0 THEN 'Pending' ELSE 'Booked' END, 'Debit', e5::numeric / 100000,
+              -e5::numeric / 100000, 'AED', booked, booked::date, booked + interval '3 minutes', 'POS',
+              'REF' || md5(i || '/' || a || n), 'Card purchase "' || n * i %% 977 || '" كارفور ' || e5,
+              'Merchant ' || n * 31 %% 2000, lpad((n %% 300)::text, 4, '0'),
+              CASE n %% 3 WHEN 0 THEN 'Person ' || e5 %% 50000 END, 'Online',
               CASE n %% 10 WHEN 0 THEN '["Cashback"]'::jsonb END, 'x'::bytea, decode(md5(i || '/' || a || n), 'hex'),
               now(), now(), 1
        FROM generate_series(1, %(connections)s) i, generate_series(1, %(accounts)s) a,
-            generate_series(1, %(each)s) n""",
+            generate_series(1, %(each)s) n,
+            LATERAL (SELECT n::bigint * 7919 * i * a %% 10000000 AS e5,
+                            now() - n * i * interval '3.7 seconds' - a * interval '1 hour' AS booked) made""",
 )
 _COPY: Final = """
 import os, sys, psycopg
