@@ -433,6 +433,7 @@ USERS: Final[Mapping[str, str]] = {
     "consents/tokens.py": "expires_in and what comes with tokens",
     "declarations.py": "the participants directory",
     "exports/job.py": "times of day of the settings, and instants of the database's clock",
+    "exports/targets.py": "when files were written",
     "exports/run.py": "instants of the database's clock, and a setting that is bounded",
     "lfi/api.py": "Meta of a page",
     "lfi/checkup.py": "Retry-After, Date and max-age",
