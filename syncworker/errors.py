@@ -25,7 +25,9 @@ SyncWorkerError
     ├── SettingsError                  a value in the settings: names the field and the fix
     ├── NotAllowedError                outside the allow-lists of live proving: nothing was sent
     ├── ClientRejectedError            invalid_client, unauthorized_client: the LFI does not know us (yet)
-    └── SealError                      a sealed column does not open: wrong key ring, or tampered
+    ├── SealError                      a sealed column does not open: wrong key ring, or tampered
+    ├── ExportTargetError              the place exports go to cannot be written or read
+    └── ManifestError                  a manifest at such a place is damaged, or of a newer version
 
 Each class has a stable `code` for metrics, alerts and `--json`.  Facts are attributes.  A message carries ids,
 codes and field names, never a token, a key, a payload or anything personal.
@@ -296,3 +298,15 @@ class SealError(SetupError):
     """A sealed value does not open: the key ring lacks its key, or the value was tampered with."""
 
     code = "seal"
+
+
+class ExportTargetError(SetupError):
+    """The place exports go to cannot be written or read: its address, its rights, or a file that is in the way."""
+
+    code = "export_target"
+
+
+class ManifestError(SetupError):
+    """The manifest of an export, or the pointer to the latest, is damaged or of a version we do not know."""
+
+    code = "manifest"

@@ -92,6 +92,7 @@ Seconds = Annotated[float, Field(gt=0, le=DURATION_MAX.total_seconds())]
 
 
 SLUG: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
+EXPORT: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 HOST: Final = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
 
 
@@ -405,6 +406,37 @@ class WebhookSettings(_Group):
     ca_bundle: Path | None = None
 
 
+class ExportSettings(_Group):
+    """One series of exports, made by the workers; its name is the key under `exports`.
+
+    Attributes:
+        to: a folder, or `s3://bucket/prefix`; keys of an object store come from the environment, as AWS's tools do.
+        tables: names without `v_`, as `transaction`; empty: all.
+        every: seconds between two exports.
+        at: time of day in the UAE, as `02:00`, at which one is made; either this or `every`.
+        full_every_days: a full export takes the place of an increment when the last is so old.
+        keep_full: full exports kept, with the increments behind the oldest of them; older ones go after each export.
+        endpoint: of an object store that is not AWS's.
+    """
+
+    to: Annotated[str, Field(min_length=1, max_length=1024)]
+    format: Literal["parquet", "ndjson", "csv", "delta"] = "parquet"
+    tables: tuple[str, ...] = ()
+    privacy: Literal["full", "pseudonymous"] = "full"
+    every: Annotated[float, Field(ge=60, le=DURATION_MAX.total_seconds())] | None = None
+    at: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | None = None
+    full_every_days: Annotated[float, Field(gt=0, le=366)] = 7.0
+    keep_full: Annotated[int, Field(ge=1, le=1000)] = 3
+    endpoint: str | None = None
+    region: str | None = None
+
+    @model_validator(mode="after")
+    def _one_cadence(self) -> Self:
+        if (self.every is None) == (self.at is None):
+            raise ValueError('every: give either `every` (seconds) or `at` (time of day in the UAE, as "02:00")')
+        return self
+
+
 class TokenSettings(_Group):
     """How tokens are kept; what each costs stands in docs/operations.md.
 
@@ -465,6 +497,7 @@ class Settings(BaseSettings):
     events: EventSettings = EventSettings()
     web: WebSettings = WebSettings()
     webhooks: WebhookSettings = WebhookSettings()
+    exports: dict[Annotated[str, Field(pattern=EXPORT)], ExportSettings] = {}
     tokens: TokenSettings = TokenSettings()
     overlap_days: Annotated[int, Field(ge=0, le=90)] = 7
     first_sync_days: Annotated[int, Field(ge=1, le=3650)] = 90

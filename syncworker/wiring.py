@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -35,6 +35,7 @@ from syncworker.declarations import Follower
 from syncworker.delivery.job import OUT, Delivering
 from syncworker.delivery.sending import Posting
 from syncworker.errors import SettingsError, SyncWorkerError
+from syncworker.exports.extras import require
 from syncworker.feed import read as feed
 from syncworker.feed.cursor import Filter
 from syncworker.lfi.api import LFIClient
@@ -73,6 +74,9 @@ from syncworker.sync.plan import PlanSettings
 from syncworker.sync.reports import BatchReport, RunReport
 from syncworker.sync.run import SyncSettings
 from syncworker.webhooks import Acting, EventRules, Receiver, Refusals
+
+if TYPE_CHECKING:
+    from syncworker.exports.job import Exporting
 
 DISCOVERY_PATH: Final = "/.well-known/openid-configuration"
 JOURNAL_ROWS_MAX: Final = 10_000
@@ -553,6 +557,7 @@ class Application:
         lease = timedelta(seconds=settings.lease_seconds)
         self._recording = Recording(settings, store)
         self._filling = Filling(store, retry_after=due.retry_delay, lease=lease)
+        self._exporting = _exporting(settings, store)
 
         self._events = Acting(store, self.lifecycle, retention=timedelta(days=settings.events.retention_days))
 
@@ -623,6 +628,8 @@ class Application:
         await self._events.prune()
         await self._sweeping.look()
         await self._filling.look()
+        if self._exporting is not None:
+            await self._exporting.look()
         await self._delivering.look()
         await self._recording.look()
         slots = {**await self._slots(), OUT: ENDPOINTS_AT_ONCE}
@@ -784,6 +791,8 @@ class Application:
             await asyncio.gather(self._comparing, return_exceptions=True)
         await self._follower.close()
         await self._filling.close()
+        if self._exporting is not None:
+            await self._exporting.close()
         await self.vault.drain()
         await self.authorize.drain()
         await self.openings.drain()
@@ -792,6 +801,22 @@ class Application:
         await self.clients.close()
         await self.traffic.close()
         await self.store.close()
+
+
+def _exporting(settings: Settings, store: Store) -> "Exporting | None":
+    """What makes exports; `None` where none is set: pyarrow is then neither needed nor loaded.
+
+    Raises:
+        SettingsError: a library of an extra is missing.
+    """
+    if not settings.exports:
+        return None
+    require("exports")
+    if any(one.format == "delta" for one in settings.exports.values()):
+        require("delta")
+    from syncworker.exports.job import Exporting
+
+    return Exporting(store, settings, retry_after=due.retry_delay, lease=timedelta(seconds=settings.lease_seconds))
 
 
 async def build_application(settings: Settings) -> Application:

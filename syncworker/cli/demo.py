@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -166,6 +167,7 @@ async def _show(folder: Path, customers: int, stay: bool, ended: asyncio.Event) 
         await _token_proof(stage)
         await _check_books(stage, "at the end")
         await act_two.play(stage)
+        await _export(stage)
         show.OUT.print(f"\ndone in {monotonic() - began:.0f} s; the data is in {stage.where}", markup=False)
         show.OUT.print(
             f"look around with: export {CONFIG_VARIABLE}={shlex.quote(str(folder / 'syncworker.toml'))}", markup=False
@@ -562,6 +564,29 @@ async def _storm(stage: Stage) -> None:
 
         await stage.wait_for(f"the {which} sync after the storm", quiet)
     await _check_books(stage, "after the storm")
+
+
+async def _export(stage: Stage) -> None:
+    """The tables as files, and how to open them."""
+    if find_spec("pyarrow") is None:
+        return  # the extra `exports` is not installed
+    from syncworker.exports.layout import Format
+    from syncworker.exports.plans import wanted_of
+    from syncworker.exports.run import run
+
+    _headline("the tables as files for analysts")
+    began = monotonic()
+    wanted = wanted_of("demo", None, stage.settings, to=str(stage.folder / "exports"), format_=Format.PARQUET)
+    manifest = await run(stage.application.store, wanted)
+    rows = sum(one.rows for one in manifest.tables)
+    folder = f"{wanted.target.text}/demo/{manifest.folder}"
+    took = monotonic() - began
+    show.OUT.print(f"  {rows} rows of {len(manifest.tables)} tables in {took:.1f} s: {folder}", markup=False)
+    show.OUT.print("  open them in DuckDB (pip install duckdb), in Python:", markup=False)
+    show.OUT.print("    import duckdb", markup=False)
+    spent = "SELECT merchant_category_code AS mcc, count(*) AS n, sum(amount) AS aed"
+    of = f"FROM '{folder}/transaction/*.parquet' WHERE currency = 'AED' GROUP BY 1 ORDER BY 3 LIMIT 5"
+    show.OUT.print(f'    print(duckdb.sql("{spent} {of}"))', markup=False)
 
 
 async def _token_proof(stage: Stage) -> None:

@@ -13,6 +13,7 @@ from syncworker.cli import frame, show
 from syncworker.cli.status import LOOK_S, looked, states
 from syncworker.clock import SystemClock, in_time
 from syncworker.errors import SetupError, SyncWorkerError
+from syncworker.exports.extras import require
 from syncworker.ops import upkeep
 from syncworker.ops.banks import Hold, holds
 from syncworker.ops.cause import Cause
@@ -65,6 +66,7 @@ def doctor(
         findings += frame.run(_check_lfis(config, seen))
         findings += _check_consents(seen)
         findings += _check_feed(seen)
+        findings += _check_exports(config, seen)
     findings += _warnings(config)
     origins = [
         {"setting": name, "value": value, "from": origin} for name, value, origin in settings_module.origins(config)
@@ -242,6 +244,25 @@ def _check_feed(seen: Status) -> list[_Finding]:
     return [_Finding("feed", False, _told(one)) for one in upkeep.feed(seen.feed, at=seen.at)] or [
         _Finding("feed", True, "up to date" if not lag else f"{span(lag)} behind")
     ]
+
+
+def _check_exports(config: Settings, seen: Status) -> list[_Finding]:
+    """Whether each series that is set can be made, and is made in time."""
+    found = [_check(f"export {name}", lambda name=name: _target(config, name), str) for name in sorted(config.exports)]  # type: ignore[misc]
+    return found + [_Finding("exports", False, _told(one)) for one in upkeep.exports(seen.exports, at=seen.at)]
+
+
+def _target(config: Settings, name: str) -> str:
+    """That a series' libraries are installed and its target answers."""
+    require("exports")
+    if config.exports[name].format == "delta":
+        require("delta")
+    from syncworker.exports.layout import LATEST
+    from syncworker.exports.plans import wanted_of
+
+    wanted = wanted_of(name, config.exports[name], config)
+    made = "holds exports" if wanted.target.exists(f"{name}/{LATEST}") else "holds no export yet"
+    return f"{wanted.target.text} {made}"
 
 
 def _told(cause: Cause) -> str:

@@ -120,6 +120,17 @@ EVENTS: Final[Mapping[str, Sequence[LogEvent]]] = {
         ("account opening overdue", "warning", "opening_id state", "The request stays longer in a state than the settings allow."),
         ("opened account not handed over", "warning", "opening_id lfi error", "The account was opened; the consent for it could not be begun. Tried again."),
     ),
+    "Exports": _events(
+        ("export made", "info", "name number kind", "An export is whole: its manifest is written."),
+        ("export not made", "warning", "name error why attempts", "Tried again; `export list` and `status` show it."),
+        ("export broke", "error", "name error", "A bug while an export was made; tried again. Report it."),
+        ("an export was not finished", "warning", "name number", "A process ended while it made the export. What it left is no export; the next one has its own number."),
+        ("exports not looked at", "warning", "error", "Tried again in the next tick."),
+        ("claim of an export not given back", "warning", "error", "Its lease runs out by itself."),
+        ("end of an export not filed", "warning", "name error", "The export is whole; the next run finds its manifest and files its end."),
+        ("lease of an export not renewed", "warning", "name number error", "Tried again."),
+        ("old exports removed", "info", "name exports", "Exports older than the settings keep were removed from the target."),
+    ),
     "Directory and certificates": _events(
         ("directory read", "info", "found changes", "The participants directory was read."),
         ("directory not read", "warning", "error attempts", "Tried again."),

@@ -33,6 +33,7 @@ GROUPS: Final = {
     "logs": "log_events",
     "apikeys": "apikeys",
     "webhooks": "webhooks",
+    "export": "exports",
 }
 """Groups of commands, and the module whose `app` each is."""
 

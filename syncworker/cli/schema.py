@@ -63,6 +63,9 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "refresh": "refresh that was asked for",
         "refresh_part": "connection of a refresh; what its customer's session said is sealed",
     },
+    "Exports": {
+        "export": "export of a series, made or being made",
+    },
     "Webhooks to the product": {
         "webhook_endpoint": "endpoint; its secrets are sealed",
         "webhook_message": "message for one endpoint, sent or waiting",

@@ -97,6 +97,10 @@ def _facts(config: Settings, seen: Status, overview: Overview) -> dict[str, Any]
         "traffic": _traffic(seen),
         "processes": _processes(seen, overview),
         "filling": _filling(seen),
+        "exports": [
+            {"name": one.name, "due": one.due_at, "going": one.going, "last": one.last_at, "error": one.error}
+            for one in seen.exports
+        ],
         "feed_held_by": [
             {"pid": one.pid, "application": one.application, "since": one.since} for one in seen.feed.held_by
         ],
@@ -257,6 +261,7 @@ _TABLES: Final[Mapping[str, str]] = {
     "limits": "Kept back",
     "traffic": f"Calls of the last {span(TRAFFIC_OVER)}",
     "filling": "Columns of rows held, being filled by the workers",
+    "exports": "Exports",
     "processes": "Processes",
 }
 """Members that are tables, and the titles of those that are shown by themselves."""

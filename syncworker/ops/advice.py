@@ -9,6 +9,7 @@ ADVICE: Final[Mapping[str, str]] = {
     "consent_not_usable": "the customer has to act at the bank; `consents show` has the status",
     "crashed": "it ended its worker each time: read the workers' logs, then `consents sync` puts it back",
     "deadline_exceeded": "time mends it; if it repeats, raise batch_deadline",
+    "export_target": "`doctor` says why the exports' target cannot be written or read",
     "grant_lost": "ask the customer for a new consent: `consents authorize`",
     "item.": "the LFI must mend it: report the items with the interaction id of the finding",
     "lease_lost": "nothing: a newer run has taken over",
@@ -18,6 +19,7 @@ ADVICE: Final[Mapping[str, str]] = {
     "lfi_unavailable": "time mends it; if it lasts, ask the LFI with the interaction ids of `syncs show`",
     "listing.": "the LFI must mend it: report the listing with the interaction id of the finding",
     "listing.ends_early": "time mends it; if it lasts, report it: TotalPages says more pages than the links show",
+    "manifest": "`export verify` says what is damaged; `export run --full` begins the series anew",
     "not_allowed": "nothing was sent: `allow.lfis` or `allow.user_refs` does not name it",
     "page.": "the LFI must mend it: report the page with the interaction id of the finding",
     "refused_401": "the LFI takes the token for other listings and not for this one: report it with the interaction id",
@@ -35,7 +37,18 @@ ADVICE: Final[Mapping[str, str]] = {
 }
 """What to do about a run that ended with a code, by the code's first part."""
 
-OURS: Final = ("client_rejected", "crashed", "not_allowed", "seal", "settings", "setup", "store_", "unexpected")
+OURS: Final = (
+    "client_rejected",
+    "crashed",
+    "export_target",
+    "manifest",
+    "not_allowed",
+    "seal",
+    "settings",
+    "setup",
+    "store_",
+    "unexpected",
+)
 """Codes that are mended on our side; the others are the LFI's."""
 
 OTHERWISE: Final = "`syncs show` has the details"

@@ -56,14 +56,18 @@ OF_KIND: Final[Mapping[WorkKind, tuple[str, str]]] = {
     ),
     WorkKind.OPENING: ("`openings list` says why", "syncworker openings list"),
     WorkKind.DIRECTORY: ("`doctor` looks at the directory's address", "syncworker doctor"),
+    WorkKind.EXPORT: ("`export list` says why", "syncworker export list"),
     WorkKind.FILL: (
         "the workers' logs say why; the columns of rows held are filled later, syncs go on", "syncworker status",
     ),
 }  # fmt: skip
 """Where rows of a kind that ended badly say why; the others are tokens."""
 
-OF_NO_LFI: Final = frozenset({WorkKind.DIRECTORY, WorkKind.FILL, WorkKind.DELIVERY})
+OF_NO_LFI: Final = frozenset({WorkKind.DIRECTORY, WorkKind.FILL, WorkKind.DELIVERY, WorkKind.EXPORT})
 """Kinds whose rows belong to no LFI: a tick does them, and no slot of an LFI."""
+
+NAMED_APART: Final = frozenset({WorkKind.SYNC, WorkKind.EXPORT})
+"""Kinds whose rows that ended badly are named one by one elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,7 +326,7 @@ def place(row: WorkSummary) -> str:
 
 def late_rows(overview: Overview) -> list[WorkSummary]:
     """Work whose oldest row has been due for too long."""
-    return [one for one in overview.work if one.late > LATE]
+    return [one for one in overview.work if one.late > LATE and one.kind is not WorkKind.EXPORT]
 
 
 def _undeclared(status: Status, overview: Overview) -> Iterator[Cause]:
@@ -435,9 +439,9 @@ def _parked(overview: Overview) -> Iterator[Cause]:
 
 
 def _failing(overview: Overview) -> Iterator[Cause]:
-    """Of syncs the findings say what needs a person."""
+    """Of syncs the findings say what needs a person, of exports the series that is late."""
     for row in overview.work:
-        if row.failing and row.kind is not WorkKind.SYNC and not _time_mends(row):
+        if row.failing and row.kind not in NAMED_APART and not _time_mends(row):
             step, command = OF_KIND.get(row.kind, ("`tokens status`", "syncworker tokens status"))
             yield Cause(
                 kind=CauseKind.WORK_FAILING,

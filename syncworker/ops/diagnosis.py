@@ -21,7 +21,7 @@ from syncworker.ops.banks import banks, late_rows, place
 from syncworker.ops.cause import Cause, CauseKind, Effect, Side
 from syncworker.ops.machinery import BEAT, alive, machinery
 from syncworker.ops.status import BrokerState, DatabaseState, Status, stale_since
-from syncworker.ops.upkeep import upkeep
+from syncworker.ops.upkeep import late_export, upkeep
 from syncworker.ops.words import several, span
 from syncworker.schedule.claims import OPERATIONS
 from syncworker.standard.operations import OperationClass
@@ -290,6 +290,8 @@ def _others(status: Status, causes: Sequence[Cause]) -> list[tuple[Symptom, str 
         since = status.at - status.feed.lag
         found.append((Symptom(kind=SymptomKind.FEED, about="feed", count=1, since=since), CauseKind.FEED_HELD.value))
     for export in status.exports:
+        if late_export(export, at=status.at) is None:
+            continue
         symptom = Symptom(kind=SymptomKind.EXPORT, about=export.name, count=1, since=export.due_at)
         found.append((symptom, f"{CauseKind.EXPORT_LATE.value}:{export.name}"))
     return found

@@ -34,6 +34,7 @@ from syncworker.store.overview import Overview
 from syncworker.store.runs import TrafficRow
 from syncworker.store.standings import FIRST_READ, Troubled
 from syncworker.store.unit_of_work import Store, UnitOfWork
+from syncworker.store.work import WorkKind
 from syncworker.sync.decode import COLUMNS_VERSION
 
 TRAFFIC_OVER: Final = timedelta(minutes=10)
@@ -106,16 +107,19 @@ class FeedFact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportFact:
-    """An export that should have been made.
+    """A series of exports that is set.
 
     Attributes:
-        name: of the export.
-        due_at: when it should have been there.
-        error: stable code of why its last try failed; `None`: none failed.
+        due_at: when the next is due; `None`: no worker has seen the series yet.
+        going: one is being made.
+        last_at: snapshot of the newest that came to be; `None`: none did.
+        error: stable code of why the last try failed; `None`: it did not.
     """
 
     name: str
-    due_at: datetime
+    due_at: datetime | None
+    going: bool = False
+    last_at: datetime | None = None
     error: str | None = None
 
 
@@ -251,7 +255,6 @@ async def collect(
     probes: bool = True,
     costs: bool = True,
     whole_day: bool = False,
-    exports: Sequence[ExportFact] = (),
     away: SyncWorkerError | None = None,
     ask: Callable[[Settings], BrokerFact] = ask_broker,
 ) -> Status:
@@ -269,7 +272,7 @@ async def collect(
         found = await _from_database(settings, store, away=away, wanted=_Wanted(probes, costs, whole_day))
     finally:
         broker = BrokerFact(embedded=settings.broker_url == EMBEDDED) if asked is None else await asked
-    return replace(found, broker=broker, keyring_fault=keyring_fault(settings), exports=tuple(exports))
+    return replace(found, broker=broker, keyring_fault=keyring_fault(settings))
 
 
 def _bare(settings: Settings, database: DatabaseFact) -> Status:
@@ -304,6 +307,23 @@ async def _from_database(
         return _bare(settings, database_fact(error))
 
 
+async def _exports(settings: Settings, unit: UnitOfWork, *, now: datetime) -> tuple[ExportFact, ...]:
+    """The series of exports that are set, as they stand."""
+    found = []
+    for name in sorted(settings.exports):
+        row, last = await unit.work.find(WorkKind.EXPORT, name), await unit.exports.last_good(name)
+        found.append(
+            ExportFact(
+                name=name,
+                due_at=None if row is None else row.due_at,
+                going=row is not None and row.lease_until is not None and row.lease_until > now,
+                last_at=None if last is None else last.as_of,
+                error=None if row is None else row.last_error,
+            )
+        )
+    return tuple(found)
+
+
 async def _read(settings: Settings, store: Store, wanted: _Wanted) -> Status:
     clock, targets = SystemClock(), targets_of(settings)
     database = _room(settings) or (await _probed(store) if wanted.probes else DatabaseFact())
@@ -321,6 +341,7 @@ async def _read(settings: Settings, store: Store, wanted: _Wanted) -> Status:
         today = await unit.runs.traffic(since=as_utc(at_time(day, zone=UAE))) if wanted.costs else []
         calls, cost = await unit.runs.cost(since=overview.now - timedelta(days=1)) if wanted.whole_day else (0, 0)
         filling = await unit.fillings.open(COLUMNS_VERSION) if wanted.costs else []
+        exports = await _exports(settings, unit, now=overview.now)
         entries = await unit.lfis.list()
     declared = {slug: entry for slug, (entry, _) in opening.declared_of(settings, entries).items()}
     known = [(entry.slug, facts_of(entry)) for entry in entries]
@@ -342,6 +363,7 @@ async def _read(settings: Settings, store: Store, wanted: _Wanted) -> Status:
         directory=tuple(f"{slug}: {warning}" for slug, facts in known if facts for warning in facts.warnings()),
         certificates=tuple(certificate_findings(settings, declared, now=clock.now())),
         filling=tuple(filling),
+        exports=exports,
         gone=_gone(overview, within=timedelta(seconds=max(1.5 * settings.tick_seconds, GONE_AFTER_S))),
         clock_offset=_offset(overview.now, sent, took) if store.dialect.clock is None else None,
         slots=settings.consents_at_once,

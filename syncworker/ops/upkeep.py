@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from syncworker.ops.cause import Cause, CauseKind, Effect, Side, key_of
-from syncworker.ops.status import FEED_LAGS, FeedFact, Status
+from syncworker.ops.status import FEED_LAGS, ExportFact, FeedFact, Status
 from syncworker.ops.words import instant, several, span
 from syncworker.standard.consents import Status as ConsentStatus
 from syncworker.store.overview import CONSUMED_FOR, OddConsent
@@ -19,6 +19,9 @@ UNTOLD: Final = timedelta(minutes=10)
 
 UNACTED: Final = timedelta(minutes=10)
 """An event that nothing acted on by then waits for something."""
+
+EXPORT_LATE: Final = timedelta(minutes=5)
+"""An export that is due is begun by then, while workers live."""
 
 IDS_SHOWN: Final = 3
 BY_OPERATOR: Final = "operator"
@@ -31,7 +34,7 @@ def upkeep(status: Status) -> list[Cause]:
     return [
         *feed(status.feed, at=status.at),
         *_deliveries(status),
-        *_exports(status),
+        *exports(status.exports, at=status.at),
         *_inbox(status),
         *consents(status.overview.odd, at=status.at),
         *openings(*status.overview.openings),
@@ -90,18 +93,38 @@ def _deliveries(status: Status) -> Iterator[Cause]:
         )
 
 
-def _exports(status: Status) -> Iterator[Cause]:
-    for one in status.exports:
-        yield Cause(
-            kind=CauseKind.EXPORT_LATE,
-            key=key_of(CauseKind.EXPORT_LATE, one.name),
-            what=f"export {one.name} is late",
-            why=f"due {instant(one.due_at)}" + ("" if one.error is None else f", last try: {one.error}"),
-            since=one.due_at,
-            step="look at its last run, and make it by hand",
-            command=f"syncworker exports show {one.name}",
-            effect=Effect(waiting=1),
+def late_export(one: ExportFact, *, at: datetime) -> str | None:
+    """What is wrong with a series of exports; `None`: nothing, or one is being made."""
+    if one.going:
+        return None
+    if one.error is not None:
+        return f"failed ({one.error})"
+    if one.due_at is None:
+        return "was seen by no worker yet"
+    return f"is late for {span(at - one.due_at)}" if at - one.due_at > EXPORT_LATE else None
+
+
+def exports(those: Sequence[ExportFact], *, at: datetime) -> list[Cause]:
+    """Series of exports that are late or failed."""
+    found = []
+    for one in those:
+        wrong = late_export(one, at=at)
+        if wrong is None:
+            continue
+        unseen = one.due_at is None and one.error is None
+        found.append(
+            Cause(
+                kind=CauseKind.EXPORT_LATE,
+                key=key_of(CauseKind.EXPORT_LATE, one.name),
+                what=f"export {one.name} {wrong}",
+                why="none was made yet" if one.last_at is None else f"the last is of {instant(one.last_at)}",
+                since=one.due_at,
+                step="restart the workers, or make it now" if unseen else "make it now; it says what is wrong",
+                command=f"syncworker export run --name {one.name}",
+                effect=Effect(waiting=1),
+            )
         )
+    return found
 
 
 def _inbox(status: Status) -> Iterator[Cause]:

@@ -48,6 +48,12 @@ def json_bytes(value: Any) -> bytes:
     return _WRITER.encode(value)
 
 
+def canonical_text(text: str) -> str | None:
+    """JSON in its one form: names sorted, no blanks; `None` for `null`."""
+    value = msgspec.json.decode(text)
+    return None if value is None else msgspec.json.encode(value, order="sorted").decode()
+
+
 def instant_text(moment: datetime) -> str:
     """UTC text of fixed width; a tenth of the time `strftime` takes."""
     return f"{as_utc(moment).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"

@@ -12,7 +12,8 @@ import asyncio
 import contextlib
 import logging
 import select
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from syncworker import private
 from syncworker.clock import monotonic
 from syncworker.errors import SetupError
+from syncworker.store import exporting
 from syncworker.store.address import Address
 from syncworker.store.failures import Session
 from syncworker.store.roles import TENANT_SETTING
@@ -74,6 +76,7 @@ class Engines:
         Raises:
             SetupError: PostgreSQL's driver is not installed.
         """
+        self._address = address
         self._settings = {**SETTINGS, TENANT_SETTING: tenant}
         self._lost = 0
         self._lost_at = float("-inf")
@@ -95,17 +98,40 @@ class Engines:
         if not connection.closed and not connection.invalidated:
             await connection.invalidate()
 
+    @asynccontextmanager
+    async def exporting(self) -> "AsyncIterator[tuple[AsyncConnection, psycopg.Connection[Any] | None]]":
+        """Sessions of their own for one snapshot: for small queries, and on PostgreSQL one more for `COPY`."""
+        settings = {**self._settings, **exporting.SETTINGS}
+        if self._address.file is not None:
+            engine = self._sqlite(self._address.file, size=1, begin="BEGIN")
+        else:
+            engine = self._postgresql(self._address, 1, settings).execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
+        try:
+            async with engine.connect() as connection:
+                if self._address.file is not None:
+                    await connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")  # the state is chosen here
+                    yield connection, None
+                    return
+                snapshot_id = await connection.scalar(sa.text("SELECT pg_export_snapshot()"))
+                async with exporting.beside(self._address, settings, str(snapshot_id)) as copying:
+                    yield connection, copying
+        finally:
+            await engine.dispose()
+
     async def close(self) -> None:
         """Give every connection back."""
         await self.write.dispose()
         if self.read is not self.write:
             await self.read.dispose()
 
-    def _postgresql(self, address: Address, connections: int) -> AsyncEngine:
+    def _postgresql(self, address: Address, connections: int, settings: Mapping[str, str] | None = None) -> AsyncEngine:
+        settings = self._settings if settings is None else settings
         try:
             engine = create_async_engine(
                 "postgresql+psycopg://",
-                async_creator=lambda: _opened(address, self._settings),
+                async_creator=lambda: _opened(address, settings),
                 hide_parameters=True,
                 pool_size=connections,
                 max_overflow=0,
@@ -131,7 +157,7 @@ class Engines:
                 raise DisconnectionError("the server ended an idle connection")
 
         if address.shares_sessions:
-            set_in_transactions(engine.sync_engine, address, self._settings)
+            set_in_transactions(engine.sync_engine, address, settings)
         return engine
 
     def _sqlite(self, file: Path, *, size: int, begin: str) -> AsyncEngine:

@@ -132,6 +132,8 @@ ACCESS: Final[Mapping[str, Access]] = {
     # refreshes
     "refresh": Access(web=("SELECT", "INSERT", "UPDATE", "DELETE")),
     "refresh_part": Access(web=("SELECT", "INSERT", "UPDATE", "DELETE")),
+    # exports
+    "export": Access(web=_READ, export=_READ),
     # account openings
     "opening": Access(web=_READ),
     "opening_history": Access(),

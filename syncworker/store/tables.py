@@ -1012,6 +1012,29 @@ api_key = sa.Table(
     sa.Column("revoked_at", Instant),
 )
 
+export = sa.Table(
+    "export",
+    metadata,
+    _tenant(),
+    sa.Column("name", sa.String(63), primary_key=True, comment="of the series, as its folder's"),
+    sa.Column("number", sa.BigInteger, primary_key=True, comment="reserved before anything is written"),
+    sa.Column("target", sa.String(1024), nullable=False, comment="where its folders are, as the operator wrote it"),
+    sa.Column("format", sa.String(10), nullable=False, comment="parquet | ndjson | csv | delta"),
+    sa.Column("kind", sa.String(12), comment="full | incremental; NULL: not decided yet"),
+    sa.Column("reason", sa.String(40), comment="why it is a full one where an increment was due"),
+    sa.Column("base", sa.BigInteger, comment="number of the full export it stands on"),
+    sa.Column("as_of", Instant, comment="instant of the snapshot"),
+    sa.Column("to_cursor", TEXT, comment="where in the feed the next increment begins"),
+    sa.Column("rows", sa.BigInteger),
+    sa.Column("bytes", sa.BigInteger),
+    sa.Column("started_at", Instant, nullable=False),
+    sa.Column("lease_until", Instant, comment="another process may take it over then; NULL once it has ended"),
+    sa.Column("ended_at", Instant),
+    sa.Column("outcome", sa.String(20), comment="done | adopted | abandoned | failed"),
+    sa.Column("error", sa.String(64), comment="stable error code"),
+    sa.Index("uq_export_open", "name", "tenant", unique=True, sqlite_where=sa.text("ended_at IS NULL"),
+             postgresql_where=sa.text("ended_at IS NULL")),
+)  # fmt: skip
 webhook_endpoint = sa.Table(
     "webhook_endpoint",
     metadata,

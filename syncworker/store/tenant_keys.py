@@ -23,6 +23,8 @@ class Purpose(StrEnum):
 
     IDENTITY = "identity"
     """HMAC of an account's IBAN: `account_references`."""
+    PSEUDONYM = "pseudonym"
+    """Pseudonyms in exports that are to tell of no person."""
 
 
 class TenantKeys:

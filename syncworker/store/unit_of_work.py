@@ -39,6 +39,8 @@ from syncworker.store.ended import EndedConsents
 from syncworker.store.engines import Engines
 from syncworker.store.epochs import Epochs
 from syncworker.store.erasure import Erasure
+from syncworker.store.exporting import Snapshot
+from syncworker.store.exports import Exports
 from syncworker.store.failures import StoreConflictError, StoreRefusedError, StoreUnavailableError, translated
 from syncworker.store.filling import Fillings
 from syncworker.store.findings import Findings
@@ -253,6 +255,10 @@ class UnitOfWork:
         return Runs(self)
 
     @cached_property
+    def exports(self) -> Exports:
+        return Exports(self)
+
+    @cached_property
     def reads(self) -> Reads:
         return Reads(self)
 
@@ -336,6 +342,12 @@ class Store:
         async with self._open(self._engines.look) as unit:
             yield unit
 
+    @asynccontextmanager
+    async def exporting(self) -> AsyncIterator[Snapshot]:
+        """One state of the database for as long as an export takes, in sessions of their own."""
+        async with self._translating(), self._engines.exporting() as (connection, copying):
+            yield Snapshot(self._unit_on(connection), copying)
+
     async def atomically(
         self, step: Callable[[UnitOfWork], Awaitable[T]], *, attempts: int = 5, bulk: bool = False
     ) -> T:
@@ -383,25 +395,31 @@ class Store:
 
     @asynccontextmanager
     async def _open(self, engine: AsyncEngine) -> AsyncIterator[UnitOfWork]:
+        async with self._translating(), engine.connect() as connection:
+            try:
+                yield self._unit_on(connection)
+            except DBAPIError as error:
+                refused = translated(error)
+                await self._engines.give_up(connection, refused.session)
+                raise refused from None  # the driver's text repeats key values
+            except (StoreUnavailableError, StoreRefusedError) as error:
+                await self._engines.give_up(connection, error.session)
+                raise
+
+    def _unit_on(self, connection: AsyncConnection) -> UnitOfWork:
+        return UnitOfWork(
+            connection,
+            tenant=self.tenant,
+            dialect=self.dialect,
+            keyring=self._keyring,
+            keys_known=self._keys_known,
+            ended_consents=self._ended_consents,
+        )
+
+    @asynccontextmanager
+    async def _translating(self) -> AsyncIterator[None]:
         try:
-            async with engine.connect() as connection:
-                unit = UnitOfWork(
-                    connection,
-                    tenant=self.tenant,
-                    dialect=self.dialect,
-                    keyring=self._keyring,
-                    keys_known=self._keys_known,
-                    ended_consents=self._ended_consents,
-                )
-                try:
-                    yield unit
-                except DBAPIError as error:
-                    refused = translated(error)
-                    await self._engines.give_up(connection, refused.session)
-                    raise refused from None  # the driver's text repeats key values
-                except (StoreUnavailableError, StoreRefusedError) as error:
-                    await self._engines.give_up(connection, error.session)
-                    raise
+            yield
         except DBAPIError as error:
             raise translated(error) from None
         except PoolTimeoutError as error:

@@ -57,6 +57,7 @@ class WorkKind(StrEnum):
     DELIVERY = "delivery"  # send webhooks to an endpoint of the product; subject: endpoint_id
     DIRECTORY = "directory"  # subject: `participants`, the one document there is
     FILL = "fill"  # fill columns of rows held; subject: `columns`
+    EXPORT = "export"  # make an export; subject: the name of its series
 
 
 @dataclass(frozen=True, slots=True)
@@ -749,6 +750,11 @@ class Work:
         """The row of one subject."""
         found = (await self._unit.connection.execute(sa.select(*_ROW).where(self._is(kind, subject)))).first()
         return None if found is None else _work_row(found)
+
+    async def subjects(self, kind: WorkKind) -> list[str]:
+        """The subjects of a kind, in order; for kinds of few rows."""
+        query = sa.select(work.c.subject).where(work.c.tenant == self._unit.tenant, work.c.kind == kind.value)
+        return list(await self._unit.connection.scalars(query.order_by(work.c.subject)))
 
     async def next_due(self, kind: WorkKind | None = None) -> datetime | None:
         """The earliest `due_at` of a row that is neither parked nor leased."""

@@ -58,7 +58,7 @@ def test_each_kind_of_work_has_its_queue() -> None:
 
     assert routes == {"sync_batch": "sync", "tick": "tick", **dict.fromkeys(("token_batch", *SMALL), "token")}
     assert sorted(tasks.app.amqp.queues.consume_from) == ["sync", "tick", "token"]
-    assert set(tasks.TASKS) == set(WorkKind) - {WorkKind.DIRECTORY, WorkKind.FILL}  # a tick does them
+    assert set(tasks.TASKS) == set(WorkKind) - {WorkKind.DIRECTORY, WorkKind.FILL, WorkKind.EXPORT}  # a tick does them
 
 
 @pytest.mark.parametrize("scheme", ["amqp", "amqps", "pyamqp"])

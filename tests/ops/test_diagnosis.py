@@ -365,7 +365,7 @@ def test_where_all_is_well_nothing_needs_anyone() -> None:
         ),
         pytest.param(
             seen(status={"exports": (ExportFact(name="nightly", due_at=NOW - HOUR, error="target_refused"),)}),
-            (K.EXPORT_LATE, "nightly", "export nightly is late", NOW - HOUR, Side.US, False),
+            (K.EXPORT_LATE, "nightly", "export nightly failed (target_refused)", NOW - HOUR, Side.US, False),
             id="export late",
         ),
         pytest.param(

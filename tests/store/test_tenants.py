@@ -32,6 +32,7 @@ from syncworker.store.clocks import ClockOffset
 from syncworker.store.consents import Connection, StoredConsent
 from syncworker.store.cursors import Attempt, Checked, Covered, Cursor, Listing
 from syncworker.store.erasure import DataClass
+from syncworker.store.exports import Outcome as ExportOutcome
 from syncworker.store.filling import HeldRow, Place
 from syncworker.store.findings import Cleared, Found
 from syncworker.store.inbox import Arrival, EventState, Refused
@@ -250,6 +251,7 @@ async def furnish(unit: UnitOfWork) -> None:
     await run_all(unit, [unit.findings.meeting([FOUND], at=NOW)])
     await unit.refreshes.add("refresh-1", key_id="k", attended=True, at=NOW, digests=(b"i" * 32, b"b" * 32))
     await unit.refreshes.add_parts("refresh-1", [PART], at=NOW)
+    await unit.exports.reserve("nightly", beyond=0, target="out", format="parquet")
     await unit.send()
 
 
@@ -592,6 +594,9 @@ WRITES: Final[Mapping[str, Write]] = {
     "messages.prune": Write(lambda unit: unit.messages.prune(before=LATER, limit=100), before=same_endpoint),
     "refreshes.add": Write(lambda unit: unit.refreshes.add("refresh-2", key_id="k", attended=False, at=NOW)),
     "refreshes.add_parts": Write(lambda unit: unit.refreshes.add_parts("refresh-2", [PART], at=NOW)),
+    "exports.reserve": Write(lambda unit: unit.exports.reserve("other", beyond=6, target="out", format="csv")),
+    "exports.extend": Write(lambda unit: unit.exports.extend("nightly", 1, lease=timedelta(hours=1))),
+    "exports.end": Write(lambda unit: unit.exports.end("nightly", 1, ExportOutcome.FAILED, error="stopping")),
     "refreshes.of_idempotency": Write(lambda unit: unit.refreshes.of_idempotency(b"i" * 32, since=LATER)),
     "refreshes.ending": Write(end_refresh),
     "refreshes.end_open": Write(lambda unit: unit.refreshes.end_open(C1, reason="paused", at=LATER)),
@@ -850,8 +855,9 @@ READS: Final = _named(
         "authorizations": "get of",
         "intents": "get of_state",
         "refreshes": "waiting customer get unended",
+        "exports": "open_row last_good get listed",
         "renewals": "flags due ending granted_before",
-        "work": "waiting holds of_claims find next_due summary troubled",
+        "work": "waiting holds of_claims find next_due subjects summary troubled",
         "openings": "get find troubled contents history overdue_contents",
         "erasure": "count overdue",
         "inbox": "lfis_of_consents get content list filed refused one_refused held_back counts",
