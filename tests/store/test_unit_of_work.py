@@ -152,7 +152,10 @@ async def test_a_silent_connection_is_given_up_on_postgresql(
 
 
 async def test_a_deadlock_is_run_again(postgresql_url: str, open_store: Callable[..., Store]) -> None:
-    """Two transactions take two rows in opposite order; PostgreSQL kills one, `atomically` runs it again."""
+    """Two transactions take two rows in opposite order; PostgreSQL kills one, `atomically` runs it again.
+
+    The one run again may take its row before the other wakes up, and meet it once more: three attempts or more.
+    """
     store = open_store(postgresql_url)
     async with store.writing() as unit:
         await put(unit, "a", "b")
@@ -177,7 +180,7 @@ async def test_a_deadlock_is_run_again(postgresql_url: str, open_store: Callable
 
     await asyncio.gather(take("a", "b"), take("b", "a"))
 
-    assert attempts == 3
+    assert attempts >= 3
 
 
 async def test_time_is_the_tests_clock(store: Store, clock: ManualClock) -> None:
