@@ -126,6 +126,7 @@ ACCESS: Final[Mapping[str, Access]] = {
     "authorization_intent": Access(web=("SELECT", "INSERT", "UPDATE")),
     "tenant_key": Access(),
     "api_key": Access(web=("SELECT", "UPDATE (last_used_at)")),
+    "ops_session": Access(web=("SELECT", "INSERT", "DELETE", "UPDATE (last_seen_at)")),
     # webhooks to the product
     "webhook_endpoint": Access(web=("SELECT", "INSERT", "UPDATE", "DELETE")),
     "webhook_message": Access(web=("SELECT", "INSERT", "UPDATE", "DELETE")),

@@ -31,6 +31,9 @@ from syncworker.store.unit_of_work import Store
 from syncworker.web import api, callbacks, changes, data, endpoints, events, problems
 from syncworker.web import refreshes as refresh_routes
 from syncworker.web.callbacks import ReturnURLs
+from syncworker.web.dashboard import routes as dashboard
+from syncworker.web.dashboard.actions import Tools
+from syncworker.web.dashboard.door import reach
 from syncworker.web.events import Pace
 from syncworker.web.guard import BEARER, SCOPES_NEEDED, Guard, Keys, pass_address
 from syncworker.webhooks import Receiver
@@ -143,6 +146,28 @@ def build(
     app.include_router(refresh_routes.routes(refreshes, keys=keys, hurry=hurry))
     app.include_router(data.routes(store=store, keys=keys, cadence=settings.cadence.as_mapping(), lfis=lfis))
     app.include_router(changes.routes(store=store, keys=keys))
+    reached = reach(web, public_url)
+    if isinstance(reached, str):
+        log.info("the dashboard is off", why=reached)
+    else:
+        tools = Tools(
+            store=store,
+            refreshes=refreshes,
+            hurry=hurry,
+            senders=wiring.senders(settings, {}),
+            receiver=receiver,
+        )
+        app.include_router(
+            dashboard.routes(
+                settings,
+                store,
+                keys=keys,
+                reached=reached,
+                tools=tools,
+                lfis=lfis,
+                allowed=application.allowed.has,
+            )
+        )
     if receiver is not None:
         taken = settings.events
         app.include_router(

@@ -1,0 +1,120 @@
+"""What all pages stand on: settings they need, the words around the page, and the causes that explain symptoms."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple
+
+from fastapi import Response
+
+from syncworker.settings import LFISettings
+from syncworker.standard.calendar import UAE, as_utc, at_time, local_date
+from syncworker.standard.resources import ResourceName
+from syncworker.standard.values import Slug
+from syncworker.store.ops_lists import AuditLine
+from syncworker.store.unit_of_work import UnitOfWork
+from syncworker.views.freshness import MARGIN
+from syncworker.web.dashboard import paging, render
+from syncworker.web.dashboard.door import Visit
+
+NAVIGATION: Final = (
+    ("", (("overview", "", "Overview"), ("connections", "connections", "Connections"), ("lfis", "lfis", "LFIs"),
+          ("runs", "runs", "Runs"), ("work", "work", "Work"))),
+    ("In and out", (("events", "events", "Events"), ("webhooks", "webhooks", "Webhooks"),
+                    ("openings", "openings", "Openings"))),
+    ("House", (("cost", "cost", "Cost"), ("processes", "processes", "Processes"), ("audit", "audit", "Audit"))),
+)  # fmt: skip
+"""Groups of pages: key, path below the dashboard's, word."""
+
+
+class CauseShown(NamedTuple):
+    """A cause as a symptom's page shows it."""
+
+    number: int
+    tone: str
+    what: str
+    step: str
+
+
+class Frame:
+    """Makes pages.
+
+    Args:
+        cadence: how often each resource is read.
+        lfis: gives the LFIs that are declared.
+        tick: seconds between two ticks.
+    """
+
+    def __init__(
+        self,
+        *,
+        tenant: str,
+        cadence: Mapping[ResourceName, timedelta],
+        lfis: Callable[[], Awaitable[Mapping[Slug, LFISettings]]],
+        allowed: Callable[[Slug], bool],
+        tick: float,
+        margin: float = MARGIN,
+    ) -> None:
+        self.tenant = tenant
+        self.cadence = cadence
+        self.lfis = lfis
+        self.allowed = allowed
+        self.tick = tick
+        self._margin = margin
+
+    def target(self, resource: ResourceName) -> timedelta:
+        """How old a listing may be."""
+        return self.cadence[resource] * self._margin
+
+    async def page(
+        self,
+        visit: Visit,
+        unit: UnitOfWork,
+        template: str,
+        *,
+        here: str,
+        status: HTTPStatus = HTTPStatus.OK,
+        **values: Any,
+    ) -> Response:
+        """A page with its frame."""
+        done = await self._done(visit, unit)
+        return render.page(
+            template,
+            status,
+            now=visit.now,
+            visit=visit,
+            csrf=visit.csrf,
+            may_act=visit.may_act,
+            tenant=self.tenant,
+            navigation=NAVIGATION,
+            badges=await self.badges(unit, visit.now),
+            here=here,
+            done=done,
+            **values,
+        )
+
+    async def _done(self, visit: Visit, unit: UnitOfWork) -> AuditLine | None:
+        """The act that led here, by its audit row."""
+        number = paging.number_asked(visit.request, "done")
+        line = None if number is None else await unit.ops_lists.audit_row(number)
+        return line if line is not None and line.what.startswith("ops_") else None
+
+    async def badges(self, unit: UnitOfWork, now: datetime) -> Mapping[str, int]:
+        """How many causes need someone, by page."""
+        return {}
+
+    async def cause_of(
+        self, unit: UnitOfWork, *, lfi: str | None = None, connection_id: str | None = None
+    ) -> CauseShown | None:
+        """The cause that explains what is wrong with an LFI or a connection; `None`: none that is known."""
+        return None
+
+
+def day_began(now: datetime) -> datetime:
+    """When the cost day began: at 00:00 in Dubai."""
+    return as_utc(at_time(local_date(now), zone=UAE))
+
+
+def month_began(now: datetime) -> datetime:
+    """When the month began in Dubai."""
+    return as_utc(at_time(local_date(now).replace(day=1), zone=UAE))
