@@ -1,7 +1,7 @@
 """Runs, calls, latency and price over time, for the eyes of an operator.
 
-Calls of runs lie packed in their runs' rows with sums beside them (`store.calls`), other calls are rows of `call`.  Sums
-are exact; latency is read from the newest runs only, since their calls have to be unpacked for it.  A run's calls
+Calls of runs lie packed in their runs' rows with sums beside them (`store.calls`), other calls are rows of `call`.
+Sums are exact; latency is read from the newest runs only, since their calls have to be unpacked for it.  A run's calls
 count to the hour in which the first of them began.  Nothing here writes.
 """
 

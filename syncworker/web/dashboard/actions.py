@@ -21,8 +21,9 @@ from syncworker.standard.consents import Revoker
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.connections import Action as ConnectionAction
 from syncworker.store.connections import ConnectionShown
+from syncworker.store.ops_lists import WorkLine
 from syncworker.store.unit_of_work import Store, UnitOfWork
-from syncworker.store.work import WorkKind
+from syncworker.store.work import WorkKind, WorkRow
 from syncworker.web.dashboard import paging, render, words
 from syncworker.web.dashboard.connections import callable_at
 from syncworker.web.dashboard.door import Form, RefusedError, Visit, not_found
@@ -161,7 +162,7 @@ class Actions:
             unit,
             "action.html",
             here="",
-            status=status,
+            http_status=status,
             seen=seen,
             action=link("actions", name, subject),
             wrong=wrong,
@@ -180,8 +181,7 @@ class Actions:
             refused = "it is parked; put it back first"
         facts = {
             "Will do": f"make its sync due now and read all {len(listings)} listings, those that are young too",
-            "At most": f"{len(listings)} calls and one for each further page, {words.fils(2_500)} fils each where the LFI "
-            "charges for them",
+            "At most": f"{len(listings)} calls and one for each further page; what the tariff prices costs 2.5 fils each",
             "Held back": "by the LFI’s gate or breaker, if one is closed: the row then waits for it",
         }
         command = f"syncworker consents sync {one.consent.consent_id}"
@@ -262,50 +262,28 @@ class Actions:
     # -- work -----------------------------------------------------------------------------------------------------
 
     async def _see_unpark(self, unit: UnitOfWork, _: Visit, subject: str) -> Preview:
-        connection_id, number = None, None
-        if (
-            subject.isdigit()
-            and len(subject) <= 18
-            and (row := await unit.ops_lists.work_row(int(subject))) is not None
-        ):
-            number, kind, about, lfi, parked, error = (
-                row.id,
-                row.kind,
-                row.subject,
-                row.lfi,
-                row.parked_at,
-                row.last_error,
-            )
-        else:
-            found = await unit.work.find(WorkKind.SYNC, subject)
-            if found is None:
-                raise not_found("row of work")
-            connection_id = subject
-            kind, about, lfi, parked, error = "sync", found.subject, found.lfi, found.parked_at, found.last_error
-        back = link("connections", connection_id) if connection_id else link("work", state="parked")
-        same = f"syncworker consents sync {about}" if kind == "sync" else "none: this page alone"
+        row = await _row(unit, subject)
+        if row is None:
+            raise not_found("row of work")
+        is_sync = row.kind == WorkKind.SYNC
         return Preview(
-            title=f"Put {kind} {words.head(about, 18)} back into the schedule",
+            title=f"Put {row.kind} {words.head(row.subject, 18)} back into the schedule",
             facts={
-                "Parked for": error or "–",
-                "Will do": f"make the row due now at {lfi or 'no LFI'}; it is parked again if it ends its worker again",
-                **({"Row": str(number)} if number is not None else {}),
+                "Parked for": row.last_error or "–",
+                "Will do": f"make the row due now at {row.lfi or 'no LFI'}; it is parked again if it ends its worker again",
             },
-            command=same,
-            back=back,
+            command=f"syncworker consents sync {row.subject}" if is_sync else "",
+            back=link("work", state="parked") if subject.isdigit() else link("connections", subject),
             button="Put back",
-            refused="" if parked is not None else "it is not parked",
+            refused="" if row.parked_at is not None else "it is not parked",
         )
 
     async def _unpark(self, _: Visit, subject: str, note: Note) -> int:
         async def unparked(unit: UnitOfWork) -> int:
-            kind, about = WorkKind.SYNC, subject
-            row = await unit.ops_lists.work_row(int(subject)) if subject.isdigit() and len(subject) <= 18 else None
-            if row is not None:
-                kind, about = WorkKind(row.kind), row.subject
-            if not await unit.work.ask_now(kind, about):
+            row = await _row(unit, subject)
+            if row is None or not await unit.work.ask_now(WorkKind(row.kind), row.subject):
                 raise RequestError("subject: there is no such row of work any more")
-            return await note(unit, about, kind=kind.value)
+            return await note(unit, row.subject, kind=str(row.kind))
 
         number = await self._tools.store.atomically(unparked)
         self._tools.hurry()
@@ -324,7 +302,7 @@ class Actions:
         return Preview(
             title=f"Retry {slug} now",
             facts={
-                "Will do": f"let one row of each class through as a trial ({', '.join(waiting) or 'none is held back'})",
+                "Will do": f"let one row of each class through as a trial ({', '.join(waiting) or 'none'})",
                 "Waiting": f"{words.count(due)} due rows wait for its outcome",
                 "On success": "rate and slots come back gradually",
                 "Stays": "a gate that a 429 closed: that is the LFI’s own word",
@@ -403,8 +381,8 @@ class Actions:
         return Preview(
             title=f"Send message {one.id} again",
             facts={
-                "Will do": f"send {one.type} to endpoint {one.endpoint_id} once more, under its own webhook-id and behind "
-                "what waits",
+                "Will do": f"send {one.type} to endpoint {one.endpoint_id} once more, under its own webhook-id",
+                "Order": "behind what waits",
                 "Receiver": "knows a repeat by the webhook-id",
             },
             command=f"syncworker webhooks redeliver {one.endpoint_id} --message {one.id}",
@@ -428,6 +406,15 @@ class Actions:
         written = await self._tools.store.atomically(again)
         self._tools.hurry()
         return written
+
+
+async def _row(unit: UnitOfWork, subject: str) -> WorkLine | WorkRow | None:
+    """A row of work by its number, or the sync of a connection by its id."""
+    if subject.isdigit() and len(subject) <= 18:
+        found = await unit.ops_lists.work_row(int(subject))
+        if found is not None:
+            return found
+    return await unit.work.find(WorkKind.SYNC, subject)
 
 
 async def _revoked(unit: UnitOfWork, connection_id: ConsentId) -> None:

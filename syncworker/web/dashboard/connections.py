@@ -177,8 +177,6 @@ class Connections:
             here="connections",
             one=shown,
             consent=shown.consent,
-            label=words.label(shown.consent.label),
-            status=words.status(shown.consent.status),
             lineage=charts.lineage(_lives(lineage), now=now),
             chain=list(lineage),
             listings=listings,

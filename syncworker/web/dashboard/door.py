@@ -263,7 +263,7 @@ class Door:
                 HTTPStatus.FORBIDDEN, "This form came from elsewhere", "Open the dashboard at its own address."
             )
 
-    # -- sign-in and sign-out --------------------------------------------------------------------------------------------
+    # -- sign-in and sign-out --------------------------------------------------------------------------------------
 
     async def sign_in_page(self, request: Request) -> Response:
         """The form that takes a key."""

@@ -73,14 +73,14 @@ class Frame:
         template: str,
         *,
         here: str,
-        status: HTTPStatus = HTTPStatus.OK,
+        http_status: HTTPStatus = HTTPStatus.OK,
         **values: Any,
     ) -> Response:
         """A page with its frame."""
         done = await self._done(visit, unit)
         return render.page(
             template,
-            status,
+            http_status,
             now=visit.now,
             visit=visit,
             csrf=visit.csrf,

@@ -94,7 +94,7 @@ class Lists:
         else:
             of_state = None if state is None else EventState(state.value)
             events, more = paging.cut(await unit.ops_lists.events(page, state=of_state))
-        last = next(reversed([*events, *refused]), None)
+        ids = [one.id for one in events] + [one.id for one in refused]
         filters = paging.kept(request, ("state",))
         return await self._frame.page(
             visit,
@@ -106,7 +106,7 @@ class Lists:
             counts=await unit.inbox.counts(),
             state=state,
             states=list(Quarantine),
-            further=link("events", **filters, before=last.id) if more and last is not None else None,
+            further=link("events", **filters, before=ids[-1]) if more else None,
         )
 
     async def event(self, visit: Visit, unit: UnitOfWork) -> Response:

@@ -51,7 +51,7 @@ def _assets() -> dict[str, tuple[str, bytes]]:
 ASSETS: Final = _assets()
 """By file: the name it is served under, and its content."""
 
-_BY_NAME: Final = {name: content for name, content in ASSETS.values()}
+_BY_NAME: Final = dict(ASSETS.values())
 
 
 def asset(name: str) -> Response | None:
@@ -175,8 +175,8 @@ _PAGES: Final = jinja2.Environment(
 _PAGES.globals.update(
     age=age, ago=ago, at=at_, on=on, icon=icon, st=st, tag=tag, code=code, ident=ident, chart=chart, link=link,
     root=f"{PATH}/", assets={file: f"{PATH}/static/{name}" for file, (name, _) in ASSETS.items()},
-    count=words.count, dirhams=words.dirhams, fils=words.fils, span=words.span, rough=words.rough, ms=words.milliseconds,
-    size=words.size, tail=words.tail, head=words.head, outcome=words.outcome, label=words.label, status=words.status,
+    count=words.count, dirhams=words.dirhams, fils=words.fils, span=words.span, rough=words.rough,
+    ms=words.milliseconds, size=words.size, tail=words.tail, head=words.head, outcome=words.outcome, label=words.label, status=words.status,
     http=words.http, percent=words.percent, short=words.short, day=words.day, instant=words.instant,
     dubai=words.dubai, machine=words.machine, Shown=words.Shown, meaning=meaning_of, escape=escape,
 )  # fmt: skip
