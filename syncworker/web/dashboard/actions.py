@@ -181,7 +181,7 @@ class Actions:
             refused = "it is parked; put it back first"
         facts = {
             "Will do": f"make its sync due now and read all {len(listings)} listings, those that are young too",
-            "At most": f"{len(listings)} calls and one for each further page; what the tariff prices costs 2.5 fils each",
+            "At most": f"{len(listings)} calls, and one for each further page",
             "Held back": "by the LFI’s gate or breaker, if one is closed: the row then waits for it",
         }
         command = f"syncworker consents sync {one.consent.consent_id}"
@@ -270,7 +270,7 @@ class Actions:
             title=f"Put {row.kind} {words.head(row.subject, 18)} back into the schedule",
             facts={
                 "Parked for": row.last_error or "–",
-                "Will do": f"make the row due now at {row.lfi or 'no LFI'}; it is parked again if it ends its worker again",
+                "Will do": f"make the row due now at {row.lfi or 'no LFI'}; parked again if it ends its worker",
             },
             command=f"syncworker consents sync {row.subject}" if is_sync else "",
             back=link("work", state="parked") if subject.isdigit() else link("connections", subject),

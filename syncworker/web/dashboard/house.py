@@ -49,7 +49,7 @@ class House:
             totals=totals,
             today=today,
             of_lfi={slug: sum(prices[one].get(slug, 0) for one in days) for slug in lfis},
-            chart=charts.stacked(
+            chart_of_days=charts.stacked(
                 [[(totals[one], "f-strong" if one == today else "f-bar")] for one in reversed(days)],
                 said=f"Spent by day in Dubai, last {DAYS} days, today until now",
             ),

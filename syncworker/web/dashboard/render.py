@@ -66,9 +66,9 @@ def asset(name: str) -> Response | None:
     )
 
 
-def link(*parts: str, **query: Any) -> str:
+def link(*parts: str | int, **query: Any) -> str:
     """A path of ours: every part is quoted, query values that are `None` are left out."""
-    path = "/".join([PATH, *(quote(part, safe="") for part in parts)])
+    path = "/".join([PATH, *(quote(str(part), safe="") for part in parts)])
     given = {name: value for name, value in query.items() if value is not None}
     return f"{path}?{urlencode(given)}" if given else path
 
@@ -172,11 +172,13 @@ _PAGES: Final = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_PAGES.filters["format_time"] = lambda form, at: f"{at:{form}}"
 _PAGES.globals.update(
     age=age, ago=ago, at=at_, on=on, icon=icon, st=st, tag=tag, code=code, ident=ident, chart=chart, link=link,
     root=f"{PATH}/", assets={file: f"{PATH}/static/{name}" for file, (name, _) in ASSETS.items()},
     count=words.count, dirhams=words.dirhams, fils=words.fils, span=words.span, rough=words.rough,
-    ms=words.milliseconds, size=words.size, tail=words.tail, head=words.head, outcome=words.outcome, label=words.label, status=words.status,
+    ms=words.milliseconds, size=words.size, tail=words.tail, head=words.head, outcome=words.outcome,
+    label=words.label, status=words.status,
     http=words.http, percent=words.percent, short=words.short, day=words.day, instant=words.instant,
     dubai=words.dubai, machine=words.machine, Shown=words.Shown, meaning=meaning_of, escape=escape,
 )  # fmt: skip
