@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
@@ -24,6 +25,7 @@ from syncworker.store.tables import (
     coverage,
     expiry_flag,
     run,
+    staleness,
     token,
     work,
 )
@@ -49,6 +51,9 @@ class State(StrEnum):
 
 class Trouble(StrEnum):
     """Filters of the list by how its syncs go."""
+
+    STALE = "stale"
+    """A listing is past its target, and data may be asked for."""
 
     FAILING = "failing"
     """The last run was not complete, and the row is still in the schedule."""
@@ -173,6 +178,31 @@ class Spent:
     added: int
     modified: int
     removed: int
+
+
+class Oldest(NamedTuple):
+    """The listing of a connection that passes its target first.
+
+    Attributes:
+        checked_at: end of its last complete walk; `None`: it was never walked.
+    """
+
+    stale_at: datetime
+    checked_at: datetime | None
+    resource: str
+
+
+class EndingRow(NamedTuple):
+    """A consent that ends soon."""
+
+    connection_id: ConsentId
+    user_ref: str
+    lfi: Slug
+    expires_at: datetime
+
+
+AGES: Final = (0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 4.0)
+"""Upper ends of the classes of ages, as shares of the target; the last class has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,6 +352,70 @@ class OpsConnections:
             removed=removed,
         )
 
+    async def oldest(self, connection_ids: Collection[str]) -> dict[str, Oldest]:
+        """The listing that passes its target first, of some connections, as judged after their last run."""
+        query = sa.select(
+            staleness.c.connection_id, staleness.c.stale_at, staleness.c.checked_at, staleness.c.resource
+        ).where(staleness.c.tenant == self._unit.tenant, staleness.c.connection_id.in_(sorted(set(connection_ids))))
+        return {row[0]: Oldest(*row[1:]) for row in await self._unit.connection.execute(query)}
+
+    async def ages(self) -> list[int]:
+        """How many connections in the schedule are how old, by `AGES` and one class more."""
+        now = await self._unit.now()
+        share = _share(self._unit, now)
+        below = [sa.func.count(sa.case((share < bound, 1))) for bound in AGES]
+        query = (
+            sa.select(sa.func.count(), *below)
+            .select_from(
+                staleness.join(
+                    work,
+                    sa.and_(
+                        work.c.tenant == staleness.c.tenant,
+                        work.c.kind == WorkKind.SYNC.value,
+                        work.c.subject == staleness.c.connection_id,
+                    ),
+                )
+            )
+            .where(staleness.c.tenant == self._unit.tenant, staleness.c.checked_at.is_not(None), work.c.due_at < _FAR)
+        )
+        ((every, *counts),) = await self._unit.connection.execute(query)
+        bounds = [0, *map(int, counts), int(every)]
+        return [after - before for before, after in pairwise(bounds)]
+
+    async def endings(self, *, until: datetime) -> list[int]:
+        """How many consents in use end in each day from now on, until then; the first day begins now."""
+        now = await self._unit.now()
+        each = sa.select(_days(self._unit, now).label("day")).where(*self._ending(now, until)).subquery()
+        query = sa.select(each.c.day, sa.func.count()).group_by(each.c.day)
+        counts = {int(day): int(count) for day, count in await self._unit.connection.execute(query)}
+        return [counts.get(day, 0) for day in range(max((until - now).days, 1))]
+
+    async def ending(self, *, until: datetime, limit: int = 10) -> list[EndingRow]:
+        """Consents in use that end until then, the first one first."""
+        now = await self._unit.now()
+        query = (
+            sa.select(consent.c.connection_id, connection.c.user_ref, consent.c.lfi, consent.c.expires_at)
+            .join(
+                connection,
+                sa.and_(connection.c.tenant == consent.c.tenant, connection.c.connection_id == consent.c.connection_id),
+            )
+            .where(*self._ending(now, until))
+            .order_by(consent.c.expires_at, consent.c.consent_id)
+            .limit(limit)
+        )
+        return [EndingRow(*row) for row in await self._unit.connection.execute(query)]
+
+    def _ending(self, now: datetime, until: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+        return (
+            consent.c.tenant == self._unit.tenant,
+            consent.c.status == Status.Authorized.value,
+            consent.c.expires_at > now,
+            consent.c.expires_at <= until,
+            consent.c.revoke_asked_at.is_(None),
+            consent.c.paused_at.is_(None),
+            consent.c.needs_consent.is_(None),
+        )
+
     async def links(self, connection_id: ConsentId, *, limit: int = 3) -> list[LinkRow]:
         """Links made for renewals of a connection, newest first; never the links themselves."""
         query = (
@@ -382,6 +476,28 @@ _FAR: Final = sa.literal(datetime.fromisoformat("9000-01-01T00:00:00+00:00"), wo
 """Rows that rest are due behind this instant."""
 
 
+def _share(unit: "UnitOfWork", now: datetime) -> sa.ColumnElement[float]:
+    """The age of a connection's first listing as a share of its target."""
+    at = sa.literal(now, staleness.c.stale_at.type)
+    age = _seconds(unit, at) - _seconds(unit, staleness.c.checked_at)
+    target = _seconds(unit, staleness.c.stale_at) - _seconds(unit, staleness.c.checked_at)
+    return age / sa.func.nullif(target, 0)
+
+
+def _days(unit: "UnitOfWork", now: datetime) -> sa.ColumnElement[int]:
+    """Whole days until a consent ends."""
+    length = _seconds(unit, consent.c.expires_at) - _seconds(unit, sa.literal(now, consent.c.expires_at.type))
+    days = length / sa.literal_column("86400.0")
+    return sa.cast(sa.func.floor(days) if unit.dialect.is_postgresql else days, sa.Integer)  # SQLite cuts off
+
+
+def _seconds(unit: "UnitOfWork", at: sa.ColumnElement[Any]) -> sa.ColumnElement[float]:
+    """An instant in seconds, for differences."""
+    if unit.dialect.is_postgresql:
+        return sa.cast(sa.extract("epoch", at), sa.Float)
+    return sa.func.julianday(at) * sa.literal_column("86400.0")
+
+
 def _in_state(state: State, now: datetime) -> sa.ColumnElement[bool]:
     def some(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
         return (
@@ -417,6 +533,17 @@ def _in_trouble(trouble: Trouble, now: datetime, leased: sa.ColumnElement[bool])
     match trouble:
         case Trouble.PARKED:
             return parked
+        case Trouble.STALE:
+            late = (
+                sa.exists()
+                .where(
+                    staleness.c.tenant == connection.c.tenant,
+                    staleness.c.connection_id == connection.c.connection_id,
+                    staleness.c.stale_at < now,
+                )
+                .correlate(connection)
+            )
+            return sa.and_(late, _in_state(State.ACTIVE, now))
         case Trouble.DUE:
             return sa.and_(sa.not_(parked), work.c.due_at <= now, sa.not_(sa.func.coalesce(leased, sa.false())))
         case Trouble.FAILING:

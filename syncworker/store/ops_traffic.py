@@ -26,10 +26,10 @@ SAMPLE_RUNS: Final = 1_000
 """Newest runs of an LFI whose calls are unpacked for its latency."""
 
 
-class HourOfRuns(NamedTuple):
-    """Runs that began in one hour, by how they ended."""
+class QuarterOfRuns(NamedTuple):
+    """Runs that began in one quarter of an hour, by how they ended."""
 
-    hour: datetime
+    began: datetime
     outcome: str
     runs: int
     rows: int
@@ -93,20 +93,21 @@ class OpsTraffic:
                 low = row.id + 1
         return low
 
-    async def runs_by_hour(self, *, since: datetime, lfi: str | None = None) -> list[HourOfRuns]:
-        """Runs begun since then, by hour and outcome."""
+    async def runs_by_quarter(self, *, since: datetime) -> list[QuarterOfRuns]:
+        """Runs begun since then, by quarter of an hour and outcome."""
         first = await self.first_run_since(since)
-        hour = _hour(self._unit, run.c.started_at)
+        quarter = _quarter(self._unit, run.c.started_at)
         rows = sa.func.sum(run.c.added + run.c.modified + run.c.removed)
         query = (
-            sa.select(hour.label("hour"), run.c.outcome, sa.func.count(), rows)
+            sa.select(quarter.label("quarter"), run.c.outcome, sa.func.count(), rows)
             .where(run.c.tenant == self._unit.tenant, run.c.id >= first, run.c.started_at >= since)
-            .group_by(hour, run.c.outcome)
+            .group_by(quarter, run.c.outcome)
         )
-        if lfi is not None:
-            query = query.where(run.c.lfi == lfi)
         found = await self._unit.connection.execute(query)
-        return [HourOfRuns(_moment(at), outcome, int(runs), int(count or 0)) for at, outcome, runs, count in found]
+        return [
+            QuarterOfRuns(read_iso(f"{at}:00+00:00"), outcome, int(runs), int(count or 0))
+            for at, outcome, runs, count in found
+        ]
 
     async def calls_by_hour(self, *, since: datetime, lfi: str | None = None) -> list[HourOfCalls]:
         """Calls begun since then, by LFI and hour; those of runs by the first call of the run."""
@@ -263,6 +264,23 @@ def _hour(unit: "UnitOfWork", column: sa.ColumnElement[Any]) -> sa.ColumnElement
         utc = sa.func.timezone(sa.literal_column("'UTC'"), column)
         return sa.func.to_char(utc, sa.literal_column("'YYYY-MM-DD\"T\"HH24'"))
     return sa.func.substr(sa.type_coerce(column, sa.String()), 1, 13)
+
+
+def _quarter(unit: "UnitOfWork", column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """The quarter of an hour an instant lies in, in UTC, as text `2026-12-03T03:15`."""
+    hour = _hour(unit, column)
+    if unit.dialect.is_postgresql:
+        utc = sa.func.timezone(sa.literal_column("'UTC'"), column)
+        minutes = sa.func.to_char(utc, sa.literal_column("'MI'"))
+    else:
+        minutes = sa.func.substr(sa.type_coerce(column, sa.String()), 15, 2)
+    part = sa.case(
+        (minutes < sa.literal_column("'15'"), sa.literal_column("':00'")),
+        (minutes < sa.literal_column("'30'"), sa.literal_column("':15'")),
+        (minutes < sa.literal_column("'45'"), sa.literal_column("':30'")),
+        else_=sa.literal_column("':45'"),
+    )
+    return hour.op("||")(part)
 
 
 def _moment(hour: str) -> datetime:

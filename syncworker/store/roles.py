@@ -135,7 +135,7 @@ ACCESS: Final[Mapping[str, Access]] = {
     "refresh_part": Access(web=("SELECT", "INSERT", "UPDATE", "DELETE")),
     # account openings
     "opening": Access(web=_READ),
-    "opening_history": Access(),
+    "opening_history": Access(web=_READ),
     # events
     "event": Access(web=("SELECT", "INSERT", "UPDATE", "DELETE")),
     "refused_event": Access(web=("SELECT", "INSERT", "UPDATE", "DELETE")),
@@ -153,6 +153,11 @@ ACCESS: Final[Mapping[str, Access]] = {
     "worker": Access(web=_READ),
     "clock_offset": Access(web=_READ),
     "audit": Access(web=("SELECT", "INSERT"), worker=("SELECT", "INSERT")),
+    # what an operator is shown
+    "cause": Access(web=_READ),
+    "staleness": Access(web=_READ),
+    "usual": Access(web=_READ),
+    "ops_look": Access(web=("SELECT", "INSERT", "UPDATE")),
 }
 """Every table of the schema; a table that is not here is a failing test (tests/store/test_roles.py)."""
 

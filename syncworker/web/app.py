@@ -34,6 +34,7 @@ from syncworker.web.callbacks import ReturnURLs
 from syncworker.web.dashboard import routes as dashboard
 from syncworker.web.dashboard.actions import Tools
 from syncworker.web.dashboard.door import reach
+from syncworker.web.dashboard.looking import Looker
 from syncworker.web.events import Pace
 from syncworker.web.guard import BEARER, SCOPES_NEEDED, Guard, Keys, pass_address
 from syncworker.webhooks import Receiver
@@ -150,6 +151,7 @@ def build(
     if isinstance(reached, str):
         log.info("the dashboard is off", why=reached)
     else:
+        looker = Looker(settings, store)
         tools = Tools(
             store=store,
             refreshes=refreshes,
@@ -164,6 +166,7 @@ def build(
                 keys=keys,
                 reached=reached,
                 tools=tools,
+                looker=looker,
                 lfis=lfis,
                 allowed=application.allowed.has,
             )

@@ -133,6 +133,7 @@ class Actions:
             number = await act.do(visit, subject, note)
         except RequestError as error:  # it moved meanwhile
             raise RefusedError(HTTPStatus.CONFLICT, "Not done", f"{error}.") from None
+        self._frame.looker.forget()
         mark = "&" if "?" in seen.back else "?"
         return RedirectResponse(
             f"{seen.back}{mark}done={number}", status_code=HTTPStatus.SEE_OTHER, headers=dict(render.HEADERS)

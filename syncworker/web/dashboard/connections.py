@@ -17,12 +17,22 @@ from syncworker.standard.values import ConsentId, Slug
 from syncworker.standard.versions import Version
 from syncworker.store.connections import ConnectionShown, ConsentShown, Label
 from syncworker.store.freshness import Cursor, Listing, freshness
-from syncworker.store.ops_connections import AccountRow, ConnectionRow, ConsentRow, CoverageRow, State, Trouble, Wanted
+from syncworker.store.ops_connections import (
+    AccountRow,
+    ConnectionRow,
+    ConsentRow,
+    CoverageRow,
+    Oldest,
+    State,
+    Trouble,
+    Wanted,
+)
 from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.store.work import WorkKind, WorkRow
 from syncworker.web.dashboard import charts, paging, words
 from syncworker.web.dashboard.door import Visit, not_found
-from syncworker.web.dashboard.frame import Frame, month_began
+from syncworker.web.dashboard.frame import CauseShown, Frame, month_began, shown_of
+from syncworker.web.dashboard.looking import Looked
 from syncworker.web.dashboard.render import link
 from syncworker.web.dashboard.words import Shown
 
@@ -43,15 +53,17 @@ class Line:
     """One connection in a list.
 
     Attributes:
-        oldest: when the listing was last walked that is oldest by its target; `None`: nothing was walked yet.
-        late: by how much that is past its target; `None`: it is within, or the connection cannot be fresh.
+        oldest: the listing that passes its target first; `None`: not judged yet.
+        stale_since: `None`: it is fresh, or cannot be.
+        cause: the number of what explains its trouble, with the colour; `None`: nothing does.
     """
 
     row: ConnectionRow
     state: Shown
     expires_at: datetime | None
-    oldest: datetime | None
-    late: timedelta | None
+    oldest: Oldest | None
+    stale_since: datetime | None
+    cause: CauseShown | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,25 +142,11 @@ class Connections:
         if not ids:
             return []
         consents = await unit.ops_connections.consents(ids)
-        fresh = await freshness(unit, ids)
+        oldest = await unit.ops_connections.oldest(ids)
+        looked = await self._frame.looker.looked()
         return [
-            self._line(one, consents.get(one.connection_id, []), fresh.get(one.connection_id, {}), now) for one in rows
+            _line(one, consents.get(one.connection_id, []), oldest.get(one.connection_id), looked, now) for one in rows
         ]
-
-    def _line(
-        self, row: ConnectionRow, consents: Sequence[ConsentRow], listings: Mapping[Listing, Cursor], now: datetime
-    ) -> Line:
-        state, expires_at, callable_ = standing_of(consents, now)
-        ages = [
-            (now - one.checked_at - self._frame.target(listing.resource), one.checked_at)
-            for listing, one in listings.items()
-            if one.checked_at is not None and one.refused_until is None
-        ]
-        worst = max(ages, default=None)
-        late = worst[0] if worst is not None and worst[0] > timedelta() and callable_ else None
-        return Line(
-            row=row, state=state, expires_at=expires_at, oldest=worst[1] if worst is not None else None, late=late
-        )
 
     # -- one connection -------------------------------------------------------------------------------------------
 
@@ -168,7 +166,8 @@ class Connections:
         filed = await unit.runs.get(runs[0].id) if runs else None
         calls = await unit.runs.calls_of(filed) if filed is not None else []
         counts = callable_at(shown.consent, now)
-        late = self._late(listings, now) if counts else None
+        looked = await self._frame.looker.looked()
+        stale = looked.stale.get(shown.connection_id)
         begins = month_began(now)
         return await self._frame.page(
             visit,
@@ -191,11 +190,11 @@ class Connections:
             today=await unit.ops_connections.spent(shown.connection_id, since=shifted(now, timedelta(hours=-24))),
             work=work,
             schedule=_schedule(work, held, now),
-            late=late,
+            stale_since=None if stale is None else stale.since,
             runs=runs,
             calls=calls[-CALLS_SHOWN:],
             more_calls=max(0, len(calls) - CALLS_SHOWN),
-            cause=await self._frame.cause_of(unit, lfi=shown.lfi, connection_id=shown.connection_id),
+            cause=await self._frame.cause_of(connection_id=shown.connection_id),
             actions=actions_for(shown, work, now),
             soon=shown.consent.expires_at <= shifted(now, _SOON) and counts,
         )
@@ -211,16 +210,6 @@ class Connections:
             for name in PER_ACCOUNT
             if name in known or version is None or version.rank >= since[name].rank
         ]
-
-    def _late(self, listings: Mapping[Listing, Cursor], now: datetime) -> timedelta | None:
-        """By how much the worst listing is past its target."""
-        past = [
-            now - one.checked_at - self._frame.target(listing.resource)
-            for listing, one in listings.items()
-            if one.checked_at is not None and one.refused_until is None
-        ]
-        worst = max(past, default=timedelta())
-        return worst if worst > timedelta() else None
 
     def _matrix(
         self,
@@ -281,6 +270,21 @@ class Connections:
             next=_next(cursor, live=live, held=held, refused=refused, now=now),
             note=cursor.error,
         )
+
+
+def _line(
+    row: ConnectionRow, consents: Sequence[ConsentRow], oldest: Oldest | None, looked: Looked, now: datetime
+) -> Line:
+    state, expires_at, _ = standing_of(consents, now)
+    stale = looked.stale.get(row.connection_id)
+    return Line(
+        row=row,
+        state=state,
+        expires_at=expires_at,
+        oldest=oldest,
+        stale_since=None if stale is None else stale.since,
+        cause=shown_of(looked.of_connection(row.connection_id)),
+    )
 
 
 def standing_of(consents: Sequence[ConsentRow], now: datetime) -> tuple[Shown, datetime | None, bool]:

@@ -7,15 +7,16 @@ from typing import Any, Final, NamedTuple
 
 from fastapi import Response
 
+from syncworker.ops.cause import Cause
 from syncworker.settings import LFISettings
 from syncworker.standard.calendar import UAE, as_utc, at_time, local_date
 from syncworker.standard.resources import ResourceName
 from syncworker.standard.values import Slug
 from syncworker.store.ops_lists import AuditLine
 from syncworker.store.unit_of_work import UnitOfWork
-from syncworker.views.freshness import MARGIN
 from syncworker.web.dashboard import paging, render
 from syncworker.web.dashboard.door import Visit
+from syncworker.web.dashboard.looking import Looked, Looker
 
 NAVIGATION: Final = (
     ("", (("overview", "", "Overview"), ("connections", "connections", "Connections"), ("lfis", "lfis", "LFIs"),
@@ -36,13 +37,23 @@ class CauseShown(NamedTuple):
     step: str
 
 
+def shown_of(cause: Cause | None) -> CauseShown | None:
+    """A cause for a banner: red when it hits now."""
+    if cause is None:
+        return None
+    return CauseShown(cause.number, "bad" if cause.grave else "warn", cause.line, cause.step)
+
+
 class Frame:
     """Makes pages.
 
     Args:
         cadence: how often each resource is read.
+        margin: times the cadence is a listing's target.
         lfis: gives the LFIs that are declared.
+        allowed: whether an LFI may be called at all.
         tick: seconds between two ticks.
+        looker: says what is wrong.
     """
 
     def __init__(
@@ -53,13 +64,15 @@ class Frame:
         lfis: Callable[[], Awaitable[Mapping[Slug, LFISettings]]],
         allowed: Callable[[Slug], bool],
         tick: float,
-        margin: float = MARGIN,
+        margin: float,
+        looker: Looker,
     ) -> None:
         self.tenant = tenant
         self.cadence = cadence
         self.lfis = lfis
         self.allowed = allowed
         self.tick = tick
+        self.looker = looker
         self._margin = margin
 
     def target(self, resource: ResourceName) -> timedelta:
@@ -78,6 +91,7 @@ class Frame:
     ) -> Response:
         """A page with its frame."""
         done = await self._done(visit, unit)
+        looked = await self.looker.looked()
         return render.page(
             template,
             http_status,
@@ -87,7 +101,7 @@ class Frame:
             may_act=visit.may_act,
             tenant=self.tenant,
             navigation=NAVIGATION,
-            badges=await self.badges(unit, visit.now),
+            badges=badges_of(looked),
             here=here,
             done=done,
             **values,
@@ -99,15 +113,18 @@ class Frame:
         line = None if number is None else await unit.ops_lists.audit_row(number)
         return line if line is not None and line.what.startswith("ops_") else None
 
-    async def badges(self, unit: UnitOfWork, now: datetime) -> Mapping[str, int]:
-        """How many causes need someone, by page."""
-        return {}
+    async def cause_of(self, *, lfi: str | None = None, connection_id: str | None = None) -> CauseShown | None:
+        """The cause that explains what is wrong with a connection or an LFI; `None`: none does."""
+        looked = await self.looker.looked()
+        if connection_id is not None:
+            return shown_of(looked.of_connection(connection_id))
+        return shown_of(None if lfi is None else looked.of_lfi(lfi))
 
-    async def cause_of(
-        self, unit: UnitOfWork, *, lfi: str | None = None, connection_id: str | None = None
-    ) -> CauseShown | None:
-        """The cause that explains what is wrong with an LFI or a connection; `None`: none that is known."""
-        return None
+
+def badges_of(looked: Looked) -> Mapping[str, int]:
+    """How many causes need someone, by page."""
+    causes = looked.found.causes
+    return {"overview": len(causes), "lfis": len({one.lfi for one in causes if one.lfi is not None})}
 
 
 def day_began(now: datetime) -> datetime:

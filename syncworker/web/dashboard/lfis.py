@@ -171,7 +171,7 @@ class LFIs:
             clocks=[one for one in await unit.clocks.list(since=since) if one.peer == slug],
             versions=sorted(one.value for one in declared[slug].base_urls) if slug in declared else [],
             migrate_before=_leave_before(entry),
-            cause=await self._frame.cause_of(unit, lfi=slug),
+            cause=await self._frame.cause_of(lfi=slug),
             retry=any(one.since is not None and one.reason for one in _allowed(slug, held, now)),
             allowed=self._frame.allowed(slug),
         )

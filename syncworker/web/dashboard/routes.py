@@ -19,6 +19,7 @@ from syncworker.web.dashboard.frame import Frame
 from syncworker.web.dashboard.house import House
 from syncworker.web.dashboard.lfis import LFIs
 from syncworker.web.dashboard.lists import Lists
+from syncworker.web.dashboard.looking import Looker
 from syncworker.web.dashboard.overview import Overview
 from syncworker.web.dashboard.runs import Runs
 from syncworker.web.guard import Keys
@@ -31,6 +32,7 @@ def routes(
     keys: Keys,
     reached: Reach,
     tools: Tools,
+    looker: Looker,
     lfis: Callable[[], Awaitable[Mapping[Slug, LFISettings]]],
     allowed: Callable[[Slug], bool],
 ) -> APIRouter:
@@ -44,6 +46,8 @@ def routes(
         lfis=lfis,
         allowed=allowed,
         tick=settings.tick_seconds,
+        margin=settings.freshness.margin,
+        looker=looker,
     )
     connections, lfi_pages, runs, lists, house = (
         Connections(frame), LFIs(frame), Runs(frame), Lists(frame), House(frame)

@@ -89,7 +89,7 @@ class Runs:
             facts=facts,
             before=before,
             after=after,
-            cause=await self._frame.cause_of(unit, lfi=run.lfi, connection_id=run.connection_id) if bad else None,
+            cause=await self._frame.cause_of(connection_id=run.connection_id) if bad and after is None else None,
             said=[one for one in calls if one.reason],
         )
 

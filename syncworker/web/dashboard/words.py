@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final, NamedTuple
 
+from syncworker.ops.words import instant
+from syncworker.ops.words import span as plain_span
 from syncworker.standard.calendar import UAE, shifted
 from syncworker.standard.consents import TERMINAL, Status
 from syncworker.store.connections import Label
@@ -104,16 +106,7 @@ def http(answer: int | None, error: str | None = None) -> Shown:
 
 def span(length: timedelta) -> str:
     """A duration in its two largest units, as the command line writes it, with no-break spaces: `2 h 25 min`."""
-    if timedelta(0) < length < timedelta(seconds=1):
-        return f"{length // timedelta(milliseconds=1)}{NBSP}ms"
-    seconds = int(length.total_seconds())
-    sign, seconds = ("-", -seconds) if seconds < 0 else ("", seconds)
-    parts = []
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
-        number, seconds = divmod(seconds, size)
-        if number:
-            parts.append(f"{number}{NBSP}{unit}")
-    return sign + (NBSP.join(parts[:2]) or f"0{NBSP}s")
+    return plain_span(length).replace(" ", NBSP)
 
 
 def rough(length: timedelta) -> str:
@@ -163,11 +156,6 @@ def head(text: str, length: int = 8) -> str:
 
 
 # -- instants ----------------------------------------------------------------------------------------------------
-
-
-def instant(at: datetime) -> str:
-    """`2026-12-03 00:47:02Z`."""
-    return f"{at.replace(tzinfo=None).isoformat(' ', 'seconds')}Z"
 
 
 def machine(at: datetime) -> str:

@@ -125,7 +125,10 @@ async def _lfis(unit: UnitOfWork, now: datetime) -> None:
             t.lfi,
             {
                 "slug": slug,
-                "declared": {"issuer": f"https://{slug}.example", "base_urls": {"v2.1": f"https://{slug}.example/v2.1"}},
+                "declared": {
+                    "issuer": f"https://{slug}.example",
+                    "base_urls": {"v2.1": f"https://{slug}.example/v2.1"},
+                },
                 "added_at": now - timedelta(days=90),
             },
         )
@@ -417,9 +420,7 @@ async def _in_and_out(unit: UnitOfWork, found: Filled) -> None:
             "request": SECRETS[0].encode(), "redirect_url": b"https://secret.example",
         },
     )  # fmt: skip
-    await insert(
-        unit, t.opening_history, {"opening_id": opening_id, "at": now, "state": "pending", "source": "answer"}
-    )
+    await insert(unit, t.opening_history, {"opening_id": opening_id, "at": now, "state": "pending", "source": "answer"})
     facts = {"by": "TPP", "note": HOSTILE}
     for number in range(2):
         row = {"at": now, "what": "revoked_by_us", "subject": found.connections[number], "facts": facts}

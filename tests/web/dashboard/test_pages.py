@@ -1,11 +1,8 @@
 """The pages: well formed, escaped, with strict headers, and nothing on them that must not be."""
 
-import re
-
 import pytest
 
-from tests.web.dashboard.desk import PATHS, Desk
-from tests.web.dashboard.filled import HOSTILE, SECRETS
+from tests.web.dashboard.desk import Desk
 
 pytestmark = pytest.mark.flow
 
