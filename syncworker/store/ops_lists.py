@@ -9,11 +9,21 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
 from syncworker.store.inbox import EventState
-from syncworker.store.tables import audit, event, opening, opening_history, refused_event, webhook_message, work
+from syncworker.store.tables import (
+    audit,
+    event,
+    opening,
+    opening_history,
+    refused_event,
+    webhook_endpoint,
+    webhook_message,
+    work,
+)
 from syncworker.store.work import WorkKind
 
 if TYPE_CHECKING:
@@ -121,6 +131,23 @@ class MessageLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointLine:
+    """One endpoint of the product, without its secrets and its URL's path.
+
+    Attributes:
+        host: of its URL, with the port.
+        types: those it wants; empty: every one.
+    """
+
+    endpoint_id: str
+    host: str
+    types: tuple[str, ...]
+    failing_since: datetime | None
+    disabled_at: datetime | None
+    disabled_why: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OpeningLine:
     """One account opening, without request, answer and redirect."""
 
@@ -218,6 +245,23 @@ class OpsLists:
         query = self._refused().where(refused_event.c.id == number)
         row = (await self._unit.connection.execute(query)).mappings().first()
         return None if row is None else RefusedLine(**{**row, "kept": bool(row["kept"])})
+
+    async def endpoints(self) -> list[EndpointLine]:
+        """Endpoints of the product, oldest first; their secrets are not opened."""
+        at = webhook_endpoint.c
+        columns = (at.endpoint_id, at.url, at.types, at.failing_since, at.disabled_at, at.disabled_why)
+        query = sa.select(*columns).where(at.tenant == self._unit.tenant).order_by(at.created_at, at.endpoint_id)
+        return [
+            EndpointLine(
+                endpoint_id=row.endpoint_id,
+                host=urlsplit(row.url).netloc.rpartition("@")[2],
+                types=tuple((row.types or "").split()),
+                failing_since=row.failing_since,
+                disabled_at=row.disabled_at,
+                disabled_why=row.disabled_why,
+            )
+            for row in await self._unit.connection.execute(query)
+        ]
 
     async def messages(self, page: Page, *, waiting: bool | None = None) -> list[MessageLine]:
         """Messages to the product, newest first."""

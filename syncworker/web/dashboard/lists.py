@@ -6,7 +6,6 @@ from datetime import timedelta
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import urlsplit
 
 from fastapi import Response
 
@@ -133,14 +132,12 @@ class Lists:
         asked = None if waiting is None else waiting is Waiting.WAITING
         rows, more = paging.cut(await unit.ops_lists.messages(page, waiting=asked))
         filters = paging.kept(request, ("waiting", "endpoint"))
-        endpoints = await unit.messages.endpoints()
         return await self._frame.page(
             visit,
             unit,
             "webhooks.html",
             here="webhooks",
-            endpoints=endpoints,
-            hosts={one.endpoint_id: urlsplit(one.url).netloc.rpartition("@")[2] for one in endpoints},
+            endpoints=await unit.ops_lists.endpoints(),
             backlog=await unit.messages.backlog(),
             messages=rows,
             waiting=waiting,

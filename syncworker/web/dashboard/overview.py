@@ -110,15 +110,12 @@ class Overview:
         until = shifted(now, timedelta(days=DAYS))
         runs = await unit.ops_traffic.runs_by_quarter(since=_first_quarter(now))
         calls = await unit.ops_traffic.calls_by_hour(since=day_began(now))
+        days = await unit.ops_connections.endings(until=until)
+        ending = await unit.ops_connections.ending(until=until)
         five = [
             _stale(looked, await unit.ops_connections.ages()),
             _failing(looked, runs, now),
-            _expires(
-                looked,
-                await unit.ops_connections.endings(until=until),
-                await unit.ops_connections.ending(until=until),
-                now,
-            ),
+            _expires(looked, days, ending, now),
             _cost(calls, now),
             _alive(looked),
         ]
@@ -244,7 +241,7 @@ def _expires(looked: Looked, days: Sequence[int], ending: Sequence[EndingRow], n
     rows = [
         Row(
             one.what,
-            "" if one.since is None else "",
+            "",
             f"#cause-{one.number}",
             one.number,
             "bad" if one.grave else "warn",

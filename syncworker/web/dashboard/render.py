@@ -19,6 +19,7 @@ from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
 from syncworker.errors import meaning_of
+from syncworker.ops.words import instant
 from syncworker.web.dashboard import words
 
 PATH: Final = "/ops"
@@ -84,7 +85,7 @@ def page(template: str, status: HTTPStatus = HTTPStatus.OK, **values: Any) -> Re
 
 def _time(at: datetime, text: str) -> Markup:
     return Markup('<time dir="auto" datetime="{}" data-at="{}" title="{}">{}</time>').format(
-        words.machine(at), words.instant(at), words.instant(at), text
+        words.machine(at), instant(at), instant(at), text
     )
 
 
@@ -109,7 +110,7 @@ def ago(context: Context, at: datetime | None, never: str = "never") -> Markup:
 
 def at_(at: datetime | None) -> Markup:
     """An instant in UTC."""
-    return Markup("–") if at is None else _time(at, words.instant(at))
+    return Markup("–") if at is None else _time(at, instant(at))
 
 
 def on(at: datetime) -> Markup:
@@ -179,6 +180,6 @@ _PAGES.globals.update(
     count=words.count, dirhams=words.dirhams, fils=words.fils, span=words.span, rough=words.rough,
     ms=words.milliseconds, size=words.size, tail=words.tail, head=words.head, outcome=words.outcome,
     label=words.label, status=words.status,
-    http=words.http, percent=words.percent, short=words.short, day=words.day, instant=words.instant,
+    http=words.http, percent=words.percent, short=words.short, day=words.day, instant=instant,
     dubai=words.dubai, machine=words.machine, Shown=words.Shown, meaning=meaning_of, escape=escape,
 )  # fmt: skip
