@@ -114,9 +114,31 @@ def waterfall(calls: Sequence[CallRow], *, began: datetime) -> Waterfall:
     return Waterfall(width, (_second(0), _second(width / 2), _second(width)), tuple(fallen))
 
 
+_STEPS: Final = (
+    100, 200, 500, 1_000, 2_000, 4_000, 6_000, 10_000, 15_000, 20_000, 25_000, 30_000, 40_000, 60_000, 120_000, 300_000
+)  # fmt: skip
+
+
 def _round(milliseconds: int) -> int:
     """The next length that reads well."""
-    for step in (100, 200, 500, 1_000, 2_000, 4_000, 6_000, 10_000, 12_000, 20_000, 30_000, 60_000, 120_000, 300_000):
+    for step in (
+        100,
+        200,
+        500,
+        1_000,
+        2_000,
+        4_000,
+        6_000,
+        10_000,
+        15_000,
+        20_000,
+        25_000,
+        30_000,
+        40_000,
+        60_000,
+        120_000,
+        300_000,
+    ):
         if milliseconds <= step:
             return step
     return -(-milliseconds // 600_000) * 600_000

@@ -85,6 +85,7 @@ class Line:
     unanswered: int
     rate_limited: int
     today: int
+    calls_today: int
     failing: int
     parked: int
     late: timedelta
@@ -158,6 +159,7 @@ class LFIs:
             rate_limited=sum(one.rate_limited for one in hours),
             millifils=sum(one.millifils for one in hours),
             today=sum(one.millifils for one in today),
+            calls_today=sum(one.calls for one in today),
             work=kept[0] if kept else None,
             latency=_latency(sample, now),
             answers=_answers(hours, now),
@@ -241,6 +243,7 @@ def _line(
         unanswered=sums["unanswered"],
         rate_limited=sums["rate_limited"],
         today=today.get(slug, Counter())["millifils"],
+        calls_today=today.get(slug, Counter())["calls"],
         failing=sum(one.failing for one in work if one.kind is WorkKind.SYNC),
         parked=sum(one.parked for one in work),
         late=max((one.late for one in work if one.kind is WorkKind.SYNC), default=timedelta()),

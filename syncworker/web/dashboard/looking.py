@@ -20,6 +20,8 @@ KEPT_S: Final = 5.0
 """So long a look is shown again."""
 
 BROKER_KEPT_S: Final = 10.0
+BROKER_FIRST_S: Final = 0.25
+"""So long the first look waits for the broker's first answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class Looker:
         """
         async with self._lock:
             if self._looked is None or self._timer() >= self._until:
-                self._hear_broker()
+                await self._hear_broker()
                 status = await collect(self._settings, self._store, ask=lambda _: self._broker)
                 self._looked = _looked(status)
                 self._until = self._timer() + KEPT_S
@@ -102,10 +104,13 @@ class Looker:
             self._asking.cancel()
             await asyncio.gather(self._asking, return_exceptions=True)
 
-    def _hear_broker(self) -> None:
+    async def _hear_broker(self) -> None:
+        first = self._asking is None
         going = self._asking is not None and not self._asking.done()
         if not going and self._timer() >= self._broker_until:
             self._asking = asyncio.create_task(self._heard(), name="ask the broker")
+        if first and self._asking is not None:
+            await asyncio.wait({self._asking}, timeout=BROKER_FIRST_S)
 
     async def _heard(self) -> None:
         self._broker = await asyncio.to_thread(partial(self._ask, self._settings))

@@ -30,6 +30,7 @@ DAYS: Final = 30
 QUARTER: Final = timedelta(minutes=15)
 QUARTERS: Final = 96
 PARTS_SHOWN: Final = 10
+SAID_MAX: Final = 14
 
 SIDES: Final[Mapping[Side, str]] = {
     Side.US: "Our side",
@@ -184,7 +185,8 @@ def _stale(looked: Looked, ages: Sequence[int]) -> Question:
     found, counts = looked.found, looked.found.counts
     rows = _groups(looked, Counter(one.cause for one in found.stale), "stale")
     rows += _connections(found.stale, ROWS - len(rows), lambda one: words.span(found.at - one.since))
-    left = ", ".join(f"{words.count(number)} {why.replace('_', ' ')}" for why, number in counts.left_out.items())
+    left = sum(counts.left_out.values())
+    names = ", ".join(why.replace("_", " ") for why, _ in Counter(counts.left_out).most_common())
     explained = any(one.cause is not None for one in found.stale)
     columns = [
         ((number, "f-bar" if place < 5 else "f-warn" if place < 7 else "f-bad"),) for place, number in enumerate(ages)
@@ -195,7 +197,7 @@ def _stale(looked: Looked, ages: Sequence[int]) -> Question:
         every=link("connections", trouble="stale"),
         big=words.count(counts.stale),
         small=f"of {words.count(counts.connections)}",
-        sub=f"without {left}" if left else "every connection counts",
+        sub=f"without {words.count(left)} {names}" if left else "every connection counts",
         tone="bad" if counts.stale and explained else "warn" if counts.stale else "",
         chart=charts.stacked(columns, said="Connections by age of their first listing, as a share of its target"),
         target=5,
@@ -280,7 +282,7 @@ def _cost(calls: Sequence[HourOfCalls], now: datetime) -> Question:
     hours = [shifted(began, timedelta(hours=number)) for number in range(24)]
     columns = [((by_hour[hour], "f-strong"),) for hour in hours]
     spent = sum(by_lfi.values())
-    rows = [Row(slug, words.dirhams(price), link("lfis", slug)) for slug, price in by_lfi.most_common(ROWS - 3)]
+    rows = [Row(slug, words.dirhams(price, 1), link("lfis", slug)) for slug, price in by_lfi.most_common(ROWS - 3)]
     made = sum(one.calls for one in calls)
     rows += (
         [
@@ -310,6 +312,7 @@ def _cost(calls: Sequence[HourOfCalls], now: datetime) -> Question:
 def _alive(looked: Looked) -> Question:
     parts = looked.found.parts
     good = sum(one.good is True for one in parts)
+    known = sum(one.good is not None for one in parts)
     bad = [one for one in parts if one.good is False]
     ordered = sorted(parts, key=lambda one: one.good is not False)
     overview = looked.status.overview
@@ -321,7 +324,7 @@ def _alive(looked: Looked) -> Question:
         key="alive",
         title="Is the machinery alive",
         every=link("processes"),
-        big=f"{good} of {len(parts)}",
+        big=f"{good} of {known}",
         small="parts",
         sub=f"{words.count(due)} due{oldest}, {words.count(sum(one.leased for one in work))} in work",
         tone="bad" if bad else "",
@@ -336,11 +339,13 @@ def _alive(looked: Looked) -> Question:
 def _part(looked: Looked, one: Part) -> Row:
     cause = looked.cause(one.cause)
     kind = one.kind if one.kind in ("worker", "beat") else ""
+    said = one.said.removeprefix("progress ").removesuffix(" ago").replace(" ", words.NBSP)
     if cause is not None:
         tone = "bad" if cause.grave else "warn"
-        return Row(one.name, one.said, f"#cause-{cause.number}", cause.number, tone, lfi=kind)
+        said = said if len(said) <= SAID_MAX else ""  # the cause says it in full
+        return Row(one.name, said, f"#cause-{cause.number}", cause.number, tone, lfi=kind)
     icon = {True: "ok", False: "bad", None: "none"}[one.good]
-    return Row(one.name, one.said, link("processes"), lfi=kind, icon=icon, tone="bad" if one.good is False else "")
+    return Row(one.name, said, link("processes"), lfi=kind, icon=icon, tone="bad" if one.good is False else "")
 
 
 # -- 24 hours ----------------------------------------------------------------------------------------------------------

@@ -153,6 +153,14 @@ def ident(text: str | None, shown: str | None = None) -> Markup:
     return Markup('<bdi class="id" title="{}">{}</bdi>').format(text, shown)
 
 
+def step(text: str) -> Markup:
+    """A next step as a sentence; what stands between backticks is a command."""
+    parts = words.sentence(text).split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts)
+    )
+
+
 def chart(figure: Any, extra: str = "") -> Markup:
     """A `charts.Chart` as SVG."""
     bars = Markup("").join(
@@ -173,6 +181,7 @@ _PAGES: Final = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_PAGES.filters["step"] = step
 _PAGES.filters["format_time"] = lambda form, at: f"{at:{form}}"
 _PAGES.globals.update(
     age=age, ago=ago, at=at_, on=on, icon=icon, st=st, tag=tag, code=code, ident=ident, chart=chart, link=link,

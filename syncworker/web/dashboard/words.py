@@ -46,6 +46,7 @@ OUTCOMES: Final[Mapping[str, Shown]] = {
     "refused": Shown("bad", "bad", "refused"),
     "truncated": Shown("part", "warn", "truncated"),
     "skipped": Shown("held", "held", "skipped"),
+    "parked": Shown("bad", "bad", "parked"),
     # messages to the product: `messages.Outcome`
     "delivered": Shown("ok", "", "delivered"),
     "folded": Shown("same", "", "folded"),
@@ -120,9 +121,16 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
-def dirhams(millifils: int) -> str:
-    """A sum: `AED 834.90`; `free` for none."""
-    return "free" if not millifils else f"AED{NBSP}{Decimal(millifils) / MILLIFILS_PER_DIRHAM:,.2f}"
+def dirhams(millifils: int, calls: int = 0) -> str:
+    """A sum: `AED 834.90`; `free` where calls were made and none had a price, `–` where none was made."""
+    if not millifils:
+        return "free" if calls else "–"
+    return f"AED{NBSP}{Decimal(millifils) / MILLIFILS_PER_DIRHAM:,.2f}"
+
+
+def sentence(text: str) -> str:
+    """A step as a sentence of its own: it begins with a capital, unless a command opens it."""
+    return text[:1].upper() + text[1:] if text else text
 
 
 def fils(millifils: int) -> str:

@@ -13,6 +13,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from syncworker.ops.targets import targets_of
+from syncworker.settings import Settings
 from syncworker.standard.interaction import Interactions
 from syncworker.standard.resources import BY_NAME, ResourceName
 from syncworker.standard.values import Slug
@@ -32,6 +34,7 @@ PER_ACCOUNT = (
     ResourceName.BALANCES, ResourceName.TRANSACTIONS, ResourceName.SCHEDULED_PAYMENTS, ResourceName.STANDING_ORDERS,
     ResourceName.DIRECT_DEBITS, ResourceName.BENEFICIARIES,
 )  # fmt: skip
+RULE = targets_of(Settings()).rule
 SECRETS = ("AE070331234567890123456", "Mariam Al Hashimi", "sealed-token", "12345.67")
 """Personal and secret values that are in the rows and on no page."""
 
@@ -44,6 +47,7 @@ class Filled:
     connections: list[str] = field(default_factory=list)
     runs: list[int] = field(default_factory=list)
     hostile: str = ""
+    failed_run: int = 0
     parked: str = ""
     paused: str = ""
     events: list[int] = field(default_factory=list)
@@ -51,6 +55,7 @@ class Filled:
     messages: list[int] = field(default_factory=list)
     openings: list[str] = field(default_factory=list)
     audits: list[int] = field(default_factory=list)
+    due: list[tuple[datetime, str, str, str, Sequence[str], bool]] = field(default_factory=list)
 
 
 def uid(random_: random.Random) -> str:
@@ -88,17 +93,27 @@ def calls_of(at: datetime, *, lfi: str, consent_id: str, down: bool, random_: ra
     return found
 
 
-async def fill(store: Store, *, customers: int = 24, runs_each: int = 6, seed: int = 7) -> Filled:
-    """Fill a migrated, empty database."""
+async def fill(
+    store: Store, *, customers: int = 24, runs_each: int = 6, seed: int = 7, declares_all: bool = False
+) -> Filled:
+    """Fill a migrated, empty database.
+
+    Args:
+        declares_all: the first bank too; else the settings declare it.
+    """
     random_ = random.Random(seed)
     async with store.reading() as unit:
         now = await unit.now()
     found = Filled(at=now)
 
     async def write(unit: UnitOfWork) -> None:
-        await _lfis(unit, now)
+        await _lfis(unit, now, BANKS if declares_all else BANKS[1:])
         for number in range(customers):
             await _connection(unit, number, found, random_, runs_each)
+        for at, root, consent_id, lfi, accounts, fails in sorted(found.due):  # runs are numbered as they end
+            number = await run_row(unit, root, consent_id, lfi, at, accounts, fails=fails, random_=random_)
+            found.runs.append(number)
+            found.failed_run = number if fails else found.failed_run
         await _in_and_out(unit, found)
         await _machinery(unit, now)
 
@@ -118,8 +133,8 @@ async def numbered(unit: UnitOfWork, table: sa.Table, row: Mapping[str, Any]) ->
     return int((await unit.connection.execute(made)).scalar_one())
 
 
-async def _lfis(unit: UnitOfWork, now: datetime) -> None:
-    for slug in BANKS[1:]:
+async def _lfis(unit: UnitOfWork, now: datetime, those: Sequence[Slug]) -> None:
+    for slug in those:
         await insert(
             unit,
             t.lfi,
@@ -183,8 +198,7 @@ async def _connection(unit: UnitOfWork, number: int, found: Filled, random_: ran
     await _data(unit, root, accounts, good_at, now, down=down)
     for back in range(runs_each - 1, -1, -1):
         at = good_at - timedelta(hours=6 * back)
-        fails = down and back == 0
-        found.runs.append(await run_row(unit, root, consent_id, lfi, at, accounts, fails=fails, random_=random_))
+        found.due.append((at, root, consent_id, lfi, accounts, down and back == 0))
 
 
 async def _consents(
@@ -312,6 +326,15 @@ async def _data(
                     "to_date": end, "walked_at": good_at, "pages": 4, "items": 390, "gen": 1,
                 },
             )  # fmt: skip
+    await insert(
+        unit,
+        t.staleness,
+        {
+            "connection_id": root, "stale_at": good_at + timedelta(hours=7.5), "resource": "balances",
+            "account_id": accounts[0], "checked_at": good_at, "run_ended_at": good_at + timedelta(seconds=12),
+            "rule": RULE,
+        },
+    )  # fmt: skip
     await insert(
         unit,
         t.cursor,
