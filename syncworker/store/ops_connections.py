@@ -29,13 +29,12 @@ from syncworker.store.tables import (
     token,
     work,
 )
-from syncworker.store.work import CRASHED, WorkKind
+from syncworker.store.work import CRASHED, FOR_EVER, TROUBLED, WorkKind
 
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
 
 _ENDED: Final = sorted(one.value for one in TERMINAL)
-_BAD_ENDS: Final = ("failed", "partial")
 
 
 class State(StrEnum):
@@ -376,7 +375,9 @@ class OpsConnections:
                     ),
                 )
             )
-            .where(staleness.c.tenant == self._unit.tenant, staleness.c.checked_at.is_not(None), work.c.due_at < _FAR)
+            .where(
+                staleness.c.tenant == self._unit.tenant, staleness.c.checked_at.is_not(None), work.c.due_at < FOR_EVER
+            )
         )
         ((every, *counts),) = await self._unit.connection.execute(query)
         bounds = [0, *map(int, counts), int(every)]
@@ -472,8 +473,6 @@ _OF_WORK: Final = (
     "attempts",
 )
 _CHANGED: Final = ("added", "modified", "removed")
-_FAR: Final = sa.literal(datetime.fromisoformat("9000-01-01T00:00:00+00:00"), work.c.due_at.type)
-"""Rows that rest are due behind this instant."""
 
 
 def _share(unit: "UnitOfWork", now: datetime) -> sa.ColumnElement[float]:
@@ -486,9 +485,9 @@ def _share(unit: "UnitOfWork", now: datetime) -> sa.ColumnElement[float]:
 
 def _days(unit: "UnitOfWork", now: datetime) -> sa.ColumnElement[int]:
     """Whole days until a consent ends."""
-    length = _seconds(unit, consent.c.expires_at) - _seconds(unit, sa.literal(now, consent.c.expires_at.type))
-    days = length / sa.literal_column("86400.0")
-    return sa.cast(sa.func.floor(days) if unit.dialect.is_postgresql else days, sa.Integer)  # SQLite cuts off
+    apart = _seconds(unit, consent.c.expires_at) - _seconds(unit, sa.literal(now, consent.c.expires_at.type))
+    parts = apart / sa.literal_column("86400.0")
+    return sa.cast(sa.func.floor(parts) if unit.dialect.is_postgresql else parts, sa.Integer)  # SQLite cuts off
 
 
 def _seconds(unit: "UnitOfWork", at: sa.ColumnElement[Any]) -> sa.ColumnElement[float]:
@@ -547,11 +546,4 @@ def _in_trouble(trouble: Trouble, now: datetime, leased: sa.ColumnElement[bool])
         case Trouble.DUE:
             return sa.and_(sa.not_(parked), work.c.due_at <= now, sa.not_(sa.func.coalesce(leased, sa.false())))
         case Trouble.FAILING:
-            return sa.and_(
-                sa.not_(parked),
-                work.c.due_at < _FAR,
-                sa.or_(
-                    work.c.last_outcome.in_(_BAD_ENDS),
-                    sa.and_(work.c.attempts > 0, work.c.last_error.is_not(None)),
-                ),
-            )
+            return sa.and_(sa.not_(parked), TROUBLED)

@@ -24,7 +24,7 @@ from syncworker.store.tables import (
     webhook_message,
     work,
 )
-from syncworker.store.work import WorkKind
+from syncworker.store.work import FOR_EVER, TROUBLED, WorkKind
 
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
@@ -324,15 +324,12 @@ class OpsLists:
         return [dict(row) for row in (await self._unit.connection.execute(query)).mappings()]
 
 
-_FAR: Final = sa.literal(datetime.fromisoformat("9000-01-01T00:00:00+00:00"), work.c.due_at.type)
-
-
 def _in_state(state: WorkState | None, now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
     """Rows that rest are left out unless they are parked: nothing is due of them."""
     leased = sa.and_(work.c.lease_until.is_not(None), work.c.lease_until > now)
     match state:
         case None:
-            return (sa.or_(work.c.due_at < _FAR, work.c.parked_at.is_not(None)),)
+            return (sa.or_(work.c.due_at < FOR_EVER, work.c.parked_at.is_not(None)),)
         case WorkState.DUE:
             return work.c.due_at <= now, work.c.parked_at.is_(None), sa.not_(leased)
         case WorkState.CLAIMED:
@@ -340,14 +337,7 @@ def _in_state(state: WorkState | None, now: datetime) -> tuple[sa.ColumnElement[
         case WorkState.PARKED:
             return (work.c.parked_at.is_not(None),)
         case WorkState.FAILING:
-            return (
-                work.c.parked_at.is_(None),
-                work.c.due_at < _FAR,
-                sa.or_(
-                    work.c.last_outcome.in_(("failed", "partial")),
-                    sa.and_(work.c.attempts > 0, work.c.last_error.is_not(None)),
-                ),
-            )
+            return work.c.parked_at.is_(None), TROUBLED
 
 
 KINDS: Final = tuple(kind.value for kind in WorkKind)

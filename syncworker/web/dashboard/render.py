@@ -102,10 +102,10 @@ def ago(context: Context, at: datetime | None, never: str = "never") -> Markup:
     """`2 h 25 min ago`, `in 3 h`; `now` within a second."""
     if at is None:
         return Markup('<span class="faint">{}</span>').format(never)
-    passed: timedelta = context["now"] - at
-    if abs(passed) < timedelta(seconds=1):
+    now: datetime = context["now"]
+    if abs(now - at) < timedelta(seconds=1):
         return _time(at, "now")
-    return _time(at, f"in {words.span(-passed)}" if passed < timedelta() else f"{words.span(passed)} ago")
+    return _time(at, f"in {words.span(at - now)}" if at > now else f"{words.span(now - at)} ago")
 
 
 def at_(at: datetime | None) -> Markup:
