@@ -279,23 +279,22 @@ def _gated(status: Status, held: Sequence[Hold]) -> Iterator[Cause]:
 def _slow(status: Status, overview: Overview) -> Iterator[Cause]:
     answers = {one.lfi: one for one in slow(overview.timings, overview.usual)}
     usual = {one.lfi: one.median_ms for one in overview.usual if one.resource == ""}
-    hanging: dict[Slug, tuple[int, int, datetime]] = {}
+    in_work: dict[Slug, list[timedelta]] = {}
     for lfi, begun in overview.in_work:
         if lfi in usual:
-            most = max(IN_WORK_MIN, timedelta(milliseconds=usual[lfi] * IN_WORK_FACTOR))
-            late, count, first = hanging.get(lfi, (0, 0, begun))
-            hanging[lfi] = (late + (status.at - begun > most), count + 1, min(first, begun))
-    for lfi in sorted(answers.keys() | hanging.keys()):
+            in_work.setdefault(lfi, []).append(status.at - begun)
+    for lfi in sorted(answers.keys() | in_work.keys()):
         why = ""
         if lfi in answers:
             one = answers[lfi]
             took, before = timedelta(milliseconds=one.median_ms), timedelta(milliseconds=one.usual_ms)
             why = f"{one.resource} takes {span(took)}, usually {span(before)}"
-        elif 2 * hanging[lfi][0] >= hanging[lfi][1] and hanging[lfi][0]:
-            late, count, first = hanging[lfi]
-            run = span(timedelta(milliseconds=usual[lfi]))
-            why = f"{late} of {several(count, 'sync')} in work take longer than usual ({run}), the oldest"
-            why += f" {span(status.at - first)}"
+        else:
+            run = timedelta(milliseconds=usual[lfi])
+            over = [age for age in in_work[lfi] if age > max(IN_WORK_MIN, run * IN_WORK_FACTOR)]
+            if over and 2 * len(over) >= len(in_work[lfi]):
+                those = f"{len(over)} of {several(len(in_work[lfi]), 'sync')} in work"
+                why = f"{those} take longer than usual ({span(run)}), the oldest {span(max(over))}"
         if why:
             yield Cause(
                 kind=CauseKind.LFI_SLOW,

@@ -158,7 +158,8 @@ class Diagnosis:
 def diagnose(status: Status) -> Diagnosis:
     """Judge."""
     known = {one.key: one.began_at for one in status.overview.open_causes} if status.overview is not None else {}
-    found = [_dated(one, known, status) for one in (*machinery(status), *banks(status), *upkeep(status))]
+    every = [_dated(one, known, status) for one in (*machinery(status), *banks(status), *upkeep(status))]
+    found = [one for one in every if not _is_symptom(one, every)]
     found.sort(key=lambda one: (_ORDER[one.kind], one.key))
     stale, failing = _stale(status, found), _failing(status, found)
     symptoms = [*_of_connections(status, stale, failing), *_others(status, found)]
@@ -174,6 +175,14 @@ def diagnose(status: Status) -> Diagnosis:
         parts=tuple(_parts(status, causes)),
         last_cause=status.overview.last_cause if status.overview is not None else None,
     )
+
+
+def _is_symptom(cause: Cause, every: Sequence[Cause]) -> bool:
+    """Late work has a cause of its own only where nothing else keeps it back."""
+    if cause.kind not in (CauseKind.CAPACITY, CauseKind.SLOTS_SPENT):
+        return False
+    others = [one for one in every if one.kind not in (CauseKind.CAPACITY, CauseKind.SLOTS_SPENT)]
+    return any(one.stops_all or (one.lfi == cause.lfi and bool(one.operations & cause.operations)) for one in others)
 
 
 def _dated(cause: Cause, known: Mapping[str, datetime], status: Status) -> Cause:
@@ -198,7 +207,7 @@ def _first(causes: Sequence[Cause], at: datetime) -> str | None:
 
 
 def _began_before(cause: Cause, since: datetime) -> bool:
-    return cause.since is None or cause.since <= since + SLACK
+    return cause.since is None or cause.since - since <= SLACK
 
 
 def _by_code(causes: Sequence[Cause], lfi: Slug, error: str | None) -> list[Cause]:

@@ -21,6 +21,6 @@ async def look(settings: Settings, *, exports: Sequence[ExportFact] = ()) -> Sta
     except StoreUnavailableError as error:
         return await collect(settings, None, away=error)
     try:
-        return await collect(settings, store, exports=exports)
+        return await collect(settings, store, exports=exports, whole_day=True)
     finally:
         await store.close()

@@ -21,6 +21,7 @@ from syncworker.settings import Settings
 from syncworker.standard.values import Slug
 from syncworker.store.causes import TICK, Observed
 from syncworker.store.unit_of_work import Store, UnitOfWork
+from syncworker.store.work import WorkKind
 
 EVERY: Final = timedelta(seconds=10)
 JUDGED_AT_ONCE: Final = 500
@@ -68,7 +69,7 @@ class Recording:
             StoreUnavailableError, StoreRefusedError: the database is away, or of another schema.
         """
         await self._judge()
-        status = await collect(self._settings, self._store, asks_broker=False, probes=False)
+        status = await collect(self._settings, self._store, asks_broker=False, probes=False, costs=False)
         found = diagnose(status)
         observed = [
             Observed(
@@ -113,7 +114,7 @@ class Recording:
         async with self._store.looking() as unit:
             since = await unit.causes.usual_since()
             oldest = min(since.values(), default=None)
-            called = {row.lfi for row in await unit.work.summary()}
+            called = {row.lfi for row in await unit.work.summary() if row.kind is WorkKind.SYNC}
             if oldest is not None and now - oldest < MEASURED_EVERY and called <= since.keys():
                 return
             runs = await unit.causes.run_times()
@@ -126,5 +127,5 @@ class Recording:
         if self._pruned_at is not None and now - self._pruned_at < PRUNED_EVERY:
             return
         self._pruned_at = now
-        before = now - timedelta(days=self._settings.freshness.causes_days)
-        await self._store.atomically(lambda unit: unit.causes.prune(before=before))
+        kept = timedelta(days=self._settings.freshness.causes_days)
+        await self._store.atomically(lambda unit: unit.causes.prune(before=now - kept))

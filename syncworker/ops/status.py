@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from syncworker import broker as brokers
 from syncworker import opening
@@ -249,6 +249,8 @@ async def collect(
     *,
     asks_broker: bool = True,
     probes: bool = True,
+    costs: bool = True,
+    whole_day: bool = False,
     exports: Sequence[ExportFact] = (),
     away: SyncWorkerError | None = None,
     ask: Callable[[Settings], BrokerFact] = ask_broker,
@@ -259,10 +261,12 @@ async def collect(
         store: open; `None`: the database could not be reached, `away` says why.
         asks_broker: ask the broker; a process that was just reached through it need not.
         probes: see whether the database takes a write; a process whose role may not write says no.
+        costs: sum up what calls cost today.
+        whole_day: sum up the calls of the last 24 hours too, which takes as long as all else.
     """
     asked = asyncio.create_task(asyncio.to_thread(ask, settings)) if asks_broker else None
     try:
-        found = await _from_database(settings, store, probes=probes, away=away)
+        found = await _from_database(settings, store, away=away, wanted=_Wanted(probes, costs, whole_day))
     finally:
         broker = BrokerFact(embedded=settings.broker_url == EMBEDDED) if asked is None else await asked
     return replace(found, broker=broker, keyring_fault=keyring_fault(settings), exports=tuple(exports))
@@ -281,20 +285,28 @@ def _bare(settings: Settings, database: DatabaseFact) -> Status:
     )
 
 
+class _Wanted(NamedTuple):
+    """What of it is wanted: see `collect`."""
+
+    probes: bool
+    costs: bool
+    whole_day: bool
+
+
 async def _from_database(
-    settings: Settings, store: Store | None, *, probes: bool, away: SyncWorkerError | None
+    settings: Settings, store: Store | None, *, away: SyncWorkerError | None, wanted: _Wanted
 ) -> Status:
     if store is None:
         return _bare(settings, database_fact(away or SetupError("database_url: not asked")))
     try:
-        return await _read(settings, store, probes=probes)
+        return await _read(settings, store, wanted)
     except StoreUnavailableError as error:
         return _bare(settings, database_fact(error))
 
 
-async def _read(settings: Settings, store: Store, *, probes: bool) -> Status:
+async def _read(settings: Settings, store: Store, wanted: _Wanted) -> Status:
     clock, targets = SystemClock(), targets_of(settings)
-    database = _room(settings) or (await _probed(store) if probes else DatabaseFact())
+    database = _room(settings) or (await _probed(store) if wanted.probes else DatabaseFact())
     async with store.looking() as unit:
         sent = clock.now()
         recent = mark_of(shifted(sent if store.dialect.clock is None else store.dialect.clock.now(), -TRAFFIC_OVER))
@@ -306,9 +318,9 @@ async def _read(settings: Settings, store: Store, *, probes: bool) -> Status:
         held_by = await unit.changes.blockers() if line.lag > FEED_LAGS else ()
         traffic = await unit.runs.traffic(since=overview.now - TRAFFIC_OVER)
         day = local_date(overview.now)
-        today = await unit.runs.traffic(since=as_utc(at_time(day, zone=UAE)))
-        calls, cost = await unit.runs.cost(since=overview.now - timedelta(days=1))
-        filling = await unit.fillings.open(COLUMNS_VERSION)
+        today = await unit.runs.traffic(since=as_utc(at_time(day, zone=UAE))) if wanted.costs else []
+        calls, cost = await unit.runs.cost(since=overview.now - timedelta(days=1)) if wanted.whole_day else (0, 0)
+        filling = await unit.fillings.open(COLUMNS_VERSION) if wanted.costs else []
         entries = await unit.lfis.list()
     declared = {slug: entry for slug, (entry, _) in opening.declared_of(settings, entries).items()}
     known = [(entry.slug, facts_of(entry)) for entry in entries]
@@ -353,7 +365,7 @@ def _gone(overview: Overview, *, within: timedelta) -> frozenset[str]:
 
 def _offset(database: datetime, sent: datetime, took: timedelta) -> timedelta | None:
     """The database's clock less ours, where the exchange was short enough to say."""
-    return database - sent - took / 2 if took < timedelta(seconds=1) else None
+    return shifted(database, -took / 2) - sent if took < timedelta(seconds=1) else None
 
 
 def stale_since(status: Status, one: Troubled) -> datetime | None:

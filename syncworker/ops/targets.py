@@ -54,14 +54,14 @@ class Targets:
     margin: float
     repeats: bool = False
 
-    def of(self, resource: ResourceName) -> timedelta:
+    def age_max(self, resource: ResourceName) -> timedelta:
         """How old a listing of a resource may grow."""
         return self.cadence[resource] * self.margin
 
     @property
     def rule(self) -> str:
         """A digest: connections judged by another one are judged again."""
-        said = [f"{name.value}={self.of(name).total_seconds()}" for name in sorted(self.cadence)]
+        said = [f"{name.value}={self.age_max(name).total_seconds()}" for name in sorted(self.cadence)]
         return hashlib.sha256(";".join([*said, str(self.repeats)]).encode()).hexdigest()[:16]
 
 
@@ -80,7 +80,7 @@ def stale_at(cursor: Cursor, targets: Targets, *, created_at: datetime) -> datet
     Args:
         created_at: of its connection.
     """
-    target = targets.of(cursor.listing.resource)
+    target = targets.age_max(cursor.listing.resource)
     if cursor.checked_at is not None:
         at = shifted(cursor.checked_at, target)
     else:
@@ -201,7 +201,7 @@ def slow(timings: Sequence[Timing], usual: Sequence[Usual]) -> list[Slowness]:
         if before is None or len(took) < SAMPLES_MIN:
             continue
         now = round(median(took))
-        is_slow = now >= before * SLOWER and now >= before + SLOWER_AT_LEAST_MS
+        is_slow = now >= before * SLOWER and now - before >= SLOWER_AT_LEAST_MS
         judged_.setdefault(lfi, []).append(Slowness(lfi, resource, now, before) if is_slow else None)
     found = []
     for _, each in sorted(judged_.items()):

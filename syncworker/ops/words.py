@@ -24,4 +24,4 @@ def instant(moment: datetime) -> str:
 
 def several(count: int, one: str, many: str = "") -> str:
     """A count with its noun: `1 connection`, `1,388 connections`."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"

@@ -89,7 +89,7 @@ class Causes:
         held = {row.key: row for row in rows}
         gone = sorted(row.id for key, row in held.items() if key not in current)
         if gone:
-            await self._unit.connection.execute(sa.update(cause).where(cause.c.id.in_(gone)).values(ended_at=at))
+            await self._unit.connection.execute(sa.update(cause).where(mine, cause.c.id.in_(gone)).values(ended_at=at))
         fresh = sorted(current.keys() - held.keys())
         again = await self._ended_lately(fresh, at=at)
         for key in sorted(current):
@@ -103,7 +103,7 @@ class Causes:
             worst = {name: max(getattr(one, name), getattr(row, name)) for name in _WORST}
             await self._unit.connection.execute(
                 sa.update(cause)
-                .where(cause.c.id == row.id)
+                .where(mine, cause.c.id == row.id)
                 .values(seen_at=at, ended_at=None, began_at=min(row.began_at, one.since), **worst)
             )
 

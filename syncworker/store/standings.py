@@ -94,16 +94,23 @@ def _state(now: sa.ColumnElement[datetime], of: Any, allowed: sa.ColumnElement[b
     )
 
 
+def _asked_with(dialect: Dialect, tenant: sa.BindParameter[Any]) -> sa.Subquery:
+    """Of every connection the consent that data is asked with."""
+    names = ("connection_id", "lfi", "status", "expires_at", "paused_at", "needs_consent", "revoke_asked_at")
+    columns = [consent.c[name] for name in names]
+    mine = consent.c.tenant == tenant
+    if dialect.is_postgresql:  # which knows how many connections that gives; of a window's first rows it expects few
+        first = sa.select(*columns).where(mine).distinct(consent.c.connection_id)
+        return first.order_by(consent.c.connection_id, *LIVE_FIRST).subquery("ranked")
+    place = sa.func.row_number().over(partition_by=consent.c.connection_id, order_by=LIVE_FIRST)
+    every = sa.select(*columns, place.label("place")).where(mine).subquery("every")
+    return sa.select(*(every.c[name] for name in names)).where(every.c.place == 1).subquery("ranked")
+
+
 def _each(dialect: Dialect) -> sa.CTE:
     """Every connection with its state, its sync and its staleness."""
     now, tenant = dialect.now(), named(consent.c.tenant)
-    place = sa.func.row_number().over(partition_by=consent.c.connection_id, order_by=LIVE_FIRST)
-    names = ("connection_id", "lfi", "status", "expires_at", "paused_at", "needs_consent", "revoke_asked_at")
-    ranked = (
-        sa.select(*(consent.c[name] for name in names), place.label("place"))
-        .where(consent.c.tenant == tenant)
-        .subquery("ranked")
-    )
+    ranked = _asked_with(dialect, tenant)
     users = dialect.given("allowed", {"user_ref": connection.c.user_ref.type})
     allowed = sa.or_(
         sa.bindparam("everybody", type_=sa.Boolean(), required=True), connection.c.user_ref.in_(sa.select(users.c[0]))
@@ -163,7 +170,6 @@ def _each(dialect: Dialect) -> sa.CTE:
                 sa.and_(staleness.c.tenant == tenant, staleness.c.connection_id == ranked.c.connection_id),
             )
         )
-        .where(ranked.c.place == 1)
         .cte("each_connection")
     )
 

@@ -305,7 +305,9 @@ def test_the_status_is_readable(house: House) -> None:
     assert "Needs a person" in lines
     assert lines[0] == "✗ 1 no worker lives → run `syncworker up` or `syncworker worker`"
     assert lines[1] == "    for 0 s; nothing hit yet; our side: syncworker worker"
-    assert [line.split()[:2] for line in lines if line[:1] in "✗!"] == [["✗", str(number)] for number in range(1, 6)]
+    assert [line.split()[:2] for line in lines if line.startswith(("✗", "!"))] == [
+        ["✗", str(number)] for number in range(1, 6)
+    ]
     assert [line.split("  ")[0] for line in lines[11:16]] == ["stale", "failing", "expiring", "cost", "alive"]
     assert "Kept back" in lines
 
