@@ -121,6 +121,20 @@ async def fill(
     return found
 
 
+async def add_connections(store: Store, number: int) -> None:
+    """More connections, without anything that belongs to them."""
+
+    async def write(unit: UnitOfWork) -> None:
+        at = await unit.now()
+        rows = [
+            {"connection_id": f"more-{one}", "lfi": BANKS[0], "user_ref": f"same-{one % 7}", "created_at": at}
+            for one in range(number)
+        ]
+        await insert(unit, t.connection, *rows)
+
+    await store.atomically(write)
+
+
 async def insert(unit: UnitOfWork, table: sa.Table, *rows: Mapping[str, Any]) -> None:
     """Write rows as they are."""
     if rows:
