@@ -86,16 +86,26 @@ def sandbox(
     version: Annotated[
         list[Version] | None, typer.Option("--version", help="Of the standard; repeatable, v2.1 by default.")
     ] = None,
-    options: Annotated[list[str] | None, typer.Argument(help="More options of the bank, after --.")] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(help="More options of the bank, after --; or `break LFI 429|500|slow|down|revoke`, `mend LFI`."),
+    ] = None,
 ) -> None:
-    """Run a sandbox bank on loopback: PAR, consent page, tokens and data over mTLS.
+    """Run a sandbox bank on loopback: PAR, consent page, tokens and data over mTLS; or make trouble at one that runs.
+
+    `sandbox break LFI TROUBLE` has a running bank answer 429 or 500, answer slowly, cut connections, or its customers
+    revoke; `sandbox mend LFI` ends that.
 
     When it is ready it prints one line of JSON and writes it to sandbox.json in the folder.  Beside it lies a
     syncworker.toml with the settings to reach it, written anew at each start.
     """
-    from syncworker.simulator import main as bank
-
     folder = folder.absolute()
+    if options and options[0] in ("break", "mend"):
+        from syncworker.cli import breaking
+
+        breaking.run(folder, options)
+        return
+    from syncworker.simulator import main as bank
 
     def ready(facts: dict[str, Any]) -> None:
         file = bank_settings.write(folder, facts)

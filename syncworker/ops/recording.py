@@ -28,7 +28,7 @@ JUDGED_AT_ONCE: Final = 500
 """Connections judged in one look; after an upgrade the ticks that follow judge the others."""
 
 MEASURED_EVERY: Final = timedelta(hours=1)
-MEASURED_FIRST: Final = timedelta(minutes=1)
+MEASURED_FIRST: Final = timedelta(seconds=20)
 """An LFI of which nothing is known yet is measured so often."""
 
 STOOD_STILL: Final = timedelta(minutes=1)

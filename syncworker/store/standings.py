@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from syncworker.standard.consents import TERMINAL, Status
 from syncworker.standard.values import ConsentId, Slug
@@ -100,7 +101,7 @@ def _asked_with(dialect: Dialect, tenant: sa.BindParameter[Any]) -> sa.Subquery:
     columns = [consent.c[name] for name in names]
     mine = consent.c.tenant == tenant
     if dialect.is_postgresql:  # which knows how many connections that gives; of a window's first rows it expects few
-        first = sa.select(*columns).where(mine).distinct(consent.c.connection_id)
+        first = sa.select(*columns).where(mine).ext(postgresql.distinct_on(consent.c.connection_id))
         return first.order_by(consent.c.connection_id, *LIVE_FIRST).subquery("ranked")
     place = sa.func.row_number().over(partition_by=consent.c.connection_id, order_by=LIVE_FIRST)
     every = sa.select(*columns, place.label("place")).where(mine).subquery("every")
