@@ -21,7 +21,8 @@ from syncworker.standard.consents import Revoker
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.connections import Action as ConnectionAction
 from syncworker.store.connections import ConnectionShown
-from syncworker.store.ops_lists import WorkLine
+from syncworker.store.messages import Outcome
+from syncworker.store.ops_lists import MessageLine, WorkLine
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import WorkKind, WorkRow
 from syncworker.web.dashboard import paging, render, words
@@ -389,7 +390,7 @@ class Actions:
             command=f"syncworker webhooks redeliver {one.endpoint_id} --message {one.id}",
             back=link("webhooks", endpoint=one.endpoint_id),
             button="Send again",
-            refused="" if one.ended_at is not None else "it waits already, and is sent by itself",
+            refused=_not_sent_again(one),
         )
 
     async def _redeliver(self, _: Visit, subject: str, note: Note) -> int:
@@ -407,6 +408,12 @@ class Actions:
         written = await self._tools.store.atomically(again)
         self._tools.hurry()
         return written
+
+
+def _not_sent_again(one: MessageLine) -> str:
+    if one.ended_at is None:
+        return "it waits already, and is sent by itself"
+    return "another message tells what it told" if one.outcome == Outcome.FOLDED else ""
 
 
 async def _row(unit: UnitOfWork, subject: str) -> WorkLine | WorkRow | None:

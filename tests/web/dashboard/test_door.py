@@ -8,6 +8,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
+from starlette.routing import Route
 
 from syncworker.settings import WebSettings
 from syncworker.store.api_keys import Scope
@@ -39,11 +40,15 @@ def routes(app: Any) -> set[tuple[str, str]]:
     assert isinstance(app, Guard)
     inner = app._app
     assert isinstance(inner, FastAPI)
+    every = [
+        one for route in inner.routes for one in getattr(getattr(route, "original_router", None), "routes", [route])
+    ]
     return {
-        (method, str(getattr(route, "path", "")))
-        for route in inner.routes
-        if str(getattr(route, "path", "")).startswith("/ops")
-        for method in getattr(route, "methods", ())
+        (method, route.path)
+        for route in every
+        if isinstance(route, Route) and route.path.startswith("/ops")
+        for method in route.methods or ()
+        if method != "HEAD"
     }
 
 
