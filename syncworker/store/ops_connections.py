@@ -4,11 +4,11 @@ Of a connection nothing personal is read: ids, states, codes, counts and instant
 which an index serves, and go on behind the last row of the page before.  Nothing here writes.
 """
 
+from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
@@ -200,8 +200,8 @@ class EndingRow(NamedTuple):
     expires_at: datetime
 
 
-AGES: Final = (0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 4.0)
-"""Upper ends of the classes of ages, as shares of the target; the last class has none."""
+AGES: Final = (2, 4, 6, 8, 10, 15, 20, 40)
+"""Upper ends of the classes of ages, in tenths of the target; the last class has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -361,10 +361,8 @@ class OpsConnections:
     async def ages(self) -> list[int]:
         """How many connections in the schedule are how old, by `AGES` and one class more."""
         now = await self._unit.now()
-        share = _share(self._unit, now)
-        below = [sa.func.count(sa.case((share < bound, 1))) for bound in AGES]
-        query = (
-            sa.select(sa.func.count(), *below)
+        each = (
+            sa.select(_tenth(self._unit, now).label("tenth"))
             .select_from(
                 staleness.join(
                     work,
@@ -376,12 +374,18 @@ class OpsConnections:
                 )
             )
             .where(
-                staleness.c.tenant == self._unit.tenant, staleness.c.checked_at.is_not(None), work.c.due_at < FOR_EVER
+                staleness.c.tenant == self._unit.tenant,
+                staleness.c.checked_at.is_not(None),
+                work.c.due_at < FOR_EVER,
             )
+            .subquery()
         )
-        ((every, *counts),) = await self._unit.connection.execute(query)
-        bounds = [0, *map(int, counts), int(every)]
-        return [after - before for before, after in pairwise(bounds)]
+        query = sa.select(each.c.tenth, sa.func.count()).group_by(each.c.tenth)
+        counts = [0] * (len(AGES) + 1)
+        for tenth, count in await self._unit.connection.execute(query):
+            if tenth is not None:
+                counts[bisect_right(AGES, tenth)] += int(count)
+        return counts
 
     async def endings(self, *, until: datetime) -> list[int]:
         """How many consents in use end in each day from now on, until then; the first day begins now."""
@@ -475,12 +479,16 @@ _OF_WORK: Final = (
 _CHANGED: Final = ("added", "modified", "removed")
 
 
-def _share(unit: "UnitOfWork", now: datetime) -> sa.ColumnElement[float]:
-    """The age of a connection's first listing as a share of its target."""
+def _tenth(unit: "UnitOfWork", now: datetime) -> sa.ColumnElement[int]:
+    """The age of a connection's first listing in whole tenths of its target, those beyond the last class as one."""
     at = sa.literal(now, staleness.c.stale_at.type)
     age = _seconds(unit, at) - _seconds(unit, staleness.c.checked_at)
     target = _seconds(unit, staleness.c.stale_at) - _seconds(unit, staleness.c.checked_at)
-    return age / sa.func.nullif(target, 0)
+    tenths = sa.literal_column("10.0") * age / sa.func.nullif(target, 0)
+    most: sa.ColumnElement[Any] = sa.literal_column(str(float(AGES[-1])))
+    if unit.dialect.is_postgresql:
+        return sa.cast(sa.func.floor(sa.func.least(tenths, most)), sa.Integer)
+    return sa.cast(sa.func.min(tenths, most), sa.Integer)
 
 
 def _days(unit: "UnitOfWork", now: datetime) -> sa.ColumnElement[int]:

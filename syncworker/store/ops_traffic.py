@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
-from syncworker.standard.calendar import read_iso, shifted
+from syncworker.standard.calendar import of_epoch, shifted
 from syncworker.standard.interaction import mark_of
 from syncworker.standard.values import ConsentId, Slug
 from syncworker.store.calls import CallRow, unpack
@@ -21,6 +21,9 @@ from syncworker.store.tables import call, run
 
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
+
+HOUR_S: Final = 3_600
+QUARTER_S: Final = 900
 
 SAMPLE_RUNS: Final = 1_000
 """Newest runs of an LFI whose calls are unpacked for its latency."""
@@ -96,7 +99,7 @@ class OpsTraffic:
     async def runs_by_quarter(self, *, since: datetime) -> list[QuarterOfRuns]:
         """Runs begun since then, by quarter of an hour and outcome."""
         first = await self.first_run_since(since)
-        quarter = _quarter(self._unit, run.c.started_at)
+        quarter = _part(self._unit, run.c.started_at, QUARTER_S)
         rows = sa.func.sum(run.c.added + run.c.modified + run.c.removed)
         query = (
             sa.select(quarter.label("quarter"), run.c.outcome, sa.func.count(), rows)
@@ -105,14 +108,14 @@ class OpsTraffic:
         )
         found = await self._unit.connection.execute(query)
         return [
-            QuarterOfRuns(read_iso(f"{at}:00+00:00"), outcome, int(runs), int(count or 0))
+            QuarterOfRuns(_moment(at, QUARTER_S), outcome, int(runs), int(count or 0))
             for at, outcome, runs, count in found
         ]
 
     async def calls_by_hour(self, *, since: datetime, lfi: str | None = None) -> list[HourOfCalls]:
         """Calls begun since then, by LFI and hour; those of runs by the first call of the run."""
         lowest = mark_of(shifted(since, -(CLOCKS_APART_MAX + RUN_LASTS_MAX)))
-        of_runs, of_calls = _hour(self._unit, run.c.called_from), _hour(self._unit, call.c.started_at)
+        of_runs, of_calls = (_part(self._unit, at, HOUR_S) for at in (run.c.called_from, call.c.started_at))
         packed = (
             sa.select(run.c.lfi, of_runs.label("hour"), *(sa.func.sum(run.c[name]).label(name) for name in _OF_RUNS))
             .where(run.c.tenant == self._unit.tenant, run.c.call_mark >= lowest, run.c.called_from >= since)
@@ -128,7 +131,7 @@ class OpsTraffic:
         found: dict[tuple[str, datetime], list[int]] = {}
         for query in (packed, single):
             for slug, hour, *counts in await self._unit.connection.execute(query):
-                held = found.setdefault((slug, _moment(hour)), [0] * len(_OF_RUNS))
+                held = found.setdefault((slug, _moment(hour, HOUR_S)), [0] * len(_OF_RUNS))
                 held[:] = [before + int(more or 0) for before, more in zip(held, counts, strict=True)]
         return [HourOfCalls(slug, hour, *counts) for (slug, hour), counts in sorted(found.items())]
 
@@ -258,30 +261,14 @@ def _unpacked(row: Any) -> Iterator[CallRow]:
     )
 
 
-def _hour(unit: "UnitOfWork", column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """The hour an instant lies in, in UTC, as text `2026-12-03T03`."""
+def _part(unit: "UnitOfWork", column: sa.ColumnElement[Any], seconds: int) -> sa.ColumnElement[Any]:
+    """Which part of time an instant lies in, each of so many seconds, from 1970: a number, cheap to group by."""
+    length: sa.ColumnElement[Any] = sa.literal_column(str(seconds))
     if unit.dialect.is_postgresql:
-        utc = sa.func.timezone(sa.literal_column("'UTC'"), column)
-        return sa.func.to_char(utc, sa.literal_column("'YYYY-MM-DD\"T\"HH24'"))
-    return sa.func.substr(sa.type_coerce(column, sa.String()), 1, 13)
+        return sa.cast(sa.func.floor(sa.cast(sa.extract("epoch", column), sa.Float) / length), sa.BigInteger)
+    epoch = sa.cast(sa.func.strftime(sa.literal_column("'%s'"), column), sa.BigInteger)
+    return epoch.op("/")(length)
 
 
-def _quarter(unit: "UnitOfWork", column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """The quarter of an hour an instant lies in, in UTC, as text `2026-12-03T03:15`."""
-    hour = _hour(unit, column)
-    if unit.dialect.is_postgresql:
-        utc = sa.func.timezone(sa.literal_column("'UTC'"), column)
-        minutes = sa.func.to_char(utc, sa.literal_column("'MI'"))
-    else:
-        minutes = sa.func.substr(sa.type_coerce(column, sa.String()), 15, 2)
-    part = sa.case(
-        (minutes < sa.literal_column("'15'"), sa.literal_column("':00'")),
-        (minutes < sa.literal_column("'30'"), sa.literal_column("':15'")),
-        (minutes < sa.literal_column("'45'"), sa.literal_column("':30'")),
-        else_=sa.literal_column("':45'"),
-    )
-    return hour.op("||")(part)
-
-
-def _moment(hour: str) -> datetime:
-    return read_iso(f"{hour}:00:00+00:00")
+def _moment(part: int, seconds: int) -> datetime:
+    return of_epoch(part * seconds)

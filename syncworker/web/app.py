@@ -76,7 +76,10 @@ async def opened(settings: Settings, *, timer: Callable[[], float] = monotonic) 
 
         refreshes = Refreshes(application.store, declared=declared, allowed=application.allowed)
         stack.push_async_callback(refreshes.close)
-        yield Guard(build(application, receiver, refreshes, hurry=hurry, timer=timer), timer=timer)
+        looker = Looker(settings, application.store)
+        stack.push_async_callback(looker.close)
+        built = build(application, receiver, refreshes, hurry=hurry, looker=looker, timer=timer)
+        yield Guard(built, timer=timer)
 
 
 def build(
@@ -85,6 +88,7 @@ def build(
     refreshes: Refreshes,
     *,
     hurry: Callable[[], None],
+    looker: Looker | None = None,
     timer: Callable[[], float] = monotonic,
 ) -> FastAPI:
     """The routes.
@@ -92,6 +96,7 @@ def build(
     Args:
         receiver: takes events in; `None`: nobody's are taken, and the path does not exist.
         hurry: asks the workers to look for what is due, without waiting for them.
+        looker: says what is wrong; `None`: the dashboard is not served.
     """
     settings, store = application.settings, application.store
     web = settings.web
@@ -150,8 +155,7 @@ def build(
     reached = reach(web, public_url)
     if isinstance(reached, str):
         log.info("the dashboard is off", why=reached)
-    else:
-        looker = Looker(settings, store)
+    elif looker is not None:
         tools = Tools(
             store=store,
             refreshes=refreshes,

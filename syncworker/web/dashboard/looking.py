@@ -19,6 +19,11 @@ from syncworker.store.unit_of_work import Store
 KEPT_S: Final = 5.0
 """So long a look is shown again."""
 
+SHOWN_S: Final = 20.0
+"""A look so old is shown where a new one takes longer than `PATIENCE_S`."""
+
+PATIENCE_S: Final = 0.05
+
 BROKER_KEPT_S: Final = 10.0
 BROKER_FIRST_S: Final = 0.25
 """So long the first look waits for the broker's first answer."""
@@ -73,7 +78,7 @@ class Looker:
         self._store = store
         self._ask = ask
         self._timer = timer
-        self._lock = asyncio.Lock()
+        self._looking: asyncio.Task[Looked] | None = None
         self._looked: Looked | None = None
         self._until = 0.0
         self._broker = BrokerFact(state=BrokerState.UNASKED)
@@ -81,28 +86,40 @@ class Looker:
         self._asking: asyncio.Task[None] | None = None
 
     async def looked(self) -> Looked:
-        """What is wrong now, or was a few seconds ago.
+        """What is wrong now; where that takes long, what was wrong at most `SHOWN_S` ago, while a new look goes on.
 
         Raises:
             StoreRefusedError: the database is of another schema.
         """
-        async with self._lock:
-            if self._looked is None or self._timer() >= self._until:
-                await self._hear_broker()
-                status = await collect(self._settings, self._store, ask=lambda _: self._broker)
-                self._looked = _looked(status)
-                self._until = self._timer() + KEPT_S
-            return self._looked
+        at, held = self._timer(), self._looked
+        if held is not None and at < self._until:
+            return held
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look(), name="look at what is wrong")
+        if held is not None and at < self._until + SHOWN_S - KEPT_S:
+            await asyncio.wait({self._looking}, timeout=PATIENCE_S)
+            if not self._looking.done():
+                return held
+        return await asyncio.shield(self._looking)
+
+    async def _look(self) -> Looked:
+        await self._hear_broker()
+        status = await collect(self._settings, self._store, ask=lambda _: self._broker)
+        self._looked = _looked(status)
+        self._until = self._timer() + KEPT_S
+        return self._looked
 
     def forget(self) -> None:
-        """Look anew next time: something was done."""
-        self._until = 0.0
+        """Look anew next time, and wait for it: something was done."""
+        self._looked = None
+        self._looking = None
 
     async def close(self) -> None:
-        """Ask no more."""
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.gather(self._asking, return_exceptions=True)
+        """Look and ask no more."""
+        going = [one for one in (self._asking, self._looking) if one is not None]
+        for one in going:
+            one.cancel()
+        await asyncio.gather(*going, return_exceptions=True)
 
     async def _hear_broker(self) -> None:
         first = self._asking is None

@@ -4,6 +4,7 @@ Every symptom carries its cause's number.  A bank that is down is one line with 
 no cause explains.
 """
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -107,14 +108,23 @@ class Overview:
 
     async def show(self, visit: Visit, unit: UnitOfWork) -> Response:
         """The first screen."""
-        looked, now = await self._frame.looker.looked(), visit.now
+        now = visit.now
+        looking = asyncio.create_task(self._frame.looker.looked(), name="look")  # on a session of its own, meanwhile
+        try:
+            return await self._shown(visit, unit, looking, now)
+        finally:
+            looking.cancel()
+
+    async def _shown(self, visit: Visit, unit: UnitOfWork, looking: asyncio.Task[Looked], now: datetime) -> Response:
         until = shifted(now, timedelta(days=DAYS))
         runs = await unit.ops_traffic.runs_by_quarter(since=_first_quarter(now))
         calls = await unit.ops_traffic.calls_by_hour(since=day_began(now))
         days = await unit.ops_connections.endings(until=until)
         ending = await unit.ops_connections.ending(until=until)
+        ages = await unit.ops_connections.ages()
+        looked = await looking
         five = [
-            _stale(looked, await unit.ops_connections.ages()),
+            _stale(looked, ages),
             _failing(looked, runs, now),
             _expires(looked, days, ending, now),
             _cost(calls, now),
