@@ -19,7 +19,6 @@ from syncworker.store.workers import CANARY_AGAIN, GIVEN_UP, WORKER, WorkerRow
 CERTIFICATE_ENDS_WITHIN: Final = timedelta(days=30)
 BEAT: Final = "beat"
 EVERY_CALL: Final = frozenset(OperationClass)
-OURS: Final = frozenset({WORKER, BEAT})
 
 _DATABASE: Final = {
     DatabaseState.AWAY: (
@@ -99,9 +98,7 @@ def _broker(status: Status) -> Iterator[Cause]:
             command="syncworker doctor",
             stops_all=True,
         )
-    runs = status.overview is None or any(
-        status.at - one.progress_at <= status.alive_within for one in status.overview.workers if one.kind in OURS
-    )
+    runs = any(alive(status, kind) for kind in (WORKER, BEAT))
     if broker.state is BrokerState.SILENT and (runs or not broker.embedded):  # the embedded one ends with `up`
         yield Cause(
             kind=CauseKind.BROKER_SILENT,

@@ -38,7 +38,6 @@ OURS: Final = "an instant of our own clock or the database's, and a constant of 
 NUMBERS: Final = "numbers, not instants"
 DURATIONS: Final = "two durations or two instants: their sum or difference has no calendar to leave"
 ALLOWED_SUMS: Final[Mapping[str, str]] = {
-    "cli/renewals.py: EXPIRY_MAX.days + 1": NUMBERS,
     "consents/authorize.py: earlier.created_at + SAME_CLICK": OURS,
     "consents/authorize.py: row.created_at + ASTRAY_FOR": OURS,
     "consents/authorize.py: row.created_at + SETTLED_WITHIN": OURS,
