@@ -178,6 +178,10 @@ class _Subject:
     reason: str | None
 
 
+Along = Callable[[UnitOfWork, str], Awaitable[object]]
+"""What is done in the transaction of a refresh, with its id; commits nothing."""
+
+
 class Watch:
     """Tells the requests that wait that a refresh has ended.  One look at the database serves all of them."""
 
@@ -253,8 +257,11 @@ class Refreshes:
         self._allowed = allowed
         self._watch = watch or Watch(store)
 
-    async def ask(self, asked: Asked) -> str | Refusal:
+    async def ask(self, asked: Asked, *, along: Along | None = None) -> str | Refusal:
         """File a refresh, or find the one that its `Idempotency-Key` stands for.
+
+        Args:
+            along: is done in the same transaction, with the refresh's id.
 
         Returns:
             Its id, or why nothing was filed.
@@ -264,8 +271,15 @@ class Refreshes:
             NotAllowedError: the LFI or the customer is outside the allow-lists.
         """
         declared = await self._declared()
+
+        async def filed(unit: UnitOfWork) -> str:
+            refresh_id = await self._file(unit, asked, declared)
+            if along is not None:
+                await along(unit, refresh_id)
+            return refresh_id
+
         try:
-            return await self._store.atomically(lambda unit: self._file(unit, asked, declared))
+            return await self._store.atomically(filed)
         except _RefusedError as refused:
             return refused.why
 

@@ -346,6 +346,20 @@ class EventSettings(_Group):
     retention_days: Annotated[int, Field(ge=1, le=DURATION_MAX.days)] = 90
 
 
+class DashboardSettings(_Group):
+    """The dashboard under `/ops/` of the web process.
+
+    Attributes:
+        enabled: whether it is there; it is never where browsers could reach it unencrypted from another machine.
+        idle_minutes: a session without a request for so long has ended; live refresh is no request in this sense.
+        hours: a session ends so long after its beginning, whatever happens in it.
+    """
+
+    enabled: bool = True
+    idle_minutes: Annotated[float, Field(ge=1, le=24 * 60)] = 30.0
+    hours: Annotated[float, Field(gt=0, le=7 * 24)] = 12.0
+
+
 class WebSettings(_Group):
     """The web process: authorisation as a service, callbacks, events in, connections.
 
@@ -358,6 +372,7 @@ class WebSettings(_Group):
         key_per_second, address_per_second: requests taken of one API key, and of one address without one; ten seconds'
             worth at once.
         reads_per_second: requests for data taken of one API key, counted by themselves.
+        dashboard: the pages for operators.
     """
 
     enabled: bool = False
@@ -371,6 +386,7 @@ class WebSettings(_Group):
     key_per_second: Annotated[float, Field(gt=0)] = 20.0
     reads_per_second: Annotated[float, Field(gt=0)] = 200.0
     address_per_second: Annotated[float, Field(gt=0)] = 20.0
+    dashboard: DashboardSettings = DashboardSettings()
 
     @model_validator(mode="after")
     def _certificate_has_its_key(self) -> Self:

@@ -25,7 +25,7 @@ Source: Webhook Template v2.1-errata2; `domain.md` §7; `reliability.md` rule 38
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -515,6 +515,49 @@ def redelivered(entry: Refused, body: bytes) -> Delivery:
         received_at=entry.received_at,
         replayed=True,
     )
+
+
+async def verified_again(
+    store: Store,
+    receiver: Receiver,
+    refused_id: int,
+    *,
+    shown: str,
+    along: Callable[[UnitOfWork], Awaitable[object]] | None = None,
+) -> StoredEvent:
+    """Verify a body of the quarantine as of the instant it came, and file it.
+
+    Args:
+        shown: the entry's id, as the caller wrote it.
+        along: is done in the transaction that takes the entry out of the quarantine.
+
+    Raises:
+        RequestError: no such entry, its body was not kept, or it fails a check still; names the check.
+    """
+    async with store.reading() as unit:
+        refused = await unit.inbox.one_refused(refused_id)
+    if refused is None:
+        raise RequestError(f"id: there is no event {shown}; see `syncworker events list`")
+    if refused.body is None:
+        raise RequestError(
+            f"id: {shown} failed the check {refused.why!r}, which no replay can mend; its body was not kept"
+        )
+    try:
+        accepted = await receiver.receive(redelivered(refused, refused.body))
+    except EventRefusedError as error:
+        raise RequestError(f"id: {shown} still fails the check {error.why.value!r}: {error}") from None
+
+    async def released(unit: UnitOfWork) -> None:
+        await unit.inbox.release(refused_id)
+        if along is not None:
+            await along(unit)
+
+    await store.atomically(released)
+    async with store.reading() as unit:
+        event = await unit.inbox.get(accepted)
+    if event is None:
+        raise RequestError(f"id: there is no event {accepted} any more; see `syncworker events list`")
+    return event
 
 
 async def _file(unit: UnitOfWork, group: Sequence[_Opened]) -> Sequence[tuple[Filing, int]]:

@@ -109,23 +109,10 @@ async def _verified_again(settings: Settings, store: Store, number: int, shown: 
     Raises:
         RequestError: no such entry, its body was not kept, or it fails a check still; names the check.
     """
-    from syncworker import wiring
-    from syncworker.webhooks import EventRefusedError, redelivered
+    from syncworker import webhooks, wiring
 
-    async with store.reading() as unit:
-        refused = _found(await unit.inbox.one_refused(number), shown)
-    if refused.body is None:
-        raise RequestError(
-            f"id: {shown} failed the check {refused.why!r}, which no replay can mend; its body was not kept"
-        )
     async with wiring.open_receiver(settings, store) as receiver:
-        try:
-            accepted = await receiver.receive(redelivered(refused, refused.body))
-        except EventRefusedError as error:
-            raise RequestError(f"id: {shown} still fails the check {error.why.value!r}: {error}") from None
-    await store.atomically(lambda unit: unit.inbox.release(number))
-    async with store.reading() as unit:
-        return _found(await unit.inbox.get(accepted), shown)
+        return await webhooks.verified_again(store, receiver, number, shown=shown)
 
 
 def _parsed(event_id: str) -> tuple[str, int]:

@@ -182,6 +182,8 @@ EVENTS: Final[Mapping[str, Sequence[LogEvent]]] = {
         ("request", "info", "method route status ms key", "One request; the route without its values, the key by its id."),
         ("refused", "info|error", "code status instance", "A request was answered with a problem; `instance` is in the answer too."),
         ("request failed", "error", "error where", "A bug: the caller got 500. Report it."),
+        ("the dashboard is off", "info", "why", "Said once when the web process starts; `why` names the setting that switches it on."),
+        ("dashboard without database", "warning", "error", "A page was answered with 503 and the cause."),
         ("use of a key not noted", "warning", "key error", "`apikeys list` shows an older use."),
         ("set up wrongly", "error", "code why", "A request could not be served because of the set-up; mend what `why` names."),
     ),

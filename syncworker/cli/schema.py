@@ -98,6 +98,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "Access and upkeep": {
         "api_key": "key of your product, as a digest",
+        "ops_session": "browser signed in to the dashboard",
         "audit": "act that is kept on record",
         "sql_view": "view that was made",
     },

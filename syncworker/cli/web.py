@@ -63,6 +63,7 @@ async def _serve(config: Settings) -> None:
     import uvicorn
 
     from syncworker.web import app as web_app
+    from syncworker.web.dashboard.door import reach
 
     class Server(uvicorn.Server):
         @contextlib.contextmanager
@@ -91,6 +92,8 @@ async def _serve(config: Settings) -> None:
             public = config.web.url or web_app.own_url(config)
             show.say(f"web: listens at {web_app.own_url(config)}; browsers reach it at {public}; Ctrl-C ends it")
             _warn(config, public)
+            reached = reach(config.web, public)
+            show.say(f"web: the dashboard is {'off: ' + reached if isinstance(reached, str) else f'at {public}/ops/'}")
             await Server(served).serve(sockets=[bound])
 
 

@@ -60,6 +60,10 @@ class Scope(StrEnum):
     """Look at webhook endpoints, add, change and remove them."""
     REFRESHES_WRITE = "refreshes:write"
     """Ask for data to be read now, and see how that ends."""
+    OPS_READ = "ops:read"
+    """Sign in to the dashboard and look; it shows no customer data beyond ids, counts, codes and instants."""
+    OPS_WRITE = "ops:write"
+    """Act there as well: sync, pause, resume, revoke, unpark, replay, redeliver; includes `ops:read`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -590,13 +590,12 @@ class Consents:
         those = self._unit.dialect.rows([{"connection_id": one} for one in connection_ids])
         return _DATA_RECEIVED, {"of_tenant": self._unit.tenant, "at": at, "received": those}
 
-    async def note(self, what: str, *, subject: str, facts: Mapping[str, Any], at: datetime) -> None:
-        """Append to `audit`: a constant word, the id it is about, ids and codes as facts."""
-        await self._unit.connection.execute(
-            sa.insert(audit).values(
-                tenant=self._unit.tenant, at=at, what=what, subject=subject, facts=_storable(dict(facts))
-            )
+    async def note(self, what: str, *, subject: str, facts: Mapping[str, Any], at: datetime) -> int:
+        """Append to `audit`: a constant word, the id it is about, ids and codes as facts; gives the row's number."""
+        row = sa.insert(audit).values(
+            tenant=self._unit.tenant, at=at, what=what, subject=subject, facts=_storable(dict(facts))
         )
+        return int((await self._unit.connection.execute(row.returning(audit.c.id))).scalar_one())
 
     async def note_many(self, what: str, notes: Sequence[tuple[str, Mapping[str, Any]]], *, at: datetime) -> None:
         """`note`, for many subjects with their facts."""

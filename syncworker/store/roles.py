@@ -126,6 +126,7 @@ ACCESS: Final[Mapping[str, Access]] = {
     "authorization_intent": Access(web=("SELECT", "INSERT", "UPDATE")),
     "tenant_key": Access(),
     "api_key": Access(web=("SELECT", "UPDATE (last_used_at)")),
+    "ops_session": Access(web=("SELECT", "INSERT", "DELETE", "UPDATE (last_seen_at)")),
     # webhooks to the product
     "webhook_endpoint": Access(web=("SELECT", "INSERT", "UPDATE", "DELETE")),
     "webhook_message": Access(web=("SELECT", "INSERT", "UPDATE", "DELETE")),
@@ -136,7 +137,7 @@ ACCESS: Final[Mapping[str, Access]] = {
     "export": Access(web=_READ, export=_READ),
     # account openings
     "opening": Access(web=_READ),
-    "opening_history": Access(),
+    "opening_history": Access(web=_READ),
     # events
     "event": Access(web=("SELECT", "INSERT", "UPDATE", "DELETE")),
     "refused_event": Access(web=("SELECT", "INSERT", "UPDATE", "DELETE")),
@@ -158,7 +159,7 @@ ACCESS: Final[Mapping[str, Access]] = {
     "cause": Access(web=_READ),
     "staleness": Access(web=_READ),
     "usual": Access(web=_READ),
-    "ops_look": Access(web=_READ),
+    "ops_look": Access(web=("SELECT", "INSERT", "UPDATE")),
 }
 """Every table of the schema; a table that is not here is a failing test (tests/store/test_roles.py)."""
 

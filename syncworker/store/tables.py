@@ -1035,6 +1035,18 @@ export = sa.Table(
     sa.Index("uq_export_open", "name", "tenant", unique=True, sqlite_where=sa.text("ended_at IS NULL"),
              postgresql_where=sa.text("ended_at IS NULL")),
 )  # fmt: skip
+
+ops_session = sa.Table(
+    "ops_session",
+    metadata,
+    _tenant(),
+    sa.Column("digest", sa.LargeBinary(32), primary_key=True, comment="SHA-256 of the id in the browser's cookie"),
+    sa.Column("key_id", sa.String(16), nullable=False, comment="the API key it was begun with; it ends with the key"),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("last_seen_at", Instant, nullable=False, comment="to the minute"),
+    sa.ForeignKeyConstraint(["tenant", "key_id"], ["api_key.tenant", "api_key.key_id"]),
+)
+
 webhook_endpoint = sa.Table(
     "webhook_endpoint",
     metadata,

@@ -49,6 +49,10 @@ from syncworker.store.keyring import KeyRing
 from syncworker.store.lfis import LFIs
 from syncworker.store.messages import Messages
 from syncworker.store.openings import Openings
+from syncworker.store.ops_connections import OpsConnections
+from syncworker.store.ops_lists import OpsLists
+from syncworker.store.ops_sessions import OpsSessions
+from syncworker.store.ops_traffic import OpsTraffic
 from syncworker.store.overview import Overviews
 from syncworker.store.readable import Use
 from syncworker.store.reads import Reads
@@ -177,6 +181,22 @@ class UnitOfWork:
     @cached_property
     def api_keys(self) -> APIKeys:
         return APIKeys(self)
+
+    @cached_property
+    def ops_sessions(self) -> OpsSessions:
+        return OpsSessions(self)
+
+    @cached_property
+    def ops_connections(self) -> OpsConnections:
+        return OpsConnections(self)
+
+    @cached_property
+    def ops_lists(self) -> OpsLists:
+        return OpsLists(self)
+
+    @cached_property
+    def ops_traffic(self) -> OpsTraffic:
+        return OpsTraffic(self)
 
     @cached_property
     def tokens(self) -> Tokens:

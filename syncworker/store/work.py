@@ -835,7 +835,7 @@ _CRASHED_BEFORE: Final = work.c.crashes > sa.literal_column("0")
 _CRASHES: Final = work.c.crashes + sa.case((sa.and_(work.c.lease_until.is_not(None), _BEGUN), 1), else_=0)
 """Crashes in a row of a row that may be claimed: its lease, if it has one, ran out."""
 
-_FOR_EVER: Final = sa.literal(datetime(9000, 1, 1, tzinfo=UTC), Instant())
+FOR_EVER: Final = sa.literal(datetime(9000, 1, 1, tzinfo=UTC), Instant())
 """Before the due time of what was taken out of the schedule."""
 
 _LONG_AGO: Final = sa.literal(datetime(1, 1, 2, tzinfo=UTC), Instant())
@@ -843,7 +843,7 @@ _LONG_AGO: Final = sa.literal(datetime(1, 1, 2, tzinfo=UTC), Instant())
 TROUBLED: Final = sa.or_(
     work.c.parked_at.is_not(None),
     sa.and_(
-        work.c.due_at < _FOR_EVER,
+        work.c.due_at < FOR_EVER,
         sa.or_(
             work.c.last_outcome == "failed",
             work.c.last_outcome == "partial",
@@ -963,7 +963,7 @@ def _summing(dialect: Dialect) -> sa.Select[Any]:
     leased = sa.and_(work.c.lease_until.is_not(None), work.c.lease_until > now)
     waiting = sa.and_(work.c.parked_at.is_(None), work.c.due_at <= now, sa.not_(leased))
     failing = sa.and_(TROUBLED, work.c.parked_at.is_(None))
-    later = sa.and_(work.c.due_at > now, work.c.due_at < _FOR_EVER)
+    later = sa.and_(work.c.due_at > now, work.c.due_at < FOR_EVER)
     return (
         sa.select(
             work.c.lfi,

@@ -31,6 +31,10 @@ from syncworker.store.unit_of_work import Store
 from syncworker.web import api, callbacks, changes, data, endpoints, events, problems
 from syncworker.web import refreshes as refresh_routes
 from syncworker.web.callbacks import ReturnURLs
+from syncworker.web.dashboard import routes as dashboard
+from syncworker.web.dashboard.actions import Tools
+from syncworker.web.dashboard.door import reach
+from syncworker.web.dashboard.looking import Looker
 from syncworker.web.events import Pace
 from syncworker.web.guard import BEARER, SCOPES_NEEDED, Guard, Keys, pass_address
 from syncworker.webhooks import Receiver
@@ -72,7 +76,10 @@ async def opened(settings: Settings, *, timer: Callable[[], float] = monotonic) 
 
         refreshes = Refreshes(application.store, declared=declared, allowed=application.allowed)
         stack.push_async_callback(refreshes.close)
-        yield Guard(build(application, receiver, refreshes, hurry=hurry, timer=timer), timer=timer)
+        looker = Looker(settings, application.store)
+        stack.push_async_callback(looker.close)
+        built = build(application, receiver, refreshes, hurry=hurry, looker=looker, timer=timer)
+        yield Guard(built, timer=timer)
 
 
 def build(
@@ -81,6 +88,7 @@ def build(
     refreshes: Refreshes,
     *,
     hurry: Callable[[], None],
+    looker: Looker | None = None,
     timer: Callable[[], float] = monotonic,
 ) -> FastAPI:
     """The routes.
@@ -88,6 +96,7 @@ def build(
     Args:
         receiver: takes events in; `None`: nobody's are taken, and the path does not exist.
         hurry: asks the workers to look for what is due, without waiting for them.
+        looker: says what is wrong; `None`: the dashboard is not served.
     """
     settings, store = application.settings, application.store
     web = settings.web
@@ -143,6 +152,29 @@ def build(
     app.include_router(refresh_routes.routes(refreshes, keys=keys, hurry=hurry))
     app.include_router(data.routes(store=store, keys=keys, cadence=settings.cadence.as_mapping(), lfis=lfis))
     app.include_router(changes.routes(store=store, keys=keys))
+    reached = reach(web, public_url)
+    if isinstance(reached, str):
+        log.info("the dashboard is off", why=reached)
+    elif looker is not None:
+        tools = Tools(
+            store=store,
+            refreshes=refreshes,
+            hurry=hurry,
+            senders=wiring.senders(settings, {}),
+            receiver=receiver,
+        )
+        app.include_router(
+            dashboard.routes(
+                settings,
+                store,
+                keys=keys,
+                reached=reached,
+                tools=tools,
+                looker=looker,
+                lfis=lfis,
+                allowed=application.allowed.has,
+            )
+        )
     if receiver is not None:
         taken = settings.events
         app.include_router(

@@ -226,6 +226,17 @@ class Keys:
             raise too_many(f"key {found.key_id}")
         return found
 
+    async def known(self, request: Request, given: SecretStr) -> StoredKey | None:
+        """The key that came in a form; `None`: it is none, and counts for its address.
+
+        Raises:
+            Problem: too many that were none came from there.
+        """
+        key = await self._looked_up(request, given)
+        if key is None:
+            pass_address(request, self._addresses)
+        return key
+
     async def _identified(self, request: Request, given: HTTPAuthorizationCredentials | None) -> Principal:
         key = None if given is None else await self._looked_up(request, SecretStr(given.credentials))
         if key is not None:

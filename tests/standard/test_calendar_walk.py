@@ -38,6 +38,17 @@ OURS: Final = "an instant of our own clock or the database's, and a constant of 
 NUMBERS: Final = "numbers, not instants"
 DURATIONS: Final = "two durations or two instants: their sum or difference has no calendar to leave"
 ALLOWED_SUMS: Final[Mapping[str, str]] = {
+    "cli/web.py: 'off: ' + reached": "text",
+    "lfi/bounds.py: listing_url + query": "text",
+    "web/dashboard/charts.py: begins + one.duration_ms": NUMBERS,
+    "web/dashboard/charts.py: last - first": DURATIONS,
+    "web/dashboard/charts.py: end - until": NUMBERS,
+    "web/dashboard/charts.py: length - seen": NUMBERS,
+    "web/dashboard/charts.py: until - begin": NUMBERS,
+    "web/dashboard/charts.py: place + 0.1": NUMBERS,
+    "web/dashboard/lfis.py: PARTS - 1 - min(PARTS - 1, max(0, (now - at) // (DAY / PARTS)))": NUMBERS,
+    "web/dashboard/lfis.py: place + 0.5": NUMBERS,
+    "web/dashboard/words.py: length + 1": NUMBERS,
     "consents/authorize.py: earlier.created_at + SAME_CLICK": OURS,
     "consents/authorize.py: row.created_at + ASTRAY_FOR": OURS,
     "consents/authorize.py: row.created_at + SETTLED_WITHIN": OURS,

@@ -31,6 +31,7 @@ from syncworker.store import (
     freshness,
     inbox,
     open_claims,
+    ops_connections,
     reads,
     records,
     refreshes,
@@ -454,6 +455,7 @@ CASES: Final[Mapping[str, Case]] = {
         ),
         (tables.transaction, tables.connection),
     ),
+    "ops_connections._CONSENTS": Case(_among(ops_connections._CONSENTS, "connection_ids"), (tables.consent,)),
     "reads._of_keys": Case(
         _rows(
             reads._of_keys(ResourceName.TRANSACTIONS),

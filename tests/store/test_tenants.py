@@ -40,6 +40,7 @@ from syncworker.store.keyring import KeyRing
 from syncworker.store.lfis import LFIChange
 from syncworker.store.messages import Disabled, Message, MessageType, Outcome
 from syncworker.store.openings import ShareWish, StoredOpening
+from syncworker.store.ops_sessions import Ends
 from syncworker.store.overview import Usual
 from syncworker.store.records import Ended, Record
 from syncworker.store.refreshes import Customer, NewPart, PartEnd, Wish
@@ -49,6 +50,7 @@ from syncworker.store.tables import consent as consent_table
 from syncworker.store.tables import (
     event,
     metadata,
+    ops_session,
     party,
     refused_event,
     tenant_key,
@@ -413,6 +415,24 @@ async def revoke_keys(unit: UnitOfWork) -> None:
         await unit.api_keys.revoke(key.key_id, at=LATER)
 
 
+SESSION: Final = SecretStr("the-same-session")
+ENDS: Final = Ends(idle=timedelta(hours=1), absolute=timedelta(days=1))
+
+
+async def same_session(unit: UnitOfWork) -> None:
+    """Ids are random; both tenants are given one session with the very id."""
+    await same_key(unit)
+    await unit.connection.execute(
+        sa.insert(ops_session).values(
+            tenant=unit.tenant,
+            digest=sha256(SESSION.get_secret_value().encode()).digest(),
+            key_id="the-same-key",
+            created_at=NOW,
+            last_seen_at=NOW,
+        )
+    )
+
+
 async def same_key(unit: UnitOfWork) -> None:
     """Keys are random; the other tenant is given the very id of ours."""
     from syncworker.store.tables import api_key
@@ -646,6 +666,12 @@ WRITES: Final[Mapping[str, Write]] = {
     "api_keys.create": Write(lambda unit: unit.api_keys.create("one", [next(iter(Scope))], at=NOW)),
     "api_keys.note_use": Write(note_use, before=same_key),
     "api_keys.revoke": Write(revoke_keys, before=same_key),
+    "ops_sessions.begin": Write(
+        lambda unit: unit.ops_sessions.begin("the-same-key", at=LATER + timedelta(days=9), ends=ENDS),
+        before=same_session,
+    ),
+    "ops_sessions.seen": Write(lambda unit: unit.ops_sessions.seen(SESSION, at=LATER), before=same_session),
+    "ops_sessions.end": Write(lambda unit: unit.ops_sessions.end(SESSION), before=same_session),
     "tokens.put_first": Write(lambda unit: unit.tokens.put_first(C2, new_token("two"))),
     "tokens.put_imported": Write(lambda unit: unit.tokens.put_imported([imported(C2)])),
     "tokens.replace": Write(lambda unit: unit.tokens.replace(imported(C1), version=1)),
@@ -874,6 +900,12 @@ READS: Final = _named(
         "changes": "read head line page at erased_behind expanded listings blockers",
         "use": "otherwise",
         "runs": "latest newest outcomes calls_of_runs find get calls_of of_interaction named said traffic cost",
+        "ops_sessions": "find",
+        "ops_connections": "page counts consents connection_of tokens accounts coverage spent oldest ages endings"
+        " ending links flags",
+        "ops_lists": "work work_row audit audit_row events event refused refused_row endpoints messages message"
+        " openings opening",
+        "ops_traffic": "first_run_since runs_by_quarter calls_by_hour sample unanswered runs beside usual_duration",
     }
 )
 OF_NO_TENANT: Final = _named(
