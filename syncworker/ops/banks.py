@@ -471,7 +471,7 @@ def _findings(findings: Sequence[Finding]) -> Iterator[Cause]:
         yield Cause(
             kind=CauseKind.FINDING,
             key=key_of(CauseKind.FINDING, lfi, code),
-            what=f"{lfi} {where}: needs a person: {code}, {times} times since {instant(since)}",
+            what=f"{lfi} {where}: needs a person: {code}, {several(times, 'time')} since {instant(since)}",
             since=since,
             side=Side.US if code.startswith(OURS) else Side.LFI,
             step=advice_of(code),

@@ -11,6 +11,7 @@ from syncworker.errors import SyncWorkerError
 from syncworker.ops.advice import ADVICE, OTHERWISE, advice_of
 from syncworker.ops.cause import CauseKind, Side
 from syncworker.ops.certificates import CertificateFinding
+from syncworker.ops import upkeep
 from syncworker.ops.diagnosis import SymptomKind, as_json, diagnose
 from syncworker.ops.status import (
     BrokerFact,
@@ -378,7 +379,7 @@ def test_where_all_is_well_nothing_needs_anyone() -> None:
             (
                 K.OPENINGS_UNKNOWN,
                 "",
-                "1 account openings are unknown: the LFI may have them or not",
+                "1 account opening is unknown: the LFI may have it or not",
                 NOW,
                 Side.LFI,
                 False,
@@ -492,8 +493,8 @@ def test_consents_that_need_a_person_are_told_of_with_what_to_do() -> None:
     ]
 
     assert [(one.what, one.side) for one in diagnose(seen(odd=odd)).causes] == [
-        ("1 revocations are not at the Hub, the oldest for 1 h 30 min", Side.HUB),
-        ("1 data consents are Consumed, as only payments may be (used)", Side.LFI),
+        ("1 revocation is not at the Hub for 1 h 30 min", Side.HUB),
+        ("1 data consent is Consumed, as only payments may be (used)", Side.LFI),
         ("2 consents are not as the Hub has them (base, unknown_there)", Side.HUB),
     ]
 
@@ -755,3 +756,39 @@ def test_what_holds_the_feed_back_is_told_by_the_oldest_transaction(held_by: lis
     """The others wait in its shadow."""
     (found,) = diagnose(seen(status={"feed": FeedFact(lag=61 * MINUTE / 60, held_by=held_by)})).causes
     assert said in f"{found.what} {found.step}"
+
+
+@pytest.mark.parametrize(
+    ("lag", "idle", "told"),
+    [
+        (MINUTE / 10, MINUTE / 10, True),
+        (MINUTE / 10, MINUTE / 60, False),
+        (MINUTE / 10, None, False),
+        (MINUTE / 60, HOUR, False),
+        (2 * MINUTE, MINUTE / 60, True),
+    ],
+)
+def test_a_transaction_that_was_left_open_is_told_within_seconds(
+    lag: timedelta, idle: timedelta | None, told: bool
+) -> None:
+    """One that is at work may take a minute; and nothing is told before changes wait."""
+    since = None if idle is None else NOW - idle
+    held_by = [Blocker(pid=7, application="psql", since=NOW - HOUR, idle_since=since)]
+    causes = diagnose(seen(status={"feed": FeedFact(lag=lag, held_by=held_by)})).causes
+    assert [one.kind for one in causes] == [K.FEED_HELD] * told
+    assert all(idle is None or one.what.endswith("which does nothing") for one in causes)
+
+
+@pytest.mark.parametrize(
+    ("unknown", "overdue", "said"),
+    [
+        (1, 0, "1 account opening is unknown: the LFI may have it or not"),
+        (2, 0, "2 account openings are unknown: the LFI may have them or not"),
+        (0, 1, "1 account opening is overdue"),
+        (0, 1_200, "1,200 account openings are overdue"),
+    ],
+)
+def test_one_is_told_in_the_singular(unknown: int, overdue: int, said: str) -> None:
+    """A line is a sentence."""
+    (found,) = upkeep.openings(unknown, overdue)
+    assert found.what == said

@@ -16,7 +16,7 @@ from syncworker.ops.status import BrokerFact, BrokerState, Status, ask_broker, c
 from syncworker.settings import Settings
 from syncworker.store.unit_of_work import Store
 
-KEPT_S: Final = 5.0
+KEPT_S: Final = 2.0
 """So long a look is shown again."""
 
 SHOWN_S: Final = 20.0
@@ -24,7 +24,7 @@ SHOWN_S: Final = 20.0
 
 PATIENCE_S: Final = 0.05
 
-BROKER_KEPT_S: Final = 10.0
+BROKER_KEPT_S: Final = 5.0
 BROKER_FIRST_S: Final = 0.25
 """So long the first look waits for the broker's first answer."""
 
