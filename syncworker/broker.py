@@ -34,7 +34,9 @@ from syncworker.settings import EMBEDDED, Settings
 
 log = structlog.stdlib.get_logger(__name__)
 
-CONNECT_S: Final = 5.0
+CONNECT_S: Final = 3.0
+"""Most seconds that a check waits for one answer."""
+
 CHECK_S: Final = 12.0
 """Most seconds one check of the broker may take, whatever listens at its address."""
 

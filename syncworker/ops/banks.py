@@ -260,7 +260,11 @@ def _gated(status: Status, held: Sequence[Hold]) -> Iterator[Cause]:
         else:
             continue
         counts = next((one for one in status.traffic if one.lfi == lfi), None)
-        share = "" if counts is None or not counts.rate_limited else f"; {counts.rate_limited} of {counts.calls} calls"
+        share = (
+            ""
+            if counts is None or not counts.rate_limited
+            else f"; 429 to {counts.rate_limited} of {counts.calls} calls"
+        )
         yield Cause(
             kind=CauseKind.LFI_GATED,
             key=key_of(CauseKind.LFI_GATED, lfi),

@@ -193,8 +193,8 @@ def consents(odd: Sequence[OddConsent], *, at: datetime) -> list[Cause]:
             Cause(
                 kind=kind,
                 key=key_of(kind),
-                what=f"{several(len(drifted), 'consent is not as the Hub has it', 'consents are not as the Hub has them')}"
-                f" ({kinds})",
+                what=several(len(drifted), "consent is not as the Hub has it", "consents are not as the Hub has them")
+                + f" ({kinds})",
                 side=Side.HUB,
                 step="`consents reconcile` names them",
                 command="syncworker consents reconcile",

@@ -43,9 +43,9 @@ from syncworker.views.questions import (
     LIMIT_MAX,
     LISTINGS,
     TRANSACTIONS_MAX,
-    Targets,
     Listing,
     Order,
+    Targets,
     TransactionFilter,
     Whose,
 )

@@ -104,9 +104,7 @@ def _read_only(site: Installation) -> None:
 
 
 def _writable(site: Installation) -> None:
-    site.psql(
-        "SET default_transaction_read_only = off; ALTER DATABASE syncworker_ops RESET default_transaction_read_only"
-    )
+    site.psql("ALTER DATABASE syncworker_ops RESET default_transaction_read_only")
     _end_sessions(site)
 
 
@@ -244,7 +242,7 @@ class Measured:
         return all(one is not None and one <= 2 * TICK_S for one in (self.status, self.dashboard, self.metric))
 
 
-def measure(site: Installation, views: Views, breakage: Breakage) -> Measured:
+def _measure(site: Installation, views: Views, breakage: Breakage) -> Measured:
     """Break, look, mend, look."""
     found = Measured(breakage)
     kind = breakage.key.partition(":")[0]
@@ -285,7 +283,8 @@ _WORDS: Final = {
     "workers_dead": "no worker lives", "beat_dead": "no beat lives", "broker_silent": "the broker does not answer",
     "broker_foreign": "what answers at broker_url", "database_away": "the database does not answer",
     "database_read_only": "the database takes no writes", "database_full": "the database is full",
-    "lfi_down": "sandbox does not answer", "lfi_gated": "sandbox all calls: the lfi said", "lfi_slow": "sandbox is slow",
+    "lfi_down": "sandbox does not answer", "lfi_gated": "sandbox all calls: the lfi said",
+    "lfi_slow": "sandbox is slow",
     "certificate_ends": "signing certificate for sandbox ends", "clock_apart": "clock of",
     "feed_held": "the feed of changes is held back", "deliveries_stuck": "deliveries to",
     "export_late": "export nightly", "budget_spent": "calls were short retries",
@@ -329,8 +328,8 @@ def _agreed(views: Views, key: str) -> int | None:
 
 def table(those: Sequence[Measured]) -> Iterator[str]:
     """The lines of the table."""
-    yield "| breakage | cause (`status --json`) | no. | status | dashboard | metric | alert (after) | over after mending |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield "| breakage | cause | no. | `status` | dashboard | metric | alert (after) | over once mended |"
+    yield f"|{'---|' * 8}"
     for one in those:
         breakage = one.breakage
         words = [
@@ -375,27 +374,32 @@ def main(names: Sequence[str]) -> int:
             with standing(servers=servers) as (site, views):
                 for one in those:
                     if not one.fits():
-                        print(f"{one.name}: cannot be made on this machine", file=sys.stderr)
+                        _say(f"{one.name}: cannot be made on this machine")
                         continue
-                    found.append(_one(site, views, one))
-                    print("\n".join(list(table(found[-1:]))[2:]), file=sys.stderr, flush=True)
+                    found.append(measured(site, views, one))
+                    _say("\n".join(list(table(found[-1:]))[2:]))
         except (OSError, psycopg.Error) as error:
-            print(f"{', '.join(one.name for one in those)}: {error}", file=sys.stderr)
-    print("\n".join(table(found)))
+            _say(f"{', '.join(one.name for one in those)}: {error}")
+    sys.stdout.write("\n".join([*table(found), ""]))
     return 0 if all(one.in_time or one.breakage.rule for one in found) else 1
 
 
-def _one(site: Installation, views: Views, one: Breakage) -> Measured:
-    """Measure; a worker whose clock moves is started for it."""
+def measured(site: Installation, views: Views, one: Breakage) -> Measured:
+    """Measure a breakage; a worker whose clock can be moved is started for the one that moves it."""
     if one.key != "clock_apart":
-        return measure(site, views, one)
+        return _measure(site, views, one)
     site.parts["worker"].stop()
     site.start("worker", **environment_of_clock(site.house.folder))
     assert _when(time.monotonic(), lambda: not views.status(), patience=CALM_S) is not None
-    found = measure(site, views, one)
+    found = _measure(site, views, one)
     site.parts["worker"].stop()
     site.start("worker")
     return found
+
+
+def _say(line: str) -> None:
+    """How it goes, while it goes; the table alone is output."""
+    sys.stderr.write(f"{line}\n")
 
 
 if __name__ == "__main__":

@@ -121,7 +121,8 @@ class Installation:
         facts = json.loads((bank / "sandbox.json").read_text())
         made = cls(
             folder=folder, nursery=nursery, house=House(home), bank=bank, facts=facts, receiver=Receiver(),
-            port=free_port(), postgres=PostgresServer() if servers else None, valkey=ValkeyServer() if servers else None,
+            port=free_port(), postgres=PostgresServer() if servers else None,
+            valkey=ValkeyServer() if servers else None,
         )  # fmt: skip
         try:
             made._settle()
@@ -237,8 +238,9 @@ every = 60
     def psql(self, statement: str, *, keep: bool = False) -> Any:
         """A statement on PostgreSQL, by its superuser; with `keep` the connection, its transaction open."""
         assert self.postgres is not None
-        connection = psycopg.connect(self.postgres.url("syncworker_ops"), autocommit=not keep)
-        connection.execute(statement)  # type: ignore[call-overload]  # literals of this folder
+        options = "-c default_transaction_read_only=off"
+        connection = psycopg.connect(self.postgres.url("syncworker_ops"), autocommit=not keep, options=options)
+        connection.execute(statement)
         if keep:
             return connection
         return connection.close()

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from syncworker.errors import SyncWorkerError
+from syncworker.ops import upkeep
 from syncworker.ops.advice import ADVICE, OTHERWISE, advice_of
 from syncworker.ops.cause import CauseKind, Side
 from syncworker.ops.certificates import CertificateFinding
-from syncworker.ops import upkeep
 from syncworker.ops.diagnosis import SymptomKind, as_json, diagnose
 from syncworker.ops.status import (
     BrokerFact,
@@ -792,3 +792,30 @@ def test_one_is_told_in_the_singular(unknown: int, overdue: int, said: str) -> N
     """A line is a sentence."""
     (found,) = upkeep.openings(unknown, overdue)
     assert found.what == said
+
+
+SILENT_BROKER = BrokerFact(state=BrokerState.SILENT, said="no broker answers")
+READ_ONLY = DatabaseFact(state=DatabaseState.READ_ONLY, said="it takes no writes")
+
+
+@pytest.mark.parametrize(
+    ("broken", "root"), [({"broker": SILENT_BROKER}, K.BROKER_SILENT), ({"database": READ_ONLY}, K.DATABASE_READ_ONLY)]
+)
+def test_processes_that_get_on_no_more_without_broker_or_database_are_no_cause(
+    broken: dict[str, Any], root: CauseKind
+) -> None:
+    """What they stand on is the one cause; each silent process carries its number."""
+    quiet = [process(quiet=MINUTE), process("host/2", "beat", quiet=MINUTE)]
+    found = diagnose(seen(workers=quiet, status=broken))
+    assert [one.kind for one in found.causes] == [root]
+    assert {(one.kind, one.good, one.cause) for one in found.parts if one.kind in ("worker", "beat")} == {
+        ("worker", False, 1), ("beat", False, 1),
+    }  # fmt: skip
+
+
+def test_a_worker_that_does_not_run_any_more_is_a_cause_beside_a_silent_broker() -> None:
+    """It does not come back with the broker; the broker is first, for it is the root."""
+    quiet = [process(quiet=MINUTE), process("host/2", "beat", quiet=MINUTE)]
+    status = {"broker": SILENT_BROKER, "gone": frozenset({"host/1"})}
+    found = diagnose(seen(workers=quiet, status=status))
+    assert [one.kind for one in found.causes] == [K.BROKER_SILENT, K.WORKERS_DEAD]
