@@ -391,7 +391,7 @@ def why_late(row: WorkSummary, held: Sequence[Hold], *, slots: int, declared: Co
         return "nobody works"
     if row.leased >= slots:
         return f"all {slots} slots are in work"
-    return "more is due than the workers get done"
+    return "more is due than the workers get done" if row.late > LATE else "its turn comes"
 
 
 def held_words(hold: Hold) -> str:

@@ -183,7 +183,6 @@ def _jump_back(site: Installation) -> None:
     (site.house.folder / "clock").write_text("+0s\n")
 
 
-_up = _killed("up")
 BREAKAGES: Final = (
     Breakage("retries", "the bank fails 40 calls once each", "budget_spent:sandbox", _short_of_retries,
              lambda site: None, rule="counts runs of 10 min"),
@@ -207,7 +206,6 @@ BREAKAGES: Final = (
     Breakage("export", "a file in the place of the exports' folder", "export_late:nightly", _block_export,
              _unblock_export),
     Breakage("full", "SQLite on a full disk", "database_full", _fill, _empty, servers=False),
-    Breakage("up", "`syncworker up` killed with all it runs", "workers_dead", *_up, servers=False),
 )  # fmt: skip
 
 
