@@ -51,6 +51,10 @@ TLS: Final = frozenset({"rediss", "amqps"})
 _TLS_IN_URL: Final = "ssl_"
 
 
+class ForeignBrokerError(SetupError):
+    """Something answers at the broker's address, and is not the broker of the settings."""
+
+
 class RedisChannel(Channel):  # type: ignore[misc]  # kombu ships no types
     """kombu's channel, with two of its ends mended that would end the worker.
 
@@ -266,7 +270,8 @@ def check(broker: Broker, *, within: float = CHECK_S) -> None:
         within: seconds after which the check itself gives up: something may take the connection and say nothing.
 
     Raises:
-        SetupError: it does not answer, or is not what TLS should prove it to be; names the setting and the fix.
+        SetupError: it does not answer; names the setting and the fix.
+        ForeignBrokerError: what answers is not what TLS should prove it to be, or no broker of that kind.
     """
     fix = (
         "start one with `syncworker up`, or set broker_url to a Redis or Valkey of yours"
@@ -281,7 +286,11 @@ def check(broker: Broker, *, within: float = CHECK_S) -> None:
     except (OSError, KombuError, redis_errors.RedisError) as error:
         fault = _tls_fault(error)
         if fault is not None:
-            raise SetupError(f"broker_url: TLS failed ({broker.scheme}): {fault}") from None
+            raise ForeignBrokerError(f"broker_url: TLS failed ({broker.scheme}): {fault}") from None
+        if _speaks_otherwise(error):
+            raise ForeignBrokerError(
+                f"broker_url: what answers speaks another protocol than {broker.scheme}; correct broker_url"
+            ) from None
         raise SetupError(f"broker_url: no broker answers ({broker.scheme}, {type(error).__name__}); {fix}") from None
     except (KeyError, ValueError):
         raise SettingsError("broker_url: not a broker's URL; write redis://host:6379/0 or embedded") from None
@@ -295,6 +304,15 @@ def _connect(broker: Broker) -> None:
         broker.url, ssl=broker.use_ssl() or False, connect_timeout=CONNECT_S, transport_options=options
     ) as connection:
         connection.ensure_connection(max_retries=1, timeout=CONNECT_S)
+
+
+def _speaks_otherwise(error: BaseException | None) -> bool:
+    """Whether the other side answered in a protocol that is not the broker's."""
+    while error is not None:
+        if isinstance(error, redis_errors.InvalidResponse) or type(error).__name__ == "UnexpectedFrame":
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _tls_fault(error: BaseException | None) -> str | None:

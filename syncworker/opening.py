@@ -4,7 +4,7 @@ Enough for commands that only look at tables.  It imports neither the client of 
 prints three lines must not load a worker first.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import structlog
 from pydantic import ValidationError
@@ -68,7 +68,12 @@ def load_keyring(settings: Settings) -> KeyRing:
 async def declared_lfis(settings: Settings, store: Store) -> Mapping[Slug, tuple[LFISettings, str]]:
     """Every declared LFI with where it is declared; the settings win over the database."""
     async with store.reading() as unit:
-        added = {entry.slug: (_declaration(entry), "database") for entry in await unit.lfis.list()}
+        return declared_of(settings, await unit.lfis.list())
+
+
+def declared_of(settings: Settings, entries: Sequence[DeclaredLFI]) -> Mapping[Slug, tuple[LFISettings, str]]:
+    """`declared_lfis` from the rows that the database holds."""
+    added = {entry.slug: (_declaration(entry), "database") for entry in entries}
     return added | {Slug(slug): (entry, "settings") for slug, entry in settings.lfis.items()}
 
 

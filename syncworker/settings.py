@@ -281,6 +281,18 @@ class RetentionSettings(_Group):
     personal_days: Annotated[int, Field(ge=0, le=DURATION_MAX.days)] | None = None
 
 
+class FreshnessSettings(_Group):
+    """When data counts as stale, and how long it can be seen what made it so.
+
+    Attributes:
+        margin: a listing may be older than its cadence by this factor: a sync takes its turn, and is retried.
+        causes_days: how long causes of trouble are kept after their end.
+    """
+
+    margin: Annotated[float, Field(ge=1, le=100)] = 1.25
+    causes_days: Annotated[int, Field(ge=1, le=DURATION_MAX.days)] = 30
+
+
 class FeedSettings(_Group):
     """The feed of changes.
 
@@ -448,6 +460,7 @@ class Settings(BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     ended_consents: EndedConsents = EndedConsents.HIDDEN
     feed: FeedSettings = FeedSettings()
+    freshness: FreshnessSettings = FreshnessSettings()
     prices: PriceSettings = PriceSettings()
     events: EventSettings = EventSettings()
     web: WebSettings = WebSettings()

@@ -4,9 +4,9 @@ What commands need that only look lies in `opening`; `build_application` builds 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
@@ -39,13 +39,16 @@ from syncworker.feed import read as feed
 from syncworker.feed.cursor import Filter
 from syncworker.lfi.api import LFIClient
 from syncworker.lfi.directory import LFIConfig, SignedAnswers
-from syncworker.lfi.keys import EncryptionKey, SigningKey, TransportCertificate, certificate_end, days_announced
+from syncworker.lfi.keys import EncryptionKey, SigningKey, TransportCertificate
 from syncworker.lfi.observing import Observer, Observing
 from syncworker.lfi.participants import Rules, fetch
 from syncworker.lfi.senders import KeyFetcher, Sender, SenderKeys
 from syncworker.lfi.transport import Call
 from syncworker.opening import declared_lfis, open_store
 from syncworker.openings import OpeningCadence, Openings
+from syncworker.ops.certificates import CertificateFinding as CertificateFinding
+from syncworker.ops.certificates import certificate_findings as certificate_findings
+from syncworker.ops.recording import Recording
 from syncworker.processes import host_name, process_name
 from syncworker.schedule import due
 from syncworker.schedule.claims import Batch, Dispatcher
@@ -173,46 +176,6 @@ def _signing_key(settings: Settings, slug: Slug, declared: LFISettings, kid: str
         raise SettingsError(f"{at}.signing_kid: names none of the signing_keys ({', '.join(sorted(files))})")
     file, field = files[kid]
     return SigningKey.load(file, kid, field=field)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CertificateFinding:
-    """What is to be said about one certificate.
-
-    Attributes:
-        field: the setting that names its file.
-        expires_at: `None` when it cannot be used; `fault` says why.
-        days: the smallest of `EXPIRY_DAYS` that has begun, 0 when it has ended; `None` while its end is far off.
-    """
-
-    lfi: Slug
-    field: str
-    expires_at: datetime | None = None
-    days: int | None = None
-    fault: str = ""
-
-
-def certificate_findings(
-    settings: Settings, declared: Mapping[Slug, LFISettings], *, now: datetime
-) -> list[CertificateFinding]:
-    """Each LFI's certificates as they lie in their files now: transport, and signing where its file is given."""
-    return [finding for slug in sorted(declared) for finding in _certificates_of(settings, slug, declared[slug], now)]
-
-
-def _certificates_of(
-    settings: Settings, slug: Slug, declared: LFISettings, now: datetime
-) -> Iterator[CertificateFinding]:
-    for name in ("transport_certificate", "signing_certificate"):
-        file = getattr(declared, name) or getattr(settings.client, name)
-        if file is None:
-            continue
-        field = f"lfis.{slug}.{name}" if getattr(declared, name) else f"client.{name}"
-        try:
-            end = certificate_end(settings.resolved(file), field=field)
-        except SettingsError as error:
-            yield CertificateFinding(lfi=slug, field=field, fault=str(error))
-        else:
-            yield CertificateFinding(lfi=slug, field=field, expires_at=end, days=days_announced(end, now=now))
 
 
 def _published(declared: LFISettings) -> Mapping[Version, frozenset[str]] | None:
@@ -588,6 +551,7 @@ class Application:
             feed_kept=timedelta(days=settings.feed.kept_days),
         )
         lease = timedelta(seconds=settings.lease_seconds)
+        self._recording = Recording(settings, store)
         self._filling = Filling(store, retry_after=due.retry_delay, lease=lease)
 
         self._events = Acting(store, self.lifecycle, retention=timedelta(days=settings.events.retention_days))
@@ -652,13 +616,15 @@ class Application:
     async def tick(self) -> list[Batch]:
         """Claim what is due at every LFI we may call, and commit.
 
-        Begins to read the directory when that is due, and to fill columns while some are to be filled.
+        Begins to read the directory when that is due, and to fill columns while some are to be filled.  Notes what is
+        wrong, for an operator to see.
         """
         await self._follower.look()
         await self._events.prune()
         await self._sweeping.look()
         await self._filling.look()
         await self._delivering.look()
+        await self._recording.look()
         slots = {**await self._slots(), OUT: ENDPOINTS_AT_ONCE}
         return await self._kept(await self.dispatcher.tick(slots, rates=dict(self._rates)))
 

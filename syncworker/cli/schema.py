@@ -74,6 +74,12 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "tenant_key": "key of a tenant for one purpose, sealed",
         "clock_offset": "pair of clocks that were compared",
     },
+    "What an operator is shown": {
+        "cause": "cause of trouble, from when to when",
+        "staleness": "connection: when the first of its listings goes stale",
+        "usual": "LFI and resource: what a call usually takes",
+        "ops_look": "process that looked, and when",
+    },
     "LFIs": {
         "lfi": "LFI",
         "lfi_change": "change that the participants directory showed",

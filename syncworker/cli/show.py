@@ -14,6 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from syncworker.ops.words import instant
+from syncworker.ops.words import span as span
+
 DONE: Final = 0
 FAILED: Final = 1
 USED_WRONGLY: Final = 2
@@ -111,7 +114,7 @@ def cell(content: Any) -> str:
         case bool():
             return "yes" if content else "no"
         case datetime():
-            return f"{content.replace(tzinfo=None).isoformat(' ', 'seconds')}Z"
+            return instant(content)
         case timedelta():
             return span(content)
         case dict():
@@ -119,20 +122,6 @@ def cell(content: Any) -> str:
         case list() | tuple() | frozenset():
             return ", ".join(cell(part) for part in content)
     return str(content)
-
-
-def span(length: timedelta) -> str:
-    """A duration in its two largest units: `3 d 4 h`, `2 min 5 s`, `180 ms`, `0 s`."""
-    if timedelta(0) < length < timedelta(seconds=1):
-        return f"{length // timedelta(milliseconds=1)} ms"
-    seconds = int(length.total_seconds())
-    sign, seconds = ("-", -seconds) if seconds < 0 else ("", seconds)
-    parts = []
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
-        count, seconds = divmod(seconds, size)
-        if count:
-            parts.append(f"{count} {unit}")
-    return sign + (" ".join(parts[:2]) or "0 s")
 
 
 def _plain(content: Any) -> Any:

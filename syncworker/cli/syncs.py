@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from syncworker.cli import frame, show
-from syncworker.cli.diagnosis import advice_of
 from syncworker.errors import RequestError, meaning_of
+from syncworker.ops.advice import advice_of
 from syncworker.settings import read_slug
 from syncworker.standard.calendar import DURATION_MAX, as_utc, read_iso
 from syncworker.standard.interaction import mark_in_head

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from syncworker.standard.operations import OperationClass
 from syncworker.standard.values import Slug
-from syncworker.store.statements import Statement, named
+from syncworker.store.statements import Answer, Statement, named
 from syncworker.store.tables import breaker
 
 if TYPE_CHECKING:
@@ -44,13 +44,14 @@ _BREAKER: Final = tuple(Breaker.__slots__)
 _KEY: Final = ("tenant", "lfi", "operations")
 
 
-_ALL: Final = Statement(
+ALL: Final = Statement(
     lambda _: (
         sa.select(*(breaker.c[name] for name in _BREAKER))
         .where(breaker.c.tenant == named(breaker.c.tenant))
         .order_by(breaker.c.lfi, breaker.c.operations)
     )
 )
+"""Every breaker that ever tripped."""
 
 
 class Breakers:
@@ -73,9 +74,8 @@ class Breakers:
 
     async def all(self) -> Mapping[tuple[Slug, OperationClass], Breaker]:
         """Every breaker that ever tripped, by LFI and class."""
-        answer = await _ALL.run(self._unit, tenant=self._unit.tenant)
-        found = [_breaker(dict(zip(_BREAKER, row, strict=True))) for row in answer.rows]
-        return {(Slug(one.lfi), one.operations): one for one in found}
+        answer = await ALL.run(self._unit, tenant=self._unit.tenant)
+        return read_all(answer)
 
     async def put(self, one: Breaker) -> None:
         """Keep a breaker as it is now."""
@@ -101,6 +101,12 @@ class Breakers:
 
     def _select(self) -> sa.Select[tuple[object, ...]]:
         return sa.select(*(breaker.c[name] for name in _BREAKER)).where(breaker.c.tenant == self._unit.tenant)
+
+
+def read_all(answer: Answer) -> Mapping[tuple[Slug, OperationClass], Breaker]:
+    """What `ALL` gave."""
+    found = [_breaker(dict(zip(_BREAKER, row, strict=True))) for row in answer.rows]
+    return {(Slug(one.lfi), one.operations): one for one in found}
 
 
 def _breaker(values: Mapping[Any, Any]) -> Breaker:

@@ -208,6 +208,23 @@ def unpack(
     return calls
 
 
+def timings(packed: bytes) -> list[tuple[str, int]]:
+    """Operation and milliseconds of every packed call that was answered without a 5xx; none of a newer format."""
+    number, *rest = _UNPACKER.decode(packed)
+    if number != FORMAT:
+        return []
+    tails, operations, statuses, durations = rest[1], rest[2], rest[3], rest[6]
+    count = len(tails) // _TAIL
+    names, answers, took = (
+        column if isinstance(column, list) else [column] * count for column in (operations, statuses, durations)
+    )
+    return [
+        (OPERATIONS[name] if isinstance(name, int) else name, duration)
+        for name, status, duration in zip(names, answers, took, strict=True)
+        if status is not None and status < 500
+    ]
+
+
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _PACKER: Final = msgspec.msgpack.Encoder()
 _UNPACKER: Final = msgspec.msgpack.Decoder(list[Any])

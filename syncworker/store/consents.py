@@ -221,16 +221,17 @@ _SEEN_AGAIN: Final = Statement(
 )
 
 _STOPPED: Final = sa.or_(consent.c.revoke_asked_at.is_not(None), consent.c.needs_consent.is_not(None))
-_LIVE_FIRST: Final = (
+LIVE_FIRST: Final = (
     sa.case((consent.c.status != Status.Authorized.value, 2), (_STOPPED, 1), else_=0),
     consent.c.created_at.desc(),
     consent.c.consent_id.desc(),
 )
+"""Order of a connection's consents: the one that data is asked with comes first."""
 
 
 def live_ids(dialect: Dialect) -> sa.Select[tuple[str]]:
     """The ids of the consents that data is asked with, of the connections `connection_ids`."""
-    place = sa.func.row_number().over(partition_by=consent.c.connection_id, order_by=_LIVE_FIRST)
+    place = sa.func.row_number().over(partition_by=consent.c.connection_id, order_by=LIVE_FIRST)
     ranked = (
         sa.select(consent.c.consent_id, place.label("place"))
         .where(

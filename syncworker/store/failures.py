@@ -31,6 +31,8 @@ class StoreUnavailableError(TransientError):
 
     code = "store_unavailable"
     session: Session = Session.GOOD
+    reported: str = ""
+    """The database's own code for it, as `53100` or `SQLITE_FULL`; empty: it gave none."""
 
 
 class StoreConflictError(StoreUnavailableError):
@@ -144,4 +146,6 @@ def _said(meaning: Meaning, code: str, refused: str) -> StoreError:
         text = f"database {what} ({code}{': ' if meaning.words else ''}{meaning.words})"
     error = meaning.kind(text)
     error.session = meaning.session
+    if isinstance(error, StoreUnavailableError):
+        error.reported = code
     return error

@@ -80,7 +80,7 @@ _CLOSED_GATES: Final = Statement(
         lfi.c.tenant == named(lfi.c.tenant), lfi.c.not_before > dialect.now()
     )
 )
-_GATES: Final = Statement(
+GATES: Final = Statement(
     lambda _: sa.select(lfi.c.slug, lfi.c.gate_closed_at, lfi.c.not_before).where(
         lfi.c.tenant == named(lfi.c.tenant), lfi.c.not_before.is_not(None)
     )
@@ -208,8 +208,8 @@ class LFIs:
 
     async def gates_known(self) -> Mapping[Slug, Gate]:
         """Every LFI's gate as it was closed last, also those that are open again."""
-        answer = await _GATES.run(self._unit, tenant=self._unit.tenant)
-        return {Slug(slug): Gate(closed_at, until) for slug, closed_at, until in answer.rows}
+        answer = await GATES.run(self._unit, tenant=self._unit.tenant)
+        return read_gates(answer)
 
     async def habits(self) -> tuple[Mapping[Slug, datetime], Mapping[tuple[Slug, ResourceName], datetime]]:
         """`gates` and `filters_ignored` together."""
@@ -283,6 +283,11 @@ class LFIs:
             for row in await self._unit.connection.execute(query)
             if row.declared != _UNDECLARED
         ]
+
+
+def read_gates(answer: Answer) -> Mapping[Slug, Gate]:
+    """What `GATES` gave."""
+    return {Slug(slug): Gate(closed_at, until) for slug, closed_at, until in answer.rows}
 
 
 def _read_ignored(answer: Answer) -> Mapping[tuple[Slug, ResourceName], datetime]:

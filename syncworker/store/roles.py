@@ -152,6 +152,11 @@ ACCESS: Final[Mapping[str, Access]] = {
     "worker": Access(web=_READ),
     "clock_offset": Access(web=_READ),
     "audit": Access(web=("SELECT", "INSERT"), worker=("SELECT", "INSERT")),
+    # what an operator is shown
+    "cause": Access(web=_READ),
+    "staleness": Access(web=_READ),
+    "usual": Access(web=_READ),
+    "ops_look": Access(web=_READ),
 }
 """Every table of the schema; a table that is not here is a failing test (tests/store/test_roles.py)."""
 

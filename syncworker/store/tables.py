@@ -1143,6 +1143,63 @@ filling = sa.Table(
     sa.Column("ended_at", Instant, comment="NULL while it goes on"),
 )
 
+cause = sa.Table(
+    "cause",
+    metadata,
+    sa.Column("id", BIG_ID, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("kind", sa.String(40), nullable=False, comment="what is wrong, a constant word"),
+    sa.Column("key", sa.String(200), nullable=False, comment="kind and what it is about: the same while it lasts"),
+    sa.Column("began_at", Instant, nullable=False),
+    sa.Column("seen_at", Instant, nullable=False, comment="last look that found it"),
+    sa.Column("ended_at", Instant, comment="first look that did not find it; NULL: it lasts"),
+    sa.Column("stale", sa.Integer, nullable=False, comment="connections it made stale, at worst"),
+    sa.Column("failing", sa.Integer, nullable=False, comment="connections whose last sync it made fail, at worst"),
+    sa.Column("waiting", sa.Integer, nullable=False, comment="rows of work and messages it kept, at worst"),
+    sa.Index(
+        "ix_cause_open",
+        "key",
+        "tenant",
+        unique=True,
+        sqlite_where=sa.text("ended_at IS NULL"),
+        postgresql_where=sa.text("ended_at IS NULL"),
+    ),
+    sa.Index(None, "ended_at", "tenant"),
+    sqlite_autoincrement=True,
+)
+
+staleness = sa.Table(
+    "staleness",
+    metadata,
+    _tenant(),
+    sa.Column("connection_id", CONSENT_ID, primary_key=True),
+    sa.Column("stale_at", Instant, nullable=False, comment="when the first of its listings passes its target"),
+    sa.Column("resource", sa.String(40), nullable=False, comment="that listing's"),
+    sa.Column("account_id", ACCOUNT_ID, nullable=False, comment="that listing's; '' for none"),
+    sa.Column("checked_at", Instant, comment="last complete walk of that listing; NULL: never"),
+    sa.Column("run_ended_at", Instant, nullable=False, comment="work.last_ended_at when it was judged"),
+    sa.Column("rule", sa.String(16), nullable=False, comment="digest of cadence and margin it was judged by"),
+)
+
+usual = sa.Table(
+    "usual",
+    metadata,
+    _tenant(),
+    sa.Column("lfi", sa.String(64), primary_key=True),
+    sa.Column("resource", sa.String(40), primary_key=True, comment="'' for a run as a whole"),
+    sa.Column("median_ms", sa.Integer, nullable=False, comment="of a call; of a run, from begin to end"),
+    sa.Column("samples", sa.Integer, nullable=False),
+    sa.Column("measured_at", Instant, nullable=False),
+)
+
+ops_look = sa.Table(
+    "ops_look",
+    metadata,
+    _tenant(),
+    sa.Column("name", sa.String(20), primary_key=True, comment="tick | status: which process looked"),
+    sa.Column("at", Instant, nullable=False),
+)
+
 sql_view = sa.Table(
     "sql_view",
     metadata,

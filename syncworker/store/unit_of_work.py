@@ -28,6 +28,7 @@ from syncworker.store.address import Address, address_of
 from syncworker.store.api_keys import APIKeys
 from syncworker.store.authorizations import Authorizations, Intents
 from syncworker.store.breakers import Breakers
+from syncworker.store.causes import Causes
 from syncworker.store.changes import Changes
 from syncworker.store.clocks import Clocks
 from syncworker.store.connections import Connections
@@ -46,6 +47,7 @@ from syncworker.store.keyring import KeyRing
 from syncworker.store.lfis import LFIs
 from syncworker.store.messages import Messages
 from syncworker.store.openings import Openings
+from syncworker.store.overview import Overviews
 from syncworker.store.readable import Use
 from syncworker.store.reads import Reads
 from syncworker.store.records import Records
@@ -257,6 +259,14 @@ class UnitOfWork:
     @cached_property
     def messages(self) -> Messages:
         return Messages(self)
+
+    @cached_property
+    def causes(self) -> Causes:
+        return Causes(self)
+
+    @cached_property
+    def overviews(self) -> Overviews:
+        return Overviews(self)
 
     @cached_property
     def statistics(self) -> Statistics:

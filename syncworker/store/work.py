@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from syncworker.standard.values import Slug
 from syncworker.store.dialect import Dialect, Instant
 from syncworker.store.open_claims import OpenClaims
-from syncworker.store.statements import Statement, Told, named, run_all
+from syncworker.store.statements import NOW, Answer, Statement, Told, named, run_all
 from syncworker.store.tables import connection, consent, opening, work, worker
 from syncworker.store.tables import lfi as lfi_table
 
@@ -765,52 +765,15 @@ class Work:
 
     async def summary(self) -> list[WorkSummary]:
         """Every LFI and kind, counted; sorted by LFI, then kind."""
-        now = await self._unit.now()
-        leased = sa.and_(work.c.lease_until.is_not(None), work.c.lease_until > now)
-        waiting = sa.and_(work.c.parked_at.is_(None), work.c.due_at <= now, sa.not_(leased))
-        rows = await self._unit.connection.execute(
-            sa.select(
-                work.c.lfi,
-                work.c.kind,
-                sa.func.count().label("rows"),
-                sa.func.count(sa.case((waiting, 1))).label("due"),
-                sa.func.min(sa.case((waiting, work.c.due_at))).label("oldest"),
-                sa.func.count(sa.case((leased, 1))).label("leased"),
-                sa.func.count(work.c.parked_at).label("parked"),
-                sa.func.count(sa.case((sa.and_(_TROUBLED, work.c.parked_at.is_(None)), 1))).label("failing"),
-                sa.func.count(sa.case((sa.and_(_TROUBLED, work.c.parked_at.is_(None), work.c.retry), 1))).label(
-                    "retry"
-                ),
-                sa.func.min(sa.case((sa.and_(work.c.due_at > now, work.c.due_at < _FOR_EVER), work.c.due_at))).label(
-                    "next_due"
-                ),
-            )
-            .where(work.c.tenant == self._unit.tenant)
-            .group_by(work.c.lfi, work.c.kind)
-            .order_by(work.c.lfi, work.c.kind)
-        )
-        return [
-            WorkSummary(
-                lfi=Slug(row.lfi),
-                kind=WorkKind(row.kind),
-                rows=row.rows,
-                due=row.due,
-                late=timedelta() if row.oldest is None else now - row.oldest,
-                leased=row.leased,
-                parked=row.parked,
-                failing=row.failing,
-                retry=row.retry,
-                next_due=row.next_due,
-            )
-            for row in rows
-        ]
+        moment, answer = await run_all(self._unit, [(NOW, {}), (SUMMARY, {"tenant": self._unit.tenant})])
+        return read_summary(answer, now=moment.rows[0][0])
 
     async def troubled(self, kind: WorkKind, *, lfi: Slug | None = None, limit: int = 50) -> list[WorkRow]:
         """Rows whose last end was a bad one, parked ones first, then the longest without a good end.
 
         Rows taken out of the schedule because their consent ended are left out: nothing runs for them.
         """
-        query = sa.select(*_ROW).where(work.c.tenant == self._unit.tenant, work.c.kind == kind.value, _TROUBLED)
+        query = sa.select(*_ROW).where(work.c.tenant == self._unit.tenant, work.c.kind == kind.value, TROUBLED)
         if lfi is not None:
             query = query.where(work.c.lfi == lfi)
         parked_first = sa.case((work.c.parked_at.is_not(None), 0), else_=1)
@@ -871,12 +834,13 @@ _FOR_EVER: Final = sa.literal(datetime(9000, 1, 1, tzinfo=UTC), Instant())
 
 _LONG_AGO: Final = sa.literal(datetime(1, 1, 2, tzinfo=UTC), Instant())
 
-_TROUBLED: Final = sa.or_(
+TROUBLED: Final = sa.or_(
     work.c.parked_at.is_not(None),
     sa.and_(
         work.c.due_at < _FOR_EVER,
         sa.or_(
-            work.c.last_outcome.in_(("failed", "partial")),
+            work.c.last_outcome == "failed",
+            work.c.last_outcome == "partial",
             sa.and_(work.c.attempts > 0, work.c.last_error.is_not(None)),  # the last good end cleared both
         ),
     ),
@@ -986,6 +950,54 @@ _GATED: Final = Statement(
         lfi_table.c.not_before > named(lfi_table.c.not_before, "now"),
     )
 )
+
+
+def _summing(dialect: Dialect) -> sa.Select[Any]:
+    now = dialect.now()
+    leased = sa.and_(work.c.lease_until.is_not(None), work.c.lease_until > now)
+    waiting = sa.and_(work.c.parked_at.is_(None), work.c.due_at <= now, sa.not_(leased))
+    failing = sa.and_(TROUBLED, work.c.parked_at.is_(None))
+    later = sa.and_(work.c.due_at > now, work.c.due_at < _FOR_EVER)
+    return (
+        sa.select(
+            work.c.lfi,
+            work.c.kind,
+            sa.func.count().label("rows"),
+            sa.func.count(sa.case((waiting, 1))).label("due"),
+            sa.func.min(sa.case((waiting, work.c.due_at))).label("oldest"),
+            sa.func.count(sa.case((leased, 1))).label("leased"),
+            sa.func.count(work.c.parked_at).label("parked"),
+            sa.func.count(sa.case((failing, 1))).label("failing"),
+            sa.func.count(sa.case((sa.and_(failing, work.c.retry), 1))).label("retry"),
+            sa.func.min(sa.case((later, work.c.due_at))).label("next_due"),
+        )
+        .where(work.c.tenant == named(work.c.tenant))
+        .group_by(work.c.lfi, work.c.kind)
+        .order_by(work.c.lfi, work.c.kind)
+    )
+
+
+SUMMARY: Final = Statement(_summing)
+"""The rows of every LFI and kind, counted."""
+
+
+def read_summary(answer: Answer, *, now: datetime) -> list[WorkSummary]:
+    """What `SUMMARY` gave; `now` is the database's."""
+    return [
+        WorkSummary(
+            lfi=Slug(lfi),
+            kind=WorkKind(kind),
+            rows=rows,
+            due=due,
+            late=timedelta() if oldest is None else max(now - oldest, timedelta()),
+            leased=leased,
+            parked=parked,
+            failing=failing,
+            retry=retry,
+            next_due=next_due,
+        )
+        for lfi, kind, rows, due, oldest, leased, parked, failing, retry, next_due in answer.rows
+    ]
 
 
 class _Suspect(NamedTuple):

@@ -266,11 +266,18 @@ def test_the_status_tells_what_is_wrong_and_what_to_do(house: House) -> None:
         [
             "no worker lives",
             "no beat lives",
-            f"noor token calls: {NOT_KNOWN}, kept back until {until}",
+            f"noor token calls: {NOT_KNOWN}: kept back until {until}",
             "noor sync: 1 parked after crashes",
             f"noor GetAccountsAccountIdStandingOrders: needs a person: refused_401, 3 times since {since}",
         ],
     )
+    assert [(one["number"], one["key"], one["side"]) for one in ended.json["causes"]] == [
+        (1, "workers_dead", "us"),
+        (2, "beat_dead", "us"),
+        (3, "lfi_rejects:noor", "us"),
+        (4, "parked:noor:sync", "us"),
+        (5, "finding:noor:refused_401", "lfi"),
+    ]
     assert (ended.json["complete"], ended.json["retry"], ended.json["needs_a_person"]) == (1, 1, 2)
     assert [(one["code"], one["interaction_id"], one["reason"]) for one in ended.json["findings"]] == [
         ("refused_401", "interaction-9", "no")
@@ -296,7 +303,12 @@ def test_the_status_is_readable(house: House) -> None:
     lines = house.run("status").stdout.splitlines()
 
     assert "Needs a person" in lines
-    assert lines[0] == "✗ no worker lives → run `syncworker up` or `syncworker worker`"
+    assert lines[0] == "✗ 1 no worker lives → run `syncworker up` or `syncworker worker`"
+    assert lines[1] == "    for 0 s; nothing hit yet; our side: syncworker worker"
+    assert [line.split()[:2] for line in lines if line.startswith(("✗", "!"))] == [
+        ["✗", str(number)] for number in range(1, 6)
+    ]
+    assert [line.split("  ")[0] for line in lines[11:16]] == ["stale", "failing", "expiring", "cost", "alive"]
     assert "Kept back" in lines
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from syncworker.cli.diagnosis import opening_troubles
 from syncworker.errors import RequestError
 from syncworker.openings import OpeningCadence, OpeningOrder, composed, is_overdue, next_look
 from syncworker.settings import LFISettings
@@ -364,17 +363,6 @@ def test_each_state_is_looked_at_as_often_as_it_deserves(
     else:
         assert due is not None
         assert expected * 0.9 <= due - now <= expected
-
-
-def test_the_status_command_speaks_of_what_a_person_has_to_look_at() -> None:
-    """Unknown ones first: nobody else will find out about them."""
-    unknown, late = replace(OPENING, state=S.UNKNOWN), replace(OPENING, overdue_at=NOW)
-
-    assert [one.what for one in opening_troubles([unknown, late, late])] == [
-        "1 account openings are unknown: the LFI may have them or not",
-        "2 account openings are overdue",
-    ]
-    assert opening_troubles([]) == []
 
 
 @pytest.mark.parametrize(

@@ -437,6 +437,8 @@ USERS: Final[Mapping[str, str]] = {
     "lfi/oauth.py": "expires_in and what comes with tokens",
     "lfi/participants.py": "the participants directory",
     "openings.py": "account openings",
+    "ops/status.py": "instants of our own clock",
+    "ops/targets.py": "reads what we wrote",
     "refreshes.py": "bounds a customer's login by `fault_of_instant`; else instants of our own clock",
     "schedule/clocks.py": "Retry-After, Date and max-age",
     "schedule/due.py": "expires_in and what comes with tokens",

@@ -26,6 +26,7 @@ from syncworker.store.api_keys import Scope
 from syncworker.store.authorizations import StoredAuthorization, StoredIntent
 from syncworker.store.breakers import Breaker
 from syncworker.store.calls import CallRow
+from syncworker.store.causes import Judged, Observed
 from syncworker.store.changes import Op, RowChanges
 from syncworker.store.clocks import ClockOffset
 from syncworker.store.consents import Connection, StoredConsent
@@ -38,6 +39,7 @@ from syncworker.store.keyring import KeyRing
 from syncworker.store.lfis import LFIChange
 from syncworker.store.messages import Disabled, Message, MessageType, Outcome
 from syncworker.store.openings import ShareWish, StoredOpening
+from syncworker.store.overview import Usual
 from syncworker.store.records import Ended, Record
 from syncworker.store.refreshes import Customer, NewPart, PartEnd, Wish
 from syncworker.store.runs import RunRow
@@ -257,6 +259,14 @@ def _party(key: str) -> Record:
 
 def _offset(seconds: int) -> ClockOffset:
     return ClockOffset(host="one", peer="bank", offset=timedelta(seconds=seconds), within=timedelta(0), measured_at=NOW)
+
+
+def seen_cause(key: str) -> Observed:
+    return Observed(key.partition(":")[0], key, NOW, 1, 0, 0)
+
+
+def judged_at(at: datetime) -> Judged:
+    return Judged(C1, at, TX.value, ACCOUNT, at, at)
 
 
 PART: Final = NewPart(
@@ -723,6 +733,26 @@ WRITES: Final[Mapping[str, Write]] = {
     "inbox.prune": Write(lambda unit: unit.inbox.prune(before=LATER)),
     "inbox.trim_quarantined": Write(lambda unit: unit.inbox.trim_quarantined(), writes=False),
     "clocks.keep": Write(lambda unit: unit.clocks.keep([_offset(2)])),
+    "causes.record": Write(
+        lambda unit: unit.causes.record([seen_cause("beat_dead")], at=LATER),
+        before=lambda unit: unit.causes.record([seen_cause("lfi_down:bank")], at=NOW),
+    ),
+    "causes.note_past": Write(lambda unit: unit.causes.note_past("standstill", began_at=NOW, ended_at=LATER)),
+    "causes.prune": Write(
+        lambda unit: unit.causes.prune(before=LATER),
+        before=lambda unit: unit.causes.note_past("standstill", began_at=NOW, ended_at=NOW),
+    ),
+    "causes.look": Write(
+        lambda unit: unit.causes.look("tick", at=LATER), before=lambda unit: unit.causes.look("tick", at=NOW)
+    ),
+    "causes.judge": Write(
+        lambda unit: unit.causes.judge([judged_at(LATER)], rule="r"),
+        before=lambda unit: unit.causes.judge([judged_at(NOW)], rule="r"),
+    ),
+    "causes.keep_usual": Write(
+        lambda unit: unit.causes.keep_usual([Usual(BANK, "", 2, 3)], at=LATER),
+        before=lambda unit: unit.causes.keep_usual([Usual(BANK, "", 1, 3)], at=NOW),
+    ),
     "records.upsert": Write(
         lambda unit: unit.records.upsert(TX, C1, {ACCOUNT: [record("k1", b"e" * 16)]}, gen=2, at=LATER)
     ),
@@ -832,6 +862,8 @@ READS: Final = _named(
         "findings": "all",
         "unreadable": "of list get",
         "reads": "rows connections connection_of_account known balances reach settled_before items of_keys complete",
+        "causes": "recent looked_at unjudged listings run_times usual_since",
+        "overviews": "read",
         "messages": "endpoints endpoint secrets_of due_endpoints heads head_of behind first_place run_of find backlog",
         "changes": "read head line page at erased_behind expanded listings blockers",
         "use": "otherwise",
