@@ -573,6 +573,8 @@ OTHERS: Final[Mapping[str, str]] = {
     "runs._FILE": "appends",
     "runs._FILE_BOTH": "appends",
     "standings.STANDING": "every connection of the tenant",
+    "tally._COUNT": "upserts",
+    "tally._READ": "every counter of the tenant",
     "statements.NOW": "no table",
     "work.SUMMARY": "counts every row of the tenant",
     "work._BEAT": "upserts one row",
