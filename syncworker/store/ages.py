@@ -1,4 +1,4 @@
-"""How old the data of a connection is, by resource, in few bytes: what of it goes into its row of `staleness`, and back.
+"""How old the data of a connection is, by resource, in few bytes: what of it stands in its row of `staleness`.
 
 Of each resource the oldest of its last complete walks counts, in whole seconds since 1970: what no account of it is
 older than.  A pack is a MessagePack map from such an instant to the numbers of the resources that have it: most were

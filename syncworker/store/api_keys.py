@@ -60,6 +60,8 @@ class Scope(StrEnum):
     """Look at webhook endpoints, add, change and remove them."""
     REFRESHES_WRITE = "refreshes:write"
     """Ask for data to be read now, and see how that ends."""
+    METRICS_READ = "metrics:read"
+    """Scrape metrics: counts and times of the whole tenant, and nothing of a customer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -380,7 +380,6 @@ class Overviews:
         answers = dict(zip(told, await run_all(self._unit, list(told.values())), strict=True))
         return _overview({name: answer.rows for name, answer in answers.items()}, answers)
 
-
     async def ages(self, *, rule: str, user_refs: Collection[str] | None = None) -> list[tuple[Slug, bytes]]:
         """LFI and ages (`store.ages`) of every connection that can be fresh and was read; arguments as of `read`."""
         answer = await AGES.run(self._unit, **self._standing(rule, user_refs))

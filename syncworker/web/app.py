@@ -29,6 +29,7 @@ from syncworker.standard.values import Slug
 from syncworker.store import migrate
 from syncworker.store.unit_of_work import Store
 from syncworker.web import api, callbacks, changes, data, endpoints, events, problems
+from syncworker.web import metrics as metric_routes
 from syncworker.web import refreshes as refresh_routes
 from syncworker.web.callbacks import ReturnURLs
 from syncworker.web.events import Pace
@@ -72,13 +73,16 @@ async def opened(settings: Settings, *, timer: Callable[[], float] = monotonic) 
 
         refreshes = Refreshes(application.store, declared=declared, allowed=application.allowed)
         stack.push_async_callback(refreshes.close)
-        yield Guard(build(application, receiver, refreshes, hurry=hurry, timer=timer), timer=timer)
+        scrapes = metric_routes.Scrapes(application.settings, application.store, timer=timer)
+        stack.push_async_callback(scrapes.close)
+        yield Guard(build(application, receiver, refreshes, scrapes, hurry=hurry, timer=timer), timer=timer)
 
 
 def build(
     application: wiring.Application,
     receiver: Receiver | None,
     refreshes: Refreshes,
+    scrapes: metric_routes.Scrapes,
     *,
     hurry: Callable[[], None],
     timer: Callable[[], float] = monotonic,
@@ -143,6 +147,7 @@ def build(
     app.include_router(refresh_routes.routes(refreshes, keys=keys, hurry=hurry))
     app.include_router(data.routes(store=store, keys=keys, cadence=settings.cadence.as_mapping(), lfis=lfis))
     app.include_router(changes.routes(store=store, keys=keys))
+    app.include_router(metric_routes.routes(scrapes, keys=keys))
     if receiver is not None:
         taken = settings.events
         app.include_router(
