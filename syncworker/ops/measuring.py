@@ -226,11 +226,10 @@ def _connections(sheet: Sheet, overview: Overview, diagnosis: Diagnosis) -> None
             sheet.add(f"connections_{name}", lfi, value=0)
     for name, those in (("stale", diagnosis.stale), ("failing", diagnosis.failing)):
         sheet.add("connections_unexplained", name, value=sum(traced.cause is None for traced in those))
-    for traced in diagnosis.stale:
-        sheet.add("connections_stale", sheet.lfi(traced.row.lfi))
+        for traced in those:
+            sheet.add(f"connections_{name}", sheet.lfi(traced.row.lfi))
     for row in overview.troubled:
         if row.state == LIVE:
-            sheet.add("connections_failing", sheet.lfi(row.lfi), value=row.failing)
             sheet.add("connections_parked", sheet.lfi(row.lfi), value=row.parked)
 
 

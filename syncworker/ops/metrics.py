@@ -76,9 +76,9 @@ METRICS: Final[Mapping[str, Sequence[Metric]]] = {
     "Connections": _metrics(
         ("connections", "g", "lfi state", "Connections by state. `live` ones can be fresh; `needs_consent`, `ended`, `revoked`, `paused`, `suspended`, `pending`, `not_allowed` and `other` ones count nowhere as stale."),
         ("connections_stale", "g", "lfi", "Live connections of which a listing is older than its cadence and the margin allow."),
-        ("connections_failing", "g", "lfi", "Live connections whose last sync ended badly."),
+        ("connections_failing", "g", "lfi", "Live connections whose last sync ended badly, parked ones too."),
         ("connections_parked", "g", "lfi", "Live connections that no worker syncs before a person acts."),
-        ("connections_unexplained", "g", "symptom", "Stale and failing connections that no cause explains."),
+        ("connections_unexplained", "g", "symptom", "Live connections that are `stale` or `failing`, and that no cause explains."),
         ("consents_ending", "g", "lfi within", "Live connections whose consent ends within `7d` and `30d`."),
         ("data_age_seconds", "a", "lfi resource", "Live connections by the age of a resource: the time since the last complete walk of its listings, the oldest of its accounts counts. Noted after each run of a connection; collected at most once a minute."),
     ),
