@@ -44,11 +44,11 @@ _COUNTERS: Final[Mapping[Counted, str]] = {
     Counted.DELIVERIES: "deliveries_total",
     Counted.EVENTS: "events_total",
 }
-_WORDS: Final[Mapping[str, Iterable[str]]] = {
+_WORDS: Final[Mapping[str, frozenset[str]]] = {
     "operation": tally.OPERATIONS,
     "resource": tally.RESOURCES,
-    "status": tally.STATUSES,
-    "attended": ("true", "false"),
+    "status": frozenset(tally.STATUSES),
+    "attended": frozenset(("true", "false")),
 }
 """What labels of counters may say; a row that says anything else was written by another version."""
 
@@ -138,14 +138,14 @@ class Sheet:
         of = self._of(name, labels)
         of[labels] = min(value, of.get(labels, value))
 
-    def merge(self, name: str, *labels: str, buckets: Buckets) -> None:
-        """Add to a histogram."""
+    def histogram(self, name: str, *labels: str, bounds: Sequence[float]) -> Buckets:
+        """A histogram to add to; begun where there is none."""
         metric = BY_NAME[f"syncworker_{name}"]
         assert len(metric.labels) == len(labels), name
         of = self.buckets.setdefault(metric.name, {})
-        held = of.setdefault(labels, Buckets(buckets.bounds, [0] * len(buckets.counts)))
-        held.counts = [one + other for one, other in zip(held.counts, buckets.counts, strict=True)]
-        held.total += buckets.total
+        if labels not in of:
+            of[labels] = Buckets(bounds, [0] * (len(bounds) + 1))
+        return of[labels]
 
     def _of(self, name: str, labels: Labels) -> dict[Labels, float]:
         metric = BY_NAME[f"syncworker_{name}"]
@@ -190,7 +190,9 @@ def measure(
     _counters(sheet, counters)
     if ages is not None:
         for (lfi, resource), buckets in ages.of.items():
-            sheet.merge("data_age_seconds", sheet.lfi(lfi), resource, buckets=buckets)
+            one = sheet.histogram("data_age_seconds", sheet.lfi(lfi), resource, bounds=buckets.bounds)
+            one.counts = [count + other for count, other in zip(one.counts, buckets.counts, strict=True)]
+            one.total += buckets.total
     return sheet
 
 
@@ -311,22 +313,21 @@ def _since(at: datetime | None, now: datetime) -> float:
 def _counters(sheet: Sheet, counters: Mapping[Key, int]) -> None:
     bounds = [bound / 1000 for bound in tally.BOUNDS_MS]
     places = {**{str(bound): place for place, bound in enumerate(tally.BOUNDS_MS)}, tally.BEYOND: len(bounds)}
-    for (name, *values), value in sorted(counters.items()):
+    for (name, *values), value in counters.items():
         what = Counted(name)
         labels = [_label(sheet, *pair) for pair in zip(tally.LABELS[what], values, strict=True)]
         if what in _COUNTERS:
             scale = MILLIFILS if what is Counted.PRICE else 1
             sheet.add(_COUNTERS[what], *labels, value=value / scale)
             continue
-        one = Buckets(bounds, [0] * (len(bounds) + 1))
+        one = sheet.histogram("call_duration_seconds", *labels[:2], bounds=bounds)
         if what is Counted.CALL_MS:
-            one.total = value / 1000
+            one.total += value / 1000
         elif values[2] in places:
-            one.counts[places[values[2]]] = value
-        sheet.merge("call_duration_seconds", *labels[:2], buckets=one)
+            one.counts[places[values[2]]] += value
 
 
 def _label(sheet: Sheet, name: str, value: str) -> str:
     if name == "lfi":
         return sheet.lfi(value)
-    return tally.word_or_other(value, frozenset(_WORDS[name])) if name in _WORDS else value
+    return tally.word_or_other(value, _WORDS[name]) if name in _WORDS else value

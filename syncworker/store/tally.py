@@ -235,6 +235,8 @@ class Counters:
         return found
 
 
+_SIZES: Final[Mapping[str, int]] = {what.value: len(labels) for what, labels in LABELS.items()}
+
+
 def _key(name: str, labels: Sequence[str]) -> Key | None:
-    known = name in set(Counted) and len(LABELS[Counted(name)]) == len(labels)
-    return (name, *labels) if known else None
+    return (name, *labels) if _SIZES.get(name) == len(labels) else None

@@ -95,7 +95,8 @@ def test_every_metric_but_a_few_is_on_the_dashboard_or_in_an_alert() -> None:
 
     assert unasked == {
         f"syncworker_{name}"
-        for name in ("causes", "connections_parked", "work_rows", "last_sync_age_seconds", "certificate_unusable", "observers_failed",
+        for name in ("causes", "connections_parked", "work_rows", "last_sync_age_seconds", "certificate_unusable",
+                     "observers_failed",
                      "inbox_events", "endpoints", "openings")
     }  # fmt: skip
 
