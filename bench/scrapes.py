@@ -3,8 +3,9 @@
     python -m bench.scrapes [--connections 10000] [--scrapes 30] [--plans]
 
 Milliseconds of the first scrape, which counts how old the data is, and of those after it: collection, diagnosis and
-text, without HTTP.  A fifth of the connections is stale.  Meanwhile the event loop is watched: the longest time for
-which nothing else could run is what a scrape holds up of other requests.  Starts a PostgreSQL of its own.
+text, without HTTP; and the processor time of this process for one.  A fifth of the connections is stale.  Meanwhile the
+event loop is watched: the longest time for which nothing else could run is what a scrape holds up of other requests;
+beside it that of an idle loop, which is what other processes of the machine hold up.  Starts a PostgreSQL of its own.
 """
 
 import argparse
@@ -122,14 +123,18 @@ async def measure(database: str, connections: int, scrapes: int, *, plans: bool)
             print(f"{name}:\n{await explained(store, statement, rule)}")
     scraping = Scrapes(settings, store, ask=lambda _: BrokerFact(state=BrokerState.ANSWERS))
     took: list[float] = []
+    spent: list[float] = []
     longest = [0.0]
     watching = asyncio.create_task(watch(longest))
+    await asyncio.sleep(5.0)
+    idle, longest[0] = longest[0], 0.0
     size = 0
     for _ in range(scrapes + 1):
-        begun = time.perf_counter()
+        begun, processor = time.perf_counter(), time.process_time()
         sheet = await scraping.sheet()
         size = len((await asyncio.to_thread(exposition, sheet))[0])
         took.append((time.perf_counter() - begun) * 1000)
+        spent.append((time.process_time() - processor) * 1000)
         await asyncio.sleep(1.0)  # the next one collects anew
     watching.cancel()
     await scraping.close()
@@ -140,7 +145,9 @@ async def measure(database: str, connections: int, scrapes: int, *, plans: bool)
         "first_ms": round(first, 1),
         "median_ms": round(statistics.median(others), 1),
         "worst_ms": round(max(others), 1),
+        "idle_loop_busy_ms": round(idle * 1000, 1),
         "loop_busy_ms": round(longest[0] * 1000, 1),
+        "processor_ms": round(statistics.median(spent[1:]), 1),
         "kilobytes": round(size / 1000, 1),
     }
 

@@ -143,7 +143,7 @@ ACCESS: Final[Mapping[str, Access]] = {
     "lfi_change": Access(web=_READ),
     "breaker": Access(web=("SELECT", "INSERT", "UPDATE")),
     "call_budget": Access(web=("SELECT", "INSERT", "UPDATE")),
-    "call": Access(web=("SELECT", "INSERT", "DELETE")),  # a row in doubt gives way to the call as it went
+    "call": Access(web=("SELECT", "INSERT")),
     "ignored_filter": Access(web=_READ),
     # the work and the processes
     "work": Access(web=("SELECT", "INSERT", "UPDATE", "DELETE")),

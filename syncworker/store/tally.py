@@ -10,9 +10,11 @@ bank, no id and no person becomes a label, and their number has a bound.
 """
 
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -59,6 +61,7 @@ REFRESH_OUTCOMES: Final = ("complete", "partial", "failed")
 DELIVERY_OUTCOMES: Final = ("delivered", "folded", "given_up", "put_off")
 FILINGS: Final = ("new", "again", "jti_used")
 
+_BUCKETS: Final = (*map(str, BOUNDS_MS), BEYOND)
 _SLUG: Final = re.compile(r"[a-z0-9_-]{1,64}")
 
 
@@ -102,6 +105,7 @@ Key = tuple[str, ...]
 """A `Counted`, then the values of its labels in order."""
 
 
+@lru_cache(maxsize=1024)
 def slug_or_other(lfi: str) -> str:
     """A label for an LFI: its slug, or `other` for what is none."""
     return lfi if _SLUG.fullmatch(lfi) else OTHER
@@ -123,7 +127,7 @@ def status_of(status: int | None) -> str:
 
 def bucket_of(duration_ms: int) -> str:
     """The label for the first bucket that a duration fits in."""
-    return next((str(bound) for bound in BOUNDS_MS if duration_ms <= bound), BEYOND)
+    return _BUCKETS[bisect_left(BOUNDS_MS, duration_ms)]
 
 
 class Tally:
@@ -173,12 +177,13 @@ class Tally:
             if row.error == IN_DOUBT:
                 continue
             slug = slug_or_other(row.lfi)
-            operation = word_or_other(row.operation, OPERATIONS)
-            attended = "true" if row.attended else "false"
-            counts[(Counted.CALLS.value, slug, operation, status_of(row.status), attended)] += 1
-            counts[(Counted.CALL_TIME.value, slug, operation, bucket_of(row.duration_ms))] += 1
-            self.add(Counted.CALL_MS, slug, operation, by=row.duration_ms)
-            self.add(Counted.PRICE, slug, by=row.price_millifils)
+            operation = row.operation if row.operation in OPERATIONS else OTHER
+            counts["calls", slug, operation, status_of(row.status), "true" if row.attended else "false"] += 1
+            counts["call_time", slug, operation, bucket_of(row.duration_ms)] += 1
+            if row.duration_ms > 0:
+                counts["call_ms", slug, operation] += row.duration_ms
+            if row.price_millifils > 0:
+                counts["price", slug] += row.price_millifils
 
     def end(self, *, lfi: str, kind: str, good: bool, retry: bool) -> None:
         """Work came to an end."""

@@ -572,6 +572,7 @@ OTHERS: Final[Mapping[str, str]] = {
     "runs._ADD_PACKED": "appends",
     "runs._FILE": "appends",
     "runs._FILE_BOTH": "appends",
+    "standings.AGES": "every connection of the tenant",
     "standings.STANDING": "every connection of the tenant",
     "tally._COUNT": "upserts",
     "tally._READ": "every counter of the tenant",

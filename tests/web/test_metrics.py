@@ -19,6 +19,7 @@ from syncworker.standard.values import Slug
 from syncworker.store.api_keys import Scope
 from syncworker.store.calls import CallRow, unpack
 from syncworker.store.tables import call, cursor, run, work
+from syncworker.store.tokens import IN_DOUBT
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.web.metrics import PATH, Scrapes
 from tests.web.house import Opener, WebHouse
@@ -44,9 +45,10 @@ async def scrape(web: WebHouse, **headers: str) -> dict[str, dict[tuple[str, ...
 
 
 async def every_call(unit: UnitOfWork) -> list[CallRow]:
-    """Calls that are rows, and those that are packed."""
+    """Calls that are rows, and those that are packed; those in doubt count once they are settled."""
     names = CallRow.__slots__
-    rows = await unit.connection.execute(sa.select(*(call.c[name] for name in names)))
+    settled = call.c.error.is_distinct_from(IN_DOUBT)
+    rows = await unit.connection.execute(sa.select(*(call.c[name] for name in names)).where(settled))
     found = [CallRow(**dict(row)) for row in rows.mappings()]
     packed = await unit.connection.execute(sa.select(run).where(run.c.packed.is_not(None)))
     for row in packed.mappings():
