@@ -52,6 +52,9 @@ EVENTS: Final[Mapping[str, Sequence[LogEvent]]] = {
         ("signed answers name another issuer than the LFI's", "warning", "lfi interaction_id", "Signatures hold, the `iss` differs. Ask the LFI; said once per process."),
         ("keys of a sender not read", "warning", "issuer error", "The key set that verifies event notifications could not be read; events of the sender wait in quarantine."),
         ("calls not filed yet", "warning", "error rows", "Records of calls wait in memory for the database; tried again."),
+        ("ages of data not counted", "warning", "error", "For metrics: how old the data is was not counted; the next scrape asks again."),
+        ("causes not noted", "warning", "error", "A tick could not note what is wrong; the next one finds the same."),
+        ("counts not filed yet", "warning", "error", "Counts for metrics wait in memory for the database; tried again."),
     ),
     "Tokens": _events(
         ("token refresh ended", "info", "lfi consent_id outcome reason error", "One refresh. `outcome` says how it ended, `reason` why it began."),

@@ -31,6 +31,7 @@ GROUPS: Final = {
     "events": "events",
     "items": "items",
     "logs": "log_events",
+    "metrics": "metrics",
     "apikeys": "apikeys",
     "webhooks": "webhooks",
     "export": "exports",

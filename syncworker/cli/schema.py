@@ -82,6 +82,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "staleness": "connection: when the first of its listings goes stale",
         "usual": "LFI and resource: what a call usually takes",
         "ops_look": "process that looked, and when",
+        "counter": "LFI, operation or outcome that something is counted of",
     },
     "LFIs": {
         "lfi": "LFI",

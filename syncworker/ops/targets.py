@@ -18,6 +18,7 @@ from syncworker.settings import Settings
 from syncworker.standard.calendar import shifted
 from syncworker.standard.resources import BY_NAME, ResourceName, permitted
 from syncworker.standard.values import ConsentId, Slug
+from syncworker.store.ages import pack
 from syncworker.store.causes import Judged, RunTime
 from syncworker.store.consents import StoredConsent
 from syncworker.store.freshness import Cursor, Listing
@@ -110,17 +111,32 @@ def first_stale(
         granted: AccountIds it shows.
     """
     wanted = {one.name for one in permitted(consent.permissions, version=consent.version, repeats=targets.repeats)}
-    found = [
-        (stale_at(cursor, targets, created_at=consent.created_at), listing.account_id, listing.resource.value, cursor)
+    shown = [
+        (listing, cursor)
         for listing, cursor in cursors.items()
         if listing.resource in wanted and (not listing.account_id or listing.account_id in granted)
+    ]
+    found = [
+        (stale_at(cursor, targets, created_at=consent.created_at), listing.account_id, listing.resource.value, cursor)
+        for listing, cursor in shown
     ]
     if not found:
         first = ResourceName.ACCOUNTS if ResourceName.ACCOUNTS in wanted else min(wanted, default=ResourceName.ACCOUNTS)
         at = shifted(consent.created_at, FIRST_READ)
         return Judged(consent.connection_id, at, first.value, "", None, run_ended_at)
     at, account_id, resource, cursor = min(found, key=lambda one: one[:3])
-    return Judged(consent.connection_id, at, resource, account_id, cursor.checked_at, run_ended_at)
+    oldest = _oldest(shown)
+    ages = pack(oldest) if oldest else None
+    return Judged(consent.connection_id, at, resource, account_id, cursor.checked_at, run_ended_at, ages)
+
+
+def _oldest(shown: Sequence[tuple[Listing, Cursor]]) -> Mapping[ResourceName, datetime]:
+    """The oldest last walk of each resource that was read."""
+    oldest: dict[ResourceName, datetime] = {}
+    for listing, cursor in shown:
+        if cursor.checked_at is not None:
+            oldest[listing.resource] = min(cursor.checked_at, oldest.get(listing.resource, cursor.checked_at))
+    return oldest
 
 
 async def judged(unit: UnitOfWork, those: Sequence[tuple[ConsentId, datetime]], targets: Targets) -> list[Judged]:

@@ -64,6 +64,8 @@ class Scope(StrEnum):
     """Sign in to the dashboard and look; it shows no customer data beyond ids, counts, codes and instants."""
     OPS_WRITE = "ops:write"
     """Act there as well: sync, pause, resume, revoke, unpark, replay, redeliver; includes `ops:read`."""
+    METRICS_READ = "metrics:read"
+    """Scrape metrics: counts and times of the whole tenant, and nothing of a customer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

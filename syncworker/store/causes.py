@@ -43,7 +43,11 @@ class Observed(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """When a connection goes stale, and by which of its listings."""
+    """When a connection goes stale, and by which of its listings.
+
+    Attributes:
+        ages: the oldest last walk of each of its resources, packed (`store.ages`).
+    """
 
     connection_id: ConsentId
     stale_at: datetime
@@ -51,6 +55,7 @@ class Judged(NamedTuple):
     account_id: str
     checked_at: datetime | None
     run_ended_at: datetime
+    ages: bytes | None = None
 
 
 class HeldListings(NamedTuple):

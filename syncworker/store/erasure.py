@@ -37,6 +37,7 @@ from syncworker.store.tables import (
     record_history,
     unreadable_item,
 )
+from syncworker.store.tally import Counted
 
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
@@ -89,6 +90,7 @@ class Erasure:
                 gone = (await self._unit.connection.execute(sa.delete(table).where(which))).rowcount
                 counts[table.name] = counts.get(table.name, 0) + gone
                 destroyed += gone
+            self._unit.tally.add(Counted.ERASED, by=destroyed)
             if destroyed:
                 said.append(RowChanges("", None, Op.ERASED, [""], scope=one.value))
         if said:

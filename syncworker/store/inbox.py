@@ -28,6 +28,7 @@ from syncworker.store.many import Given, Many
 from syncworker.store.sealed import pack_raw, unpack_raw
 from syncworker.store.statements import Statement, named, run_all
 from syncworker.store.tables import authorization, consent, event, refused_event, work
+from syncworker.store.tally import Counted
 from syncworker.store.work import WorkKind
 
 if TYPE_CHECKING:
@@ -250,6 +251,8 @@ class Inbox:
                 known[key] = new.pop(key)
             else:
                 filed.append((Filing.AGAIN, known[key]) if key in known else (Filing.JTI_USED, 0))
+        for filing, _ in filed:
+            self._unit.tally.add(Counted.EVENTS, filing.value)
         return filed
 
     async def lfis_of_consents(self, consent_ids: Collection[str]) -> Mapping[str, Slug]:

@@ -26,6 +26,7 @@ from syncworker.store.changes import Place
 from syncworker.store.sealed import open_list, seal_list
 from syncworker.store.statements import Statement, Told, named
 from syncworker.store.tables import change, run, webhook_endpoint, webhook_message
+from syncworker.store.tally import Counted
 
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
@@ -373,6 +374,7 @@ class Messages:
             .where(column.id.in_([one.id for one in those]), self._mine())
             .values(ended_at=at, outcome=Outcome.FOLDED.value, folded_into=head.id)
         )
+        self._unit.tally.add(Counted.DELIVERIES, Outcome.FOLDED.value, by=len(those))
 
     async def begin(self, number: int) -> None:
         """Count an attempt, in a transaction that commits before the request is sent."""
@@ -384,10 +386,12 @@ class Messages:
     async def end(self, number: int, outcome: Outcome, *, at: datetime, status: int | None, error: str | None) -> None:
         """A message came to its end."""
         await self._attempted(number, status=status, error=error, ended_at=at, outcome=outcome.value)
+        self._unit.tally.add(Counted.DELIVERIES, outcome.value)
 
     async def put_off(self, number: int, *, until: datetime, status: int | None, error: str) -> None:
         """A message was not taken: the next attempt is at `until`."""
         await self._attempted(number, status=status, error=error, not_before=until)
+        self._unit.tally.add(Counted.DELIVERIES, "put_off")
 
     async def first_place(self, connection_id: str, gen: int) -> Place | None:
         """Where in the feed the changes of a claim begin, or those of a later one where its own are gone.

@@ -22,7 +22,7 @@ from syncworker.store.clocks import ClockOffset
 from syncworker.store.dialect import Dialect, Instant
 from syncworker.store.findings import Finding
 from syncworker.store.lfis import Gate
-from syncworker.store.standings import STANDING, Counted, Troubled, is_terminal, read_standing
+from syncworker.store.standings import AGES, STANDING, Counted, Troubled, is_terminal, read_standing
 from syncworker.store.statements import NOW, Answer, Statement, Told, named, run_all
 from syncworker.store.tables import (
     cause,
@@ -354,8 +354,7 @@ class Overviews:
             user_refs: customers whose connections may be called; `None`: every one.
         """
         tenant = {"tenant": self._unit.tenant}
-        allowed = self._unit.dialect.rows([{"user_ref": one} for one in sorted(user_refs or ())])
-        standing = {**tenant, "rule": rule, "everybody": user_refs is None, "allowed": allowed}
+        standing = self._standing(rule, user_refs)
         told: dict[str, Told] = {
             "now": (NOW, {}),
             "standing": (STANDING, standing),
@@ -380,6 +379,15 @@ class Overviews:
         }
         answers = dict(zip(told, await run_all(self._unit, list(told.values())), strict=True))
         return _overview({name: answer.rows for name, answer in answers.items()}, answers)
+
+    async def ages(self, *, rule: str, user_refs: Collection[str] | None = None) -> list[tuple[Slug, bytes]]:
+        """LFI and ages (`store.ages`) of every connection that can be fresh and was read; arguments as of `read`."""
+        answer = await AGES.run(self._unit, **self._standing(rule, user_refs))
+        return [(Slug(lfi), packed) for lfi, packed in answer.rows]
+
+    def _standing(self, rule: str, user_refs: Collection[str] | None) -> dict[str, Any]:
+        allowed = self._unit.dialect.rows([{"user_ref": one} for one in sorted(user_refs or ())])
+        return {"tenant": self._unit.tenant, "rule": rule, "everybody": user_refs is None, "allowed": allowed}
 
 
 def _overview(rows: Mapping[str, Sequence[tuple[Any, ...]]], answers: Mapping[str, Answer]) -> Overview:

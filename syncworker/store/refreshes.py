@@ -28,6 +28,7 @@ from syncworker.store.dialect import Dialect
 from syncworker.store.sealed import open_text, seal_text
 from syncworker.store.statements import Answer, Statement, Told, named
 from syncworker.store.tables import connection, refresh, refresh_part, run, work
+from syncworker.store.tally import REFRESH_OUTCOMES, Counted, word_or_other
 from syncworker.store.work import WorkKind
 
 if TYPE_CHECKING:
@@ -393,6 +394,8 @@ class Refreshes:
 
     def ending(self, ends: Sequence[PartEnd], *, at: datetime) -> Told:
         """End parts and destroy what is sealed in them, to be sent with others; those that ended stay as they are."""
+        for one in ends:
+            self._unit.tally.add(Counted.REFRESHES, word_or_other(one.outcome, REFRESH_OUTCOMES))
         rows = [
             {
                 "refresh_id": one.refresh_id,
@@ -518,6 +521,7 @@ class Refreshes:
         ended = await self._execute(
             sa.update(refresh_part).where(*which).values(**values, reason=reason, error=error, retry_at=retry_at)
         )
+        self._unit.tally.add(Counted.REFRESHES, "failed", by=ended.rowcount)
         return ended.rowcount
 
     def _sealed(self, refresh_id: str, part: NewPart) -> bytes:

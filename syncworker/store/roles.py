@@ -160,6 +160,7 @@ ACCESS: Final[Mapping[str, Access]] = {
     "staleness": Access(web=_READ),
     "usual": Access(web=_READ),
     "ops_look": Access(web=("SELECT", "INSERT", "UPDATE")),
+    "counter": Access(web=("SELECT", "INSERT", "UPDATE")),
 }
 """Every table of the schema; a table that is not here is a failing test (tests/store/test_roles.py)."""
 

@@ -175,6 +175,10 @@ class Runs:
         Args:
             run_id: the run they were made for; `None` when it is none.
         """
+        self._unit.tally.calls(rows)
+        await self._add_calls(rows, run_id=run_id)
+
+    async def _add_calls(self, rows: Collection[CallRow], *, run_id: int | None) -> None:
         dialect = self._unit.dialect
         if rows and dialect.is_postgresql:
             calls = dialect.rows(list(rows))
@@ -187,6 +191,7 @@ class Runs:
         """`add_calls` of calls that belong to no run, to be sent with others; no rows, no statement."""
         if not rows:
             return []
+        self._unit.tally.calls(rows)
         calls = self._unit.dialect.rows([{name: getattr(row, name) for name in _CALL} for row in rows])
         return [(_ADD_CALLS, {"of_tenant": self._unit.tenant, "of_run": None, "calls": calls})]
 
@@ -227,12 +232,15 @@ class Runs:
             those: no two of one connection.
         """
         dialect = self._unit.dialect
+        for row, calls in those:
+            self._unit.tally.run(lfi=row.lfi, outcome=row.outcome, steps=row.steps)
+            self._unit.tally.calls(calls)
         parted = [(row, *pack(calls)) for row, calls in those]
         if not dialect.is_postgresql:
             for row, packed, rows in parted:
                 place = {"tenant": self._unit.tenant, **_facts(row), **_columns(packed)}
                 ((number,),) = (await _ADD_PACKED.run(self._unit, **place)).rows
-                await self.add_calls(rows, run_id=number)
+                await self._add_calls(rows, run_id=number)
         elif any(rows for _, _, rows in parted):
             runs = dialect.rows([{**_facts(row), **_columns(packed), "made": rows} for row, packed, rows in parted])
             self._unit.with_commit([(_FILE_BOTH, {"of_tenant": self._unit.tenant, "runs": runs})])

@@ -108,8 +108,12 @@ def _asked_with(dialect: Dialect, tenant: sa.BindParameter[Any]) -> sa.Subquery:
     return sa.select(*(every.c[name] for name in names)).where(every.c.place == 1).subquery("ranked")
 
 
-def _each(dialect: Dialect) -> sa.CTE:
-    """Every connection with its state, its sync and its staleness."""
+def _each(dialect: Dialect, *more: sa.Column[Any]) -> sa.CTE:
+    """Every connection with its state, its sync and its staleness.
+
+    Args:
+        more: further columns of `staleness`.
+    """
     now, tenant = dialect.now(), named(consent.c.tenant)
     ranked = _asked_with(dialect, tenant)
     users = dialect.given("allowed", {"user_ref": connection.c.user_ref.type})
@@ -152,6 +156,7 @@ def _each(dialect: Dialect) -> sa.CTE:
             connection.c.created_at,
             ranked.c.expires_at,
             sa.func.coalesce(stale, sa.false()).label("stale"),
+            *more,
         )
         .select_from(
             ranked.join(
@@ -209,6 +214,15 @@ def _standing(dialect: Dialect) -> Any:
 
 STANDING: Final = Statement(_standing)
 """Of one tenant, by `rule`, `everybody` and `allowed`: see `Overviews.read`."""
+
+
+def _ages(dialect: Dialect) -> Any:
+    each = _each(dialect, staleness.c.ages)
+    return sa.select(each.c.lfi, each.c.ages).where(each.c.state == LIVE, each.c.ages.is_not(None))
+
+
+AGES: Final = Statement(_ages)
+"""LFI and `staleness.ages` of every connection that can be fresh; the parameters of `STANDING`."""
 
 
 def read_standing(answer: Answer) -> tuple[list[Troubled], list[Counted]]:

@@ -1178,6 +1178,17 @@ filling = sa.Table(
     sa.Column("ended_at", Instant, comment="NULL while it goes on"),
 )
 
+counter = sa.Table(
+    "counter",
+    metadata,
+    _tenant(),
+    sa.Column("name", sa.String(20), primary_key=True, comment="what is counted, a constant word"),
+    sa.Column("labels", sa.String(200), primary_key=True,
+              comment="LFI, operation, constant words, as the name has them, joined by commas"),
+    sa.Column("value", sa.BigInteger, nullable=False, comment="never less than it was"),
+    postgresql_with={"fillfactor": 50},  # each row is written anew every few seconds: room for that on its page
+)  # fmt: skip
+
 cause = sa.Table(
     "cause",
     metadata,
@@ -1214,6 +1225,7 @@ staleness = sa.Table(
     sa.Column("checked_at", Instant, comment="last complete walk of that listing; NULL: never"),
     sa.Column("run_ended_at", Instant, nullable=False, comment="work.last_ended_at when it was judged"),
     sa.Column("rule", sa.String(16), nullable=False, comment="digest of cadence and margin it was judged by"),
+    sa.Column("ages", sa.LargeBinary, comment="oldest last walk of each resource (store/ages.py); NULL: not noted yet"),
 )
 
 usual = sa.Table(

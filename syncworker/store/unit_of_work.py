@@ -11,11 +11,12 @@ How sessions are opened and given up stands in `engines`.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from datetime import datetime
 from functools import cached_property
-from typing import TypeVar
+from typing import Final, TypeVar
 
+import structlog
 import tenacity
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -41,7 +42,13 @@ from syncworker.store.epochs import Epochs
 from syncworker.store.erasure import Erasure
 from syncworker.store.exporting import Snapshot
 from syncworker.store.exports import Exports
-from syncworker.store.failures import StoreConflictError, StoreRefusedError, StoreUnavailableError, translated
+from syncworker.store.failures import (
+    Session,
+    StoreConflictError,
+    StoreRefusedError,
+    StoreUnavailableError,
+    translated,
+)
 from syncworker.store.filling import Fillings
 from syncworker.store.findings import Findings
 from syncworker.store.inbox import Inbox
@@ -62,6 +69,7 @@ from syncworker.store.renewals import Renewals
 from syncworker.store.runs import Runs
 from syncworker.store.statements import NOW, Ready, Told, run_all
 from syncworker.store.statistics import Statistics
+from syncworker.store.tally import Counters, Tally
 from syncworker.store.tenant_keys import TenantKeys
 from syncworker.store.tokens import Tokens
 from syncworker.store.unreadable import UnreadableItems
@@ -72,6 +80,14 @@ __all__ = ["Store", "StoreConflictError", "StoreRefusedError", "StoreUnavailable
 
 T = TypeVar("T")
 
+COUNTS_FILED_EVERY_S: Final = 5.0
+"""A process that is killed loses what it counted in that time, and nothing else."""
+
+CLOSING_S: Final = 3.0
+"""A store that is closed waits no longer for the database to take its last counts."""
+
+log = structlog.stdlib.get_logger(__name__)
+
 
 class UnitOfWork:
     """One open transaction of one tenant.
@@ -81,6 +97,7 @@ class UnitOfWork:
         tenant: goes into every key and every query.
         keys_known: the tenant's keys that are committed, opened; one mapping for all transactions of a store.
         ended_consents: whether data of connections can be read whose consents have all ended.
+        tally: counts what this transaction does; it holds once that is committed.
     """
 
     def __init__(
@@ -92,13 +109,16 @@ class UnitOfWork:
         keyring: KeyRing | None,
         keys_known: dict[str, bytes] | None = None,
         ended_consents: EndedConsents = EndedConsents.HIDDEN,
+        counted: Callable[[Tally], None] | None = None,
     ) -> None:
         self.connection = connection
         self.tenant = tenant
         self.dialect = dialect
         self.keys_known = {} if keys_known is None else keys_known
         self.ended_consents = ended_consents
+        self.tally = Tally()
         self._keyring = keyring
+        self._counted = counted
         self._last: list[Told | Ready] = []
 
     @property
@@ -149,6 +169,8 @@ class UnitOfWork:
             if not self.dialect.is_postgresql:
                 await self.connection.invalidate()
             raise
+        if self._counted is not None and self.tally:
+            self._counted(self.tally)
 
     @cached_property
     def account_references(self) -> AccountReferences:
@@ -295,6 +317,10 @@ class UnitOfWork:
         return Overviews(self)
 
     @cached_property
+    def counters(self) -> Counters:
+        return Counters(self)
+
+    @cached_property
     def statistics(self) -> Statistics:
         return Statistics(self)
 
@@ -332,6 +358,9 @@ class Store:
         self._keys_known: dict[str, bytes] = {}
         self._engines = Engines(address, connections, tenant=tenant)
         self._ended_consents = ended_consents
+        self._tally = Tally()
+        self._counts_due: asyncio.TimerHandle | None = None
+        self._filing: asyncio.Task[None] | None = None
         self._bulk: AbstractAsyncContextManager[object] = (
             nullcontext() if address.is_postgresql else asyncio.Semaphore(1)
         )
@@ -409,8 +438,49 @@ class Store:
         if differs:
             await self.atomically(lambda unit: unit.epochs.look())
 
+    async def file_counts(self) -> None:
+        """Add to the counters what was counted since the last time.  It happens by itself every few seconds.
+
+        Never fails: while the database is away the counts are kept, and filed with the next.
+        """
+        if not self._tally:
+            return
+        counts, sent = self._tally.taken(), False
+
+        async def step(unit: UnitOfWork) -> None:
+            nonlocal sent
+            sent = False
+            await unit.counters.count(counts)
+            sent = True
+
+        try:
+            await self.atomically(step)
+        except (StoreUnavailableError, StoreRefusedError) as error:
+            # a commit whose answer was lost may hold: rather a few seconds uncounted than counted twice
+            if not sent or error.session is Session.GOOD:
+                self._tally.give_back(counts)
+            log.warning("counts not filed yet", error=error.code)
+
+    def _keep_counts(self, counted: Tally) -> None:
+        """What a committed transaction counted; filed together with that of the next seconds."""
+        self._tally.join(counted)
+        if self._tally and self._counts_due is None:
+            loop = asyncio.get_running_loop()
+            self._counts_due = loop.call_later(COUNTS_FILED_EVERY_S, self._begin_filing)
+
+    def _begin_filing(self) -> None:
+        self._counts_due = None
+        self._filing = asyncio.create_task(self.file_counts(), name="file counts")
+
     async def close(self) -> None:
-        """Give every connection back."""
+        """File what was counted, and give every connection back."""
+        if self._counts_due is not None:
+            self._counts_due.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING_S):
+                if self._filing is not None:
+                    await self._filing
+                await self.file_counts()
         await self._engines.close()
 
     @asynccontextmanager
@@ -434,6 +504,7 @@ class Store:
             keyring=self._keyring,
             keys_known=self._keys_known,
             ended_consents=self._ended_consents,
+            counted=self._keep_counts,
         )
 
     @asynccontextmanager

@@ -703,11 +703,22 @@ class Work:
             `False` when a newer claim owns the row: nothing was changed.
         """
         end = End(claim=claim, due_at=due_at, outcome=outcome, error=error, good=good, counted=counted)
-        (ended,) = await run_all(self._unit, [self.finishing([end])])
+        (ended,) = await run_all(self._unit, [self._finishing([end])])
+        if ended.rowcount == 1:
+            self._count([end])
         return ended.rowcount == 1
 
     def finishing(self, ends: Sequence[End]) -> Told:
         """`finish` for many, to be sent with others.  Who ends several holds them (`HOLDS`)."""
+        self._count(ends)
+        return self._finishing(ends)
+
+    def _count(self, ends: Sequence[End]) -> None:
+        for end in ends:
+            retry = not end.good if end.retry is None else end.retry
+            self._unit.tally.end(lfi=end.claim.lfi, kind=end.claim.kind.value, good=end.good, retry=retry)
+
+    def _finishing(self, ends: Sequence[End]) -> Told:
         rows = [
             {
                 "id": end.claim.id,

@@ -29,6 +29,7 @@ from syncworker.standard.values import Slug
 from syncworker.store import migrate
 from syncworker.store.unit_of_work import Store
 from syncworker.web import api, callbacks, changes, data, endpoints, events, problems
+from syncworker.web import metrics as metric_routes
 from syncworker.web import refreshes as refresh_routes
 from syncworker.web.callbacks import ReturnURLs
 from syncworker.web.dashboard import routes as dashboard
@@ -78,7 +79,9 @@ async def opened(settings: Settings, *, timer: Callable[[], float] = monotonic) 
         stack.push_async_callback(refreshes.close)
         looker = Looker(settings, application.store)
         stack.push_async_callback(looker.close)
-        built = build(application, receiver, refreshes, hurry=hurry, looker=looker, timer=timer)
+        scrapes = metric_routes.Scrapes(application.settings, application.store, timer=timer)
+        stack.push_async_callback(scrapes.close)
+        built = build(application, receiver, refreshes, scrapes, hurry=hurry, looker=looker, timer=timer)
         yield Guard(built, timer=timer)
 
 
@@ -86,6 +89,7 @@ def build(
     application: wiring.Application,
     receiver: Receiver | None,
     refreshes: Refreshes,
+    scrapes: metric_routes.Scrapes,
     *,
     hurry: Callable[[], None],
     looker: Looker | None = None,
@@ -175,6 +179,7 @@ def build(
                 allowed=application.allowed.has,
             )
         )
+    app.include_router(metric_routes.routes(scrapes, keys=keys))
     if receiver is not None:
         taken = settings.events
         app.include_router(

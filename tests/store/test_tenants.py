@@ -764,6 +764,10 @@ WRITES: Final[Mapping[str, Write]] = {
     "inbox.prune": Write(lambda unit: unit.inbox.prune(before=LATER)),
     "inbox.trim_quarantined": Write(lambda unit: unit.inbox.trim_quarantined(), writes=False),
     "clocks.keep": Write(lambda unit: unit.clocks.keep([_offset(2)])),
+    "counters.count": Write(
+        lambda unit: unit.counters.count({("price", BANK): 2}),
+        before=lambda unit: unit.counters.count({("price", BANK): 1}),
+    ),
     "causes.record": Write(
         lambda unit: unit.causes.record([seen_cause("beat_dead")], at=LATER),
         before=lambda unit: unit.causes.record([seen_cause("lfi_down:bank")], at=NOW),
@@ -895,7 +899,8 @@ READS: Final = _named(
         "unreadable": "of list get",
         "reads": "rows connections connection_of_account known balances reach settled_before items of_keys complete",
         "causes": "recent looked_at unjudged listings run_times usual_since",
-        "overviews": "read",
+        "overviews": "read ages",
+        "counters": "read",
         "messages": "endpoints endpoint secrets_of due_endpoints heads head_of behind first_place run_of find backlog",
         "changes": "read head line page at erased_behind expanded listings blockers",
         "use": "otherwise",

@@ -19,6 +19,7 @@ from syncworker.refreshes import Refreshes
 from syncworker.store.api_keys import Scope
 from syncworker.store.unit_of_work import Store
 from syncworker.web import app as web_app
+from syncworker.web.metrics import Scrapes
 from tests.sync.house import EVERYTHING
 from tests.web.house import PUBLIC_URL, WEB, Opener, WebHouse, asked
 from tests.web.test_connections import synced
@@ -142,6 +143,8 @@ ROUTES: Final[Mapping[tuple[str, str], Route]] = {
         (S.REFRESHES_WRITE,), body={"account_id": "{account_id}"}, foreign=NOT_FOUND, ended=WRONG_STATE
     ),
     ("GET", "/v1/refreshes/{refresh_id}"): Route((S.REFRESHES_WRITE,), foreign=NOT_FOUND, ended=(200, None)),
+    # for operators
+    ("GET", "/metrics"): Route((S.METRICS_READ,)),
     # endpoints of webhooks
     ("POST", HOOKS): Route((S.WEBHOOKS_WRITE,), body=HOOK),
     ("GET", HOOKS): Route((S.WEBHOOKS_WRITE,), query={}, foreign=EMPTY, of="webhook_endpoints"),
@@ -257,7 +260,8 @@ async def test_every_route_is_in_the_table(site: Site) -> None:
     application = await wiring.build_application(site.web.settings)
     async with wiring.open_receiver(site.web.settings, site.web.store) as receiver:
         refreshes = Refreshes(site.web.store, declared=_none)
-        built = web_app.build(application, receiver, refreshes, hurry=lambda: None)
+        scrapes = Scrapes(site.web.settings, site.web.store)
+        built = web_app.build(application, receiver, refreshes, scrapes, hurry=lambda: None)
         known = {(method, one.path) for one in iter_route_contexts(built.routes) for method in one.methods or {"?"}}
     await application.close()
     described = (await site.web.product.get("/v1/openapi.json")).json()["paths"]
