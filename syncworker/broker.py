@@ -34,13 +34,15 @@ from syncworker.settings import EMBEDDED, Settings
 
 log = structlog.stdlib.get_logger(__name__)
 
-CONNECT_S: Final = 3.0
-"""Most seconds that a check waits for one answer."""
+CONNECT_S: Final = 2.0
+"""Most seconds that a check waits for one answer; it tries twice."""
+
+AGAIN_S: Final = 0.2
 
 CHECK_S: Final = 12.0
 """Most seconds one check of the broker may take, whatever listens at its address."""
 
-PING_S: Final = 2.0
+PING_S: Final = 0.5
 RESP: Final = frozenset(bytes((one,)) for one in b"+-:$*_#,(!=%~>|")
 """First bytes of what a Redis or Valkey says (RESP 2 and 3)."""
 
@@ -311,7 +313,7 @@ def _connect(broker: Broker) -> None:
     with Connection(
         broker.url, ssl=broker.use_ssl() or False, connect_timeout=CONNECT_S, transport_options=options
     ) as connection:
-        connection.ensure_connection(max_retries=1, timeout=CONNECT_S)
+        connection.ensure_connection(max_retries=1, interval_start=AGAIN_S, interval_step=0)
 
 
 def _speaks_otherwise(error: BaseException | None) -> bool:

@@ -298,7 +298,7 @@ def _on_dashboard(views: Views, found: Measured) -> bool:
 def _in_metrics(views: Views, kind: str, found: Measured) -> bool:
     if not views.scraped:
         return True
-    kinds = views.metrics()
+    kinds = views.metrics() - ({"unreachable"} if kind != "database_away" else set())  # its alert is that of the target
     found.alert = views.alert(kinds, kind)
     return bool(found.alert)
 

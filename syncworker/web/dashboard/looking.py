@@ -24,7 +24,7 @@ SHOWN_S: Final = 20.0
 
 PATIENCE_S: Final = 0.05
 
-BROKER_KEPT_S: Final = 5.0
+BROKER_KEPT_S: Final = 4.0
 BROKER_FIRST_S: Final = 0.25
 """So long the first look waits for the broker's first answer."""
 
