@@ -18,9 +18,9 @@ from enum import StrEnum
 from typing import Any, Final
 
 from syncworker.ops.banks import banks, late_rows, place
-from syncworker.ops.cause import Cause, CauseKind, Effect, Side
+from syncworker.ops.cause import Cause, CauseKind, Effect, Side, key_of
 from syncworker.ops.machinery import BEAT, alive, machinery
-from syncworker.ops.status import BrokerState, DatabaseState, Status, stale_since
+from syncworker.ops.status import BrokerState, DatabaseState, ExportFact, Status, stale_since
 from syncworker.ops.upkeep import late_export, upkeep
 from syncworker.ops.words import several, span
 from syncworker.schedule.claims import OPERATIONS
@@ -177,6 +177,10 @@ def diagnose(status: Status) -> Diagnosis:
     )
 
 
+def _key_of(export: ExportFact) -> str:
+    return key_of(CauseKind.EXPORT_LATE, export.name)
+
+
 _NO_PROGRESS: Final = {
     CauseKind.WORKERS_DEAD: WORKER,
     CauseKind.BEAT_DEAD: BEAT,
@@ -190,7 +194,7 @@ _KEEP_STILL: Final = frozenset({
 
 
 def _is_symptom(status: Status, cause: Cause, every: Sequence[Cause]) -> bool:
-    """Late work has a cause of its own only where nothing else keeps it back.
+    """Late work, and an export that is late, has a cause of its own only where nothing else keeps it back.
 
     Nor is a process that makes no progress one, while what all of them stand on is broken; one that is known not to run
     any more is.
@@ -198,6 +202,9 @@ def _is_symptom(status: Status, cause: Cause, every: Sequence[Cause]) -> bool:
     if cause.kind in _NO_PROGRESS:
         kept_still = any(one.kind in _KEEP_STILL for one in every)
         return kept_still and not _is_gone(status, _NO_PROGRESS[cause.kind])
+    if cause.kind is CauseKind.EXPORT_LATE:
+        failed = any(cause.key == _key_of(export) and export.error is not None for export in status.exports)
+        return not failed and any(one.stops_all for one in every)
     if cause.kind not in (CauseKind.CAPACITY, CauseKind.SLOTS_SPENT):
         return False
     others = [one for one in every if one.kind not in (CauseKind.CAPACITY, CauseKind.SLOTS_SPENT)]
@@ -319,7 +326,8 @@ def _others(status: Status, causes: Sequence[Cause]) -> list[tuple[Symptom, str 
         if late_export(export, at=status.at) is None:
             continue
         symptom = Symptom(kind=SymptomKind.EXPORT, about=export.name, count=1, since=export.due_at)
-        found.append((symptom, f"{CauseKind.EXPORT_LATE.value}:{export.name}"))
+        key = _key_of(export)
+        found.append((symptom, key if key in keys else _first([one for one in causes if one.stops_all], status.at)))
     return found
 
 

@@ -819,3 +819,14 @@ def test_a_worker_that_does_not_run_any_more_is_a_cause_beside_a_silent_broker()
     status = {"broker": SILENT_BROKER, "gone": frozenset({"host/1"})}
     found = diagnose(seen(workers=quiet, status=status))
     assert [one.kind for one in found.causes] == [K.BROKER_SILENT, K.WORKERS_DEAD]
+
+
+@pytest.mark.parametrize(
+    ("error", "kinds"), [(None, [K.WORKERS_DEAD]), ("export_target", [K.WORKERS_DEAD, K.EXPORT_LATE])]
+)
+def test_an_export_that_is_late_for_want_of_workers_is_no_cause(error: str | None, kinds: list[CauseKind]) -> None:
+    """It waits for them; one whose last try failed is mended on its own."""
+    export = ExportFact(name="nightly", due_at=NOW - HOUR, error=error)
+    found = diagnose(seen(workers=[process(quiet=HOUR), LIVING[1]], status={"exports": (export,)}))
+    assert [one.kind for one in found.causes] == kinds
+    assert [one.cause for one in found.symptoms if one.kind is SymptomKind.EXPORT] == [len(kinds)]
