@@ -281,13 +281,13 @@ _WORDS: Final = {
     "workers_dead": "no worker lives", "beat_dead": "no beat lives", "broker_silent": "the broker does not answer",
     "broker_foreign": "what answers at broker_url", "database_away": "the database does not answer",
     "database_read_only": "the database takes no writes", "database_full": "the database is full",
-    "lfi_down": "sandbox does not answer", "lfi_gated": "sandbox all calls: the lfi said",
+    "lfi_down": "sandbox does not answer", "lfi_gated": "sandbox all calls the lfi said",
     "lfi_slow": "sandbox is slow",
     "certificate_ends": "signing certificate for sandbox ends", "clock_apart": "clock of",
     "feed_held": "the feed of changes is held back", "deliveries_stuck": "deliveries to",
     "export_late": "export nightly", "budget_spent": "calls were short retries",
 }  # fmt: skip
-"""By what a reader of the dashboard knows the cause."""
+"""By what a reader of the dashboard knows the cause; as `Named` has it, without figures and their signs."""
 
 
 def _on_dashboard(views: Views, found: Measured) -> bool:
