@@ -137,8 +137,12 @@ def _empty(site: Installation) -> None:
 
 
 def _hold_feed(site: Installation) -> None:
-    """Leave a transaction open that has written."""
+    """Leave a transaction open that has written, and have a balance change; the feed is held back once that is filed."""
     site.kept["open"] = site.psql("CREATE TABLE left_open (id int)", keep=True)
+    before = site.changes()
+    account_id = site.door.get("/books")["consents"][0]["resources"]["accounts"][0]["account_id"]
+    site.door.verb("change_balance", account_id=account_id, amount="17.25")
+    assert _when(time.monotonic(), lambda: site.changes() > before) is not None
 
 
 def _release_feed(site: Installation) -> None:
@@ -200,7 +204,7 @@ BREAKAGES: Final = (
     Breakage("certificate", "signing certificate that ends in 3 days", "certificate_ends",
              lambda site: site.certify(days=3), lambda site: site.certify(days=300)),
     Breakage("clock", "the worker's clock goes 30 s ahead", "clock_apart", _jump, _jump_back, fits=FAKETIME.is_file),
-    Breakage("feed", "a transaction that wrote is left open", "feed_held", _hold_feed, _release_feed),
+    Breakage("feed", "a transaction that wrote is left open; a change waits", "feed_held", _hold_feed, _release_feed),
     Breakage("deliveries", "the product's endpoint answers 500", "deliveries_stuck", _refuse_deliveries,
              _take_deliveries),
     Breakage("export", "a file in the place of the exports' folder", "export_late:nightly", _block_export,

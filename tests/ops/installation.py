@@ -9,10 +9,9 @@ import html
 import json
 import re
 import shutil
-import sqlite3
 import threading
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -245,11 +244,13 @@ every = 60
             return connection
         return connection.close()
 
-    def sqlite(self, statement: str) -> None:
-        """A statement on the SQLite file."""
-        assert self.disk is not None
-        with closing(sqlite3.connect(self.disk / "syncworker.db", timeout=30)) as connection, connection:
-            connection.execute(statement)
+    def changes(self) -> int:
+        """The last number of the feed's table, of rows that wait too."""
+        assert self.postgres is not None
+        with psycopg.connect(self.postgres.url("syncworker_ops")) as connection:
+            row = connection.execute("SELECT coalesce(max(seq), 0) FROM change").fetchone()
+        assert row is not None
+        return int(row[0])
 
     def _certify(self, *, days: float) -> None:
         """Put a certificate of our signing key beside it, from the sandbox's authority."""
