@@ -189,7 +189,7 @@ def _jump_back(site: Installation) -> None:
 
 BREAKAGES: Final = (
     Breakage("retries", "the bank fails 40 calls once each", "budget_spent:sandbox", _short_of_retries,
-             lambda site: None, rule="counts runs of 10 min"),
+             lambda site: None, rule="told from 50 calls on"),
     Breakage("worker", "worker killed (SIGKILL)", "workers_dead", *_killed("worker")),
     Breakage("beat", "beat killed (SIGKILL)", "beat_dead", *_killed("beat")),
     Breakage("broker", "Valkey stopped (SIGSTOP)", "broker_silent", _stop_broker, _thaw_broker),
@@ -200,7 +200,7 @@ BREAKAGES: Final = (
     Breakage("500", "bank answers 500", "lfi_down:sandbox", *_trouble("500")),
     Breakage("429", "bank answers 429", "lfi_gated:sandbox", *_trouble("429")),
     Breakage("slow", "bank answers 3 s later", "lfi_slow:sandbox", *_trouble("slow"),
-             rule="judged by calls of runs that ended"),
+             rule="told by five calls of runs that ended"),
     Breakage("certificate", "signing certificate that ends in 3 days", "certificate_ends",
              lambda site: site.certify(days=3), lambda site: site.certify(days=300)),
     Breakage("clock", "the worker's clock goes 30 s ahead", "clock_apart", _jump, _jump_back, fits=FAKETIME.is_file),
@@ -340,7 +340,8 @@ def table(those: Sequence[Measured]) -> Iterator[str]:
             "differs" if one.number is None else str(one.number),
             *(_seconds(at) for at in (one.status, one.dashboard, one.metric)),
             one.alert or "–",
-            _seconds(one.over) + (f"; then {', '.join(one.left)}" if one.left else ""),
+            ("not over" if one.over is None else f"{one.over:.1f} s")
+            + (f"; then {', '.join(one.left)}" if one.left else ""),
         ]
         yield f"| {' | '.join(words)} |"
 
