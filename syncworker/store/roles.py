@@ -20,6 +20,7 @@ import sqlalchemy as sa
 
 from syncworker.errors import RequestError
 from syncworker.store.tables import metadata
+from syncworker.store.tokens import IN_DOUBT
 
 TENANT_SETTING: Final = "syncworker.tenant"
 """The parameter of a session that says for which tenant it reads (`store.engines` sets it)."""
@@ -73,6 +74,7 @@ class Access:
         analyst: whether analysts read it: all but binary columns (sealed values, raw items, digests) and `hidden`.
         hidden: further columns that analysts never read.
         worker: of the worker, where that is less than everything.
+        web_deletes: of a table that the web process may delete from, the column and its value of the rows it may.
     """
 
     web: tuple[str, ...] = ()
@@ -80,6 +82,7 @@ class Access:
     analyst: bool = False
     hidden: frozenset[str] = frozenset()
     worker: tuple[str, ...] = ("SELECT", "INSERT", "UPDATE", "DELETE")
+    web_deletes: tuple[str, str] | None = None
 
 
 _READ: Final = ("SELECT",)
@@ -146,7 +149,8 @@ ACCESS: Final[Mapping[str, Access]] = {
     "lfi_change": Access(web=_READ),
     "breaker": Access(web=("SELECT", "INSERT", "UPDATE")),
     "call_budget": Access(web=("SELECT", "INSERT", "UPDATE")),
-    "call": Access(web=("SELECT", "INSERT")),
+    # a call in doubt is replaced by how it went
+    "call": Access(web=("SELECT", "INSERT", "DELETE"), web_deletes=("error", IN_DOUBT)),
     "ignored_filter": Access(web=_READ),
     # the work and the processes
     "work": Access(web=("SELECT", "INSERT", "UPDATE", "DELETE")),
