@@ -25,7 +25,7 @@ from typing import Any, Final
 import pyarrow as pa
 import structlog
 
-from syncworker.errors import LeaseLostError, RequestError, SyncWorkerError, TransientError
+from syncworker.errors import LeaseLostError, ManifestError, RequestError, SyncWorkerError, TransientError
 from syncworker.exports import asof
 from syncworker.exports import chain as chains
 from syncworker.exports.chain import ChainError, found_chain, manifest_at
@@ -33,6 +33,7 @@ from syncworker.exports.increments import Increment, place_of
 from syncworker.exports.layout import (
     LATEST,
     MANIFEST,
+    NUMBER_MAX,
     Coverage,
     ExportKind,
     Format,
@@ -132,6 +133,9 @@ async def run(store: Store, wanted: Wanted, *, watching: Watching = NOT_WATCHED,
     """
     if wanted.as_of is not None:
         asof.check_tables(wanted.tables)
+        async with store.reading() as unit:  # once more in the snapshot; here, so that no number is taken
+            await past.check_instant(unit, wanted.as_of)
+    await asyncio.to_thread(chains.check_owner, wanted.target, wanted.name, store.tenant)
     pseudonyms = None
     if wanted.privacy is Privacy.PSEUDONYMOUS:
         pseudonyms = Pseudonyms(await store.atomically(lambda unit: unit.tenant_keys.key(Purpose.PSEUDONYM)))
@@ -156,7 +160,8 @@ async def settle(store: Store, name: str, target: Target) -> Outcome | None:
         return None
     found = None
     if left.target == target.text:
-        found = await asyncio.to_thread(manifest_at, target, name, left.number)
+        with suppress(ManifestError):  # damaged: no export that could be finished
+            found = await asyncio.to_thread(manifest_at, target, name, left.number)
     if found is None:
         await store.atomically(lambda unit: unit.exports.end(name, left.number, Outcome.ABANDONED))
         log.warning("an export was not finished", name=name, number=left.number)
@@ -186,6 +191,8 @@ async def _reserved(store: Store, wanted: Wanted, lease: timedelta) -> int:
     name, target = wanted.name, wanted.target
     await settle(store, name, target)
     beyond = await asyncio.to_thread(lambda: next_number(chains.folders(target, name)) - 1)
+    if beyond >= NUMBER_MAX:
+        raise RequestError(f"to: {target.text}/{name} holds the highest number there is; remove that folder")
     number = await store.atomically(
         lambda unit: unit.exports.reserve(
             name, beyond=beyond, target=target.text, format=wanted.format.value, lease=lease
@@ -254,9 +261,9 @@ async def _given_up(store: Store, wanted: Wanted, number: int, error: BaseExcept
 
 
 def _point_to(target: Target, manifest: Manifest, data: bytes) -> None:
-    """Replace `LATEST.json`, unless it points to a newer one."""
+    """Replace `LATEST.json`, unless it points to a newer one; one that is damaged is replaced."""
     path = f"{manifest.export}/{LATEST}"
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, ManifestError):
         if Latest.of(target.read(path)).number > manifest.number:
             return
     target.put_whole(path, latest_of(manifest, data).to_bytes())
@@ -350,8 +357,6 @@ class _Making:
             return None, "chain"
         if wanted.format is Format.DELTA and self.number != last.number + 1:
             return None, "unfinished"  # its rows may be in some of the tables: only a full export takes them out
-        if chain.last.tenant != unit.tenant:
-            raise RequestError(f"to: exports named {wanted.name} there are of another tenant; choose another name")
         key_id = None if self.pseudonyms is None else self.pseudonyms.key_id
         why = _unlike(chain.last, wanted, key_id, facts)
         if why is not None:
@@ -456,5 +461,5 @@ async def _coverage(snapshot: Snapshot) -> tuple[Coverage, ...]:
 
 async def _left_out(snapshot: Snapshot, tables: tuple[Table, ...]) -> tuple[LeftOut, ...]:
     names = [one.name for one in tables if one.name in queries.FED]
-    rows = await snapshot.fetched(queries.kept_back(snapshot.unit.tenant, names))
+    rows = await snapshot.fetched(queries.kept_back(snapshot.unit.dialect, snapshot.unit.tenant, names))
     return tuple(LeftOut(connection_id=one, reason=CONSENT_ENDED, rows=int(count)) for one, count in rows)
