@@ -81,13 +81,20 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
     as_json: frame.AsJson = False,
 ) -> None:
-    """Exports, newest first, as the database knows them."""
+    """Exports, newest first, as the database knows them.
+
+    One that was purged stays in the list.  An older full one at its target still holds what was erased since:
+    `export purge`.
+    """
+
+    series = None if name is None else checked_name(name)
 
     async def read(store: Store) -> list[dict[str, Any]]:
         async with store.reading() as unit:
-            return [_row(one) for one in await unit.exports.listed(name=name, limit=limit)]
+            return [_row(one) for one in await unit.exports.listed(name=series, limit=limit)]
 
-    empty = "no export yet: `syncworker export run --to FOLDER`"
+    of_name = "" if series is None else f" named {series}"
+    empty = f"no export{of_name} yet: `syncworker export run --to FOLDER`"
     show.rows(frame.with_store(read), as_json=as_json, title="exports", empty=empty)
 
 
@@ -155,7 +162,11 @@ def purge_(
     yes: frame.Yes = False,
     as_json: frame.AsJson = False,
 ) -> None:
-    """Take old exports away: older full ones still hold what was erased since.  Without --yes: show what would go."""
+    """Take old exports away.  Without --yes: show what would go.
+
+    An export holds the rows of its day: a full one that stays keeps what was erased since it was made.  To have no
+    file with it left, make a full export and keep that one alone: --keep-full 1.
+    """
     require("exports")
     from syncworker.exports import purging
 

@@ -146,7 +146,7 @@ async def run(store: Store, wanted: Wanted, *, watching: Watching = NOT_WATCHED,
         async with _renewed(store, wanted.name, number, lease):
             manifest = await making.make()
     except BaseException as error:
-        await _given_up(store, wanted, number, error)
+        await _given_up(store, wanted, number, error, begun=making.begun)
         raise
     watching.step(Step.ENDED)
     return manifest
@@ -240,17 +240,21 @@ async def _renewed(store: Store, name: str, number: int, lease: timedelta) -> As
         await asyncio.gather(renewing, return_exceptions=True)
 
 
-async def _given_up(store: Store, wanted: Wanted, number: int, error: BaseException) -> None:
-    """Nothing that was begun is left, unless it is an export already: that is adopted by the next run."""
+async def _given_up(store: Store, wanted: Wanted, number: int, error: BaseException, *, begun: "_Begun") -> None:
+    """Nothing that was begun is left, unless it is an export already: that is adopted by the next run.
+
+    Where the target does not answer, an export without a manifest is given up all the same.
+    """
     code = error.code if isinstance(error, SyncWorkerError) else "stopping"
     if not isinstance(error, SyncWorkerError | asyncio.CancelledError):
         code = "unexpected"
 
     def removed() -> bool:
-        if manifest_at(wanted.target, wanted.name, number) is not None:
+        if begun.manifest and manifest_at(wanted.target, wanted.name, number) is not None:
             return False
-        for kind in ExportKind:
-            wanted.target.remove(f"{wanted.name}/{folder_of(kind, number)}")
+        for kind in ExportKind if begun.files else ():
+            with suppress(SyncWorkerError):  # without a manifest it is no export; purge removes it later
+                wanted.target.remove(f"{wanted.name}/{folder_of(kind, number)}")
         return True
 
     with suppress(Exception):
@@ -270,6 +274,15 @@ def _point_to(target: Target, manifest: Manifest, data: bytes) -> None:
 
 
 @dataclass(slots=True)
+class _Begun:
+    """What of an export may be at the target."""
+
+    files: bool = False
+    rows: bool = False
+    manifest: bool = False
+
+
+@dataclass(slots=True)
 class _Making:
     """One export being made."""
 
@@ -278,7 +291,7 @@ class _Making:
     number: int
     watching: Watching
     pseudonyms: Pseudonyms | None
-    _begun: bool = False
+    begun: _Begun = field(default_factory=_Begun)
     _open: list[TableWriter] = field(default_factory=list)
 
     async def make(self) -> Manifest:
@@ -289,7 +302,11 @@ class _Making:
         if not await self.store.atomically(lambda unit: unit.exports.extend(wanted.name, self.number)):
             raise LeaseLostError(f"export {wanted.name}: number {self.number} was given up by another process")
         data = manifest.to_bytes()
-        await asyncio.to_thread(target.put_whole, f"{wanted.name}/{manifest.folder}/{MANIFEST}", data)
+        path = f"{wanted.name}/{manifest.folder}/{MANIFEST}"
+        if await asyncio.to_thread(target.exists, path):
+            raise RequestError(f"to: {path} was written by another database; choose another name or target")
+        self.begun.manifest = True
+        await asyncio.to_thread(target.put_whole, path, data)
         self.watching.step(Step.MANIFEST)
         await asyncio.to_thread(_point_to, target, manifest, data)
         self.watching.step(Step.LATEST)
@@ -384,9 +401,10 @@ class _Making:
         def take(lfi: str | None, batch: pa.RecordBatch) -> None:
             nonlocal count
             writer.write(batch, lfi=lfi)
+            self.begun.files = True
             count += batch.num_rows
-            if not self._begun:
-                self._begun = True
+            if not self.begun.rows:
+                self.begun.rows = True
                 self.watching.step(Step.WRITING)
             self.watching.rows(table.name, count)
 
@@ -399,6 +417,7 @@ class _Making:
             await increment.pour(table, partial(take, None))
         entry = await reader.snapshot.apart(writer.close)
         self._open.remove(writer)
+        self.begun.files = True
         return entry
 
     def _writer(self, table: Table, *, op: bool, at: datetime) -> TableWriter:

@@ -166,7 +166,12 @@ async def _rows(unit: UnitOfWork, connection_id: str, view: str, at: datetime) -
 
 
 def _frame(
-    record: PastRecord, reference: AccountReference | None, connection_id: str, lfi_account_id: str, *, of_accounts: bool
+    record: PastRecord,
+    reference: AccountReference | None,
+    connection_id: str,
+    lfi_account_id: str,
+    *,
+    of_accounts: bool,
 ) -> dict[str, Any]:
     """Whose row it was.
 
