@@ -86,7 +86,7 @@ def _csv(file: BinaryIO, table: Table, op: bool) -> Iterator[pa.RecordBatch]:
                 if fresh.num_rows:
                     yield unguarded(table, fresh)
                     done = seen
-            return
+            break
         except pa.ArrowInvalid:  # damaged, or a row is longer than a block
             if block >= _BLOCK_MAX:
                 raise

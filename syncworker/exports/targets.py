@@ -230,9 +230,14 @@ class FolderTarget:
 
     def _inside(self, path: str) -> Path:
         whole = self._root / checked_path(path)
-        if not whole.parent.resolve().is_relative_to(self._root.resolve()) or (
-            whole.is_symlink() and not whole.resolve().is_relative_to(self._root.resolve())
-        ):
+        try:
+            root = self._root.resolve()
+            leads_out = not whole.parent.resolve().is_relative_to(root) or (
+                whole.is_symlink() and not whole.resolve().is_relative_to(root)
+            )
+        except (OSError, RuntimeError):  # a link that leads to itself
+            leads_out = True
+        if leads_out:
             raise ExportTargetError(f"{path}: a symbolic link leads out of {self._root}; remove the link")
         return whole
 

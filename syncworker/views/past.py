@@ -26,7 +26,6 @@ from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.sync.decode import columns_of
 from syncworker.views.questions import (
     LIMIT,
-    LISTINGS,
     Balances,
     LeftOut,
     Listing,

@@ -164,7 +164,7 @@ def test_no_secret_and_no_person_is_shown(house: House) -> None:
     keys = {"AWS_ACCESS_KEY_ID": "AKIAOFATESTXXXXXXXXX", "AWS_SECRET_ACCESS_KEY": "secret-of-a-test-xxxxxxxx"}
     failed = house.run(
         "export", "run", "--to", "s3://bucket/p", "--json",
-        env=keys | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1", "AWS_EC2_METADATA_DISABLED": "1"},
+        env=keys | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"},
     )  # fmt: skip
     assert failed.code == 1
     said = failed.said
