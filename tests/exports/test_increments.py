@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
 from syncworker.exports import delta
 from syncworker.exports.layout import ExportKind, Format, Manifest, TableEntry
@@ -246,6 +246,12 @@ def test_increments_add_up_to_the_next_full_export(
     class Here(Exported):
         def __init__(self) -> None:
             super().__init__(url, keyring, tmp_path, Format(format_))
+
+        @initialize()
+        def connections(self) -> None:
+            super().connections()
+            if examples == FEWER:  # so few may remove nothing by themselves
+                self.rows_go_between_two_exports(CONNECTIONS[0], 1, 2, [ACCOUNT], stays_open=False)
 
         def teardown(self) -> None:
             super().teardown()
