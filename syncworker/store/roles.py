@@ -2,8 +2,8 @@
 
 Five parties meet at one database.  The *owner* runs the migrations and nothing else needs its rights.  The *worker*
 reads and writes the rows of every tenant, also for `syncworker export`, which writes the numbers of exports.  The *web*
-process and the *export* role, for programs of the operator's that copy tables, read under row level security, of the one
-tenant that their session names (`TENANT_SETTING`); a session that names none sees no row.  An *analyst* role
+process and the *export* role, for programs of the operator's that copy tables, read under row level security, of the
+one tenant that their session names (`TENANT_SETTING`); a session that names none sees no row.  An *analyst* role
 belongs to one tenant by its policies, which carry the tenant as a literal: nothing that a session can set changes what
 it sees, and it reads only columns that are neither sealed nor raw.
 

@@ -92,6 +92,7 @@ def test_what_is_damaged_is_said(house: House) -> None:
         (["export", "run", "--to", ""], 1, "to: is empty; give a folder"),
         (["export", "run", "--to", "ftp://host/x"], 1, "ftp:// is no target"),
         (["export", "run", "--to", "s3://A"], 1, "has no name of a bucket"),
+        (["export", "run", "--to", "s3://bucket/x?secret_key=hunter2"], 1, "to: s3://bucket/prefix takes no options"),
         (["export", "run", "--to", "syncworker.toml"], 1, "look at the folder's rights and room"),
         ([*RUN, "--name", "../x"], 2, "name: up to 63 small letters"),
         ([*RUN, "--since", "nothing"], 2, "since: no increment can be made"),
@@ -133,6 +134,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> House:
     within(url, house.keyring, both)
     assert house.run(*RUN, "--name", "made").code == 0
     return house
+
+
+def test_nothing_is_purged_while_an_export_is_made(house: House) -> None:
+    """Its files may be those that would go; what would go is shown all the same."""
+    assert [house.run(*RUN).code for _ in range(2)] == [0, 0]
+    house.sql(
+        "UPDATE export SET ended_at = NULL, outcome = NULL, lease_until = '2190-01-01T00:00:00.000000+00:00' WHERE number = 2"
+    )
+    asked, done = house.run("export", "purge", "export"), house.run("export", "purge", "export", "--yes")
+    assert (asked.code, done.code) == (0, 2), done.said
+    assert "export export 2 is being made; purge when it has ended" in done.stderr
+    busy = house.run(*RUN)
+    assert (busy.code, "another process is making one" in busy.stderr) == (1, True), busy.said
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

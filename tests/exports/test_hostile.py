@@ -227,7 +227,7 @@ def test_a_folder_that_goes_while_it_is_written_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.unit
 def test_a_purge_leaves_an_open_file_to_its_reader(tmp_path: Path) -> None:
-    """Whoever opened a part reads it to its end; the next one to list the folder does not find it."""
+    """A reader that has a part open reads it to its end; one that lists the folder later does not find it."""
     target = target_of(str(tmp_path))
     for number in (1, 2):
         made.export(target, {"transaction": ROWS}, number=number)
