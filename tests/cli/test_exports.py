@@ -139,9 +139,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> House:
 def test_nothing_is_purged_while_an_export_is_made(house: House) -> None:
     """Its files may be those that would go; what would go is shown all the same."""
     assert [house.run(*RUN).code for _ in range(2)] == [0, 0]
-    house.sql(
-        "UPDATE export SET ended_at = NULL, outcome = NULL, lease_until = '2190-01-01T00:00:00.000000+00:00' WHERE number = 2"
-    )
+    until = "2190-01-01T00:00:00.000000+00:00"
+    house.sql("UPDATE export SET ended_at = NULL, outcome = NULL, lease_until = ? WHERE number = 2", until)
     asked, done = house.run("export", "purge", "export"), house.run("export", "purge", "export", "--yes")
     assert (asked.code, done.code) == (0, 2), done.said
     assert "export export 2 is being made; purge when it has ended" in done.stderr
