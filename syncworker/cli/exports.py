@@ -174,6 +174,7 @@ def purge_(
     """
     require("exports")
     from syncworker.exports import purging
+    from syncworker.exports.chain import check_owner
 
     set_ = frame.settings().exports.get(name)
     keep = keep_full or (3 if set_ is None else set_.keep_full)
@@ -187,6 +188,7 @@ def purge_(
             now, made = await unit.now(), await unit.exports.open_row(name)
         if yes and made is not None and made.lease_until is not None and made.lease_until > now:
             raise RequestError(f"name: export {name} {made.number} is being made; purge when it has ended")
+        await asyncio.to_thread(check_owner, target, name, store.tenant)
         old = await asyncio.to_thread(purging.purged, target, name, keep_full=keep, now=now, dry=not yes)
         return old + await asyncio.to_thread(purging.tidied, target, name, retention=retention, dry=not yes)
 

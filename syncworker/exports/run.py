@@ -265,10 +265,11 @@ async def _given_up(store: Store, wanted: Wanted, number: int, error: BaseExcept
 
 
 def _point_to(target: Target, manifest: Manifest, data: bytes) -> None:
-    """Replace `LATEST.json`, unless it points to a newer one; one that is damaged is replaced."""
+    """Replace `LATEST.json`, unless it points to a newer export that is there; one that is damaged is replaced."""
     path = f"{manifest.export}/{LATEST}"
     with suppress(FileNotFoundError, ManifestError):
-        if Latest.of(target.read(path)).number > manifest.number:
+        found = Latest.of(target.read(path))
+        if found.number > manifest.number and target.exists(f"{manifest.export}/{found.folder}/{MANIFEST}"):
             return
     target.put_whole(path, latest_of(manifest, data).to_bytes())
 

@@ -66,6 +66,10 @@ def test_a_series_is_made_listed_shown_verified_and_purged(house: House) -> None
     verified = house.run("export", "verify", "nightly", "--json").json
     assert (verified["good"], verified["exports"], verified["findings"]) == (True, [3], [])
 
+    theirs = house.run(
+        "export", "purge", "nightly", "--to", "exports", "--keep-full", "1", "--yes", env={"SYNCWORKER_TENANT": "other"}
+    )
+    assert (theirs.code, "are of another tenant" in theirs.stderr) == (2, True), theirs.said
     asked = house.run("export", "purge", "nightly", "--keep-full", "1")
     assert (asked.code, "full-000001" in asked.stdout, "--yes" in asked.stderr) == (0, True, True)
     gone = house.run("export", "purge", "nightly", "--keep-full", "1", "--yes", "--json").json

@@ -267,8 +267,9 @@ async def test_a_damaged_pointer_or_manifest_stops_no_series(desk: Desk, folder:
     """The next export is a full one, its pointer is whole, and the one after stands on it."""
     place = Path(folder) / "nightly"
     await run(desk.store, wanted(folder))
-    for damaged, data in (("LATEST.json", b"{"), ("LATEST.json", b"\xff"), ("LATEST.json", b'{"format_version":9}')):
-        (place / damaged).write_bytes(data)
+    ahead = json.loads((place / "LATEST.json").read_bytes()) | {"number": 900, "folder": "full-000900"}
+    for data in (b"{", b"\xff", b'{"format_version":9}', json.dumps(ahead).encode()):
+        (place / "LATEST.json").write_bytes(data)
         again = await run(desk.store, wanted(folder))
         assert (again.kind, again.reason) == (ExportKind.FULL, "chain")
         assert (await run(desk.store, wanted(folder))).kind is ExportKind.INCREMENTAL
@@ -279,14 +280,14 @@ async def test_a_damaged_pointer_or_manifest_stops_no_series(desk: Desk, folder:
 
     with pytest.raises(KeyboardInterrupt):
         await run(desk.store, wanted(folder), watching=Watching(step=killed))
-    (newest,) = place.glob("incr-000008")
+    (newest,) = place.glob("incr-000010")
     (newest / "_manifest.json").write_bytes(b"{")
     following = await run(desk.store, wanted(folder))
     async with desk.store.reading() as unit:
-        before = await unit.exports.get("nightly", 8)
+        before = await unit.exports.get("nightly", 10)
     assert before is not None
-    assert (following.number, before.outcome) == (9, Outcome.ABANDONED)
-    assert verify(target_of(folder), "nightly", number=9).findings == []
+    assert (following.number, before.outcome) == (11, Outcome.ABANDONED)
+    assert verify(target_of(folder), "nightly", number=11).findings == []
 
 
 @pytest.mark.store
