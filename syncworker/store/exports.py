@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
 
 LEASE: Final = timedelta(seconds=120)
-LISTED_MAX: Final = 1_000
 
 
 class Outcome(StrEnum):

@@ -1,7 +1,8 @@
 """Which database role may do what: one line for each table, for PostgreSQL.
 
 Five parties meet at one database.  The *owner* runs the migrations and nothing else needs its rights.  The *worker*
-reads and writes the rows of every tenant.  The *web* process and the *exports* read under row level security, of the
+reads and writes the rows of every tenant, also for `syncworker export`, which writes the numbers of exports.  The *web*
+process and the *export* role, for programs of the operator's that copy tables, read under row level security, of the
 one tenant that their session names (`TENANT_SETTING`); a session that names none sees no row.  An *analyst* role
 belongs to one tenant by its policies, which carry the tenant as a literal: nothing that a session can set changes what
 it sees, and it reads only columns that are neither sealed nor raw.
@@ -40,7 +41,7 @@ class Kind(StrEnum):
     WEB = "web"
     """The web process: one tenant at a time, by the session's setting."""
     EXPORT = "export"
-    """Exports: read only, one tenant at a time, by the session's setting."""
+    """Programs that copy tables: read only, one tenant at a time, by the session's setting."""
     ANALYST = "analyst"
     """People and their tools: read only, the views, one tenant for good."""
 
