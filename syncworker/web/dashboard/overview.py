@@ -22,14 +22,12 @@ from syncworker.store.standings import NEEDS_CONSENT
 from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.web.dashboard import charts, words
 from syncworker.web.dashboard.door import Visit
-from syncworker.web.dashboard.frame import Frame, day_began
-from syncworker.web.dashboard.looking import Looked
+from syncworker.web.dashboard.frame import Frame
+from syncworker.web.dashboard.looking import ENDING_WITHIN, QUARTER, QUARTERS, Looked, day_began, first_quarter
 from syncworker.web.dashboard.render import link
 
 ROWS: Final = 10
-DAYS: Final = 30
-QUARTER: Final = timedelta(minutes=15)
-QUARTERS: Final = 96
+DAYS: Final = ENDING_WITHIN.days
 PARTS_SHOWN: Final = 10
 SAID_MAX: Final = 14
 
@@ -45,6 +43,7 @@ PAGES: Final[Mapping[CauseKind, str]] = {
     CauseKind.SLOTS_SPENT: link("work", state="claimed"),
     CauseKind.CAPACITY: link("work", state="due"),
     CauseKind.DELIVERIES_STUCK: link("webhooks", waiting="waiting"),
+    CauseKind.EXPORT_LATE: link("exports"),
     CauseKind.INBOX_STUCK: link("events", state="filed"),
     CauseKind.OPENINGS_UNKNOWN: link("openings"),
     CauseKind.OPENINGS_OVERDUE: link("openings"),
@@ -109,25 +108,13 @@ class Overview:
     async def show(self, visit: Visit, unit: UnitOfWork) -> Response:
         """The first screen."""
         now = visit.now
-        looking = asyncio.create_task(self._frame.looker.looked(), name="look")  # on a session of its own, meanwhile
-        try:
-            return await self._shown(visit, unit, looking, now)
-        finally:
-            looking.cancel()
-
-    async def _shown(self, visit: Visit, unit: UnitOfWork, looking: asyncio.Task[Looked], now: datetime) -> Response:
-        until = shifted(now, timedelta(days=DAYS))
-        runs = await unit.ops_traffic.runs_by_quarter(since=_first_quarter(now))
-        calls = await unit.ops_traffic.calls_by_hour(since=day_began(now))
-        days = await unit.ops_connections.endings(until=until)
-        ending = await unit.ops_connections.ending(until=until)
-        ages = await unit.ops_connections.ages()
-        looked = await looking
+        looker = self._frame.looker
+        looked, figures = await asyncio.gather(looker.looked(), looker.figures())  # each on a session of its own
         five = [
-            _stale(looked, ages),
-            _failing(looked, runs, now),
-            _expires(looked, days, ending, now),
-            _cost(calls, now),
+            _stale(looked, figures.ages),
+            _failing(looked, figures.runs, figures.at),
+            _expires(looked, figures.days, figures.ending, now),
+            _cost(figures.calls, figures.at),
             _alive(looked),
         ]
         return await self._frame.page(
@@ -140,10 +127,10 @@ class Overview:
             explained=sum(one.effect.stale for one in looked.found.causes),
             last=looked.found.last_cause,
             five=five,
-            day=_day(runs, now),
-            outcomes=_outcomes(runs),
-            hours=[f"{one:%H}" for one in charts.hours(now)],
-            marks=_marks(looked, now),
+            day=_day(figures.runs, figures.at),
+            outcomes=_outcomes(figures.runs),
+            hours=[f"{one:%H}" for one in charts.hours(figures.at)],
+            marks=_marks(looked, figures.at),
         )
 
 
@@ -361,14 +348,8 @@ def _part(looked: Looked, one: Part) -> Row:
 # -- 24 hours ----------------------------------------------------------------------------------------------------------
 
 
-def _first_quarter(now: datetime) -> datetime:
-    """The beginning of the first bar: the last one is the quarter of an hour that runs."""
-    this = now.replace(minute=now.minute // 15 * 15, second=0, microsecond=0)
-    return shifted(this, -(QUARTERS - 1) * QUARTER)
-
-
 def _day(runs: Sequence[QuarterOfRuns], now: datetime) -> charts.Chart:
-    first = _first_quarter(now)
+    first = first_quarter(now)
     piles: dict[int, Counter[str]] = defaultdict(Counter)
     for one in runs:
         piles[(one.began - first) // QUARTER][one.outcome] += one.runs
