@@ -182,7 +182,7 @@ class Looker:
 
     async def _looked(self) -> Looked:
         await self._hear_broker()
-        return _looked(await collect(self._settings, self._store, ask=lambda _: self._broker))
+        return _looked(await collect(self._settings, self._store, ask=lambda _: self._broker, costs=False))
 
     async def _count(self) -> Figures:
         runs, others = await asyncio.gather(self._runs(), self._others())

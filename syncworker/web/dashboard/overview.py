@@ -83,7 +83,11 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One of the five columns."""
+    """One of the five columns.
+
+    Attributes:
+        more: what `sub` leaves out, for a pointer that rests on it.
+    """
 
     key: str
     title: str
@@ -97,6 +101,7 @@ class Question:
     axis: Sequence[str]
     rows: Sequence[Row]
     empty: str
+    more: str = ""
 
 
 class Overview:
@@ -183,7 +188,7 @@ def _stale(looked: Looked, ages: Sequence[int]) -> Question:
     rows = _groups(looked, Counter(one.cause for one in found.stale), "stale")
     rows += _connections(found.stale, ROWS - len(rows), lambda one: words.span(found.at - one.since))
     left = sum(counts.left_out.values())
-    names = ", ".join(why.replace("_", " ") for why, _ in Counter(counts.left_out).most_common())
+    names = ", ".join(f"{words.count(n)} {why.replace('_', ' ')}" for why, n in Counter(counts.left_out).most_common())
     explained = any(one.cause is not None for one in found.stale)
     columns = [
         ((number, "f-bar" if place < 5 else "f-warn" if place < 7 else "f-bad"),) for place, number in enumerate(ages)
@@ -194,7 +199,8 @@ def _stale(looked: Looked, ages: Sequence[int]) -> Question:
         every=link("connections", trouble="stale"),
         big=words.count(counts.stale),
         small=f"of {words.count(counts.connections)}",
-        sub=f"without {words.count(left)} {names}" if left else "every connection counts",
+        sub=f"{words.count(left)} more cannot be fresh" if left else "every connection counts",
+        more=f"left out, since no data may be asked for: {names}" if left else "",
         tone="bad" if counts.stale and explained else "warn" if counts.stale else "",
         chart=charts.stacked(columns, said="Connections by age of their first listing, as a share of its target"),
         target=5,

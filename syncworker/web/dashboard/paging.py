@@ -106,5 +106,5 @@ def cut(rows: Sequence[T], limit: int = PAGE) -> tuple[Sequence[T], bool]:
 
 def kept(request: Request, names: Sequence[str], **changes: Any) -> Mapping[str, str]:
     """The filters of a list, for its next link."""
-    found = {name: value for name in names if (value := request.query_params.get(name))}
+    found = {name: value for name in names if (value := asked(request, name))}
     return found | {name: str(value) for name, value in changes.items() if value is not None}

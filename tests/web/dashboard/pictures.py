@@ -24,6 +24,9 @@ def pages(place: Served) -> dict[str, str]:
         "work": "/ops/work",
         "events": "/ops/events",
         "webhooks": "/ops/webhooks",
+        "exports": "/ops/exports",
+        "opening": f"/ops/openings/{made.openings[0]}",
+        "event": f"/ops/events/{made.events[-1]}",
         "cost": "/ops/cost",
         "processes": "/ops/processes",
         "audit": "/ops/audit",
@@ -49,10 +52,9 @@ def draw(place: Served, folder: Path, profile: Path) -> None:
                     window.screenshot(folder / f"{name}-{scheme}.png")
                 else:
                     window.whole(folder / f"{name}-{scheme}.png")
-                if scheme == "light" and name in ("overview", "connection", "lfi", "run", "connections"):
-                    window.shape(NARROW, scheme)
-                    window.open(place.url + path)
-                    window.whole(folder / f"{name}-narrow.png")
+                window.shape(NARROW, scheme)
+                window.open(place.url + path)
+                window.whole(folder / f"{name}-narrow-{scheme}.png")
 
 
 async def main(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import tomllib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -11,13 +12,13 @@ import uvicorn
 
 from syncworker import settings as settings_module
 from syncworker.cli.web import SERVING, listening
-from syncworker.settings import Settings, WebSettings
+from syncworker.settings import ExportSettings, Settings, WebSettings
 from syncworker.store import migrate
 from syncworker.store.api_keys import Scope
 from syncworker.store.keyring import KeyRing
 from syncworker.store.unit_of_work import Store
 from syncworker.web.app import opened
-from tests.web.dashboard.filled import Filled, fill
+from tests.web.dashboard.filled import EXPORTS, Filled, fill
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ def settings_of(folder: Path, database_url: str) -> Settings:
         keyring=keyring,
         data_dir=folder / "data",
         web=WebSettings(port=0, key_per_second=1000, address_per_second=1000),
+        exports={name: ExportSettings(**set_) for name, set_ in tomllib.loads(EXPORTS)["exports"].items()},
     )
 
 
