@@ -87,11 +87,16 @@ class Frame:
         *,
         here: str,
         http_status: HTTPStatus = HTTPStatus.OK,
+        looked: Looked | None = None,
         **values: Any,
     ) -> Response:
-        """A page with its frame."""
+        """A page with its frame.
+
+        Args:
+            looked: what the page shows is wrong; absent: it shows no more of it than the frame does.
+        """
         done = await self._done(visit, unit)
-        looked = await self.looker.looked()
+        looked = looked or await self.looker.looked()
         return render.page(
             template,
             http_status,
@@ -104,6 +109,7 @@ class Frame:
             badges=badges_of(looked),
             here=here,
             done=done,
+            looked=looked,
             **values,
         )
 

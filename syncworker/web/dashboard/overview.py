@@ -15,6 +15,7 @@ from fastapi import Response
 
 from syncworker.ops.cause import Cause, CauseKind, Side
 from syncworker.ops.diagnosis import Part, Traced
+from syncworker.ops.words import span
 from syncworker.standard.calendar import shifted
 from syncworker.store.ops_connections import EndingRow
 from syncworker.store.ops_traffic import HourOfCalls, QuarterOfRuns
@@ -128,7 +129,10 @@ class Overview:
             "overview.html",
             here="overview",
             looked=looked,
-            causes=[(one, _page_of(one), SIDES[one.side], _effects(one)) for one in looked.found.causes],
+            causes=[
+                (one, _page_of(one), SIDES[one.side], _effects(one), _lasting(one, looked))
+                for one in looked.found.causes
+            ],
             explained=sum(one.effect.stale for one in looked.found.causes),
             last=looked.found.last_cause,
             five=five,
@@ -146,6 +150,14 @@ def _page_of(cause: Cause) -> str:
     if cause.kind in PAGES:
         return PAGES[cause.kind]
     return link("lfis") if cause.lfi is None else link("lfis", cause.lfi)
+
+
+def _lasting(cause: Cause, looked: Looked) -> bool:
+    """Whether its age is to be said: it has one, and its reason does not say it already."""
+    if cause.since is None:
+        return False
+    length = looked.found.at - cause.since
+    return length >= timedelta(seconds=1) and span(length) not in cause.why
 
 
 def _effects(cause: Cause) -> list[tuple[str, str]]:

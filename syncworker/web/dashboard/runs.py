@@ -1,7 +1,7 @@
 """Runs: the list, and one: what was called, what came, where time and money went."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from fastapi import Response
 
@@ -98,7 +98,18 @@ class Runs:
         )
 
 
-def listings_of(steps: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
+class Listed(NamedTuple):
+    """What an operation of a run reads.
+
+    Attributes:
+        account: tail of its AccountId; empty: of none, or of several.
+    """
+
+    said: str
+    account: str
+
+
+def listings_of(steps: Sequence[Mapping[str, Any]]) -> dict[str, Listed]:
     """What each operation of a run reads: its resource, and the account.
 
     A call is kept without its account.  Where a run reads a resource of one account only it is that one; of several
@@ -111,9 +122,9 @@ def listings_of(steps: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, str]
     for resource in RESOURCES:
         those = accounts.get(resource.name.value)
         if those is not None:
-            only = next(iter(those)) if len(those) == 1 else None
-            said = f"one of {len(those)} accounts" if only is None else tail(only) if only else ""
-            found[resource.operation] = (resource.name.value, said)
+            only = next(iter(those)) if len(those) == 1 else ""
+            of = f", one of {len(those)} accounts" if len(those) > 1 else f" of {tail(only)}" if only else ""
+            found[resource.operation] = Listed(f"{resource.name.value}{of}", tail(only))
     return found
 
 

@@ -48,7 +48,7 @@ format = "ndjson"
 privacy = "pseudonymous"
 """
 """Settings of two series: one is late, the other being made."""
-DIRECTORY = {
+DIRECTORY: dict[str, Any] = {
     "server_id": "f3", "organisation": HOSTILE, "name": HOSTILE, "logo_uri": None, "published": {},
     "over_limit_millifils": {}, "account_types": [], "account_sub_types": [], "deprecated_on": None,
     "retires_on": None, "superseded_by": None, "notes": [HOSTILE],
@@ -119,12 +119,14 @@ async def fill(
     seed: int = 7,
     declares_all: bool = False,
     machinery: bool = True,
+    hostile: bool = True,
 ) -> Filled:
     """Fill a migrated, empty database.
 
     Args:
         declares_all: the first bank too; else the settings declare it.
         machinery: processes too, which are of no tenant.
+        hostile: some customers are called by hostile text.
     """
     random_ = random.Random(seed)
     async with store.reading() as unit:
@@ -134,7 +136,7 @@ async def fill(
     async def write(unit: UnitOfWork) -> None:
         await _lfis(unit, now, BANKS if declares_all else BANKS[1:])
         for number in range(customers):
-            await _connection(unit, number, found, random_, runs_each)
+            await _connection(unit, number, found, random_, runs_each, hostile=hostile)
         for at, root, consent_id, lfi, accounts, fails in sorted(found.due):  # runs are numbered as they end
             number = await run_row(unit, root, consent_id, lfi, at, accounts, fails=fails, random_=random_)
             found.runs.append(number)
@@ -210,10 +212,12 @@ def _state(number: int) -> str:
     )
 
 
-async def _connection(unit: UnitOfWork, number: int, found: Filled, random_: random.Random, runs_each: int) -> None:
+async def _connection(
+    unit: UnitOfWork, number: int, found: Filled, random_: random.Random, runs_each: int, *, hostile: bool
+) -> None:
     now, lfi, state = found.at, BANKS[number % len(BANKS)], _state(number)
     root = uid(random_)
-    user_ref = {1: HOSTILE, 2: RTL}.get(number, f"customer-{number}")
+    user_ref = {1: HOSTILE, 2: RTL}.get(number if hostile else 0, f"customer-{number}")
     down = lfi == DOWN
     good_at = now - (timedelta(hours=9) if down else timedelta(minutes=20 + number))
     found.connections.append(root)

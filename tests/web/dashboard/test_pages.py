@@ -324,6 +324,6 @@ def test_a_call_is_named_by_its_account_only_where_the_run_reads_one() -> None:
     ]
     assert listings_of(steps) == {
         "GetAccounts": ("accounts", ""),
-        "GetAccountsAccountIdBalances": ("balances", "…4821"),
-        "GetAccountsAccountIdTransactions": ("transactions", "one of 2 accounts"),
+        "GetAccountsAccountIdBalances": ("balances of …4821", "…4821"),
+        "GetAccountsAccountIdTransactions": ("transactions, one of 2 accounts", ""),
     }
