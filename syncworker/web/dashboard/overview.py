@@ -358,7 +358,7 @@ def _part(looked: Looked, one: Part) -> Row:
     if cause is not None:
         tone = "bad" if cause.grave else "warn"
         said = said if len(said) <= SAID_MAX else ""  # the cause says it in full
-        return Row(one.name, said, f"#cause-{cause.number}", cause.number, tone, lfi=kind)
+        return Row(one.name, said, f"#cause-{cause.number}", cause.number, tone)  # the cause names its kind
     icon = {True: "ok", False: "bad", None: "none"}[one.good]
     return Row(one.name, said, link("processes"), lfi=kind, icon=icon, tone="bad" if one.good is False else "")
 
