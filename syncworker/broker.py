@@ -7,8 +7,10 @@ Nothing is connected at import.  `configure` gives the app the settings' values 
 """
 
 import importlib.util
+import socket
 import ssl
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty
@@ -32,9 +34,17 @@ from syncworker.settings import EMBEDDED, Settings
 
 log = structlog.stdlib.get_logger(__name__)
 
-CONNECT_S: Final = 5.0
+CONNECT_S: Final = 2.0
+"""Most seconds that a check waits for one answer; it tries twice."""
+
+AGAIN_S: Final = 0.2
+
 CHECK_S: Final = 12.0
 """Most seconds one check of the broker may take, whatever listens at its address."""
+
+PING_S: Final = 0.5
+RESP: Final = frozenset(bytes((one,)) for one in b"+-:$*_#,(!=%~>|")
+"""First bytes of what a Redis or Valkey says (RESP 2 and 3)."""
 
 TICK_EXPIRES_S: Final = 7200.0
 """A tick that no worker took for so long is dropped, so that ticks do not pile up while no worker runs.
@@ -287,7 +297,7 @@ def check(broker: Broker, *, within: float = CHECK_S) -> None:
         fault = _tls_fault(error)
         if fault is not None:
             raise ForeignBrokerError(f"broker_url: TLS failed ({broker.scheme}): {fault}") from None
-        if _speaks_otherwise(error):
+        if _speaks_otherwise(error) or _greets_otherwise(broker):
             raise ForeignBrokerError(
                 f"broker_url: what answers speaks another protocol than {broker.scheme}; correct broker_url"
             ) from None
@@ -303,7 +313,7 @@ def _connect(broker: Broker) -> None:
     with Connection(
         broker.url, ssl=broker.use_ssl() or False, connect_timeout=CONNECT_S, transport_options=options
     ) as connection:
-        connection.ensure_connection(max_retries=1, timeout=CONNECT_S)
+        connection.ensure_connection(max_retries=1, interval_start=AGAIN_S, interval_step=0)
 
 
 def _speaks_otherwise(error: BaseException | None) -> bool:
@@ -312,6 +322,23 @@ def _speaks_otherwise(error: BaseException | None) -> bool:
         if isinstance(error, redis_errors.InvalidResponse) or type(error).__name__ == "UnexpectedFrame":
             return True
         error = error.__cause__ or error.__context__
+    return False
+
+
+def _greets_otherwise(broker: Broker) -> bool:
+    """Whether what listens at a plain Redis address answers a bare PING in words that are none of Redis.
+
+    A server of another protocol often answers the first line and closes; what it said is lost then, for our client had
+    sent more.
+    """
+    if broker.scheme != "redis":
+        return False
+    parts = urlsplit(broker.url)
+    with suppress(OSError), socket.create_connection((parts.hostname or "", parts.port or 6379), PING_S) as connection:
+        connection.settimeout(PING_S)
+        connection.sendall(b"PING\r\n")
+        said = connection.recv(1)
+        return bool(said) and said not in RESP
     return False
 
 

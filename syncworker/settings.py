@@ -576,6 +576,10 @@ class Settings(BaseSettings):
         """The settings of the web process: its database is the one that `web_database_url` names."""
         return self if self.web_database_url is None else self.with_values(database_url=self.web_database_url)
 
+    def targets(self) -> Mapping[ResourceName, timedelta]:
+        """How old a listing of each resource may grow before it is stale: its cadence times `freshness.margin`."""
+        return {name: every * self.freshness.margin for name, every in self.cadence.as_mapping().items()}
+
     def with_values(self, **values: Any) -> Self:
         """The same settings with some replaced, checked again."""
         return self.model_copy(update=values)

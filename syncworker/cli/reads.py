@@ -135,7 +135,7 @@ def balances(
     async def read(unit: UnitOfWork) -> questions.Balances:
         whose = await whose_of(unit, who, lfi=lfi)
         if at is None:
-            return await questions.balances(unit, whose, cadence=config.cadence.as_mapping())
+            return await questions.balances(unit, whose, targets=config.targets())
         return await past.balances(unit, whose, at=at)
 
     found: questions.Balances = _read(read)
@@ -242,14 +242,14 @@ def _list(
         raise RequestError(f"limit: is more than {listing.limit_max}; give less, or --all for every page")
     if shape.as_of is not None and who is None:
         raise RequestError("who: give a user_ref, a connection id or an account id with --as-of")
-    cadence = frame.settings().cadence.as_mapping()
+    targets = frame.settings().targets()
     numbers = name == "accounts"
 
     async def read(unit: UnitOfWork) -> tuple[list[dict[str, Any]], questions.Page]:
         whose = Whose(lfi=shape.lfi) if who is None else await whose_of(unit, who, lfi=shape.lfi)
         if shape.as_of is None:
             page = await questions.page(
-                unit, listing, whose, cadence=cadence, where=where, order=order, cursor=cursor, limit=limit
+                unit, listing, whose, targets=targets, where=where, order=order, cursor=cursor, limit=limit
             )
         else:
             page = await past.page(

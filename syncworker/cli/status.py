@@ -13,7 +13,7 @@ from syncworker.clock import SystemClock, in_time
 from syncworker.ops.advice import advice_of
 from syncworker.ops.banks import Hold, holds, why_late
 from syncworker.ops.cause import Cause, Side
-from syncworker.ops.diagnosis import Diagnosis, as_json, diagnose
+from syncworker.ops.diagnosis import Diagnosis, Part, as_json, diagnose
 from syncworker.ops.looking import look
 from syncworker.ops.machinery import BEAT, alive
 from syncworker.ops.status import TRAFFIC_OVER, DatabaseFact, DatabaseState, Status
@@ -295,15 +295,24 @@ def _five(seen: Status, found: Diagnosis) -> dict[str, Any]:
     without = f", without {', '.join(f'{count:,} {name}' for name, count in out.items())}" if out else ""
     unjudged = f", {counts.unjudged:,} not judged yet" if counts.unjudged else ""
     spent = Decimal(sum(one.millifils for one in seen.spent_today)) / 100_000
-    good = sum(part.good is not False for part in found.parts)
     return {
         "stale": f"{counts.stale:,} of {counts.connections:,} connections{without}{unjudged}",
         "failing": f"{counts.failing:,} connections, {counts.needs_customer:,} need their customer (the product asks"
         f" them), {counts.parked:,} parked",
         "expiring": f"{counts.ends_7:,} in 7 d, {counts.ends_30:,} in 30 d",
         "cost": f"AED {spent:.2f} today",
-        "alive": f"{good} of {several(len(found.parts), 'part')}",
+        "alive": alive_words(found.parts),
     }
+
+
+def alive_words(parts: Sequence[Part]) -> str:
+    """How many parts get on, and which do not: with the number of the cause, or not started, which is none."""
+    bad = [part for part in parts if part.good is False]
+    caused = [f"{part.name} ({part.cause})" for part in bad if part.cause is not None]
+    others = [part.name for part in bad if part.cause is None]
+    said = [f"{len(parts) - len(bad)} of {several(len(parts), 'part')}"]
+    said += [f"not: {', '.join(caused)}"] if caused else []
+    return "; ".join([*said, *([f"not started: {', '.join(others)}"] if others else [])])
 
 
 def states(counts: Mapping[str, int]) -> str:

@@ -260,7 +260,11 @@ def _gated(status: Status, held: Sequence[Hold]) -> Iterator[Cause]:
         else:
             continue
         counts = next((one for one in status.traffic if one.lfi == lfi), None)
-        share = "" if counts is None or not counts.rate_limited else f"; {counts.rate_limited} of {counts.calls} calls"
+        share = (
+            ""
+            if counts is None or not counts.rate_limited
+            else f"; 429 to {counts.rate_limited} of {counts.calls} calls"
+        )
         yield Cause(
             kind=CauseKind.LFI_GATED,
             key=key_of(CauseKind.LFI_GATED, lfi),
@@ -387,7 +391,7 @@ def why_late(row: WorkSummary, held: Sequence[Hold], *, slots: int, declared: Co
         return "nobody works"
     if row.leased >= slots:
         return f"all {slots} slots are in work"
-    return "more is due than the workers get done"
+    return "more is due than the workers get done" if row.late > LATE else "its turn comes"
 
 
 def held_words(hold: Hold) -> str:
@@ -471,7 +475,7 @@ def _findings(findings: Sequence[Finding]) -> Iterator[Cause]:
         yield Cause(
             kind=CauseKind.FINDING,
             key=key_of(CauseKind.FINDING, lfi, code),
-            what=f"{lfi} {where}: needs a person: {code}, {times} times since {instant(since)}",
+            what=f"{lfi} {where}: needs a person: {code}, {several(times, 'time')} since {instant(since)}",
             since=since,
             side=Side.US if code.startswith(OURS) else Side.LFI,
             step=advice_of(code),

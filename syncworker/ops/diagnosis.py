@@ -18,9 +18,9 @@ from enum import StrEnum
 from typing import Any, Final
 
 from syncworker.ops.banks import banks, late_rows, place
-from syncworker.ops.cause import Cause, CauseKind, Effect, Side
+from syncworker.ops.cause import Cause, CauseKind, Effect, Side, key_of
 from syncworker.ops.machinery import BEAT, alive, machinery
-from syncworker.ops.status import BrokerState, DatabaseState, Status, stale_since
+from syncworker.ops.status import BrokerState, DatabaseState, ExportFact, Status, stale_since
 from syncworker.ops.upkeep import late_export, upkeep
 from syncworker.ops.words import several, span
 from syncworker.schedule.claims import OPERATIONS
@@ -159,7 +159,7 @@ def diagnose(status: Status) -> Diagnosis:
     """Judge."""
     known = {one.key: one.began_at for one in status.overview.open_causes} if status.overview is not None else {}
     every = [_dated(one, known, status) for one in (*machinery(status), *banks(status), *upkeep(status))]
-    found = [one for one in every if not _is_symptom(one, every)]
+    found = [one for one in every if not _is_symptom(status, one, every)]
     found.sort(key=lambda one: (_ORDER[one.kind], one.key))
     stale, failing = _stale(status, found), _failing(status, found)
     symptoms = [*_of_connections(status, stale, failing), *_others(status, found)]
@@ -177,12 +177,45 @@ def diagnose(status: Status) -> Diagnosis:
     )
 
 
-def _is_symptom(cause: Cause, every: Sequence[Cause]) -> bool:
-    """Late work has a cause of its own only where nothing else keeps it back."""
+def _key_of(export: ExportFact) -> str:
+    return key_of(CauseKind.EXPORT_LATE, export.name)
+
+
+_NO_PROGRESS: Final = {
+    CauseKind.WORKERS_DEAD: WORKER,
+    CauseKind.BEAT_DEAD: BEAT,
+    CauseKind.WORKER_HANGS: WORKER,
+}
+_KEEP_STILL: Final = frozenset({
+    CauseKind.DATABASE_AWAY, CauseKind.DATABASE_FULL, CauseKind.DATABASE_READ_ONLY,
+    CauseKind.BROKER_SILENT, CauseKind.BROKER_FOREIGN,
+})  # fmt: skip
+"""Without these no process gets on, or none can note that it does."""
+
+
+def _is_symptom(status: Status, cause: Cause, every: Sequence[Cause]) -> bool:
+    """Late work, and an export that is late, has a cause of its own only where nothing else keeps it back.
+
+    Nor is a process that makes no progress one, while what all of them stand on is broken; one that is known not to run
+    any more is.
+    """
+    if cause.kind in _NO_PROGRESS:
+        kept_still = any(one.kind in _KEEP_STILL for one in every)
+        return kept_still and not _is_gone(status, _NO_PROGRESS[cause.kind])
+    if cause.kind is CauseKind.EXPORT_LATE:
+        failed = any(cause.key == _key_of(export) and export.error is not None for export in status.exports)
+        return not failed and any(one.stops_all for one in every)
     if cause.kind not in (CauseKind.CAPACITY, CauseKind.SLOTS_SPENT):
         return False
     others = [one for one in every if one.kind not in (CauseKind.CAPACITY, CauseKind.SLOTS_SPENT)]
     return any(one.stops_all or (one.lfi == cause.lfi and bool(one.operations & cause.operations)) for one in others)
+
+
+def _is_gone(status: Status, kind: str) -> bool:
+    """Whether a process of a kind does not run any more; the last to give a sign of life counts."""
+    rows = [one for one in status.overview.workers if one.kind == kind] if status.overview is not None else []
+    last = max(rows, key=lambda one: one.progress_at, default=None)
+    return last is None or last.name in status.gone
 
 
 def _dated(cause: Cause, known: Mapping[str, datetime], status: Status) -> Cause:
@@ -293,7 +326,8 @@ def _others(status: Status, causes: Sequence[Cause]) -> list[tuple[Symptom, str 
         if late_export(export, at=status.at) is None:
             continue
         symptom = Symptom(kind=SymptomKind.EXPORT, about=export.name, count=1, since=export.due_at)
-        found.append((symptom, f"{CauseKind.EXPORT_LATE.value}:{export.name}"))
+        key = _key_of(export)
+        found.append((symptom, key if key in keys else _first([one for one in causes if one.stops_all], status.at)))
     return found
 
 
@@ -317,8 +351,14 @@ def _numbered(status: Status, found: Sequence[Cause], symptoms: Sequence[tuple[S
             connections=_reach(status, one),
         )
         causes.append(replace(one, effect=effect))
-    causes.sort(key=lambda one: (not one.grave, not one.stops_all, -one.effect.weight, _ORDER[one.kind], one.key))
+    causes.sort(key=_place)
     return [replace(one, number=number) for number, one in enumerate(causes, 1)]
+
+
+def _place(cause: Cause) -> tuple[object, ...]:
+    """Where a cause stands: of those that stop all the root first, of the others the one that hits most."""
+    kind = _ORDER[cause.kind]
+    return (not cause.grave, not cause.stops_all, kind if cause.stops_all else -cause.effect.weight, kind, cause.key)
 
 
 def _reach(status: Status, cause: Cause) -> int:
@@ -366,20 +406,21 @@ def _parts(status: Status, causes: Sequence[Cause]) -> list[Part]:
     number: dict[CauseKind, int] = {}
     for one in reversed(causes):
         number[one.kind] = one.number
+    still = next((number[kind] for kind in CauseKind if kind in _KEEP_STILL and kind in number), None)
     hanging = {one.key: one.number for one in causes if one.kind is CauseKind.WORKER_HANGS}
     found = []
     living = {one.name for kind in (WORKER, BEAT) for one in alive(status, kind)}
     for row in status.overview.workers if status.overview is not None else ():
         dead = CauseKind.WORKERS_DEAD if row.kind == WORKER else CauseKind.BEAT_DEAD
         good = row.name in living
-        cause = None if good else hanging.get(f"{CauseKind.WORKER_HANGS.value}:{row.name}", number.get(dead))
+        cause = None if good else hanging.get(f"{CauseKind.WORKER_HANGS.value}:{row.name}", number.get(dead, still))
         if not good and cause is None:
             continue  # replaced, or given up
         said = f"progress {span(max(status.at - row.progress_at, timedelta()))} ago"
         found.append(Part(name=row.name, kind=row.kind, good=good, said=said, cause=cause))
     for kind, dead in ((WORKER, CauseKind.WORKERS_DEAD), (BEAT, CauseKind.BEAT_DEAD)):
         if status.overview is not None and not any(one.kind == kind for one in found):
-            found.append(Part(name=kind, kind=kind, good=False, said="none", cause=number.get(dead)))
+            found.append(Part(name=kind, kind=kind, good=False, said="none", cause=number.get(dead, still)))
     found.append(_of_broker(status, number))
     database = status.database
     kinds = (CauseKind.DATABASE_AWAY, CauseKind.DATABASE_FULL, CauseKind.DATABASE_READ_ONLY)

@@ -189,7 +189,7 @@ def _observers(status: Status) -> Iterator[Cause]:
         yield Cause(
             kind=CauseKind.OBSERVERS,
             key=key_of(CauseKind.OBSERVERS),
-            what=f"observers of calls failed {failed} times; the calls themselves stand",
+            what=f"observers of calls failed {several(failed, 'time')}; the calls themselves stand",
             step="a bug: the log names observer and error once; report it",
             grave=False,
         )

@@ -41,6 +41,9 @@ TRAFFIC_OVER: Final = timedelta(minutes=10)
 FEED_LAGS: Final = timedelta(seconds=60)
 """The feed waits for every transaction that writes; most last far less than this."""
 
+FEED_LAGS_IDLE: Final = timedelta(seconds=5)
+"""The same, where the transaction that holds it back does nothing for so long: it was left open."""
+
 JUDGED_AT_ONCE: Final = 500
 """Most connections that one look judges itself: those whose sync ended since housekeeping looked."""
 
@@ -335,7 +338,7 @@ async def _read(settings: Settings, store: Store, wanted: _Wanted) -> Status:
         those = [(one.connection_id, one.ended_at) for one in overview.troubled if not one.judged and one.ended_at]
         ages = {one.connection_id: one for one in await judged(unit, those[:JUDGED_AT_ONCE], targets)}
         line = await unit.changes.line()
-        held_by = await unit.changes.blockers() if line.lag > FEED_LAGS else ()
+        held_by = await unit.changes.blockers() if line.lag > FEED_LAGS_IDLE else ()
         traffic = await unit.runs.traffic(since=overview.now - TRAFFIC_OVER)
         day = local_date(overview.now)
         today = await unit.runs.traffic(since=as_utc(at_time(day, zone=UAE))) if wanted.costs else []

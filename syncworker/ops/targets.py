@@ -39,6 +39,9 @@ SLOWER_AT_LEAST_MS: Final = 1_000
 RECENT_CALLS: Final = 40
 """Newest calls of a resource at an LFI that say how it is now."""
 
+AGREEING: Final = 5
+"""So many newest calls are enough where they agree: all of them slow, or none."""
+
 _RESOURCE_OF: Final[Mapping[str, str]] = {one.operation: one.name.value for one in BY_NAME.values()}
 
 
@@ -199,6 +202,10 @@ class Slowness:
     usual_ms: int
 
 
+def _is_slow(took_ms: int, usual_ms: int) -> bool:
+    return took_ms >= usual_ms * SLOWER and took_ms - usual_ms >= SLOWER_AT_LEAST_MS
+
+
 def slow(timings: Sequence[Timing], usual: Sequence[Usual]) -> list[Slowness]:
     """LFIs that answer most of what they were asked lately much later than usual.
 
@@ -216,9 +223,11 @@ def slow(timings: Sequence[Timing], usual: Sequence[Usual]) -> list[Slowness]:
         before = known.get((lfi, resource))
         if before is None or len(took) < SAMPLES_MIN:
             continue
-        now = round(median(took))
-        is_slow = now >= before * SLOWER and now - before >= SLOWER_AT_LEAST_MS
-        judged_.setdefault(lfi, []).append(Slowness(lfi, resource, now, before) if is_slow else None)
+        newest_few = took[:AGREEING]
+        agree = len(newest_few) == AGREEING and len({_is_slow(one, before) for one in newest_few}) == 1
+        now = round(median(newest_few if agree else took))
+        found_slow = Slowness(lfi, resource, now, before) if _is_slow(now, before) else None
+        judged_.setdefault(lfi, []).append(found_slow)
     found = []
     for _, each in sorted(judged_.items()):
         those = [one for one in each if one is not None]

@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from syncworker.ops.cause import Cause, CauseKind, Effect, Side, key_of
-from syncworker.ops.status import FEED_LAGS, ExportFact, FeedFact, Status
+from syncworker.ops.status import FEED_LAGS, FEED_LAGS_IDLE, ExportFact, FeedFact, Status
 from syncworker.ops.words import instant, several, span
 from syncworker.standard.consents import Status as ConsentStatus
 from syncworker.store.overview import CONSUMED_FOR, OddConsent
@@ -42,12 +42,16 @@ def upkeep(status: Status) -> list[Cause]:
 
 
 def feed(fact: FeedFact, *, at: datetime) -> list[Cause]:
-    """What holds the feed back, where committed changes have waited for long: the oldest transaction alone."""
-    if fact.lag <= FEED_LAGS:
+    """What holds the feed back, where committed changes have waited for long: the oldest transaction alone.
+
+    One that was left open is told at once, one that is at work after a minute.
+    """
+    first = next(iter(fact.held_by), None)
+    idle = None if first is None or first.idle_since is None else at - first.idle_since
+    if fact.lag <= (FEED_LAGS if idle is None or idle <= FEED_LAGS_IDLE else FEED_LAGS_IDLE):
         return []
     what = f"the feed of changes is held back for {span(fact.lag)}"
     step = "the transaction has just ended, or our role may not see it: look at pg_stat_activity"
-    first = next(iter(fact.held_by), None)
     if first is not None:
         name = first.application or "an unnamed program"
         since = "" if first.since is None else f" since {instant(first.since)}"
@@ -56,6 +60,8 @@ def feed(fact: FeedFact, *, at: datetime) -> list[Cause]:
             step = "commit or roll it back: `SELECT gid FROM pg_prepared_xacts` names it"
         else:
             what = f"{what} by a transaction of process {first.pid} ({name}) open{since}"
+            if idle is not None:
+                what = f"{what}, which does nothing"
             step = f"let it end, or end it: `SELECT pg_terminate_backend({first.pid})` in the database"
     return [
         Cause(
@@ -155,7 +161,8 @@ def consents(odd: Sequence[OddConsent], *, at: datetime) -> list[Cause]:
             Cause(
                 kind=kind,
                 key=key_of(kind),
-                what=f"{len(consumed)} data consents are Consumed, as only payments may be ({_some(consumed)})",
+                what=f"{several(len(consumed), 'data consent is', 'data consents are')} Consumed, as only payments may "
+                f"be ({_some(consumed)})",
                 since=min((one.ended_at for one in consumed if one.ended_at is not None), default=None),
                 side=Side.LFI,
                 step="ask the LFI: its data can no longer be read; the customer has to consent again",
@@ -169,7 +176,8 @@ def consents(odd: Sequence[OddConsent], *, at: datetime) -> list[Cause]:
             Cause(
                 kind=kind,
                 key=key_of(kind),
-                what=f"{len(asked)} revocations are not at the Hub, the oldest for {span(at - min(asked))}",
+                what=f"{several(len(asked), 'revocation is', 'revocations are')} not at the Hub"
+                f"{'' if len(asked) == 1 else ', the oldest'} for {span(at - min(asked))}",
                 since=min(asked),
                 side=Side.HUB,
                 step="nothing is called for them; `consents reconcile` names them, ask the LFI",
@@ -185,7 +193,8 @@ def consents(odd: Sequence[OddConsent], *, at: datetime) -> list[Cause]:
             Cause(
                 kind=kind,
                 key=key_of(kind),
-                what=f"{len(drifted)} consents are not as the Hub has them ({kinds})",
+                what=several(len(drifted), "consent is not as the Hub has it", "consents are not as the Hub has them")
+                + f" ({kinds})",
                 side=Side.HUB,
                 step="`consents reconcile` names them",
                 command="syncworker consents reconcile",
@@ -208,7 +217,8 @@ def openings(unknown: int, overdue: int) -> list[Cause]:
             Cause(
                 kind=CauseKind.OPENINGS_UNKNOWN,
                 key=key_of(CauseKind.OPENINGS_UNKNOWN),
-                what=f"{unknown} account openings are unknown: the LFI may have them or not",
+                what=f"{several(unknown, 'account opening is', 'account openings are')} unknown: the LFI may have "
+                f"{'it' if unknown == 1 else 'them'} or not",
                 side=Side.LFI,
                 step="`openings list --state unknown`; ask the LFI, then `openings settle`",
                 command="syncworker openings list --state unknown",
@@ -219,7 +229,7 @@ def openings(unknown: int, overdue: int) -> list[Cause]:
             Cause(
                 kind=CauseKind.OPENINGS_OVERDUE,
                 key=key_of(CauseKind.OPENINGS_OVERDUE),
-                what=f"{overdue} account openings are overdue",
+                what=several(overdue, "account opening is overdue", "account openings are overdue"),
                 side=Side.LFI,
                 step="`openings list` names them; ask the LFI, or the user it waits for",
                 command="syncworker openings list",

@@ -3,7 +3,8 @@
 A clock that is wrong is a fault of its own (`design.md` §12): assertions are refused as expired or not yet valid,
 leases and token lives are misjudged.  One comparison is two instants of ours, before and after, and one of theirs in
 between; it bounds how far the clocks are apart, and the narrowest of an hour counts.  Comparisons come with the answers
-we get anyway; only an LFI that was not heard for an hour is asked for its discovery document.
+we get anyway; only an LFI that was not heard for an hour is asked for its discovery document.  Our clock and the
+database's are compared all the time, and all comparisons are made anew when these two move apart, or together again.
 """
 
 import math
@@ -80,6 +81,8 @@ class ClockWatch:
         """Seconds of the exchange behind the best comparison: the less one took, the more it says."""
         self._filed_at: dict[str, datetime] = {}
         self._asked_at: dict[str, datetime] = {}
+        self._wrong: bool | None = None
+        """Whether our clock and the database's were apart when last compared; `None`: never compared."""
 
     def note(self, peer: str, *, sent: datetime, took_s: float, headers: Mapping[str, str]) -> None:
         """Take an answer's `Date`, unless a narrower comparison is there already.
@@ -121,7 +124,9 @@ class ClockWatch:
         Raises:
             StoreUnavailableError: nothing was filed; it is tried again with the next call.
         """
-        known = self._best | {DATABASE: compare(sent, now, said=database)}
+        ours = compare(sent, now, said=database)
+        self._look_for_a_jump(ours)
+        known = self._best | {DATABASE: ours}
         measured = [
             ClockOffset(host=self._host, peer=peer, offset=found.offset, within=found.within, measured_at=database)
             for peer, found in sorted(known.items())
@@ -142,6 +147,19 @@ class ClockWatch:
                     more_than_s=OFFSET_MAX.total_seconds(),
                 )
         return measured
+
+    def _look_for_a_jump(self, ours: Comparison) -> None:
+        """Compare with everybody anew, now, when our clock has left the database's by too much, or has come back."""
+        if abs(ours.offset) + ours.within <= OFFSET_MAX:
+            wrong = False
+        elif abs(ours.offset) - ours.within > OFFSET_MAX:
+            wrong = True
+        else:
+            return  # measured too loosely to say
+        if self._wrong is not None and wrong is not self._wrong:
+            for kept in (self._filed_at, self._asked_at, self._best, self._quickest):
+                kept.clear()
+        self._wrong = wrong
 
     def _is_due(self, peer: str, now: datetime) -> bool:
         filed = self._filed_at.get(peer)

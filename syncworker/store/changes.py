@@ -175,11 +175,13 @@ class Blocker:
         pid: of the server's process; `None`: a prepared transaction, which has none.
         application: as it calls itself; `None` where our role may not see it.
         since: when the transaction began; `None` where our role may not see it.
+        idle_since: since when it does nothing and stays open; `None`: it is at work, or our role may not see it.
     """
 
     pid: int | None
     application: str | None
     since: datetime | None
+    idle_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -512,15 +514,19 @@ class Changes:
         if not self._unit.dialect.is_postgresql:
             return []
         query = sa.text(
-            "SELECT pid, application, since FROM ("
-            " SELECT pid, application_name AS application, xact_start AS since, age(backend_xid) AS age"
+            "SELECT pid, application, since, idle_since FROM ("
+            " SELECT pid, application_name AS application, xact_start AS since, age(backend_xid) AS age,"
+            " CASE WHEN state LIKE 'idle in transaction%' THEN state_change END AS idle_since"
             " FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()"
             " UNION ALL"
-            " SELECT NULL, 'prepared transaction', prepared, age(transaction) FROM pg_prepared_xacts"
+            " SELECT NULL, 'prepared transaction', prepared, age(transaction), NULL FROM pg_prepared_xacts"
             ") AS those ORDER BY age DESC LIMIT :limit"
         )
         rows = await self._unit.connection.execute(query, {"limit": limit})
-        return [Blocker(pid=pid, application=application or None, since=since) for pid, application, since in rows]
+        return [
+            Blocker(pid=pid, application=application or None, since=since, idle_since=idle_since)
+            for pid, application, since, idle_since in rows
+        ]
 
     def _settled(self, *columns: Any) -> sa.Select[Any]:
         """Rows of transactions older than every one still open: nothing can appear among them any more."""

@@ -15,9 +15,6 @@ from typing import Any, Final
 
 from syncworker.standard.consents import Status
 
-MARGIN: Final = 1.25
-"""A listing may be older than its cadence by this factor: a sync takes its turn, and is retried."""
-
 
 class StaleReason(StrEnum):
     """Why a listing is older than it should be."""
@@ -96,18 +93,16 @@ class Freshness:
         }
 
 
-def freshness(
-    listing: Mapping[str, Any], state: ConnectionState, *, now: datetime, cadence: timedelta, margin: float = MARGIN
-) -> Freshness:
+def freshness(listing: Mapping[str, Any], state: ConnectionState, *, now: datetime, target: timedelta) -> Freshness:
     """Judge one listing.
 
     Args:
         listing: a row of `v_listing`.
-        cadence: how often it is to be read.
+        target: how old it may grow: its cadence times the margin.
     """
     checked_at = listing["checked_at"]
     age = None if checked_at is None else max(now - checked_at, timedelta(0))
-    stale = age is None or age > cadence * margin
+    stale = age is None or age > target
     ended = state.status is None or state.status in _ENDED
     return Freshness(
         checked_at=checked_at,

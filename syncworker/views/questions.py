@@ -32,7 +32,8 @@ from syncworker.sync.decode import identifiers_of
 from syncworker.views.freshness import ConnectionState, Freshness, freshness
 from syncworker.views.pages import cursor_text, filter_digest, read_cursor
 
-Cadence = Mapping[ResourceName, timedelta]
+Targets = Mapping[ResourceName, timedelta]
+"""How old a listing of each resource may grow: `Settings.targets`."""
 
 N = ResourceName
 LIMIT: Final = 50
@@ -351,7 +352,7 @@ async def page(
     listing: Listing,
     whose: Whose,
     *,
-    cadence: Cadence,
+    targets: Targets,
     where: Sequence[Condition | Containing] = (),
     order: Order = Order.ID,
     cursor: str | None = None,
@@ -374,7 +375,7 @@ async def page(
         reach=partial(unit.reads.reach, rows=looks) if far else None,
     )  # fmt: skip
     of_rows = {row["connection_id"] for row in rows}
-    known = await freshness_of(unit, of_rows.union(asked), cadence=cadence, of=_resources(listing))
+    known = await freshness_of(unit, of_rows.union(asked), targets=targets, of=_resources(listing))
     return Page(rows, following, known, left_out)
 
 
@@ -472,7 +473,7 @@ def _resources(listing: Listing) -> frozenset[ResourceName]:
 
 
 async def freshness_of(
-    unit: UnitOfWork, connection_ids: Collection[str], *, cadence: Cadence, of: Collection[ResourceName] = tuple(N)
+    unit: UnitOfWork, connection_ids: Collection[str], *, targets: Targets, of: Collection[ResourceName] = tuple(N)
 ) -> dict[str, dict[str, Freshness]]:
     """How fresh listings of some connections are: by account id, a connection's own listings by its id.
 
@@ -484,10 +485,10 @@ async def freshness_of(
     """
     if not connection_ids:
         return {}
-    return judged(await unit.reads.known(connection_ids, {*of, N.ACCOUNTS}), cadence=cadence, of=of)
+    return judged(await unit.reads.known(connection_ids, {*of, N.ACCOUNTS}), targets=targets, of=of)
 
 
-def judged(known: Known, *, cadence: Cadence, of: Collection[ResourceName]) -> dict[str, dict[str, Freshness]]:
+def judged(known: Known, *, targets: Targets, of: Collection[ResourceName]) -> dict[str, dict[str, Freshness]]:
     """`freshness_of` from what is known; connections that may not be read are left out."""
     if known.now is None:
         return {}
@@ -502,7 +503,7 @@ def judged(known: Known, *, cadence: Cadence, of: Collection[ResourceName]) -> d
         resource, connection_id = ResourceName(row["resource"]), row["connection_id"]
         if connection_id not in states:
             continue
-        judged = freshness(row, states[connection_id], now=now, cadence=cadence[resource])
+        judged = freshness(row, states[connection_id], now=now, target=targets[resource])
         if resource is N.ACCOUNTS:
             own[connection_id] = judged
             continue
@@ -514,7 +515,7 @@ def judged(known: Known, *, cadence: Cadence, of: Collection[ResourceName]) -> d
         found.setdefault(name, {})[resource.value] = judged
     for connection_id, names in accounts.items():
         judged = own.get(connection_id) or freshness(
-            NEVER_LISTED, states[connection_id], now=now, cadence=cadence[N.ACCOUNTS]
+            NEVER_LISTED, states[connection_id], now=now, target=targets[N.ACCOUNTS]
         )
         if N.ACCOUNTS in of or not names:
             found.setdefault(connection_id, {})[N.ACCOUNTS.value] = judged
@@ -569,7 +570,7 @@ class Balances:
     totals: Sequence[Total]
 
 
-async def balances(unit: UnitOfWork, whose: Whose, *, cadence: Cadence) -> Balances:
+async def balances(unit: UnitOfWork, whose: Whose, *, targets: Targets) -> Balances:
     """The latest balances of a customer, connection or account, and their sums by type and currency.
 
     Raises:
@@ -584,7 +585,7 @@ async def balances(unit: UnitOfWork, whose: Whose, *, cadence: Cadence) -> Balan
     _check_known(whose, by, known)
     if len(rows) > BALANCES_MAX:
         raise _too_many_balances()
-    fresh = judged(known, cadence=cadence, of={N.BALANCES})
+    fresh = judged(known, targets=targets, of={N.BALANCES})
     if whose.account_id is not None:
         fresh = {whose.account_id: fresh.get(whose.account_id, {})}
     checked = {

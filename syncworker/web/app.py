@@ -155,7 +155,7 @@ def build(
         endpoints.routes(store=store, keys=keys, allow_private_hosts=settings.webhooks.allow_private_hosts)
     )
     app.include_router(refresh_routes.routes(refreshes, keys=keys, hurry=hurry))
-    app.include_router(data.routes(store=store, keys=keys, cadence=settings.cadence.as_mapping(), lfis=lfis))
+    app.include_router(data.routes(store=store, keys=keys, targets=settings.targets(), lfis=lfis))
     app.include_router(changes.routes(store=store, keys=keys))
     reached = reach(web, public_url)
     if isinstance(reached, str):

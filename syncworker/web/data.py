@@ -43,9 +43,9 @@ from syncworker.views.questions import (
     LIMIT_MAX,
     LISTINGS,
     TRANSACTIONS_MAX,
-    Cadence,
     Listing,
     Order,
+    Targets,
     TransactionFilter,
     Whose,
 )
@@ -175,7 +175,7 @@ class FreshnessOut(BaseModel):
     checked_at: datetime | None = Field(description="When we last saw the listing whole, changed or not.")
     changed_at: datetime | None = Field(description="When it last differed.")
     age_seconds: int | None = Field(description="Since checked_at; null: it was never seen whole.")
-    stale: bool = Field(description="Older than its cadence and a quarter.")
+    stale: bool = Field(description="Older than its cadence times the margin of the settings (`[freshness] margin`).")
     stale_reason: StaleReason | None
     next_due_at: datetime | None
     complete_from: date | None = Field(description="Rows are complete from this date in the UAE on.")
@@ -310,11 +310,11 @@ def page_model(name: str) -> type[BaseModel]:
 # -- the routes ------------------------------------------------------------------------------------------------------
 
 
-def routes(*, store: Store, keys: Keys, cadence: Cadence, lfis: Lfis) -> APIRouter:
+def routes(*, store: Store, keys: Keys, targets: Targets, lfis: Lfis) -> APIRouter:
     """The routes for data.
 
     Args:
-        cadence: how often each resource is to be read; what is older is stale.
+        targets: how old a listing of each resource may grow; what is older is stale.
     """
     router = APIRouter(
         prefix=PREFIX,
@@ -343,7 +343,7 @@ def routes(*, store: Store, keys: Keys, cadence: Cadence, lfis: Lfis) -> APIRout
         }
         async with _opened(store, as_of) as unit:
             if as_of is None:
-                page = await questions.page(unit, listing, asked.whose, cadence=cadence, where=where, **at)
+                page = await questions.page(unit, listing, asked.whose, targets=targets, where=where, **at)
             else:
                 page = await past.page(unit, listing, asked.whose, at=as_utc(as_of), where=where, **at)
             shown = await questions.shown_rows(
@@ -369,7 +369,7 @@ def routes(*, store: Store, keys: Keys, cadence: Cadence, lfis: Lfis) -> APIRout
         listing = LISTINGS["balances"]
         async with _opened(store, asked.as_of) as unit:
             if asked.as_of is None:
-                found = await questions.balances(unit, asked.whose, cadence=cadence)
+                found = await questions.balances(unit, asked.whose, targets=targets)
             else:
                 found = await past.balances(unit, asked.whose, at=as_utc(asked.as_of))
             page = found.page

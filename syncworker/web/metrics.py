@@ -41,7 +41,7 @@ from syncworker.web.problems import REFUSALS
 
 PATH: Final = "/metrics"
 AGES_EVERY: Final = timedelta(minutes=1)
-BROKER_EVERY: Final = timedelta(seconds=10)
+BROKER_EVERY: Final = timedelta(seconds=4)
 SHARED_FOR: Final = timedelta(seconds=1)
 """Scrapes that come within so long get the same values."""
 

@@ -92,8 +92,16 @@ class PostgresServer:
 
     def restart_at_once(self) -> None:
         """An immediate shutdown, as a crash: sessions are cut off in the middle; then start again on the same port."""
+        self.stop()
+        self.start_again()
+
+    def stop(self) -> None:
+        """An immediate shutdown, as a crash."""
         self._process.send_signal(signal.SIGQUIT)
         self._process.wait(10)
+
+    def start_again(self) -> None:
+        """Start again on the same port, with the data."""
         self._process = self._start()
         self._await()
 

@@ -43,15 +43,26 @@ class ValkeyServer:
 
     def restart(self) -> None:
         """Kill it and start it again on the same port, without its data."""
-        self._process.kill()
-        self._process.wait(10)
+        self.end()
         self._process = self._start(_binary())
         self._await()
 
-    def close(self) -> None:
-        """Stop and leave no file."""
+    def freeze(self) -> None:
+        """Stop it in its tracks: connections are taken, and nothing answers; `thaw` lets it go on."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def end(self) -> None:
+        """Kill it; `restart` starts it again on the same port."""
         self._process.kill()
         self._process.wait(10)
+
+    def close(self) -> None:
+        """Stop and leave no file."""
+        self.end()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start(self, binary: Path) -> subprocess.Popen[bytes]:

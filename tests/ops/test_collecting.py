@@ -29,6 +29,7 @@ from syncworker.store.runs import RunRow
 from syncworker.store.tables import cursor
 from syncworker.store.unit_of_work import Store, UnitOfWork
 from syncworker.store.work import WorkKind
+from syncworker.views import questions
 from tests.ground.clock import ManualClock
 
 pytestmark = pytest.mark.store
@@ -146,6 +147,24 @@ async def test_another_margin_judges_anew(store: Store, clock: ManualClock) -> N
     assert ((await look(store)).counts.stale, (await look(store, strict)).counts.stale) == (0, 1)
     await note(store, clock, strict)
     assert (await look(store, strict)).counts.stale == 1
+
+
+@pytest.mark.parametrize("margin", [1, 1.25, 3])
+async def test_the_api_calls_stale_what_status_calls_stale(store: Store, clock: ManualClock, margin: float) -> None:
+    """By one margin, that of the settings; a second before the target neither does, a second after it both do."""
+    settings = Settings(freshness=FreshnessSettings(margin=margin))
+    await a_connection(store, clock)
+    await a_sync(store, clock, (N.ACCOUNTS, ""))
+    clock.advance(seconds=margin * 24 * 3600 - 1)
+    found = []
+    for _ in range(2):
+        async with store.reading() as unit:
+            fresh = await questions.freshness_of(unit, ["c-1"], targets=settings.targets(), of={N.ACCOUNTS})
+        by_api = any(one.stale for those in fresh.values() for one in those.values())
+        found.append((by_api, bool((await look(store, settings)).counts.stale)))
+        clock.advance(seconds=2)
+
+    assert found == [(False, False), (True, True)]
 
 
 async def test_listings_that_cannot_be_fresh_make_nothing_stale(store: Store, clock: ManualClock) -> None:
@@ -407,10 +426,11 @@ async def test_a_database_that_is_away_is_a_status_all_the_same() -> None:
     assert (status.overview, diagnose(status).counts.connections) == (None, 0)
 
 
-@pytest.fixture
-def web_server() -> Iterator[int]:
-    """Something that is no broker, and answers."""
+@pytest.fixture(params=[1024, 4])
+def web_server(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Something that is no broker, and answers: all it was told, or its first line alone."""
     listening = socket.create_server(("127.0.0.1", 0))
+    takes: int = request.param
 
     def serve() -> None:
         while True:
@@ -419,7 +439,7 @@ def web_server() -> Iterator[int]:
             except OSError:
                 return
             with taken:
-                taken.recv(1024)
+                taken.recv(takes)
                 taken.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     thread = threading.Thread(target=serve, daemon=True)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from syncworker.errors import SyncWorkerError
+from syncworker.ops import upkeep
 from syncworker.ops.advice import ADVICE, OTHERWISE, advice_of
 from syncworker.ops.cause import CauseKind, Side
 from syncworker.ops.certificates import CertificateFinding
@@ -378,7 +379,7 @@ def test_where_all_is_well_nothing_needs_anyone() -> None:
             (
                 K.OPENINGS_UNKNOWN,
                 "",
-                "1 account openings are unknown: the LFI may have them or not",
+                "1 account opening is unknown: the LFI may have it or not",
                 NOW,
                 Side.LFI,
                 False,
@@ -492,8 +493,8 @@ def test_consents_that_need_a_person_are_told_of_with_what_to_do() -> None:
     ]
 
     assert [(one.what, one.side) for one in diagnose(seen(odd=odd)).causes] == [
-        ("1 revocations are not at the Hub, the oldest for 1 h 30 min", Side.HUB),
-        ("1 data consents are Consumed, as only payments may be (used)", Side.LFI),
+        ("1 revocation is not at the Hub for 1 h 30 min", Side.HUB),
+        ("1 data consent is Consumed, as only payments may be (used)", Side.LFI),
         ("2 consents are not as the Hub has them (base, unknown_there)", Side.HUB),
     ]
 
@@ -755,3 +756,77 @@ def test_what_holds_the_feed_back_is_told_by_the_oldest_transaction(held_by: lis
     """The others wait in its shadow."""
     (found,) = diagnose(seen(status={"feed": FeedFact(lag=61 * MINUTE / 60, held_by=held_by)})).causes
     assert said in f"{found.what} {found.step}"
+
+
+@pytest.mark.parametrize(
+    ("lag", "idle", "told"),
+    [
+        (MINUTE / 10, MINUTE / 10, True),
+        (MINUTE / 10, MINUTE / 60, False),
+        (MINUTE / 10, None, False),
+        (MINUTE / 60, HOUR, False),
+        (2 * MINUTE, MINUTE / 60, True),
+    ],
+)
+def test_a_transaction_that_was_left_open_is_told_within_seconds(
+    lag: timedelta, idle: timedelta | None, told: bool
+) -> None:
+    """One that is at work may take a minute; and nothing is told before changes wait."""
+    since = None if idle is None else NOW - idle
+    held_by = [Blocker(pid=7, application="psql", since=NOW - HOUR, idle_since=since)]
+    causes = diagnose(seen(status={"feed": FeedFact(lag=lag, held_by=held_by)})).causes
+    assert [one.kind for one in causes] == [K.FEED_HELD] * told
+    assert all(idle is None or one.what.endswith("which does nothing") for one in causes)
+
+
+@pytest.mark.parametrize(
+    ("unknown", "overdue", "said"),
+    [
+        (1, 0, "1 account opening is unknown: the LFI may have it or not"),
+        (2, 0, "2 account openings are unknown: the LFI may have them or not"),
+        (0, 1, "1 account opening is overdue"),
+        (0, 1_200, "1,200 account openings are overdue"),
+    ],
+)
+def test_one_is_told_in_the_singular(unknown: int, overdue: int, said: str) -> None:
+    """A line is a sentence."""
+    (found,) = upkeep.openings(unknown, overdue)
+    assert found.what == said
+
+
+SILENT_BROKER = BrokerFact(state=BrokerState.SILENT, said="no broker answers")
+READ_ONLY = DatabaseFact(state=DatabaseState.READ_ONLY, said="it takes no writes")
+
+
+@pytest.mark.parametrize(
+    ("broken", "root"), [({"broker": SILENT_BROKER}, K.BROKER_SILENT), ({"database": READ_ONLY}, K.DATABASE_READ_ONLY)]
+)
+def test_processes_that_get_on_no_more_without_broker_or_database_are_no_cause(
+    broken: dict[str, Any], root: CauseKind
+) -> None:
+    """What they stand on is the one cause; each silent process carries its number."""
+    quiet = [process(quiet=MINUTE), process("host/2", "beat", quiet=MINUTE)]
+    found = diagnose(seen(workers=quiet, status=broken))
+    assert [one.kind for one in found.causes] == [root]
+    assert {(one.kind, one.good, one.cause) for one in found.parts if one.kind in ("worker", "beat")} == {
+        ("worker", False, 1), ("beat", False, 1),
+    }  # fmt: skip
+
+
+def test_a_worker_that_does_not_run_any_more_is_a_cause_beside_a_silent_broker() -> None:
+    """It does not come back with the broker; the broker is first, for it is the root."""
+    quiet = [process(quiet=MINUTE), process("host/2", "beat", quiet=MINUTE)]
+    status = {"broker": SILENT_BROKER, "gone": frozenset({"host/1"})}
+    found = diagnose(seen(workers=quiet, status=status))
+    assert [one.kind for one in found.causes] == [K.BROKER_SILENT, K.WORKERS_DEAD]
+
+
+@pytest.mark.parametrize(
+    ("error", "kinds"), [(None, [K.WORKERS_DEAD]), ("export_target", [K.WORKERS_DEAD, K.EXPORT_LATE])]
+)
+def test_an_export_that_is_late_for_want_of_workers_is_no_cause(error: str | None, kinds: list[CauseKind]) -> None:
+    """It waits for them; one whose last try failed is mended on its own."""
+    export = ExportFact(name="nightly", due_at=NOW - HOUR, error=error)
+    found = diagnose(seen(workers=[process(quiet=HOUR), LIVING[1]], status={"exports": (export,)}))
+    assert [one.kind for one in found.causes] == kinds
+    assert [one.cause for one in found.symptoms if one.kind is SymptomKind.EXPORT] == [len(kinds)]

@@ -89,6 +89,25 @@ async def test_it_is_filed_once_an_hour(store: Store, clock: ManualClock) -> Non
     assert filed == [[DATABASE, "noor"], [], [DATABASE, "noor"]]
 
 
+@pytest.mark.store
+async def test_a_clock_that_jumps_is_filed_at_once_and_so_is_its_return(store: Store, clock: ManualClock) -> None:
+    """Ours leaves the database's, and comes back: each time all comparisons are made anew, those with LFIs too."""
+    watch = ClockWatch("here")
+    now, filed, wrong = clock.now(), [], []
+    for ahead in (0, 0, 30, 30, 0, 0):
+        now += 5 * SECOND
+        ours = now + ahead * SECOND
+        watch.note("noor", sent=ours, took_s=0, headers=headers(now))
+        filed.append(len(await watch.file(store, now=ours, sent=ours, database=now)))
+        watch.note("noor", sent=ours, took_s=0, headers=headers(now))
+        await watch.file(store, now=ours, sent=ours, database=now)
+        async with store.reading() as unit:
+            wrong.append({one.peer for one in await unit.clocks.list() if one.wrong})
+
+    assert filed == [2, 0, 1, 0, 1, 0]
+    assert wrong == [set(), set(), {DATABASE, "noor"}, {DATABASE, "noor"}, set(), set()]
+
+
 @pytest.mark.unit
 def test_only_who_was_not_heard_is_asked_and_not_again_at_once() -> None:
     """Data flows: no call more.  An LFI that does not answer is left alone for a while."""

@@ -26,6 +26,7 @@ from tests.sync.house import CADENCE, LFI, Product
 pytestmark = pytest.mark.flow
 
 N, R = ResourceName, StaleReason
+TARGETS = {name: every * 1.25 for name, every in CADENCE.items()}
 OLD = timedelta(hours=25)
 """Older than every cadence but the weekly ones."""
 
@@ -35,7 +36,7 @@ async def why(
 ) -> set[StaleReason | None]:
     """What is said of the listings of one resource; `None`: it is young enough."""
     async with product.store.reading() as unit:
-        known = await questions.freshness_of(unit, [connection_id], cadence=CADENCE, of={resource})
+        known = await questions.freshness_of(unit, [connection_id], targets=TARGETS, of={resource})
     found = [one for of in known.values() for name, one in of.items() if name == resource]
     assert all(one.stale is (one.stale_reason is not None) for one in found)
     return {one.stale_reason for one in found}
@@ -214,9 +215,9 @@ async def test_a_restricted_connection_is_told_by_id_and_left_out_otherwise(
     async with product.store.reading() as unit:
         for whose in (Whose(connection_id=synced), Whose(account_id=reference.account_id)):
             with pytest.raises(questions.RestrictedError, match=r"^connection_id: its consent ended"):
-                await questions.page(unit, questions.LISTINGS["balances"], whose, cadence=CADENCE)
+                await questions.page(unit, questions.LISTINGS["balances"], whose, targets=TARGETS)
             with pytest.raises(questions.RestrictedError):
-                await questions.balances(unit, whose, cadence=CADENCE)
-        found = await questions.balances(unit, Whose(user_ref="customer-0"), cadence=CADENCE)
+                await questions.balances(unit, whose, targets=TARGETS)
+        found = await questions.balances(unit, Whose(user_ref="customer-0"), targets=TARGETS)
     nothing: Any = ([], [], {})
     assert (found.page.rows, found.totals, found.page.freshness) == nothing

@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 
-from syncworker.views.freshness import MARGIN, ConnectionState, StaleReason, freshness
+from syncworker.views.freshness import ConnectionState, StaleReason, freshness
 
 NOW = datetime(2026, 11, 21, 10, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-CADENCE = 6 * HOUR
-OLD = NOW - 2 * CADENCE
+TARGET = 6 * HOUR
+OLD = NOW - 2 * TARGET
 R = StaleReason
 
 
 def listing(**changes: Any) -> dict[str, Any]:
-    """A row of `v_listing` that is older than its cadence."""
+    """A row of `v_listing` that is older than its target."""
     facts = {
         "checked_at": OLD, "changed_at": OLD - HOUR, "due_at": NOW + HOUR, "error": None, "refused_until": None,
         "complete_from": date(2026, 1, 1), "history_complete": True,
@@ -59,7 +59,7 @@ REASONS: list[tuple[dict[str, Any], dict[str, Any], StaleReason]] = [
 @pytest.mark.parametrize(("held", "row", "reason"), REASONS)
 def test_the_reason_is_the_first_that_holds(held: dict[str, Any], row: dict[str, Any], reason: StaleReason) -> None:
     """From what only the user can mend to what time mends."""
-    found = freshness(listing(**row), state(**held), now=NOW, cadence=CADENCE)
+    found = freshness(listing(**row), state(**held), now=NOW, target=TARGET)
     assert (found.stale, found.stale_reason) == (True, reason)
 
 
@@ -70,24 +70,23 @@ def test_every_reason_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("held", [held for held, _, _ in REASONS])
 def test_what_is_young_has_no_reason(held: dict[str, Any]) -> None:
-    """Paused, refused or ended: what was seen within the cadence is no older than it should be."""
-    found = freshness(listing(checked_at=NOW - CADENCE), state(**held), now=NOW, cadence=CADENCE)
+    """Paused, refused or ended: what was seen within the target is no older than it should be."""
+    found = freshness(listing(checked_at=NOW - TARGET), state(**held), now=NOW, target=TARGET)
     assert (found.stale, found.stale_reason, found.age_seconds) == (False, None, 6 * 3600)
 
 
 @pytest.mark.parametrize(
     ("age", "stale"),
     [
-        (CADENCE, False),
-        (CADENCE * MARGIN, False),
-        (CADENCE * MARGIN + timedelta(seconds=1), True),
+        (TARGET, False),
+        (TARGET + timedelta(seconds=1), True),
         (-HOUR, False),
         (None, True),
     ],
 )
-def test_a_listing_is_stale_beyond_its_cadence_and_a_quarter(age: timedelta | None, stale: bool) -> None:
+def test_a_listing_is_stale_beyond_its_target(age: timedelta | None, stale: bool) -> None:
     """A sync takes its turn and may be retried; one that was never read is stale at once."""
-    found = freshness(listing(checked_at=None if age is None else NOW - age), state(), now=NOW, cadence=CADENCE)
+    found = freshness(listing(checked_at=None if age is None else NOW - age), state(), now=NOW, target=TARGET)
     assert found.stale is stale
     assert found.age_seconds == (None if age is None else max(0, int(age.total_seconds())))
 
@@ -106,13 +105,13 @@ def test_a_listing_is_stale_beyond_its_cadence_and_a_quarter(age: timedelta | No
 )
 def test_what_is_not_read_any_more_is_not_due(held: dict[str, Any], due: bool) -> None:
     """Until the user or the product does something."""
-    found = freshness(listing(), state(**held), now=NOW, cadence=CADENCE)
+    found = freshness(listing(), state(**held), now=NOW, target=TARGET)
     assert found.next_due_at == (NOW + HOUR if due else None)
 
 
 def test_freshness_keeps_the_three_times_apart() -> None:
     """As doors show it: every member, none made up."""
-    found = freshness(listing(error="refused", history_complete=0), state(), now=NOW, cadence=CADENCE).as_json()
+    found = freshness(listing(error="refused", history_complete=0), state(), now=NOW, target=TARGET).as_json()
     assert found == {
         "checked_at": OLD,
         "changed_at": OLD - HOUR,

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.store
 
 ROWS = 40
 NEWEST = datetime(2026, 11, 21, 10, tzinfo=UTC)
-CADENCE: Mapping[ResourceName, timedelta] = dict.fromkeys(ResourceName, timedelta(hours=24))
+TARGETS: Mapping[ResourceName, timedelta] = dict.fromkeys(ResourceName, timedelta(hours=24))
 NEEDLE = Containing(("transaction_information",), "needle")
 
 
@@ -45,7 +45,7 @@ async def followed(unit: UnitOfWork, where: Any, *, looks: int, limit: int) -> t
     found, cursor, pages = list[str](), None, 0
     while True:
         page = await questions.page(
-            unit, LISTINGS["transactions"], Whose(), cadence=CADENCE, where=where, order=Order.NEWEST, cursor=cursor,
+            unit, LISTINGS["transactions"], Whose(), targets=TARGETS, where=where, order=Order.NEWEST, cursor=cursor,
             limit=limit, looks=looks,
         )  # fmt: skip
         found += [row["key"] for row in page.rows]

@@ -20,7 +20,7 @@ from syncworker.store.ops_connections import EndingRow
 from syncworker.store.ops_traffic import HourOfCalls, QuarterOfRuns
 from syncworker.store.unit_of_work import Store
 
-KEPT_S: Final = 5.0
+KEPT_S: Final = 2.0
 """So long a look is shown again."""
 
 SHOWN_S: Final = 20.0
@@ -28,7 +28,7 @@ SHOWN_S: Final = 20.0
 
 PATIENCE_S: Final = 0.05
 
-BROKER_KEPT_S: Final = 10.0
+BROKER_KEPT_S: Final = 4.0
 BROKER_FIRST_S: Final = 0.25
 """So long the first look waits for the broker's first answer."""
 

@@ -342,7 +342,7 @@ def _alive(looked: Looked) -> Question:
         big=f"{good} of {known}",
         small="parts",
         sub=f"{words.count(due)} due{oldest}, {words.count(sum(one.leased for one in work))} in work",
-        tone="bad" if bad else "",
+        tone="bad" if any(one.cause is not None for one in bad) else "",
         chart=charts.stacked(columns, said=f"{len(parts)} parts, {len(bad)} of them in trouble"),
         target=None,
         axis=("beat, workers", "services"),

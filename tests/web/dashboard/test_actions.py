@@ -20,6 +20,7 @@ from syncworker.store.work import WorkKind
 from syncworker.web.app import build
 from syncworker.web.dashboard.looking import Looker
 from syncworker.web.guard import Guard
+from syncworker.web.metrics import Scrapes
 from syncworker.webhooks import EventRules
 from tests.ground.clock import ManualClock
 from tests.web.dashboard.desk import Desk
@@ -187,11 +188,12 @@ async def receiving(small_desk: Desk) -> AsyncIterator[Receiving]:
     settings = small_desk.house.settings.for_web()
     application = await wiring.build_application(settings)
     office = PostOffice(application.store, clock, rules, {JWKS_URL: sender.jwks()})
+    scrapes = Scrapes(settings, application.store)
     looker, refreshes = Looker(settings, application.store), Refreshes(application.store, declared=_none)
 
     def with_keys(*kids: str) -> None:
         office.with_rules(replace(rules, encryption_keys={kid: private(ours, kid) for kid in kids}))
-        built = build(application, office.receiver, refreshes, hurry=lambda: None, looker=looker)
+        built = build(application, office.receiver, refreshes, scrapes, hurry=lambda: None, looker=looker)
         transport = httpx.ASGITransport(Guard(built), client=("192.0.2.1", 50_000))
         small_desk.browser = httpx.AsyncClient(
             transport=transport, base_url=PUBLIC_URL, cookies=dict(small_desk.browser.cookies)
@@ -199,6 +201,7 @@ async def receiving(small_desk: Desk) -> AsyncIterator[Receiving]:
 
     with_keys()
     yield Receiving(small_desk, sender, office, with_keys)
+    await scrapes.close()
     await looker.close()
     await refreshes.close()
     await application.close()
