@@ -137,10 +137,10 @@ def _empty(site: Installation) -> None:
 
 
 def _hold_feed(site: Installation) -> None:
-    """Leave a transaction open that has written, and have a balance change; the feed is held back once that is filed."""
+    """Leave a transaction open that has written, and have a balance change: that one waits once it is filed."""
     site.kept["open"] = site.psql("CREATE TABLE left_open (id int)", keep=True)
     before = site.changes()
-    account_id = site.door.get("/books")["consents"][0]["resources"]["accounts"][0]["account_id"]
+    account_id = site.door.get("/consents")[0]["account_ids"][0]
     site.door.verb("change_balance", account_id=account_id, amount="17.25")
     assert _when(time.monotonic(), lambda: site.changes() > before) is not None
 
@@ -175,7 +175,7 @@ def _unblock_export(site: Installation) -> None:
     folder = site.house.folder / "exports"
     folder.unlink()
     (site.house.folder / "exports-away").rename(folder)
-    site.run("export", "run", "--name", "nightly")
+    site.house.run("export", "run", "--name", "nightly")  # refused where a worker is just making one
 
 
 def _jump(site: Installation) -> None:
