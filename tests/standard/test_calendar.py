@@ -454,6 +454,7 @@ USERS: Final[Mapping[str, str]] = {
     "standard/values.py": "consents",
     "cli/reads.py": "dates a person typed",
     "delivery/job.py": "instants of our own clock",
+    "store/ages.py": "reads what we wrote",
     "store/authorizations.py": "reads what we wrote",
     "store/cursors.py": "coverage",
     "store/dialect.py": "test_both_databases_keep_the_ends_of_the_calendar",
