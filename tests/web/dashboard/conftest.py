@@ -3,7 +3,7 @@
 import pytest
 
 from tests.web.dashboard.desk import Desk
-from tests.web.dashboard.filled import EXPORTS
+from tests.web.dashboard.filled_exports import EXPORTS
 from tests.web.house import WEB, Opener
 
 

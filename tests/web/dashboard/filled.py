@@ -21,6 +21,7 @@ from syncworker.standard.values import Slug
 from syncworker.store import tables as t
 from syncworker.store.calls import COLUMNS, CallRow, pack
 from syncworker.store.unit_of_work import Store, UnitOfWork
+from tests.web.dashboard.filled_exports import exports
 
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
 RTL = "\u202eevil\u202c ${jndi} {{7*7}}"
@@ -35,19 +36,6 @@ PER_ACCOUNT = (
     ResourceName.DIRECT_DEBITS, ResourceName.BENEFICIARIES,
 )  # fmt: skip
 RULE = targets_of(Settings()).rule
-TARGET = "s3://AKIAEXAMPLE:sealed-token@bucket.example/of/analysts?key=sealed-token"
-EXPORTS = """
-[exports.nightly]
-to = "s3://AKIAEXAMPLE:sealed-token@bucket.example/of/analysts?key=sealed-token"
-at = "02:00"
-
-[exports.hourly]
-to = "/srv/exports"
-every = 3600
-format = "ndjson"
-privacy = "pseudonymous"
-"""
-"""Settings of two series: one is late, the other being made."""
 DIRECTORY: dict[str, Any] = {
     "server_id": "f3", "organisation": HOSTILE, "name": HOSTILE, "logo_uri": None, "published": {},
     "over_limit_millifils": {}, "account_types": [], "account_sub_types": [], "deprecated_on": None,
@@ -142,7 +130,7 @@ async def fill(
             found.runs.append(number)
             found.failed_run = number if fails else found.failed_run
         await _in_and_out(unit, found, random_)
-        await _exports(unit, now)
+        await exports(unit, now)
         if machinery:
             await _machinery(unit, now)
 
@@ -495,42 +483,6 @@ async def _in_and_out(unit: UnitOfWork, found: Filled, random_: random.Random) -
     for number in range(2):
         row = {"at": now, "what": "revoked_by_us", "subject": found.connections[number], "facts": facts}
         found.audits.append(await numbered(unit, t.audit, row))
-
-
-async def _exports(unit: UnitOfWork, now: datetime) -> None:
-    """One series that is late since its last try failed, and one that is being made."""
-    for name, due, leased in (("nightly", now - timedelta(hours=3), None), ("hourly", now, now + timedelta(minutes=1))):
-        await insert(
-            unit,
-            t.work,
-            {
-                "kind": "export", "subject": name, "lfi": "(exports)", "due_at": due, "lease_until": leased,
-                "last_outcome": "ok" if leased else "failed", "last_error": None if leased else "export_target",
-            },
-        )  # fmt: skip
-    for number in range(1, 4):
-        at = now - timedelta(days=3 - number, hours=4)
-        good = number < 3
-        await insert(
-            unit,
-            t.export,
-            {
-                "name": "nightly", "number": number, "target": TARGET, "format": "parquet",
-                "kind": "full" if number == 1 else "incremental" if good else None, "base": 1 if good else None,
-                "as_of": at if good else None, "rows": 48_211 * number if good else None,
-                "bytes": 3_400_000_000 // number if good else None, "started_at": at,
-                "ended_at": at + timedelta(minutes=4), "outcome": "done" if good else "failed",
-                "error": None if good else "export_target",
-            },
-        )  # fmt: skip
-    await insert(
-        unit,
-        t.export,
-        {
-            "name": "hourly", "number": 1, "target": "/srv/exports", "format": "ndjson", "started_at": now,
-            "lease_until": now + timedelta(minutes=1),
-        },
-    )  # fmt: skip
 
 
 async def _machinery(unit: UnitOfWork, now: datetime) -> None:

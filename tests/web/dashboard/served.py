@@ -18,7 +18,8 @@ from syncworker.store.api_keys import Scope
 from syncworker.store.keyring import KeyRing
 from syncworker.store.unit_of_work import Store
 from syncworker.web.app import opened
-from tests.web.dashboard.filled import EXPORTS, Filled, fill
+from tests.web.dashboard.filled import Filled, fill
+from tests.web.dashboard.filled_exports import EXPORTS
 
 
 @dataclass(frozen=True)
