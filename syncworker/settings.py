@@ -432,6 +432,9 @@ class ExportSettings(_Group):
         at: time of day in the UAE, as `02:00`, at which one is made; either this or `every`.
         full_every_days: a full export takes the place of an increment when the last is so old.
         keep_full: full exports kept, with the increments behind the oldest of them; older ones go after each export.
+        vacuum_days: of Delta tables: files that no version since then needs go after each export; with less than
+            `full_every_days` an increment may find files of earlier exports gone, and becomes a full one.
+        compact: of Delta tables: small files are put together after each export.
         endpoint: of an object store that is not AWS's.
     """
 
@@ -443,6 +446,8 @@ class ExportSettings(_Group):
     at: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | None = None
     full_every_days: Annotated[float, Field(gt=0, le=366)] = 7.0
     keep_full: Annotated[int, Field(ge=1, le=1000)] = 3
+    vacuum_days: Annotated[float, Field(ge=0, le=366)] = 14.0
+    compact: bool = False
     endpoint: str | None = None
     region: str | None = None
 

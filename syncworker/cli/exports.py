@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -81,13 +81,20 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
     as_json: frame.AsJson = False,
 ) -> None:
-    """Exports, newest first, as the database knows them."""
+    """Exports, newest first, as the database knows them.
+
+    One that was purged stays in the list.  An older full one at its target still holds what was erased since:
+    `export purge`.
+    """
+
+    series = None if name is None else checked_name(name)
 
     async def read(store: Store) -> list[dict[str, Any]]:
         async with store.reading() as unit:
-            return [_row(one) for one in await unit.exports.listed(name=name, limit=limit)]
+            return [_row(one) for one in await unit.exports.listed(name=series, limit=limit)]
 
-    empty = "no export yet: `syncworker export run --to FOLDER`"
+    of_name = "" if series is None else f" named {series}"
+    empty = f"no export{of_name} yet: `syncworker export run --to FOLDER`"
     show.rows(frame.with_store(read), as_json=as_json, title="exports", empty=empty)
 
 
@@ -151,22 +158,39 @@ def purge_(
     keep_full: Annotated[
         int | None, typer.Option(min=1, help="Full exports to keep; default: `exports.NAME.keep_full`.")
     ] = None,
+    vacuum_days: Annotated[
+        float | None,
+        typer.Option(min=0, help="Of Delta tables: keep files of versions since then (an hour at the least)."),
+    ] = None,
     to: To = None,
     yes: frame.Yes = False,
     as_json: frame.AsJson = False,
 ) -> None:
-    """Take old exports away: older full ones still hold what was erased since.  Without --yes: show what would go."""
+    """Take old exports away.  Without --yes: show what would go.
+
+    An export holds the rows of its day: a full one that stays keeps what was erased since it was made.  To have no
+    file with it left, make a full export and keep that one alone: --keep-full 1.  Delta tables keep such files for old
+    versions too: --vacuum-days.
+    """
     require("exports")
     from syncworker.exports import purging
+    from syncworker.exports.chain import check_owner
 
     set_ = frame.settings().exports.get(name)
     keep = keep_full or (3 if set_ is None else set_.keep_full)
+    if vacuum_days is None:
+        vacuum_days = 14.0 if set_ is None else set_.vacuum_days
+    retention = timedelta(days=vacuum_days)
     target = _target(name, to)
 
     async def work(store: Store) -> list[dict[str, Any]]:
         async with store.reading() as unit:
-            now = await unit.now()
-        return await asyncio.to_thread(purging.purged, target, name, keep_full=keep, now=now, dry=not yes)
+            now, made = await unit.now(), await unit.exports.open_row(name)
+        if yes and made is not None and made.lease_until is not None and made.lease_until > now:
+            raise RequestError(f"name: export {name} {made.number} is being made; purge when it has ended")
+        await asyncio.to_thread(check_owner, target, name, store.tenant)
+        old = await asyncio.to_thread(purging.purged, target, name, keep_full=keep, now=now, dry=not yes)
+        return old + await asyncio.to_thread(purging.tidied, target, name, retention=retention, dry=not yes)
 
     gone = frame.with_store(work)
     show.rows(gone, as_json=as_json, title="exports removed" if yes else "exports that would go",

@@ -178,7 +178,6 @@ EVENTS: Final[Mapping[str, Sequence[LogEvent]]] = {
     "Database": _events(
         ("the database was restored: readers of the feed begin again", "warning", "", "Another history of the database was met; cursors of the change feed answer 410 `cursor_unknown`."),
         ("history of the database not looked at", "info", "error", "Looked at again in the housekeeping."),
-        ("causes not noted", "warning", "error", "What is wrong was not written to the table `cause`; looked at again within seconds."),
         ("not swept yet", "warning", "error", "Old rows are taken away later."),
     ),
     "Web": _events(

@@ -1,7 +1,8 @@
 """Full exports of what was known at an instant, from record history (`views.past`).
 
-Accounts, balances and transactions have a history.  One connection is read at a time: its rows are in memory together,
-so memory depends on the largest connection and not on the tables.
+The tables whose rows an LFI sent have a history; connections, consents, identifiers and the series of balances have
+none.  One connection is read at a time: its rows are in memory together, so memory depends on the largest connection
+and not on the tables.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from syncworker.errors import RequestError
+from syncworker.exports.schema import TABLES as ALL
 from syncworker.exports.schema import Column, Table, arrow_schema
 from syncworker.exports.snapshot import Reader, canonical, order_of
 from syncworker.standard.json_text import json_bytes
@@ -19,7 +21,7 @@ from syncworker.store.reads import By, Question
 from syncworker.store.sql_views import Kind
 from syncworker.views import past
 
-TABLES: Final = ("account", "balance", "transaction")
+TABLES: Final = tuple(name for name, table in ALL.items() if table.view in past.READABLE)
 """Tables that can be read as of an instant."""
 
 ROWS_MAX: Final = 1_000_000_000
@@ -54,7 +56,7 @@ async def pour(reader: Reader, table: Table, at: datetime, take: Callable[[str, 
             rows = await read(Question(view=table.view, order=(By("id"),), limit=ROWS_MAX))
             if not rows:
                 continue
-            rows.sort(key=lambda row: tuple(row[name] for name in names))
+            rows.sort(key=lambda row: [(row[name] is not None, row[name]) for name in names])
             await reader.snapshot.apart(lambda lfi=lfi, rows=rows: take(lfi, _batch(table, rows)))  # type: ignore[misc]
             count += len(rows)
     return count

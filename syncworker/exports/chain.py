@@ -15,7 +15,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from syncworker.errors import ExportTargetError, ManifestError, SyncWorkerError
+from syncworker.errors import ExportTargetError, ManifestError, RequestError, SyncWorkerError
 from syncworker.exports.layout import (
     MANIFEST,
     ExportKind,
@@ -131,6 +131,8 @@ def found_chain(target: Target, name: str, number: int) -> Chain | None:
         if latest.number != number:
             return None
         last = _manifest(target, name, latest.folder)
+        if (last.export, last.number) != (name, number):
+            return None
         manifests = [last]
         if last.kind is ExportKind.INCREMENTAL:
             between = [
@@ -149,6 +151,23 @@ def found_chain(target: Target, name: str, number: int) -> Chain | None:
         one.from_ == before.to for before, one in pairwise(manifests)
     )
     return Chain(target, name, tuple(manifests)) if whole and linked else None
+
+
+def check_owner(target: Target, name: str, tenant: str) -> None:
+    """Make sure that the exports of a name at a target, if there are any, belong to a tenant.
+
+    Raises:
+        RequestError: they are another tenant's.
+    """
+    for folder in sorted(folders(target, name), key=lambda one: one.rpartition("-")[2], reverse=True):
+        try:
+            found = _manifest_or_none(target, name, folder)
+        except ManifestError:
+            continue
+        if found is not None and found.tenant != tenant:
+            raise RequestError(f"to: exports named {name} there are of another tenant; choose another name")
+        if found is not None:
+            return
 
 
 def folders(target: Target, name: str) -> list[str]:

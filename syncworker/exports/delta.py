@@ -342,12 +342,15 @@ class Tidied:
     removed: int
 
 
-def tidy(target: Target, name: str, table: str, *, compact: bool, retention: timedelta | None) -> Tidied:
+def tidy(
+    target: Target, name: str, table: str, *, compact: bool, retention: timedelta | None, dry: bool = False
+) -> Tidied:
     """Put small files together, and remove files that old versions alone need.
 
     Args:
         retention: how long an old version can still be read; erased rows stay in the files of old versions as long.
             `None`: nothing is removed.
+        dry: change nothing, and say what would go.
 
     Raises:
         ExportTargetError: the table does not open, or another program wrote to it meanwhile.
@@ -356,11 +359,11 @@ def tidy(target: Target, name: str, table: str, *, compact: bool, retention: tim
     if known is None:
         return Tidied(compacted=0, removed=0)
     try:
-        compacted = known.optimize.compact()["numFilesRemoved"] if compact else 0
+        compacted = known.optimize.compact()["numFilesRemoved"] if compact and not dry else 0
         removed: list[str] = []
         if retention is not None:
             hours = int(max(retention, RETENTION_MIN).total_seconds() // 3600)
-            removed = known.vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False)
+            removed = known.vacuum(retention_hours=hours, dry_run=dry, enforce_retention_duration=False)
     except (DeltaError, OSError) as error:
         raise ExportTargetError(f"{folder_of(name, table)}: {type(error).__name__}; try again later") from None
     return Tidied(compacted=compacted, removed=len(removed))

@@ -15,7 +15,6 @@ the next increment, which begins at the line that was settled here: harmless, si
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 import pyarrow as pa
 
@@ -34,9 +33,6 @@ Write = Callable[[pa.RecordBatch], None]
 
 Hide = Callable[[Table, pa.RecordBatch], pa.RecordBatch]
 """What is done to rows before they are exported or compared: pseudonyms, or nothing."""
-
-CONNECTIONS_COMPARED: Final = 500
-"""Connections whose rows are compared at once."""
 
 
 async def place_of(unit: UnitOfWork, cursor: str) -> Place | str:

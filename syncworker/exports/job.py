@@ -18,7 +18,7 @@ import structlog
 from syncworker.errors import SyncWorkerError
 from syncworker.exports.layout import Manifest
 from syncworker.exports.plans import wanted_of
-from syncworker.exports.purging import purged
+from syncworker.exports.purging import purged, tidied
 from syncworker.exports.run import run
 from syncworker.settings import ExportSettings, Settings
 from syncworker.standard.calendar import UAE, at_time, local_date, shifted, span
@@ -181,6 +181,8 @@ class Exporting:
             gone = await asyncio.to_thread(purged, wanted.target, name, keep_full=set_.keep_full, now=now)
             if gone:
                 log.info("old exports removed", name=name, exports=len(gone))
+            retention = timedelta(days=set_.vacuum_days)
+            await asyncio.to_thread(tidied, wanted.target, name, retention=retention, compact=set_.compact)
         return manifest
 
     async def _renew(self, claim: Claim) -> None:

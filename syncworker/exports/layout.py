@@ -27,6 +27,7 @@ MANIFEST: Final = "_manifest.json"
 LATEST: Final = "LATEST.json"
 NUMBER_MAX: Final = 999_999_999
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_TABLE: Final = re.compile(r"[a-z][a-z_]{0,62}")
 _FOLDER: Final = re.compile(r"(full|incr)-(\d{6,9})")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -197,6 +198,7 @@ class Manifest:
 
 
 def _check_table(table: TableEntry, where: str, manifest: Manifest) -> None:
+    _bounded(where, "name", bool(_TABLE.fullmatch(table.name)), "is no name of a table")
     _bounded(where, "content_digest", bool(_SHA256.fullmatch(table.content_digest)), "is no sha256")
     _bounded(where, "rows", table.rows >= 0, "is below 0")
     incremental = manifest.kind is ExportKind.INCREMENTAL

@@ -19,6 +19,8 @@ from syncworker.store.sql_views import Kind
 
 _ROWS: Final = 8_192
 _BLOCK: Final = 4 << 20
+_BLOCK_MAX: Final = 64 << 20
+"""A row is in one block; a bank's answer has 10 MiB, and quotes are doubled."""
 _HEADER_MAX: Final = 1 << 16
 
 
@@ -73,10 +75,28 @@ def _csv(file: BinaryIO, table: Table, op: bool) -> Iterator[pa.RecordBatch]:
         raise DamagedError(f"has other columns than {table.name}")
     if len(head) <= len(header) + 1:
         return
-    file.seek(len(header) + 1)
+    block, done = _BLOCK, 0
+    while True:
+        file.seek(len(header) + 1)
+        seen = 0
+        try:
+            for batch in _csv_batches(file, names, block):
+                fresh = batch.slice(min(max(done - seen, 0), batch.num_rows))
+                seen += batch.num_rows
+                if fresh.num_rows:
+                    yield unguarded(table, fresh)
+                    done = seen
+            break
+        except pa.ArrowInvalid:  # damaged, or a row is longer than a block
+            if block >= _BLOCK_MAX:
+                raise
+            block *= 4
+
+
+def _csv_batches(file: BinaryIO, names: list[str], block: int) -> Iterator[pa.RecordBatch]:
     with pcsv.open_csv(
-        file,
-        read_options=pcsv.ReadOptions(column_names=names, block_size=_BLOCK, use_threads=False),
+        _Open(file),
+        read_options=pcsv.ReadOptions(column_names=names, block_size=block, use_threads=False),
         parse_options=pcsv.ParseOptions(newlines_in_values=True),
         convert_options=pcsv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.string()),
@@ -85,8 +105,25 @@ def _csv(file: BinaryIO, table: Table, op: bool) -> Iterator[pa.RecordBatch]:
             null_values=[""],
         ),
     ) as reader:
-        for batch in reader:
-            yield unguarded(table, batch)
+        yield from reader
+
+
+class _Open:
+    """A file that stays open when pyarrow has read it."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(size)
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """The caller closes it."""
 
 
 def _ndjson(file: BinaryIO, table: Table, op: bool) -> Iterator[pa.RecordBatch]:

@@ -131,15 +131,17 @@ class Digest:
 
 # -- cells that a spreadsheet would run ------------------------------------------------------------------------------
 
-_RUN: Final = r"^'*(?:[\t\r\n]|[\s\x0b\p{Z}\x{FEFF}\x{200B}]*[=+\-@\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}])"
+_UNSEEN: Final = r"\s\x0b\p{Z}\p{Cc}\x{AD}\x{200B}-\x{200F}\x{202A}-\x{202E}\x{2060}-\x{2069}\x{FEFF}"
+_RUN: Final = rf"^'*(?:[\t\r\n]|[{_UNSEEN}]*[=+\-@\x{{FF1D}}\x{{FF0B}}\x{{FF0D}}\x{{FF20}}])"
 """A text that a spreadsheet may take for a formula, or the same behind apostrophes.
 
 After OWASP, "CSV Injection": `=`, `+`, `-`, `@`, tab, carriage return and line feed in the first place, and the four
-signs in full width.  Spaces before a sign count as well: some programs take them away.  Behind apostrophes, since then
+signs in full width.  Spaces and characters that are not seen (NUL, marks of direction) before a sign count as well:
+some programs take them away.  Behind apostrophes, since then
 what begins with an apostrophe and a sign can be told from what was guarded.
 """
 
-_SUSPECTS: Final = pa.array([bytes([one]) for one in b"'=+-@ \t\r\n\x0b\x0c\xc2\xe1\xe2\xe3\xef"], pa.binary())
+_SUSPECTS: Final = pa.array([bytes([one]) for one in [*range(0x21), *b"'=+-@\x7f\xc2\xe1\xe2\xe3\xef"]], pa.binary())
 """First bytes of all that `_RUN` matches, and of few other texts; looking at one byte is ten times as fast."""
 
 

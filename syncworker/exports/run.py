@@ -25,7 +25,7 @@ from typing import Any, Final
 import pyarrow as pa
 import structlog
 
-from syncworker.errors import LeaseLostError, RequestError, SyncWorkerError, TransientError
+from syncworker.errors import LeaseLostError, ManifestError, RequestError, SyncWorkerError, TransientError
 from syncworker.exports import asof
 from syncworker.exports import chain as chains
 from syncworker.exports.chain import ChainError, found_chain, manifest_at
@@ -33,6 +33,7 @@ from syncworker.exports.increments import Increment, place_of
 from syncworker.exports.layout import (
     LATEST,
     MANIFEST,
+    NUMBER_MAX,
     Coverage,
     ExportKind,
     Format,
@@ -132,6 +133,9 @@ async def run(store: Store, wanted: Wanted, *, watching: Watching = NOT_WATCHED,
     """
     if wanted.as_of is not None:
         asof.check_tables(wanted.tables)
+        async with store.reading() as unit:  # once more in the snapshot; here, so that no number is taken
+            await past.check_instant(unit, wanted.as_of)
+    await asyncio.to_thread(chains.check_owner, wanted.target, wanted.name, store.tenant)
     pseudonyms = None
     if wanted.privacy is Privacy.PSEUDONYMOUS:
         pseudonyms = Pseudonyms(await store.atomically(lambda unit: unit.tenant_keys.key(Purpose.PSEUDONYM)))
@@ -142,7 +146,7 @@ async def run(store: Store, wanted: Wanted, *, watching: Watching = NOT_WATCHED,
         async with _renewed(store, wanted.name, number, lease):
             manifest = await making.make()
     except BaseException as error:
-        await _given_up(store, wanted, number, error)
+        await _given_up(store, wanted, number, error, begun=making.begun)
         raise
     watching.step(Step.ENDED)
     return manifest
@@ -156,7 +160,8 @@ async def settle(store: Store, name: str, target: Target) -> Outcome | None:
         return None
     found = None
     if left.target == target.text:
-        found = await asyncio.to_thread(manifest_at, target, name, left.number)
+        with suppress(ManifestError):  # damaged: no export that could be finished
+            found = await asyncio.to_thread(manifest_at, target, name, left.number)
     if found is None:
         await store.atomically(lambda unit: unit.exports.end(name, left.number, Outcome.ABANDONED))
         log.warning("an export was not finished", name=name, number=left.number)
@@ -186,6 +191,8 @@ async def _reserved(store: Store, wanted: Wanted, lease: timedelta) -> int:
     name, target = wanted.name, wanted.target
     await settle(store, name, target)
     beyond = await asyncio.to_thread(lambda: next_number(chains.folders(target, name)) - 1)
+    if beyond >= NUMBER_MAX:
+        raise RequestError(f"to: {target.text}/{name} holds the highest number there is; remove that folder")
     number = await store.atomically(
         lambda unit: unit.exports.reserve(
             name, beyond=beyond, target=target.text, format=wanted.format.value, lease=lease
@@ -233,17 +240,21 @@ async def _renewed(store: Store, name: str, number: int, lease: timedelta) -> As
         await asyncio.gather(renewing, return_exceptions=True)
 
 
-async def _given_up(store: Store, wanted: Wanted, number: int, error: BaseException) -> None:
-    """Nothing that was begun is left, unless it is an export already: that is adopted by the next run."""
+async def _given_up(store: Store, wanted: Wanted, number: int, error: BaseException, *, begun: "_Begun") -> None:
+    """Nothing that was begun is left, unless it is an export already: that is adopted by the next run.
+
+    Where the target does not answer, an export without a manifest is given up all the same.
+    """
     code = error.code if isinstance(error, SyncWorkerError) else "stopping"
     if not isinstance(error, SyncWorkerError | asyncio.CancelledError):
         code = "unexpected"
 
     def removed() -> bool:
-        if manifest_at(wanted.target, wanted.name, number) is not None:
+        if begun.manifest and manifest_at(wanted.target, wanted.name, number) is not None:
             return False
-        for kind in ExportKind:
-            wanted.target.remove(f"{wanted.name}/{folder_of(kind, number)}")
+        for kind in ExportKind if begun.files else ():
+            with suppress(SyncWorkerError):  # without a manifest it is no export; purge removes it later
+                wanted.target.remove(f"{wanted.name}/{folder_of(kind, number)}")
         return True
 
     with suppress(Exception):
@@ -254,12 +265,22 @@ async def _given_up(store: Store, wanted: Wanted, number: int, error: BaseExcept
 
 
 def _point_to(target: Target, manifest: Manifest, data: bytes) -> None:
-    """Replace `LATEST.json`, unless it points to a newer one."""
+    """Replace `LATEST.json`, unless it points to a newer export that is there; one that is damaged is replaced."""
     path = f"{manifest.export}/{LATEST}"
-    with suppress(FileNotFoundError):
-        if Latest.of(target.read(path)).number > manifest.number:
+    with suppress(FileNotFoundError, ManifestError):
+        found = Latest.of(target.read(path))
+        if found.number > manifest.number and target.exists(f"{manifest.export}/{found.folder}/{MANIFEST}"):
             return
     target.put_whole(path, latest_of(manifest, data).to_bytes())
+
+
+@dataclass(slots=True)
+class _Begun:
+    """What of an export may be at the target."""
+
+    files: bool = False
+    rows: bool = False
+    manifest: bool = False
 
 
 @dataclass(slots=True)
@@ -271,7 +292,7 @@ class _Making:
     number: int
     watching: Watching
     pseudonyms: Pseudonyms | None
-    _begun: bool = False
+    begun: _Begun = field(default_factory=_Begun)
     _open: list[TableWriter] = field(default_factory=list)
 
     async def make(self) -> Manifest:
@@ -282,7 +303,11 @@ class _Making:
         if not await self.store.atomically(lambda unit: unit.exports.extend(wanted.name, self.number)):
             raise LeaseLostError(f"export {wanted.name}: number {self.number} was given up by another process")
         data = manifest.to_bytes()
-        await asyncio.to_thread(target.put_whole, f"{wanted.name}/{manifest.folder}/{MANIFEST}", data)
+        path = f"{wanted.name}/{manifest.folder}/{MANIFEST}"
+        if await asyncio.to_thread(target.exists, path):
+            raise RequestError(f"to: {path} was written by another database; choose another name or target")
+        self.begun.manifest = True
+        await asyncio.to_thread(target.put_whole, path, data)
         self.watching.step(Step.MANIFEST)
         await asyncio.to_thread(_point_to, target, manifest, data)
         self.watching.step(Step.LATEST)
@@ -350,8 +375,6 @@ class _Making:
             return None, "chain"
         if wanted.format is Format.DELTA and self.number != last.number + 1:
             return None, "unfinished"  # its rows may be in some of the tables: only a full export takes them out
-        if chain.last.tenant != unit.tenant:
-            raise RequestError(f"to: exports named {wanted.name} there are of another tenant; choose another name")
         key_id = None if self.pseudonyms is None else self.pseudonyms.key_id
         why = _unlike(chain.last, wanted, key_id, facts)
         if why is not None:
@@ -379,9 +402,10 @@ class _Making:
         def take(lfi: str | None, batch: pa.RecordBatch) -> None:
             nonlocal count
             writer.write(batch, lfi=lfi)
+            self.begun.files = True
             count += batch.num_rows
-            if not self._begun:
-                self._begun = True
+            if not self.begun.rows:
+                self.begun.rows = True
                 self.watching.step(Step.WRITING)
             self.watching.rows(table.name, count)
 
@@ -394,6 +418,7 @@ class _Making:
             await increment.pour(table, partial(take, None))
         entry = await reader.snapshot.apart(writer.close)
         self._open.remove(writer)
+        self.begun.files = True
         return entry
 
     def _writer(self, table: Table, *, op: bool, at: datetime) -> TableWriter:
@@ -456,5 +481,5 @@ async def _coverage(snapshot: Snapshot) -> tuple[Coverage, ...]:
 
 async def _left_out(snapshot: Snapshot, tables: tuple[Table, ...]) -> tuple[LeftOut, ...]:
     names = [one.name for one in tables if one.name in queries.FED]
-    rows = await snapshot.fetched(queries.kept_back(snapshot.unit.tenant, names))
+    rows = await snapshot.fetched(queries.kept_back(snapshot.unit.dialect, snapshot.unit.tenant, names))
     return tuple(LeftOut(connection_id=one, reason=CONSENT_ENDED, rows=int(count)) for one, count in rows)

@@ -38,6 +38,8 @@ class S3Target:
         bucket, _, prefix = place.strip("/").partition("/")
         if not _BUCKET.fullmatch(bucket):
             raise ExportTargetError("to: s3://bucket/prefix has no name of a bucket: 3 to 63 of a-z, 0-9, '.' and '-'")
+        if "?" in prefix:  # as in addresses that carry keys; what is named here is shown and kept
+            raise ExportTargetError("to: s3://bucket/prefix takes no options behind ?; keys come from the environment")
         self._root = bucket if not prefix else f"{bucket}/{checked_path(prefix)}"
         self._access = access
         self._store = fs.S3FileSystem(**_options(access))

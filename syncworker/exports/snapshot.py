@@ -7,7 +7,6 @@ PostgreSQL's CSV goes into Arrow's own reader, with the types said and none gues
 its amounts are read as the integers they are.  Both come out the same, lists and objects in one canonical text.
 """
 
-import io
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -151,62 +150,45 @@ def keys_alone(table: Table, batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def _parsed(lines: Iterator[bytes], columns: Sequence[Column], take: Take) -> int:
     """CSV as `COPY` writes it, parsed by Arrow."""
-    source = _Lines(lines)
-    if not source.begin():
-        return 0
     names = [one.name for one in columns]
-    reader = csv.open_csv(
-        pa.PythonFile(source, mode="r"),
-        read_options=csv.ReadOptions(column_names=names, block_size=_BLOCK, use_threads=False),
-        parse_options=csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
-        convert_options=csv.ConvertOptions(
-            column_types={one.name: one.arrow for one in columns},
-            null_values=[""],
-            true_values=["t"],
-            false_values=["f"],
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-        ),
+    parsing = csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False)
+    converting = csv.ConvertOptions(
+        column_types={one.name: one.arrow for one in columns},
+        null_values=[""],
+        true_values=["t"],
+        false_values=["f"],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
     )
     schema = pa.schema([pa.field(one.name, one.arrow) for one in columns])
     jsons = [place for place, one in enumerate(columns) if one.kind is Kind.JSON]
     count = 0
-    for batch in reader:
-        arrays = [*batch.columns]
-        for place in jsons:
-            arrays[place] = canonical(arrays[place].to_pylist())
-        count += len(batch)
-        take(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    for text in _pieces(lines):
+        reading = csv.ReadOptions(column_names=names, block_size=len(text) + 1, use_threads=False)
+        found = csv.read_csv(
+            pa.py_buffer(text), read_options=reading, parse_options=parsing, convert_options=converting
+        )
+        for batch in found.to_batches():
+            arrays = [*batch.columns]
+            for place in jsons:
+                arrays[place] = canonical(arrays[place].to_pylist())
+            count += len(batch)
+            take(pa.RecordBatch.from_arrays(arrays, schema=schema))
     return count
 
 
-class _Lines(io.RawIOBase):
-    """The blocks of a `COPY` as a file that is read once."""
-
-    def __init__(self, lines: Iterator[bytes]) -> None:
-        self._lines = lines
-        self._held: bytes = b""
-
-    def begin(self) -> bool:
-        """Whether there is anything."""
-        self._held = bytes(next(self._lines, b""))
-        return bool(self._held)
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        assert size >= 0, "read piece by piece"
-        parts, held = [self._held], len(self._held)
-        while held < size:
-            block = next(self._lines, None)
-            if block is None:
-                break
-            parts.append(block)
-            held += len(block)
-        whole = b"".join(parts)
-        self._held = whole[size:]
-        return whole[:size]
+def _pieces(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """Whole lines, about `_BLOCK` bytes of them: a row may be longer than a block, and then is one of its own."""
+    held: list[bytes] = []
+    size = 0
+    for line in lines:
+        held.append(line)
+        size += len(line)
+        if size >= _BLOCK:
+            yield b"".join(held)
+            held, size = [], 0
+    if held:
+        yield b"".join(held)
 
 
 # -- SQLite ----------------------------------------------------------------------------------------------------------

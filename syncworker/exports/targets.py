@@ -166,7 +166,7 @@ class FolderTarget:
     def open(self, path: str) -> Sink:
         """As `Target.open`."""
         whole = self._inside(path)
-        with _told(path):
+        with _writing(path):
             self._make(whole.parent)
             if os.path.lexists(whole):
                 raise ExportTargetError(f"{path}: is there already; exports are never written again")
@@ -203,7 +203,7 @@ class FolderTarget:
     def put_whole(self, path: str, data: bytes) -> None:
         """As `Target.put_whole`."""
         whole = self._inside(path)
-        with _told(path):
+        with _writing(path):
             self._make(whole.parent)
             sink = _FileSink(whole, path)
         try:
@@ -230,9 +230,14 @@ class FolderTarget:
 
     def _inside(self, path: str) -> Path:
         whole = self._root / checked_path(path)
-        if not whole.parent.resolve().is_relative_to(self._root.resolve()) or (
-            whole.is_symlink() and not whole.resolve().is_relative_to(self._root.resolve())
-        ):
+        try:
+            root = self._root.resolve()
+            leads_out = not whole.parent.resolve().is_relative_to(root) or (
+                whole.is_symlink() and not whole.resolve().is_relative_to(root)
+            )
+        except (OSError, RuntimeError):  # a link that leads to itself
+            leads_out = True
+        if leads_out:
             raise ExportTargetError(f"{path}: a symbolic link leads out of {self._root}; remove the link")
         return whole
 
@@ -261,11 +266,11 @@ class _FileSink:
         self._file = os.fdopen(os.open(self._own, flags, FILE_MODE), "wb", buffering=1 << 20)
 
     def write(self, data: memoryview, /) -> None:
-        with _told(self._shown):
+        with _writing(self._shown):
             self._file.write(data)
 
     def close(self) -> None:
-        with _told(self._shown):
+        with _writing(self._shown):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
@@ -297,3 +302,13 @@ def _told(path: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise ExportTargetError(f"{path}: {error.strerror or error}; look at the folder's rights and room") from error
+
+
+@contextmanager
+def _writing(path: str) -> Iterator[None]:
+    """As `_told`; what is missing here is a folder that was there a moment ago."""
+    try:
+        with _told(path):
+            yield
+    except FileNotFoundError:
+        raise ExportTargetError(f"{path}: its folder was removed while it was written; run the export again") from None

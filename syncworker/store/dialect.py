@@ -245,6 +245,14 @@ class Dialect:
         """
         return column.concat("") if self.is_postgresql else column
 
+    def beside(self, column: sa.Column[str]) -> sa.ColumnElement[str]:
+        """A column as a condition beside a key, a range or an order that another index serves.
+
+        SQLite without statistics prefers equality with a tenant or a status over any range, and such a column with a
+        range over a key of two: it reads all rows of the tenant, or of the status, and sorts them.
+        """
+        return column if self.is_postgresql else column.concat("")
+
     def rows(self, rows: Sequence[Any]) -> str:
         """Rows for `given`, as mappings or dataclasses: text, numbers, truths, aware instants or JSON by column."""
         if not self.is_postgresql:

@@ -154,7 +154,7 @@ def about(dialect: Dialect, tables: Sequence[str]) -> list[Piece]:
     return [Piece(f'SELECT max(rowid) FROM "{one}"', {}) for one in tables]  # noqa: S608
 
 
-def kept_back(tenant: str, tables: Sequence[str]) -> Piece:
+def kept_back(dialect: Dialect, tenant: str, tables: Sequence[str]) -> Piece:
     """The connections that cannot be read and the rows held of each in some record tables."""
     held = [
         f'(SELECT count(*) FROM "{name}" t WHERE t."tenant" = c."tenant" AND t."connection_id" = c."connection_id"'  # noqa: S608
@@ -162,9 +162,10 @@ def kept_back(tenant: str, tables: Sequence[str]) -> Piece:
         + ")"
         for name in tables
     ]
+    order = _ordered(dialect, 'c."connection_id"')
     sql = (
         f'SELECT c."connection_id", {" + ".join(held) or "0"} FROM "connection" c'  # noqa: S608
-        f' WHERE c."tenant" = {{tenant}} AND {RESTRICTED} ORDER BY 1'
+        f' WHERE c."tenant" = {{tenant}} AND {RESTRICTED} ORDER BY {order}'
     )
     return Piece(sql, {"tenant": tenant})
 
@@ -205,7 +206,7 @@ def _touched(dialect: Dialect, table: str) -> str:
         )
         marked = (
             f'SELECT {key} FROM w JOIN "{table}" t ON {listing}'  # noqa: S608
-            " AND (t.first_seen_at = w.at OR (w.scope = 'all' AND t.first_seen_at <= w.at))"
+            " AND (w.scope = 'all' OR t.first_seen_at = w.at)"  # not by time: a clock may have been set back
             f" WHERE w.resource IN ({resources}) AND w.op = 'backfilled' AND w.key = ''"
         )
     of_account = (

@@ -8,7 +8,7 @@ far it came, and ends the row.
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
 
 LEASE: Final = timedelta(seconds=120)
-LISTED_MAX: Final = 1_000
 
 
 class Outcome(StrEnum):
@@ -68,6 +67,14 @@ class Result:
     to_cursor: str | None
     rows: int
     bytes: int
+
+
+class Place(NamedTuple):
+    """Where a list of exports goes on: behind this one."""
+
+    started_at: datetime
+    name: str
+    number: int
 
 
 class Exports:
@@ -136,11 +143,20 @@ class Exports:
         """One export."""
         return await self._one(sa.select(export).where(*self._mine(name), export.c.number == number))
 
-    async def listed(self, *, name: str | None = None, limit: int = 100) -> list[ExportRow]:
-        """The newest exports, newest first."""
+    async def listed(self, *, name: str | None = None, after: Place | None = None, limit: int = 100) -> list[ExportRow]:
+        """Exports, newest first.
+
+        Args:
+            after: the last one of the page before.
+        """
         query = sa.select(export).where(export.c.tenant == self._unit.tenant)
         if name is not None:
             query = query.where(export.c.name == name)
+        if after is not None:
+            at = sa.literal(after.started_at, export.c.started_at.type)
+            lower = sa.and_(export.c.name == after.name, export.c.number < after.number)
+            same = sa.and_(export.c.started_at == at, sa.or_(export.c.name > after.name, lower))
+            query = query.where(sa.or_(export.c.started_at < at, same))
         query = query.order_by(export.c.started_at.desc(), export.c.name, export.c.number.desc()).limit(limit)
         return [_row(one) for one in (await self._unit.connection.execute(query)).mappings()]
 

@@ -477,6 +477,8 @@ def _table_steps(found: _Catalog, roles: Sequence[Role]) -> Iterator[Step]:
     for table in filter(has_tenant, found.tables):
         for role in roles:
             yield from _policy_steps(table, role, policies.get((table, role.policy)))
+            if role.kind is Kind.WEB:
+                yield from _deletion_steps(table, role, policies.get((table, f"{role.policy}_deletes")))
         if not found.secured[table]:
             yield Step(f"ALTER TABLE {_quoted(table)} ENABLE ROW LEVEL SECURITY")
     relations = [*found.tables, *found.views, *found.unfit_views, *([VERSIONS] if found.has_versions else [])]
@@ -522,6 +524,29 @@ def _policy_steps(
     if held is not None:
         yield drop
     yield Step(f"CREATE POLICY {name} ON {_quoted(table)} FOR {word} TO {_quoted(role.name)} USING ({using})")
+
+
+def _deletion_steps(
+    table: str,
+    role: Role,
+    held: tuple[str, tuple[str, ...], str | None, str | None, bool] | None,
+) -> Iterator[Step]:
+    """A policy that holds beside the one for all commands: which rows the web process may delete."""
+    name, which = _quoted(f"{role.policy}_deletes"), ACCESS[table].web_deletes
+    drop = Step(f"DROP POLICY {name} ON {_quoted(table)}")
+    if which is None:
+        if held is not None:
+            yield drop
+        return
+    column, value = which
+    if held == ("d", (role.name,), f"(({column})::text = {_literal(value)}::text)", None, False):
+        return
+    if held is not None:
+        yield drop
+    yield Step(
+        f"CREATE POLICY {name} ON {_quoted(table)} AS RESTRICTIVE FOR DELETE TO {_quoted(role.name)}"
+        f" USING ({column} = {_literal(value)})"
+    )
 
 
 def _wanted(found: _Catalog, role: Role, relation: str, columns: Collection[str]) -> set[tuple[str, str | None]]:

@@ -5,16 +5,16 @@ which an index serves, and go on behind the last row of the page before.  Nothin
 """
 
 from bisect import bisect_right
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
-from syncworker.standard.consents import TERMINAL, Status
+from syncworker.standard.consents import Status
 from syncworker.standard.values import ConsentId, Slug
+from syncworker.store.ops_filters import Wanted, conditions
 from syncworker.store.statements import Statement, named
 from syncworker.store.tables import (
     account,
@@ -29,55 +29,10 @@ from syncworker.store.tables import (
     token,
     work,
 )
-from syncworker.store.work import CRASHED, FOR_EVER, TROUBLED, WorkKind
+from syncworker.store.work import CRASHED, FOR_EVER, WorkKind
 
 if TYPE_CHECKING:
     from syncworker.store.unit_of_work import UnitOfWork
-
-_ENDED: Final = sorted(one.value for one in TERMINAL)
-
-
-class State(StrEnum):
-    """Filters of the list by what the consents of a connection say."""
-
-    ACTIVE = "active"
-    PAUSED = "paused"
-    SUSPENDED = "suspended"
-    PENDING = "pending"
-    NEEDS_CONSENT = "needs_consent"
-    ENDED = "ended"
-
-
-class Trouble(StrEnum):
-    """Filters of the list by how its syncs go."""
-
-    STALE = "stale"
-    """A listing is past its target, and data may be asked for."""
-
-    FAILING = "failing"
-    """The last run was not complete, and the row is still in the schedule."""
-    DUE = "due"
-    """Due, neither claimed nor parked."""
-    PARKED = "parked"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """Which connections; every filter given holds.
-
-    Attributes:
-        begins: how `user_ref` begins, to the letter.
-        among: only these connections.
-        after: `(user_ref, connection_id)` of the last row of the page before.
-    """
-
-    begins: str | None = None
-    lfi: str | None = None
-    state: State | None = None
-    trouble: Trouble | None = None
-    among: Collection[str] | None = None
-    after: tuple[str, str] | None = None
-    limit: int = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,7 +209,7 @@ class OpsConnections:
                     ),
                 )
             )
-            .where(connection.c.tenant == self._unit.tenant, *self._conditions(wanted, now, leased))
+            .where(*conditions(wanted, self._unit.dialect, tenant=self._unit.tenant, now=now, leased=leased))
             .order_by(connection.c.user_ref, connection.c.connection_id)
             .limit(wanted.limit)
         )
@@ -447,25 +402,6 @@ class OpsConnections:
         )
         return list(await self._unit.connection.scalars(query))
 
-    def _conditions(
-        self, wanted: Wanted, now: datetime, leased: sa.ColumnElement[bool]
-    ) -> Sequence[sa.ColumnElement[bool]]:
-        found: list[sa.ColumnElement[bool]] = []
-        if wanted.begins:
-            found.append(connection.c.user_ref.startswith(wanted.begins, autoescape=True))
-        if wanted.lfi is not None:
-            found.append(connection.c.lfi == wanted.lfi)
-        if wanted.among is not None:
-            found.append(connection.c.connection_id.in_(sorted(wanted.among)))
-        if wanted.state is not None:
-            found.append(_in_state(wanted.state, now))
-        if wanted.trouble is not None:
-            found.append(_in_trouble(wanted.trouble, now, leased))
-        if wanted.after is not None:
-            place = sa.tuple_(connection.c.user_ref, connection.c.connection_id)
-            found.append(place > sa.tuple_(*(sa.literal(part) for part in wanted.after)))
-        return found
-
 
 _OF_WORK: Final = (
     "due_at",
@@ -503,55 +439,3 @@ def _seconds(unit: "UnitOfWork", at: sa.ColumnElement[Any]) -> sa.ColumnElement[
     if unit.dialect.is_postgresql:
         return sa.cast(sa.extract("epoch", at), sa.Float)
     return sa.func.julianday(at) * sa.literal_column("86400.0")
-
-
-def _in_state(state: State, now: datetime) -> sa.ColumnElement[bool]:
-    def some(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-        return (
-            sa.exists()
-            .where(
-                consent.c.tenant == connection.c.tenant,
-                consent.c.connection_id == connection.c.connection_id,
-                consent.c.revoke_asked_at.is_(None),
-                *conditions,
-            )
-            .correlate(connection)
-        )
-
-    alive = sa.and_(consent.c.status.not_in(_ENDED), consent.c.expires_at > now)
-    authorized = sa.and_(consent.c.status == Status.Authorized.value, consent.c.expires_at > now)
-    match state:
-        case State.ACTIVE:
-            return some(authorized, consent.c.paused_at.is_(None), consent.c.needs_consent.is_(None))
-        case State.PAUSED:
-            return some(authorized, consent.c.paused_at.is_not(None))
-        case State.SUSPENDED:
-            return some(consent.c.status == Status.Suspended.value, consent.c.expires_at > now)
-        case State.PENDING:
-            return some(consent.c.status == Status.AwaitingAuthorization.value)
-        case State.NEEDS_CONSENT:
-            return some(alive, consent.c.needs_consent.is_not(None))
-        case State.ENDED:
-            return sa.not_(some(alive))
-
-
-def _in_trouble(trouble: Trouble, now: datetime, leased: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    parked = work.c.parked_at.is_not(None)
-    match trouble:
-        case Trouble.PARKED:
-            return parked
-        case Trouble.STALE:
-            late = (
-                sa.exists()
-                .where(
-                    staleness.c.tenant == connection.c.tenant,
-                    staleness.c.connection_id == connection.c.connection_id,
-                    staleness.c.stale_at < now,
-                )
-                .correlate(connection)
-            )
-            return sa.and_(late, _in_state(State.ACTIVE, now))
-        case Trouble.DUE:
-            return sa.and_(sa.not_(parked), work.c.due_at <= now, sa.not_(sa.func.coalesce(leased, sa.false())))
-        case Trouble.FAILING:
-            return sa.and_(sa.not_(parked), TROUBLED)

@@ -197,11 +197,20 @@ class OpsLists:
     def __init__(self, unit: "UnitOfWork") -> None:
         self._unit = unit
 
-    async def work(self, page: Page, *, state: WorkState | None = None) -> list[WorkLine]:
-        """Rows of work that are wanted, those due first in front; `page.before` counts rows to leave out."""
+    async def work(
+        self, page: Page, *, state: WorkState | None = None, after: tuple[datetime, int] | None = None
+    ) -> list[WorkLine]:
+        """Rows of work that are wanted, those due first in front.
+
+        Args:
+            after: `due_at` and number of the last row of the page before.
+        """
         now = await self._unit.now()
         query = self._of(work, WorkLine, page).where(*_in_state(state, now))
-        query = query.order_by(work.c.due_at, work.c.id).limit(page.limit).offset(page.before or 0)
+        if after is not None:
+            at = sa.literal(after[0], work.c.due_at.type)
+            query = query.where(sa.or_(work.c.due_at > at, sa.and_(work.c.due_at == at, work.c.id > after[1])))
+        query = query.order_by(work.c.due_at, work.c.id).limit(page.limit)
         return [WorkLine(**row) for row in (await self._unit.connection.execute(query)).mappings()]
 
     async def work_row(self, number: int) -> WorkLine | None:
@@ -223,8 +232,9 @@ class OpsLists:
 
     async def events(self, page: Page, *, state: EventState | None = None) -> list[EventLine]:
         """Events, newest first."""
+        few = state in (EventState.FILED, EventState.QUARANTINED)  # an index has those of the tenant alone
         conditions = () if state is None else (event.c.state == state.value,)
-        return [EventLine(**row) for row in await self._newest(event, EventLine, page, *conditions)]
+        return [EventLine(**row) for row in await self._newest(event, EventLine, page, *conditions, few=few)]
 
     async def event(self, number: int) -> EventLine | None:
         """One event."""
@@ -234,7 +244,7 @@ class OpsLists:
 
     async def refused(self, page: Page) -> list[RefusedLine]:
         """Events that did not verify, newest first."""
-        query = self._refused().order_by(refused_event.c.id.desc()).limit(page.limit)
+        query = self._refused(newest=True).order_by(refused_event.c.id.desc()).limit(page.limit)
         if page.before is not None:
             query = query.where(refused_event.c.id < page.before)
         rows = (await self._unit.connection.execute(query)).mappings()
@@ -303,22 +313,27 @@ class OpsLists:
         states = (await self._unit.connection.execute(moved)).mappings()
         return OpeningLine(**row), [MovedLine(**one) for one in states]
 
-    def _refused(self) -> sa.Select[Any]:
+    def _refused(self, *, newest: bool = False) -> sa.Select[Any]:
         names = [name for name in RefusedLine.__slots__ if name != "kept"]
         columns = [refused_event.c[name] for name in names]
-        return sa.select(*columns, refused_event.c.body.is_not(None).label("kept")).where(
-            refused_event.c.tenant == self._unit.tenant
-        )
+        tenant = self._unit.dialect.beside(refused_event.c.tenant) if newest else refused_event.c.tenant
+        return sa.select(*columns, refused_event.c.body.is_not(None).label("kept")).where(tenant == self._unit.tenant)
 
-    def _of(self, table: sa.Table, line: Any, page: Page) -> sa.Select[Any]:
+    def _of(
+        self, table: sa.Table, line: Any, page: Page, *, tenant: sa.ColumnElement[str] | None = None
+    ) -> sa.Select[Any]:
+        mine = (table.c.tenant if tenant is None else tenant) == self._unit.tenant
         return sa.select(*(table.c[name] for name in line.__slots__)).where(
-            table.c.tenant == self._unit.tenant, *(table.c[name] == value for name, value in page.where.items())
+            mine, *(table.c[name] == value for name, value in page.where.items())
         )
 
     async def _newest(
-        self, table: sa.Table, line: Any, page: Page, *conditions: sa.ColumnElement[bool]
+        self, table: sa.Table, line: Any, page: Page, *conditions: sa.ColumnElement[bool], few: bool = False
     ) -> list[Mapping[str, Any]]:
-        query = self._of(table, line, page).where(*conditions).order_by(table.c.id.desc()).limit(page.limit)
+        """Rows by number; `few`: those of the tenant in this state are found sooner than the newest ones."""
+        tenant = table.c.tenant if few else self._unit.dialect.beside(table.c.tenant)
+        query = self._of(table, line, page, tenant=tenant).where(*conditions)
+        query = query.order_by(table.c.id.desc()).limit(page.limit)
         if page.before is not None:
             query = query.where(table.c.id < page.before)
         return [dict(row) for row in (await self._unit.connection.execute(query)).mappings()]

@@ -81,8 +81,9 @@ class OpsTraffic:
         Runs are numbered as they end, so a few that began earlier may follow; no index has the instants of all runs,
         and this asks the primary key a few times instead.
         """
-        of_tenant = run.c.tenant == self._unit.tenant
-        low, high = 0, int(await self._unit.connection.scalar(sa.select(sa.func.max(run.c.id)).where(of_tenant)) or 0)
+        of_tenant = self._beside()
+        newest = sa.select(run.c.id).where(of_tenant).order_by(run.c.id.desc()).limit(1)
+        low, high = 0, int(await self._unit.connection.scalar(newest) or 0)
         begun = shifted(at, -RUN_LASTS_MAX)
         while low < high:
             middle = (low + high) // 2
@@ -103,7 +104,7 @@ class OpsTraffic:
         rows = sa.func.sum(run.c.added + run.c.modified + run.c.removed)
         query = (
             sa.select(quarter.label("quarter"), run.c.outcome, sa.func.count(), rows)
-            .where(run.c.tenant == self._unit.tenant, run.c.id >= first, run.c.started_at >= since)
+            .where(self._beside(), run.c.id >= first, run.c.started_at >= since)
             .group_by(quarter, run.c.outcome)
         )
         found = await self._unit.connection.execute(query)
@@ -118,7 +119,7 @@ class OpsTraffic:
         of_runs, of_calls = (_part(self._unit, at, HOUR_S) for at in (run.c.called_from, call.c.started_at))
         packed = (
             sa.select(run.c.lfi, of_runs.label("hour"), *(sa.func.sum(run.c[name]).label(name) for name in _OF_RUNS))
-            .where(run.c.tenant == self._unit.tenant, run.c.call_mark >= lowest, run.c.called_from >= since)
+            .where(self._beside(), run.c.call_mark >= lowest, run.c.called_from >= since)
             .group_by(run.c.lfi, of_runs)
         )
         single = (
@@ -141,7 +142,7 @@ class OpsTraffic:
         query = (
             sa.select(*_PACKED)
             .where(
-                run.c.tenant == self._unit.tenant,
+                self._beside(),
                 run.c.lfi == lfi,
                 run.c.call_mark >= lowest,
                 run.c.packed.is_not(None),
@@ -169,7 +170,7 @@ class OpsTraffic:
         lowest = mark_of(shifted(since, -(CLOCKS_APART_MAX + RUN_LASTS_MAX)))
         query = (
             sa.select(*_PACKED)
-            .where(run.c.tenant == self._unit.tenant, run.c.lfi == lfi, run.c.call_mark >= lowest, run.c.unanswered > 0)
+            .where(self._beside(), run.c.lfi == lfi, run.c.call_mark >= lowest, run.c.unanswered > 0)
             .order_by(run.c.call_mark.desc())
             .limit(limit)
         )
@@ -199,7 +200,7 @@ class OpsTraffic:
         query = (
             sa.select(*(run.c[name] for name in RunLine.__slots__))
             .where(
-                run.c.tenant == self._unit.tenant,
+                run.c.tenant == self._unit.tenant if connection_id else self._beside(),
                 *(run.c[name] == value for name, value in given.items() if value is not None),
             )
             .order_by(run.c.started_at.desc() if connection_id else run.c.id.desc(), run.c.id.desc())
@@ -208,6 +209,10 @@ class OpsTraffic:
         if before is not None:
             query = query.where(run.c.id < before)
         return [RunLine(**row) for row in (await self._unit.connection.execute(query)).mappings()]
+
+    def _beside(self) -> sa.ColumnElement[bool]:
+        """Runs of the tenant, beside the numbers or marks that they are found by."""
+        return self._unit.dialect.beside(run.c.tenant) == self._unit.tenant
 
     async def beside(self, number: int, connection_id: str) -> tuple[int | None, int | None]:
         """Numbers of the runs of the connection before and after one; `None` where there is none."""

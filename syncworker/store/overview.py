@@ -263,11 +263,11 @@ def _in_work(dialect: Dialect) -> sa.Select[Any]:
     )
 
 
-def _recent(_: Dialect) -> sa.Select[Any]:
+def _recent(dialect: Dialect) -> sa.Select[Any]:
     return (
         sa.select(run.c.lfi, run.c.packed)
         .where(
-            run.c.tenant == named(run.c.tenant),
+            dialect.beside(run.c.tenant) == named(run.c.tenant),
             run.c.call_mark >= named(run.c.call_mark, "lowest"),
             run.c.packed.is_not(None),
         )
@@ -308,7 +308,12 @@ _FINDINGS: Final = Statement(
     )
 )
 _LAST_RUN: Final = Statement(
-    lambda _: sa.select(run.c.ended_at).where(run.c.tenant == named(run.c.tenant)).order_by(run.c.id.desc()).limit(1)
+    lambda dialect: (
+        sa.select(run.c.ended_at)
+        .where(dialect.beside(run.c.tenant) == named(run.c.tenant))
+        .order_by(run.c.id.desc())
+        .limit(1)
+    )
 )
 _USUAL: Final = Statement(
     lambda _: (

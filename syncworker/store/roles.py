@@ -1,7 +1,8 @@
 """Which database role may do what: one line for each table, for PostgreSQL.
 
 Five parties meet at one database.  The *owner* runs the migrations and nothing else needs its rights.  The *worker*
-reads and writes the rows of every tenant.  The *web* process and the *exports* read under row level security, of the
+reads and writes the rows of every tenant, also for `syncworker export`, which writes the numbers of exports.  The *web*
+process and the *export* role, for programs of the operator's that copy tables, read under row level security, of the
 one tenant that their session names (`TENANT_SETTING`); a session that names none sees no row.  An *analyst* role
 belongs to one tenant by its policies, which carry the tenant as a literal: nothing that a session can set changes what
 it sees, and it reads only columns that are neither sealed nor raw.
@@ -20,6 +21,7 @@ import sqlalchemy as sa
 
 from syncworker.errors import RequestError
 from syncworker.store.tables import metadata
+from syncworker.store.tokens import IN_DOUBT
 
 TENANT_SETTING: Final = "syncworker.tenant"
 """The parameter of a session that says for which tenant it reads (`store.engines` sets it)."""
@@ -39,7 +41,7 @@ class Kind(StrEnum):
     WEB = "web"
     """The web process: one tenant at a time, by the session's setting."""
     EXPORT = "export"
-    """Exports: read only, one tenant at a time, by the session's setting."""
+    """Programs that copy tables: read only, one tenant at a time, by the session's setting."""
     ANALYST = "analyst"
     """People and their tools: read only, the views, one tenant for good."""
 
@@ -73,6 +75,7 @@ class Access:
         analyst: whether analysts read it: all but binary columns (sealed values, raw items, digests) and `hidden`.
         hidden: further columns that analysts never read.
         worker: of the worker, where that is less than everything.
+        web_deletes: of a table that the web process may delete from, the column and its value of the rows it may.
     """
 
     web: tuple[str, ...] = ()
@@ -80,6 +83,7 @@ class Access:
     analyst: bool = False
     hidden: frozenset[str] = frozenset()
     worker: tuple[str, ...] = ("SELECT", "INSERT", "UPDATE", "DELETE")
+    web_deletes: tuple[str, str] | None = None
 
 
 _READ: Final = ("SELECT",)
@@ -146,7 +150,8 @@ ACCESS: Final[Mapping[str, Access]] = {
     "lfi_change": Access(web=_READ),
     "breaker": Access(web=("SELECT", "INSERT", "UPDATE")),
     "call_budget": Access(web=("SELECT", "INSERT", "UPDATE")),
-    "call": Access(web=("SELECT", "INSERT")),
+    # a call in doubt is replaced by how it went
+    "call": Access(web=("SELECT", "INSERT", "DELETE"), web_deletes=("error", IN_DOUBT)),
     "ignored_filter": Access(web=_READ),
     # the work and the processes
     "work": Access(web=("SELECT", "INSERT", "UPDATE", "DELETE")),

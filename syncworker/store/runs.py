@@ -418,13 +418,16 @@ class Runs:
 
     async def _counted(self, *, since: datetime | None, lfi: Slug | None) -> dict[Slug, list[Mapping[str, Any]]]:
         """Sums over rows of `call`, over runs, and over the runs that the instant cuts in two; by LFI."""
-        rows = _conditions(call, self._unit.tenant, lfi)
-        runs = [*_conditions(run, self._unit.tenant, lfi), run.c.packed.is_not(None)]
+        of_tenant, packed = run.c.tenant == self._unit.tenant, run.c.packed.is_not(None)
+        at = [] if lfi is None else [run.c.lfi == lfi]
+        rows = [call.c.tenant == self._unit.tenant, *([] if lfi is None else [call.c.lfi == lfi])]
+        runs = [of_tenant, *at, packed]
         cut: list[Mapping[str, Any]] = []
         if since is not None:
             # marks carry the database's time, or nearly: what the index finds is more than what counts
             lowest = mark_of(shifted(since, -(CLOCKS_APART_MAX + RUN_LASTS_MAX)))
-            marked = [*runs, run.c.call_mark >= lowest]
+            of_tenant = self._unit.dialect.beside(run.c.tenant) == self._unit.tenant
+            marked = [of_tenant, *at, packed, run.c.call_mark >= lowest]
             query = sa.select(*_PACKED).where(*marked, run.c.called_from < since, run.c.called_until >= since)
             cut = [
                 _count(one)
@@ -472,10 +475,6 @@ _OF_RUNS: Final = tuple(
     sa.func.sum(run.c[column]).label(name)
     for name, column in zip(_SUMS, ("called", "retried", "unanswered", "rate_limited", "called_millifils"), strict=True)
 )
-
-
-def _conditions(table: sa.Table, tenant: str, lfi: Slug | None) -> list[sa.ColumnElement[bool]]:
-    return [table.c.tenant == tenant, *([] if lfi is None else [table.c.lfi == lfi])]
 
 
 def _lfis_called(tenant: str) -> sa.Select[Any]:

@@ -1,4 +1,4 @@
-"""What we knew at an instant: the rows of `v_account`, `v_balance` and `v_transaction` as they were then.
+"""What we knew at an instant: the rows of the views of record tables as they were then.
 
 A row counts from the sync that brought it to the one that found it changed or gone (`store.records`, record history).
 The items of then are decoded by the decoder of now, so every member has the name and the meaning it has today.  What
@@ -26,7 +26,6 @@ from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.sync.decode import columns_of
 from syncworker.views.questions import (
     LIMIT,
-    LISTINGS,
     Balances,
     LeftOut,
     Listing,
@@ -43,11 +42,11 @@ from syncworker.views.questions import (
 )
 
 N = ResourceName
-READABLE: Final[Mapping[str, ResourceName]] = {
-    LISTINGS[name].view: resource
-    for name, resource in {"accounts": N.ACCOUNTS, "balances": N.BALANCES, "transactions": N.TRANSACTIONS}.items()
+READABLE: Final[Mapping[str, Sequence[ResourceName]]] = {
+    f"v_{table.name}": tuple(name for name, one in RECORD_TABLES.items() if one is table)
+    for table in RECORD_TABLES.values()
 }
-"""Views that can be read as of an instant."""
+"""Views that can be read as of an instant, and the resources whose rows they show."""
 
 _PRESENT_ONLY: Final = dict.fromkeys(("first_seen_at", "checked_at", "missed_since"))
 
@@ -150,28 +149,44 @@ async def _rows(unit: UnitOfWork, connection_id: str, view: str, at: datetime) -
     ours: dict[str, AccountReference] = {one.lfi_account_id: one for one in references}
     accounts = await unit.records.as_of(ConsentId(connection_id), N.ACCOUNTS, at)
     shown = {one.key for one in accounts}
-    resource = READABLE[view]
-    records = accounts if resource is N.ACCOUNTS else await unit.records.as_of(ConsentId(connection_id), resource, at)
+    whose = {"connection_id": connection_id, "user_ref": held.user_ref, "lfi": held.lfi}
     rows = []
-    for record in records:
-        lfi_account_id = record.key if resource is N.ACCOUNTS else record.account_id
-        reference = ours.get(lfi_account_id)
-        if lfi_account_id not in shown or reference is None:
-            continue
-        frame = {
-            "connection_id": connection_id,
-            "user_ref": held.user_ref,
-            "lfi": held.lfi,
-            "account_id": reference.account_id,
-            "lfi_account_id": lfi_account_id,
-            "identity": reference.identity,
-            "key": record.key,
-            "id": reference.account_id if resource is N.ACCOUNTS else f"{reference.account_id}:{record.key}",
-            "changed_at": record.valid_from,
-            "item": record.item,
-        }
-        rows.append(_PRESENT_ONLY | frame | dict(_typed(BY_NAME[view], resource, record)))
+    for resource in READABLE[view]:
+        of_accounts = resource is N.ACCOUNTS
+        records = accounts if of_accounts else await unit.records.as_of(ConsentId(connection_id), resource, at)
+        for record in records:
+            lfi_account_id = record.key if of_accounts else record.account_id
+            reference = ours.get(lfi_account_id)
+            if resource is not N.PARTIES and (lfi_account_id not in shown or reference is None):
+                continue
+            frame = whose | _frame(record, reference, connection_id, lfi_account_id, of_accounts=of_accounts)
+            rows.append(_PRESENT_ONLY | frame | dict(_typed(BY_NAME[view], resource, record)))
     return rows
+
+
+def _frame(
+    record: PastRecord,
+    reference: AccountReference | None,
+    connection_id: str,
+    lfi_account_id: str,
+    *,
+    of_accounts: bool,
+) -> dict[str, Any]:
+    """Whose row it was.
+
+    Args:
+        reference: `None`: a party of the connection, which belongs to no account.
+    """
+    account_id = None if reference is None else reference.account_id
+    return {
+        "account_id": account_id,
+        "lfi_account_id": lfi_account_id or None,
+        "identity": None if reference is None else reference.identity,
+        "key": record.key,
+        "id": account_id if of_accounts else f"{account_id or connection_id}:{record.key}",
+        "changed_at": record.valid_from,
+        "item": record.item,
+    }
 
 
 def _typed(view: View, resource: ResourceName, record: PastRecord) -> Iterator[tuple[str, Any]]:

@@ -36,6 +36,7 @@ from syncworker.web.dashboard import routes as dashboard
 from syncworker.web.dashboard.actions import Tools
 from syncworker.web.dashboard.door import reach
 from syncworker.web.dashboard.looking import Looker
+from syncworker.web.dashboard.refusals import paged
 from syncworker.web.events import Pace
 from syncworker.web.guard import BEARER, SCOPES_NEEDED, Guard, Keys, pass_address
 from syncworker.webhooks import Receiver
@@ -82,7 +83,7 @@ async def opened(settings: Settings, *, timer: Callable[[], float] = monotonic) 
         scrapes = metric_routes.Scrapes(application.settings, application.store, timer=timer)
         stack.push_async_callback(scrapes.close)
         built = build(application, receiver, refreshes, scrapes, hurry=hurry, looker=looker, timer=timer)
-        yield Guard(built, timer=timer)
+        yield Guard(built, shown=paged, timer=timer)
 
 
 def build(

@@ -73,6 +73,7 @@ class Guard:
 
     Args:
         measured: paths whose route bounds the body itself.
+        shown: how the answer to a request is sent, from its scope and the way out.
     """
 
     def __init__(
@@ -80,10 +81,12 @@ class Guard:
         app: ASGIApp,
         *,
         measured: frozenset[str] = frozenset({EVENTS_PATH}),
+        shown: Callable[[ASGIScope, Send], Send] = lambda _, send: send,
         timer: Callable[[], float] = monotonic,
     ) -> None:
         self._app = app
         self._measured = measured
+        self._shown = shown
         self._timer = timer
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
@@ -100,17 +103,18 @@ class Guard:
                 _put_headers(MutableHeaders(scope=message), correlated, secure=scope["scheme"] == "https")
             await send(message)
 
+        sent = self._shown(scope, answered)
         try:
             if scope["path"] not in self._measured:
                 receive = await _bounded(Headers(scope=scope), receive)
-            await self._app(scope, receive, answered)
+            await self._app(scope, receive, sent)
         except Problem as problem:
-            await problem.response()(scope, receive, answered)
+            await problem.response()(scope, receive, sent)
         except Exception as error:  # noqa: BLE001  one request's fault is not the next one's
             where = _where(error)
             log.error("request failed", error=type(error).__name__, where=where)  # noqa: TRY400  its text may hold values
             if not status:
-                await CANNOT_BE_SHOWN.response()(scope, receive, answered)
+                await CANNOT_BE_SHOWN.response()(scope, receive, sent)
         finally:
             route = getattr(scope.get("route"), "path", None)
             log.info(

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from syncworker.errors import ExportTargetError
-from syncworker.exports import delta
+from syncworker.exports import delta, purging
 from syncworker.exports.layout import Format
 from syncworker.exports.schema import TABLES
 from syncworker.exports.targets import FolderTarget, S3Access, target_of
@@ -181,6 +181,32 @@ def test_small_files_are_put_together_and_old_ones_go(tmp_path: Path) -> None:
     assert delta.tidy(target, made.NAME, "account", compact=True, retention=None) == delta.Tidied(
         compacted=0, removed=0
     )
+
+
+def test_files_of_old_versions_go_by_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that a full export took the place of: shown, then removed; the table and its verify stay whole."""
+    monkeypatch.setattr(delta, "RETENTION_MIN", timedelta(0))
+    target = FolderTarget(tmp_path)
+    for number in (1, 2):
+        made.export(target, {"transaction": ROWS, "account": []}, number=number, format=Format.DELTA)
+    before, files = rows_of(tmp_path), len(list(tmp_path.rglob("*.parquet")))
+
+    would = purging.tidied(target, made.NAME, retention=timedelta(0), dry=True)
+    assert [(one["folder"], one["files"]) for one in would] == [(f"{made.NAME}-delta/transaction", None)]
+    assert len(list(tmp_path.rglob("*.parquet"))) == files
+    assert purging.tidied(target, made.NAME, retention=timedelta(days=1)) == []
+    assert [one["files"] for one in purging.tidied(target, made.NAME, retention=timedelta(0))] == [1]
+    assert (len(list(tmp_path.rglob("*.parquet"))), rows_of(tmp_path)) == (files - 1, before)
+    assert verify(target, made.NAME).findings == []
+
+
+@pytest.mark.unit
+def test_other_formats_have_no_old_versions(tmp_path: Path) -> None:
+    """Nor has a place without an export."""
+    target = FolderTarget(tmp_path)
+    assert purging.tidied(target, made.NAME, retention=timedelta(0)) == []
+    made.export(target, {"transaction": ROWS})
+    assert purging.tidied(target, made.NAME, retention=timedelta(0)) == []
 
 
 @pytest.mark.live

@@ -9,6 +9,7 @@ import duckdb
 import pytest
 
 from syncworker.errors import RequestError
+from syncworker.exports import asof
 from syncworker.exports.layout import ExportKind, Format, Manifest, Privacy
 from syncworker.exports.run import Wanted, run
 from syncworker.exports.schema import chosen
@@ -70,6 +71,41 @@ async def test_an_export_of_the_past_has_what_was_known_then(desk: Desk, tmp_pat
     assert verify(target_of(str(tmp_path)), "nightly").findings == []
     following = await run(desk.store, replace(asked, as_of=None))
     assert (following.kind, following.reason) == (ExportKind.FULL, "as_of")
+
+
+async def test_the_past_is_what_an_export_of_then_holds(desk: Desk, tmp_path: Path) -> None:
+    """Of every table with a history: the rows of a full export made then, whatever came after."""
+
+    names = {
+        N.BENEFICIARIES: ("BeneficiaryId", "BeneficiaryType"), N.DIRECT_DEBITS: ("DirectDebitId", "Name"),
+        N.STANDING_ORDERS: ("StandingOrderId", "Frequency"), N.STATEMENTS: ("StatementId", "StatementReference"),
+        N.ACCOUNT_PARTIES: ("PartyId", "PartyNumber"), N.PARTIES: ("PartyId", "PartyNumber"),
+    }  # fmt: skip
+
+    async def shown(version: int, *keys: str) -> None:
+        desk.clock.advance(minutes=10)
+        walks = []
+        for resource, (key, member) in names.items():
+            of = keys[:1] if resource is N.PARTIES else keys
+            walks.append(walk(resource, page(resource, *({key: one, member: f"v{version}"} for one in of))))
+        await desk.apply(*walks)
+
+    await shown(1, "a", "b")
+    asked = wanted(tmp_path, *asof.TABLES)
+    now = await run(desk.store, asked)
+    then = desk.clock.now() + timedelta(seconds=1)
+    await moved(desk, "9.5", range(6, 14))
+    await shown(2, "b", "c")
+    past = await run(desk.store, replace(asked, as_of=then, name="past"))
+
+    counts = {one.name: one.rows for one in now.tables if one.rows}
+    assert counts == {
+        "account": 1, "balance": 1, "transaction": 12, "party": 3, "beneficiary": 2, "direct_debit": 2,
+        "standing_order": 2, "statement": 2,
+    }  # fmt: skip
+    for table in asked.tables:
+        columns = ", ".join(one.name for one in table.columns if one.name != "first_seen_at")
+        assert rows(tmp_path, past, table.name, columns) == rows(tmp_path, now, table.name, columns), table.name
 
 
 async def test_tables_without_a_history_are_refused(desk: Desk, tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def _empty(site: Installation) -> None:
 
 
 def _hold_feed(site: Installation) -> None:
-    """Leave a transaction open that has written, and have a balance change: that one waits once it is filed."""
+    """Leave a transaction open that has written, and have a balance change: that one waits until it ends."""
     site.kept["open"] = site.psql("CREATE TABLE left_open (id int)", keep=True)
     before = site.changes()
     account_id = site.door.get("/consents")[0]["account_ids"][0]

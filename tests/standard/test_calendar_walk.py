@@ -39,7 +39,10 @@ NUMBERS: Final = "numbers, not instants"
 DURATIONS: Final = "two durations or two instants: their sum or difference has no calendar to leave"
 ALLOWED_SUMS: Final[Mapping[str, str]] = {
     "cli/web.py: 'off: ' + reached": "text",
-    "lfi/bounds.py: listing_url + query": "text",
+    "ops/measuring.py: count + other": NUMBERS,
+    "ops/targets.py: target - targets.cadence[cursor.listing.resource]": DURATIONS,
+    "schedule/clocks.py: abs(ours.offset) + ours.within": DURATIONS,
+    "schedule/clocks.py: abs(ours.offset) - ours.within": DURATIONS,
     "web/dashboard/charts.py: begins + one.duration_ms": NUMBERS,
     "web/dashboard/charts.py: last - first": DURATIONS,
     "web/dashboard/charts.py: end - until": NUMBERS,

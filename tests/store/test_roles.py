@@ -333,7 +333,6 @@ def test_a_condition_does_not_look_at_rows_behind_the_policy(database: Database)
         "UPDATE audit SET what = 'x'",
         "DELETE FROM audit",
         "UPDATE transaction SET status = 'x'",
-        "DELETE FROM call",
         "SELECT item FROM unreadable_item",
         "UPDATE alembic_version SET version_num = 'x'",
         "INSERT INTO connection SELECT 'o''ther %1', 'n', 'l', 'u', now()",
@@ -346,6 +345,23 @@ def test_the_web_process_writes_no_more_than_it_has_to(database: Database, state
     """No key is made or widened, nothing is written for another tenant, no trace is removed."""
     with database.session(WEB, tenant=OURS) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
         connection.execute(statement.encode())
+
+
+def test_the_web_process_deletes_calls_in_doubt_alone(database: Database) -> None:
+    """How a call went replaces the row that announced it; calls that went stay, and those of another tenant."""
+    made = (
+        "INSERT INTO call (tenant, lfi, consent_id, operation, attempt, interaction_id, started_at, attended, error,"
+        " duration_ms, bytes_in, price_millifils) VALUES (%s, 'doubtful', 'x', 'x', 1, %s, now(), false, %s, 1, 1, 0)"
+    )
+    with psycopg.connect(database.url, autocommit=True) as own:
+        for number, (tenant, error) in enumerate([(OURS, "in_doubt"), (OURS, "timeout"), (THEIRS, "in_doubt")]):
+            own.execute(made, (tenant, str(number), error))
+        with database.session(WEB, tenant=OURS) as connection:
+            deleted = connection.execute("DELETE FROM call WHERE lfi = 'doubtful'").rowcount
+        left = own.execute("SELECT interaction_id FROM call WHERE lfi = 'doubtful' ORDER BY 1").fetchall()
+        own.execute("DELETE FROM call WHERE lfi = 'doubtful'")
+
+    assert (deleted, left) == (1, [("1",), ("2",)])
 
 
 @pytest.mark.parametrize(

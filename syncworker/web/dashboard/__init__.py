@@ -4,7 +4,7 @@
     charts     figures as coordinates of SVG
     render     templates, assets with hashed names, the headers of a page
     door       sign-in, sessions, and what every request passes
-    overview, connections, lfis, runs, lists, house   what the pages show
+    overview, connections, lfis, runs, lists, exports, house   what the pages show
     actions    what an operator may do: preview, reason, audit row
     routes     the paths
 

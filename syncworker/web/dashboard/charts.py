@@ -121,24 +121,7 @@ _STEPS: Final = (
 
 def _round(milliseconds: int) -> int:
     """The next length that reads well."""
-    for step in (
-        100,
-        200,
-        500,
-        1_000,
-        2_000,
-        4_000,
-        6_000,
-        10_000,
-        15_000,
-        20_000,
-        25_000,
-        30_000,
-        40_000,
-        60_000,
-        120_000,
-        300_000,
-    ):
+    for step in _STEPS:
         if milliseconds <= step:
             return step
     return -(-milliseconds // 600_000) * 600_000

@@ -23,10 +23,8 @@ from syncworker.store.ops_connections import (
     ConsentRow,
     CoverageRow,
     Oldest,
-    State,
-    Trouble,
-    Wanted,
 )
+from syncworker.store.ops_filters import State, Trouble, Wanted
 from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.store.work import WorkKind, WorkRow
 from syncworker.web.dashboard import charts, paging, words
@@ -115,6 +113,7 @@ class Connections:
         )
         rows, more = paging.cut(await unit.ops_connections.page(wanted))
         filters = paging.kept(request, ("q", "lfi", "state", "trouble"))
+        counts = await unit.ops_connections.counts()
         last = rows[-1] if rows else None
         return await self._frame.page(
             visit,
@@ -128,8 +127,8 @@ class Connections:
             trouble=trouble,
             states=list(State),
             troubles=list(Trouble),
-            lfis=sorted(await unit.ops_connections.counts()),
-            total=sum((await unit.ops_connections.counts()).values()),
+            lfis=sorted(counts),
+            total=sum(counts.values()),
             filtered=bool(filters),
             further=link("connections", **filters, after=paging.packed((last.user_ref, last.connection_id)))
             if more and last is not None

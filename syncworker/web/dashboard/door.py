@@ -294,8 +294,12 @@ class Door:
                 wrong = "This key has neither the scope ops:read nor ops:write."
                 return self._asked(to=to, wrong=wrong, status=HTTPStatus.FORBIDDEN)
 
+            before = request.cookies.get(self._cookie)
+
             async def begun(unit: UnitOfWork) -> SecretStr:
                 at = await unit.now()
+                if before:  # a browser has one session: the one it had is of no further use
+                    await unit.ops_sessions.end(SecretStr(before))
                 await unit.consents.note("ops_signed_in", subject=key.key_id, facts={}, at=at)
                 return await unit.ops_sessions.begin(key.key_id, at=at, ends=self._ends)
 

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from fastapi import Response
 
-from syncworker.ops.cause import Cause
+from syncworker.ops.cause import Cause, CauseKind
 from syncworker.settings import LFISettings
 from syncworker.standard.calendar import UAE, as_utc, at_time, local_date
 from syncworker.standard.resources import ResourceName
@@ -22,7 +22,7 @@ NAVIGATION: Final = (
     ("", (("overview", "", "Overview"), ("connections", "connections", "Connections"), ("lfis", "lfis", "LFIs"),
           ("runs", "runs", "Runs"), ("work", "work", "Work"))),
     ("In and out", (("events", "events", "Events"), ("webhooks", "webhooks", "Webhooks"),
-                    ("openings", "openings", "Openings"))),
+                    ("openings", "openings", "Openings"), ("exports", "exports", "Exports"))),
     ("House", (("cost", "cost", "Cost"), ("processes", "processes", "Processes"), ("audit", "audit", "Audit"))),
 )  # fmt: skip
 """Groups of pages: key, path below the dashboard's, word."""
@@ -87,11 +87,16 @@ class Frame:
         *,
         here: str,
         http_status: HTTPStatus = HTTPStatus.OK,
+        looked: Looked | None = None,
         **values: Any,
     ) -> Response:
-        """A page with its frame."""
+        """A page with its frame.
+
+        Args:
+            looked: what the page shows is wrong; absent: it shows no more of it than the frame does.
+        """
         done = await self._done(visit, unit)
-        looked = await self.looker.looked()
+        looked = looked or await self.looker.looked()
         return render.page(
             template,
             http_status,
@@ -104,6 +109,7 @@ class Frame:
             badges=badges_of(looked),
             here=here,
             done=done,
+            looked=looked,
             **values,
         )
 
@@ -124,12 +130,11 @@ class Frame:
 def badges_of(looked: Looked) -> Mapping[str, int]:
     """How many causes need someone, by page."""
     causes = looked.found.causes
-    return {"overview": len(causes), "lfis": len({one.lfi for one in causes if one.lfi is not None})}
-
-
-def day_began(now: datetime) -> datetime:
-    """When the cost day began: at 00:00 in Dubai."""
-    return as_utc(at_time(local_date(now), zone=UAE))
+    return {
+        "overview": len(causes),
+        "lfis": len({one.lfi for one in causes if one.lfi is not None}),
+        "exports": sum(one.kind is CauseKind.EXPORT_LATE for one in causes),
+    }
 
 
 def month_began(now: datetime) -> datetime:

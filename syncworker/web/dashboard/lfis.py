@@ -21,7 +21,8 @@ from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.store.work import WorkKind, WorkSummary
 from syncworker.web.dashboard import charts, words
 from syncworker.web.dashboard.door import Visit, not_found
-from syncworker.web.dashboard.frame import Frame, day_began
+from syncworker.web.dashboard.frame import Frame
+from syncworker.web.dashboard.looking import day_began
 from syncworker.web.dashboard.words import Shown
 
 DAY: Final = timedelta(hours=24)

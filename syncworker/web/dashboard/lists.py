@@ -4,17 +4,15 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
-from http import HTTPStatus
 from typing import Final
 
 from fastapi import Response
 
-from syncworker.standard.calendar import as_utc, read_iso
 from syncworker.store.inbox import EventState
 from syncworker.store.ops_lists import KINDS, EventLine, OpeningLine, Page, RefusedLine, WorkState
 from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.web.dashboard import paging
-from syncworker.web.dashboard.door import RefusedError, Visit, not_found
+from syncworker.web.dashboard.door import Visit, not_found
 from syncworker.web.dashboard.frame import Frame
 from syncworker.web.dashboard.render import link
 
@@ -54,9 +52,13 @@ class Lists:
             for name in ("kind", "lfi")
             if (value := paging.asked(request, name)) is not None and (name != "kind" or value in KINDS)
         }
-        left_out = min(paging.number_asked(request, "before") or 0, 10_000)
-        page = Page(before=left_out, limit=paging.PAGE + 1, where=where)
-        rows, more = paging.cut(await unit.ops_lists.work(page, state=state))
+        after = paging.asked(request, "after")
+        place = None
+        if after is not None:
+            at, number = paging.unpacked(after, 2)
+            place = (paging.instant(at), paging.number(number, "page"))
+        page = Page(limit=paging.PAGE + 1, where=where)
+        rows, more = paging.cut(await unit.ops_lists.work(page, state=state, after=place))
         lanes = await unit.work.summary()
         filters = paging.kept(request, ("state", "kind", "lfi"))
         return await self._frame.page(
@@ -78,7 +80,9 @@ class Lists:
             lfi=where.get("lfi"),
             lfis=sorted({one.lfi for one in lanes if one.lfi}),
             filtered=bool(filters),
-            further=link("work", **filters, before=left_out + paging.PAGE) if more else None,
+            further=link("work", **filters, after=paging.packed((rows[-1].due_at.isoformat(), str(rows[-1].id))))
+            if more
+            else None,
         )
 
     async def events(self, visit: Visit, unit: UnitOfWork) -> Response:
@@ -152,10 +156,7 @@ class Lists:
         place = None
         if after is not None:
             at, opening_id = paging.unpacked(after, 2)
-            try:
-                place = (as_utc(read_iso(at)), opening_id)
-            except ValueError:
-                raise RefusedError(HTTPStatus.BAD_REQUEST, "No such page", "Begin the list anew.") from None
+            place = (paging.instant(at), opening_id)
         rows, more = paging.cut(await unit.ops_lists.openings(after=place, limit=paging.PAGE + 1))
         return await self._frame.page(
             visit,

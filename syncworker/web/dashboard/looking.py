@@ -4,16 +4,20 @@ The broker is asked beside the pages, never by one: a broker that is silent cost
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 
 from syncworker.clock import monotonic
 from syncworker.ops.cause import Cause
 from syncworker.ops.diagnosis import Diagnosis, Traced, diagnose
 from syncworker.ops.status import BrokerFact, BrokerState, Status, ask_broker, collect
 from syncworker.settings import Settings
+from syncworker.standard.calendar import UAE, as_utc, at_time, local_date, shifted
+from syncworker.store.ops_connections import EndingRow
+from syncworker.store.ops_traffic import HourOfCalls, QuarterOfRuns
 from syncworker.store.unit_of_work import Store
 
 KEPT_S: Final = 2.0
@@ -27,6 +31,12 @@ PATIENCE_S: Final = 0.05
 BROKER_KEPT_S: Final = 4.0
 BROKER_FIRST_S: Final = 0.25
 """So long the first look waits for the broker's first answer."""
+
+QUARTER: Final = timedelta(minutes=15)
+QUARTERS: Final = 96
+ENDING_WITHIN: Final = timedelta(days=30)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,76 @@ class Looked:
         return None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What the charts of the first screen show.
+
+    Attributes:
+        at: database time.
+        runs: since the first of `QUARTERS` quarters of an hour.
+        calls: since the cost day began.
+        days: consents that end in each of the next days; `ending`: the first of them.
+        ages: connections by age of their first listing, see `ops_connections.AGES`.
+    """
+
+    at: datetime
+    runs: Sequence[QuarterOfRuns] = ()
+    calls: Sequence[HourOfCalls]
+    days: Sequence[int]
+    ending: Sequence[EndingRow]
+    ages: Sequence[int]
+
+
+def first_quarter(now: datetime) -> datetime:
+    """The beginning of the first bar: the last one is the quarter of an hour that runs."""
+    this = now.replace(minute=now.minute // 15 * 15, second=0, microsecond=0)
+    return shifted(this, -(QUARTERS - 1) * QUARTER)
+
+
+def day_began(now: datetime) -> datetime:
+    """When the cost day began: at 00:00 in Dubai."""
+    return as_utc(at_time(local_date(now), zone=UAE))
+
+
+class _Kept(Generic[T]):
+    """A value that takes long to read, kept for `KEPT_S` and shared by all readers.  Lives on one event loop."""
+
+    def __init__(self, read: Callable[[], Awaitable[T]], *, name: str, timer: Callable[[], float]) -> None:
+        self._read = read
+        self._name = name
+        self._timer = timer
+        self._reading: asyncio.Task[T] | None = None
+        self._held: T | None = None
+        self._until = 0.0
+
+    async def value(self) -> T:
+        """The value; where a new one takes long, that of at most `SHOWN_S` ago, while it is read anew."""
+        at, held = self._timer(), self._held
+        if held is not None and at < self._until:
+            return held
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._anew(), name=self._name)
+        if held is not None and at < self._until + SHOWN_S - KEPT_S:
+            await asyncio.wait({self._reading}, timeout=PATIENCE_S)
+            if not self._reading.done():
+                return held
+        return await asyncio.shield(self._reading)
+
+    async def _anew(self) -> T:
+        found = await self._read()
+        if asyncio.current_task() is self._reading:  # else it was forgotten meanwhile
+            self._held, self._until = found, self._timer() + KEPT_S
+        return found
+
+    def forget(self) -> None:
+        """Read anew next time, and wait for it."""
+        self._held = self._reading = None
+
+    def going(self) -> list[asyncio.Task[Any]]:
+        """What is being read."""
+        return [] if self._reading is None else [self._reading]
+
+
 class Looker:
     """Looks, at most every `KEPT_S`.  Lives on one event loop.
 
@@ -78,9 +158,8 @@ class Looker:
         self._store = store
         self._ask = ask
         self._timer = timer
-        self._looking: asyncio.Task[Looked] | None = None
-        self._looked: Looked | None = None
-        self._until = 0.0
+        self._look: _Kept[Looked] = _Kept(self._looked, name="look at what is wrong", timer=timer)
+        self._counted: _Kept[Figures] = _Kept(self._count, name="read the figures of the first screen", timer=timer)
         self._broker = BrokerFact(state=BrokerState.UNASKED)
         self._broker_until = 0.0
         self._asking: asyncio.Task[None] | None = None
@@ -91,32 +170,48 @@ class Looker:
         Raises:
             StoreRefusedError: the database is of another schema.
         """
-        at, held = self._timer(), self._looked
-        if held is not None and at < self._until:
-            return held
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look(), name="look at what is wrong")
-        if held is not None and at < self._until + SHOWN_S - KEPT_S:
-            await asyncio.wait({self._looking}, timeout=PATIENCE_S)
-            if not self._looking.done():
-                return held
-        return await asyncio.shield(self._looking)
+        return await self._look.value()
 
-    async def _look(self) -> Looked:
+    async def figures(self) -> Figures:
+        """What the charts of the first screen show, kept like a look and read beside it.
+
+        Raises:
+            StoreUnavailableError, StoreRefusedError: as everywhere in the store.
+        """
+        return await self._counted.value()
+
+    async def _looked(self) -> Looked:
         await self._hear_broker()
-        status = await collect(self._settings, self._store, ask=lambda _: self._broker)
-        self._looked = _looked(status)
-        self._until = self._timer() + KEPT_S
-        return self._looked
+        return _looked(await collect(self._settings, self._store, ask=lambda _: self._broker, costs=False))
+
+    async def _count(self) -> Figures:
+        runs, others = await asyncio.gather(self._runs(), self._others())
+        return replace(others, runs=runs)
+
+    async def _runs(self) -> Sequence[QuarterOfRuns]:
+        """On a connection of its own: it takes as long as the others together."""
+        async with self._store.looking() as unit:
+            return await unit.ops_traffic.runs_by_quarter(since=first_quarter(await unit.now()))
+
+    async def _others(self) -> Figures:
+        async with self._store.looking() as unit:
+            now = await unit.now()
+            until = shifted(now, ENDING_WITHIN)
+            return Figures(
+                at=now,
+                calls=await unit.ops_traffic.calls_by_hour(since=day_began(now)),
+                days=await unit.ops_connections.endings(until=until),
+                ending=await unit.ops_connections.ending(until=until),
+                ages=await unit.ops_connections.ages(),
+            )
 
     def forget(self) -> None:
         """Look anew next time, and wait for it: something was done."""
-        self._looked = None
-        self._looking = None
+        self._look.forget()
 
     async def close(self) -> None:
         """Look and ask no more."""
-        going = [one for one in (self._asking, self._looking) if one is not None]
+        going = [*self._look.going(), *self._counted.going(), *([] if self._asking is None else [self._asking])]
         for one in going:
             one.cancel()
         await asyncio.gather(*going, return_exceptions=True)

@@ -15,6 +15,7 @@ from fastapi import Response
 
 from syncworker.ops.cause import Cause, CauseKind, Side
 from syncworker.ops.diagnosis import Part, Traced
+from syncworker.ops.words import span
 from syncworker.standard.calendar import shifted
 from syncworker.store.ops_connections import EndingRow
 from syncworker.store.ops_traffic import HourOfCalls, QuarterOfRuns
@@ -22,14 +23,12 @@ from syncworker.store.standings import NEEDS_CONSENT
 from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.web.dashboard import charts, words
 from syncworker.web.dashboard.door import Visit
-from syncworker.web.dashboard.frame import Frame, day_began
-from syncworker.web.dashboard.looking import Looked
+from syncworker.web.dashboard.frame import Frame
+from syncworker.web.dashboard.looking import ENDING_WITHIN, QUARTER, QUARTERS, Looked, day_began, first_quarter
 from syncworker.web.dashboard.render import link
 
 ROWS: Final = 10
-DAYS: Final = 30
-QUARTER: Final = timedelta(minutes=15)
-QUARTERS: Final = 96
+DAYS: Final = ENDING_WITHIN.days
 PARTS_SHOWN: Final = 10
 SAID_MAX: Final = 14
 
@@ -45,6 +44,7 @@ PAGES: Final[Mapping[CauseKind, str]] = {
     CauseKind.SLOTS_SPENT: link("work", state="claimed"),
     CauseKind.CAPACITY: link("work", state="due"),
     CauseKind.DELIVERIES_STUCK: link("webhooks", waiting="waiting"),
+    CauseKind.EXPORT_LATE: link("exports"),
     CauseKind.INBOX_STUCK: link("events", state="filed"),
     CauseKind.OPENINGS_UNKNOWN: link("openings"),
     CauseKind.OPENINGS_OVERDUE: link("openings"),
@@ -84,7 +84,11 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One of the five columns."""
+    """One of the five columns.
+
+    Attributes:
+        more: what `sub` leaves out, for a pointer that rests on it.
+    """
 
     key: str
     title: str
@@ -98,6 +102,7 @@ class Question:
     axis: Sequence[str]
     rows: Sequence[Row]
     empty: str
+    more: str = ""
 
 
 class Overview:
@@ -109,25 +114,13 @@ class Overview:
     async def show(self, visit: Visit, unit: UnitOfWork) -> Response:
         """The first screen."""
         now = visit.now
-        looking = asyncio.create_task(self._frame.looker.looked(), name="look")  # on a session of its own, meanwhile
-        try:
-            return await self._shown(visit, unit, looking, now)
-        finally:
-            looking.cancel()
-
-    async def _shown(self, visit: Visit, unit: UnitOfWork, looking: asyncio.Task[Looked], now: datetime) -> Response:
-        until = shifted(now, timedelta(days=DAYS))
-        runs = await unit.ops_traffic.runs_by_quarter(since=_first_quarter(now))
-        calls = await unit.ops_traffic.calls_by_hour(since=day_began(now))
-        days = await unit.ops_connections.endings(until=until)
-        ending = await unit.ops_connections.ending(until=until)
-        ages = await unit.ops_connections.ages()
-        looked = await looking
+        looker = self._frame.looker
+        looked, figures = await asyncio.gather(looker.looked(), looker.figures())  # each on a session of its own
         five = [
-            _stale(looked, ages),
-            _failing(looked, runs, now),
-            _expires(looked, days, ending, now),
-            _cost(calls, now),
+            _stale(looked, figures.ages),
+            _failing(looked, figures.runs, figures.at),
+            _expires(looked, figures.days, figures.ending, now),
+            _cost(figures.calls, figures.at),
             _alive(looked),
         ]
         return await self._frame.page(
@@ -136,14 +129,17 @@ class Overview:
             "overview.html",
             here="overview",
             looked=looked,
-            causes=[(one, _page_of(one), SIDES[one.side], _effects(one)) for one in looked.found.causes],
+            causes=[
+                (one, _page_of(one), SIDES[one.side], _effects(one), _lasting(one, looked))
+                for one in looked.found.causes
+            ],
             explained=sum(one.effect.stale for one in looked.found.causes),
             last=looked.found.last_cause,
             five=five,
-            day=_day(runs, now),
-            outcomes=_outcomes(runs),
-            hours=[f"{one:%H}" for one in charts.hours(now)],
-            marks=_marks(looked, now),
+            day=_day(figures.runs, figures.at),
+            outcomes=_outcomes(figures.runs),
+            hours=[f"{one:%H}" for one in charts.hours(figures.at)],
+            marks=_marks(looked, figures.at),
         )
 
 
@@ -154,6 +150,14 @@ def _page_of(cause: Cause) -> str:
     if cause.kind in PAGES:
         return PAGES[cause.kind]
     return link("lfis") if cause.lfi is None else link("lfis", cause.lfi)
+
+
+def _lasting(cause: Cause, looked: Looked) -> bool:
+    """Whether its age is to be said: it has one, and its reason does not say it already."""
+    if cause.since is None:
+        return False
+    length = looked.found.at - cause.since
+    return length >= timedelta(seconds=1) and span(length) not in cause.why
 
 
 def _effects(cause: Cause) -> list[tuple[str, str]]:
@@ -196,7 +200,7 @@ def _stale(looked: Looked, ages: Sequence[int]) -> Question:
     rows = _groups(looked, Counter(one.cause for one in found.stale), "stale")
     rows += _connections(found.stale, ROWS - len(rows), lambda one: words.span(found.at - one.since))
     left = sum(counts.left_out.values())
-    names = ", ".join(why.replace("_", " ") for why, _ in Counter(counts.left_out).most_common())
+    names = ", ".join(f"{words.count(n)} {why.replace('_', ' ')}" for why, n in Counter(counts.left_out).most_common())
     explained = any(one.cause is not None for one in found.stale)
     columns = [
         ((number, "f-bar" if place < 5 else "f-warn" if place < 7 else "f-bad"),) for place, number in enumerate(ages)
@@ -207,7 +211,8 @@ def _stale(looked: Looked, ages: Sequence[int]) -> Question:
         every=link("connections", trouble="stale"),
         big=words.count(counts.stale),
         small=f"of {words.count(counts.connections)}",
-        sub=f"without {words.count(left)} {names}" if left else "every connection counts",
+        sub=f"{words.count(left)} more cannot be fresh" if left else "every connection counts",
+        more=f"left out, since no data may be asked for: {names}" if left else "",
         tone="bad" if counts.stale and explained else "warn" if counts.stale else "",
         chart=charts.stacked(columns, said="Connections by age of their first listing, as a share of its target"),
         target=5,
@@ -353,7 +358,7 @@ def _part(looked: Looked, one: Part) -> Row:
     if cause is not None:
         tone = "bad" if cause.grave else "warn"
         said = said if len(said) <= SAID_MAX else ""  # the cause says it in full
-        return Row(one.name, said, f"#cause-{cause.number}", cause.number, tone, lfi=kind)
+        return Row(one.name, said, f"#cause-{cause.number}", cause.number, tone)  # the cause names its kind
     icon = {True: "ok", False: "bad", None: "none"}[one.good]
     return Row(one.name, said, link("processes"), lfi=kind, icon=icon, tone="bad" if one.good is False else "")
 
@@ -361,14 +366,8 @@ def _part(looked: Looked, one: Part) -> Row:
 # -- 24 hours ----------------------------------------------------------------------------------------------------------
 
 
-def _first_quarter(now: datetime) -> datetime:
-    """The beginning of the first bar: the last one is the quarter of an hour that runs."""
-    this = now.replace(minute=now.minute // 15 * 15, second=0, microsecond=0)
-    return shifted(this, -(QUARTERS - 1) * QUARTER)
-
-
 def _day(runs: Sequence[QuarterOfRuns], now: datetime) -> charts.Chart:
-    first = _first_quarter(now)
+    first = first_quarter(now)
     piles: dict[int, Counter[str]] = defaultdict(Counter)
     for one in runs:
         piles[(one.began - first) // QUARTER][one.outcome] += one.runs

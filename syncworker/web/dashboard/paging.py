@@ -4,12 +4,14 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 from fastapi import Request
 
+from syncworker.standard.calendar import as_utc, read_iso
 from syncworker.web.dashboard.door import RefusedError, not_found
 
 PAGE: Final = 50
@@ -41,10 +43,24 @@ def unpacked(text: str, parts: int) -> tuple[str, ...]:
     except (binascii.Error, ValueError, RecursionError):
         good = False
     if not good:
-        raise RefusedError(
-            HTTPStatus.BAD_REQUEST, "No such page", "Begin the list anew, without `after` in the address."
-        )
+        raise _no_such_page()
     return tuple(place)
+
+
+def instant(text: str) -> datetime:
+    """An instant of a place.
+
+    Raises:
+        RefusedError: it is none.
+    """
+    try:
+        return as_utc(read_iso(text))
+    except ValueError:
+        raise _no_such_page() from None
+
+
+def _no_such_page() -> RefusedError:
+    return RefusedError(HTTPStatus.BAD_REQUEST, "No such page", "Begin the list anew, without `after` in the address.")
 
 
 def number(text: str, what: str) -> int:
@@ -90,5 +106,5 @@ def cut(rows: Sequence[T], limit: int = PAGE) -> tuple[Sequence[T], bool]:
 
 def kept(request: Request, names: Sequence[str], **changes: Any) -> Mapping[str, str]:
     """The filters of a list, for its next link."""
-    found = {name: value for name in names if (value := request.query_params.get(name))}
+    found = {name: value for name in names if (value := asked(request, name))}
     return found | {name: str(value) for name, value in changes.items() if value is not None}

@@ -15,6 +15,7 @@ from syncworker.web.dashboard import render
 from syncworker.web.dashboard.actions import Actions, Tools
 from syncworker.web.dashboard.connections import Connections
 from syncworker.web.dashboard.door import Door, Reach, Visit, not_found
+from syncworker.web.dashboard.exports import Exports
 from syncworker.web.dashboard.frame import Frame
 from syncworker.web.dashboard.house import House
 from syncworker.web.dashboard.lfis import LFIs
@@ -83,6 +84,7 @@ def routes(
         ("/webhooks", lists.webhooks),
         ("/openings", lists.openings),
         ("/openings/{opening_id}", lists.opening),
+        ("/exports", Exports(frame, settings.exports).show),
         ("/cost", house.cost),
         ("/processes", house.processes),
         ("/audit", house.audit),

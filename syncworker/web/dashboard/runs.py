@@ -1,9 +1,11 @@
 """Runs: the list, and one: what was called, what came, where time and money went."""
 
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from fastapi import Response
 
+from syncworker.standard.resources import RESOURCES
 from syncworker.standard.values import ConsentId
 from syncworker.store.unit_of_work import UnitOfWork
 from syncworker.sync.reports import NEEDS_A_PERSON, RunOutcome, facts_of_run
@@ -11,6 +13,7 @@ from syncworker.web.dashboard import charts, paging
 from syncworker.web.dashboard.door import Visit, not_found
 from syncworker.web.dashboard.frame import Frame
 from syncworker.web.dashboard.render import link
+from syncworker.web.dashboard.words import tail
 
 _NUMBERS: Final = ("pages", "items", "added", "modified", "removed")
 
@@ -77,6 +80,7 @@ class Runs:
             usual=await unit.ops_traffic.usual_duration(run.connection_id),
             calls=calls,
             fall=fall,
+            listing_of=listings_of(run.steps),
             waits=any(one.waited_from is not None for one in fall.calls),
             retried=sum(one.attempt > 1 for one in calls),
             unanswered=sum(one.status is None or one.status >= 500 for one in calls),
@@ -92,6 +96,36 @@ class Runs:
             cause=await self._frame.cause_of(connection_id=run.connection_id) if bad and after is None else None,
             said=[one for one in calls if one.reason],
         )
+
+
+class Listed(NamedTuple):
+    """What an operation of a run reads.
+
+    Attributes:
+        account: tail of its AccountId; empty: of none, or of several.
+    """
+
+    said: str
+    account: str
+
+
+def listings_of(steps: Sequence[Mapping[str, Any]]) -> dict[str, Listed]:
+    """What each operation of a run reads: its resource, and the account.
+
+    A call is kept without its account.  Where a run reads a resource of one account only it is that one; of several
+    only their number is known, since they are read at the same time.
+    """
+    accounts: dict[str, set[str]] = {}
+    for one in steps:
+        accounts.setdefault(one["resource"], set()).add(one.get("account_id") or "")
+    found = {}
+    for resource in RESOURCES:
+        those = accounts.get(resource.name.value)
+        if those is not None:
+            only = next(iter(those)) if len(those) == 1 else ""
+            of = f", one of {len(those)} accounts" if len(those) > 1 else f" of {tail(only)}" if only else ""
+            found[resource.operation] = Listed(f"{resource.name.value}{of}", tail(only))
+    return found
 
 
 _READ: Final = frozenset({"ok", "unchanged", "absent"})

@@ -149,8 +149,11 @@ def milliseconds(number: int | None) -> str:
 
 
 def size(octets: int) -> str:
-    """A body's size: `61.2 kB`."""
-    return f"{octets}{NBSP}B" if octets < 1_000 else f"{octets / 1_000:,.1f}{NBSP}kB"
+    """A size: `812 B`, `61.2 kB`, `3.4 GB`."""
+    for power, unit in ((3, "GB"), (2, "MB"), (1, "kB")):
+        if octets >= 1_000**power:
+            return f"{octets / 1_000**power:,.1f}{NBSP}{unit}"
+    return f"{octets}{NBSP}B"
 
 
 def tail(text: str, length: int = 4) -> str:

@@ -16,7 +16,8 @@ ORIGIN = {"origin": PUBLIC_URL}
 PATHS = (
     "/ops/", "/ops/connections", "/ops/connections/{connection}", "/ops/lfis", "/ops/lfis/{lfi}", "/ops/runs",
     "/ops/runs/{run}", "/ops/work", "/ops/events", "/ops/events?state=refused", "/ops/events/{event}",
-    "/ops/events/q{refused}", "/ops/webhooks", "/ops/openings", "/ops/openings/{opening}", "/ops/cost",
+    "/ops/events/q{refused}", "/ops/webhooks", "/ops/openings", "/ops/openings/{opening}", "/ops/exports",
+    "/ops/exports?series=nightly", "/ops/cost",
     "/ops/processes", "/ops/audit", "/ops/audit/{audit}", "/ops/actions/sync/{connection}",
 )  # fmt: skip
 """Every page, with what its path names."""

@@ -21,6 +21,7 @@ from syncworker.standard.values import Slug
 from syncworker.store import tables as t
 from syncworker.store.calls import COLUMNS, CallRow, pack
 from syncworker.store.unit_of_work import Store, UnitOfWork
+from tests.web.dashboard.filled_exports import exports
 
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
 RTL = "\u202eevil\u202c ${jndi} {{7*7}}"
@@ -35,6 +36,11 @@ PER_ACCOUNT = (
     ResourceName.DIRECT_DEBITS, ResourceName.BENEFICIARIES,
 )  # fmt: skip
 RULE = targets_of(Settings()).rule
+DIRECTORY: dict[str, Any] = {
+    "server_id": "f3", "organisation": HOSTILE, "name": HOSTILE, "logo_uri": None, "published": {},
+    "over_limit_millifils": {}, "account_types": [], "account_sub_types": [], "deprecated_on": None,
+    "retires_on": None, "superseded_by": None, "notes": [HOSTILE],
+}  # fmt: skip
 SECRETS = ("AE070331234567890123456", "Mariam Al Hashimi", "sealed-token", "12345.67")
 """Personal and secret values that are in the rows and on no page."""
 
@@ -94,12 +100,21 @@ def calls_of(at: datetime, *, lfi: str, consent_id: str, down: bool, random_: ra
 
 
 async def fill(
-    store: Store, *, customers: int = 24, runs_each: int = 6, seed: int = 7, declares_all: bool = False
+    store: Store,
+    *,
+    customers: int = 24,
+    runs_each: int = 6,
+    seed: int = 7,
+    declares_all: bool = False,
+    machinery: bool = True,
+    hostile: bool = True,
 ) -> Filled:
     """Fill a migrated, empty database.
 
     Args:
         declares_all: the first bank too; else the settings declare it.
+        machinery: processes too, which are of no tenant.
+        hostile: some customers are called by hostile text.
     """
     random_ = random.Random(seed)
     async with store.reading() as unit:
@@ -109,13 +124,15 @@ async def fill(
     async def write(unit: UnitOfWork) -> None:
         await _lfis(unit, now, BANKS if declares_all else BANKS[1:])
         for number in range(customers):
-            await _connection(unit, number, found, random_, runs_each)
+            await _connection(unit, number, found, random_, runs_each, hostile=hostile)
         for at, root, consent_id, lfi, accounts, fails in sorted(found.due):  # runs are numbered as they end
             number = await run_row(unit, root, consent_id, lfi, at, accounts, fails=fails, random_=random_)
             found.runs.append(number)
             found.failed_run = number if fails else found.failed_run
-        await _in_and_out(unit, found)
-        await _machinery(unit, now)
+        await _in_and_out(unit, found, random_)
+        await exports(unit, now)
+        if machinery:
+            await _machinery(unit, now)
 
     await store.atomically(write)
     return found
@@ -159,6 +176,8 @@ async def _lfis(unit: UnitOfWork, now: datetime, those: Sequence[Slug]) -> None:
                     "base_urls": {"v2.1": f"https://{slug}.example/v2.1"},
                 },
                 "added_at": now - timedelta(days=90),
+                "directory": DIRECTORY if slug == BANKS[2] else None,
+                "directory_seen_at": now - timedelta(hours=1) if slug == BANKS[2] else None,
             },
         )
     await insert(
@@ -181,10 +200,12 @@ def _state(number: int) -> str:
     )
 
 
-async def _connection(unit: UnitOfWork, number: int, found: Filled, random_: random.Random, runs_each: int) -> None:
+async def _connection(
+    unit: UnitOfWork, number: int, found: Filled, random_: random.Random, runs_each: int, *, hostile: bool
+) -> None:
     now, lfi, state = found.at, BANKS[number % len(BANKS)], _state(number)
     root = uid(random_)
-    user_ref = {1: HOSTILE, 2: RTL}.get(number, f"customer-{number}")
+    user_ref = {1: HOSTILE, 2: RTL}.get(number if hostile else 0, f"customer-{number}")
     down = lfi == DOWN
     good_at = now - (timedelta(hours=9) if down else timedelta(minutes=20 + number))
     found.connections.append(root)
@@ -396,7 +417,7 @@ async def run_row(
     )  # fmt: skip
 
 
-async def _in_and_out(unit: UnitOfWork, found: Filled) -> None:
+async def _in_and_out(unit: UnitOfWork, found: Filled, random_: random.Random) -> None:
     now = found.at
     for number, state in enumerate(("done", "filed", "quarantined")):
         found.events.append(
@@ -446,7 +467,7 @@ async def _in_and_out(unit: UnitOfWork, found: Filled) -> None:
                 },
             )
         )  # fmt: skip
-    opening_id = uid(random.Random(99))
+    opening_id = uid(random_)
     found.openings.append(opening_id)
     await insert(
         unit,

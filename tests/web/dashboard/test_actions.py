@@ -1,16 +1,32 @@
 """What an operator does: previewed, with a reason, once, and on record."""
 
 import re
+from collections.abc import AsyncIterator, Callable, Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
+import httpx
 import pytest
 import sqlalchemy as sa
 
+from syncworker import wiring
+from syncworker.lfi.senders import Sender
+from syncworker.refreshes import Refreshes
 from syncworker.standard.operations import OperationClass
 from syncworker.standard.values import ConsentId, Slug
+from syncworker.store.inbox import EventState
 from syncworker.store.tables import audit
 from syncworker.store.work import WorkKind
+from syncworker.web.app import build
+from syncworker.web.dashboard.looking import Looker
+from syncworker.web.guard import Guard
+from syncworker.web.metrics import Scrapes
+from syncworker.webhooks import EventRules
+from tests.ground.clock import ManualClock
 from tests.web.dashboard.desk import Desk
+from tests.web.house import PUBLIC_URL, WEB, Opener
+from tests.webhooks.conftest import JWKS_URL, PostOffice, private
+from tests.webhooks.sender import CLIENT_ID, ISSUER, URL, EventSender, consent_message, new_key
 
 pytestmark = pytest.mark.flow
 
@@ -124,6 +140,96 @@ async def test_an_event_of_no_trusted_sender_is_not_replayed(small_desk: Desk) -
     assert answer.status_code == 409
     assert "events.senders" in answer.text
     assert await acts(small_desk) == []
+
+
+async def test_an_event_of_a_trusted_sender_is_replayed(open_house: Opener, sqlite_url: str) -> None:
+    """It is filed anew and due now; the audit row names it, and the event's page says so."""
+    trusted = '[events.senders."https://bank.example"]\njwks_url = "https://bank.example/jwks"\n'
+    desk = await Desk.opened(await open_house(sqlite_url, web=WEB + trusted))
+    number = str(desk.filled.events[0])
+    answer = await desk.act("replay", number, reason="the Hub was away")
+    (row,) = await acts(desk)
+    async with desk.house.store.reading() as unit:
+        event = await unit.inbox.get(int(number))
+        work = await unit.work.find(WorkKind.EVENT, number)
+
+    assert answer.headers["location"] == f"/ops/events/{number}?done={row.id}"
+    assert (row.what, row.subject, row.facts["reason"]) == ("ops_replay", number, "the Hub was away")
+    assert event is not None
+    assert (event.state, work is not None) == (EventState.FILED, True)
+    assert "filed" in (await desk.get(answer.headers["location"])).text
+
+
+@dataclass
+class Receiving:
+    """An operator before an application that takes events of one sender, with the keys it is given.
+
+    Attributes:
+        with_keys: serve anew, with our encryption key under these ids.
+    """
+
+    desk: Desk
+    sender: EventSender
+    office: PostOffice
+    with_keys: Callable[..., None]
+
+
+@pytest.fixture
+async def receiving(small_desk: Desk) -> AsyncIterator[Receiving]:
+    """Without any of our keys yet."""
+    clock, ours = ManualClock(), new_key()
+    sender = EventSender(clock, new_key(), ours.public_key())
+    rules = EventRules(
+        senders={ISSUER: Sender(issuer=ISSUER, jwks_url=JWKS_URL, lfis=frozenset({Slug("sandbox")}))},
+        encryption_keys={},
+        audiences=frozenset({CLIENT_ID}),
+        url=URL,
+    )
+    settings = small_desk.house.settings.for_web()
+    application = await wiring.build_application(settings)
+    office = PostOffice(application.store, clock, rules, {JWKS_URL: sender.jwks()})
+    scrapes = Scrapes(settings, application.store)
+    looker, refreshes = Looker(settings, application.store), Refreshes(application.store, declared=_none)
+
+    def with_keys(*kids: str) -> None:
+        office.with_rules(replace(rules, encryption_keys={kid: private(ours, kid) for kid in kids}))
+        built = build(application, office.receiver, refreshes, scrapes, hurry=lambda: None, looker=looker)
+        transport = httpx.ASGITransport(Guard(built), client=("192.0.2.1", 50_000))
+        small_desk.browser = httpx.AsyncClient(
+            transport=transport, base_url=PUBLIC_URL, cookies=dict(small_desk.browser.cookies)
+        )
+
+    with_keys()
+    yield Receiving(small_desk, sender, office, with_keys)
+    await scrapes.close()
+    await looker.close()
+    await refreshes.close()
+    await application.close()
+
+
+async def test_an_event_of_the_quarantine_is_taken_once_its_key_is_here(receiving: Receiving) -> None:
+    """Encrypted for a key that is missing: a replay says so and does nothing.  With the key the event is filed."""
+    desk, sender, office = receiving.desk, receiving.sender, receiving.office
+    subject = desk.filled.connections[0]
+    refused = await office.take(sender.event(consent_message(subject, "Suspended", at=sender.clock.now())))
+    number = f"q{max(one.id for one in await office.refused())}"
+    listed = (await desk.get("/ops/events?state=refused")).text
+    before = await desk.act("replay", number, reason="the key is on its way")
+    receiving.with_keys("enc-1")
+    after = await desk.act("replay", number, reason="the key is here")
+    rows = await acts(desk)
+    events = await office.events()
+
+    assert refused == "unknown_encryption_key"
+    assert f'href="/ops/events/{number}"' in listed
+    assert (before.status_code, "unknown_encryption_key" in before.text) == (409, True)
+    assert (after.status_code, [row.facts["reason"] for row in rows]) == (303, ["the key is here"])
+    assert number not in {f"q{one.id}" for one in await office.refused()}
+    assert [one.subject for one in events if one.issuer == ISSUER] == [subject]
+
+
+async def _none() -> Collection[Slug]:
+    return ()
 
 
 async def test_a_sync_that_is_asked_for_twice_is_two_acts_and_one_run(small_desk: Desk) -> None:

@@ -47,7 +47,7 @@ def looked_at(place: Served, folder: Path) -> dict[str, list[str]]:
                     window.shape(size, scheme)
                     window.open(place.url + path)
                     wrong = window.faults(place.url)
-                    if window.value("document.documentElement.scrollWidth > window.innerWidth + 1"):
+                    if window.value("document.documentElement.scrollWidth > document.documentElement.clientWidth + 1"):
                         wrong.append("the page is wider than its window")
                     if script is not None:
                         wrong += _axe(window, script)

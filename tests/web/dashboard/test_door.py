@@ -29,7 +29,8 @@ NEEDS_SESSION = {
     ("GET", "/ops/connections/{connection_id:path}"), ("GET", "/ops/lfis"), ("GET", "/ops/lfis/{slug}"),
     ("GET", "/ops/runs"), ("GET", "/ops/runs/{number}"), ("GET", "/ops/work"), ("GET", "/ops/events"),
     ("GET", "/ops/events/{event_id}"), ("GET", "/ops/webhooks"), ("GET", "/ops/openings"),
-    ("GET", "/ops/openings/{opening_id}"), ("GET", "/ops/cost"), ("GET", "/ops/processes"), ("GET", "/ops/audit"),
+    ("GET", "/ops/openings/{opening_id}"), ("GET", "/ops/exports"), ("GET", "/ops/cost"),
+    ("GET", "/ops/processes"), ("GET", "/ops/audit"),
     ("GET", "/ops/audit/{number}"), ("GET", "/ops/actions/{action}/{subject:path}"),
     ("POST", "/ops/actions/{action}/{subject:path}"), ("GET", "/ops/{rest:path}"),
 }  # fmt: skip

@@ -2,10 +2,14 @@
 
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
 from syncworker.store.api_keys import Scope
+from syncworker.store.tables import export, work
+from syncworker.web.dashboard.exports import place_of
+from syncworker.web.dashboard.runs import listings_of
 from tests.web.dashboard.desk import Desk
 from tests.web.dashboard.filled import HOSTILE, RTL, SECRETS
 
@@ -24,6 +28,8 @@ class Checked(HTMLParser):
     Attributes:
         faults: what is wrong.
         ids: of elements.
+        said: labels and titles, as a browser reads them.
+        assets: scripts and sheets.
     """
 
     def __init__(self, text: str) -> None:
@@ -31,6 +37,8 @@ class Checked(HTMLParser):
         self.faults: list[str] = []
         self.ids: list[str] = []
         self.elements: list[str] = []
+        self.said: list[str] = []
+        self.assets: list[str] = []
         self._open: list[str] = []
         self.feed(text)
         self.close()
@@ -61,8 +69,12 @@ class Checked(HTMLParser):
         if tag in ("img", "iframe", "object", "embed", "base"):
             self.faults.append(f"element {tag}")
         for name in ("href", "src", "action"):
-            if (value := given.get(name)) is not None and not value.startswith(("/ops", "#")):
-                self.faults.append(f"{name}={value}")
+            if (value := given.get(name)) is not None:
+                if not value.startswith(("/ops", "#")):
+                    self.faults.append(f"{name}={value}")
+                if value.startswith("/ops/static/"):
+                    self.assets.append(value)
+        self.said += [value for name in ("aria-label", "title", "value") if (value := given.get(name))]
         if given.get("id"):
             self.ids.append(str(given["id"]))
 
@@ -233,7 +245,85 @@ async def test_pages_of_empty_tables_say_what_fills_them(small_web: object) -> N
     key = await small_web.key([Scope.OPS_READ])
     await browser.post("/ops/sign-in", data={"key": key}, headers=ORIGIN)
     for path in ("/ops/", "/ops/connections", "/ops/lfis", "/ops/runs", "/ops/work", "/ops/events", "/ops/webhooks",
-                 "/ops/openings", "/ops/cost", "/ops/processes", "/ops/lfis/sandbox"):  # fmt: skip
+                 "/ops/openings", "/ops/exports", "/ops/cost", "/ops/processes", "/ops/lfis/sandbox"):  # fmt: skip
         answer = await browser.get(path)
         assert answer.status_code == 200, answer.text
         assert not re.search(r"<tbody>\s*</tbody>", answer.text), path
+
+
+async def test_a_late_export_has_its_cause_and_no_key_of_its_target_is_shown(desk: Desk) -> None:
+    """The series that failed carries the number of its cause, the other is being made; what was made is listed."""
+    page = (await desk.get("/ops/exports")).text
+    first = (await desk.get("/ops/")).text
+    (number,) = re.findall(
+        r'id="cause-(\d+)"(?:(?!id="cause-).)*?export nightly', first, flags=re.DOTALL | re.IGNORECASE
+    )
+    late, made = (
+        page[page.index(f"series={name}") : page.index("</tr>", page.index(f"series={name}"))]
+        for name in ("nightly", "hourly")
+    )
+
+    assert f'href="/ops/#cause-{number}"' in late
+    assert "failed" in late
+    assert "#cause-" not in made
+    assert "being made" in made
+    assert "s3://bucket.example/of/analysts" in page
+    assert "AKIAEXAMPLE" not in page
+    assert "48,211" in page
+    assert "3.4\u00a0GB" in page
+    assert re.findall(r"<bdi>(\w+)</bdi> (\d)</th>", (await desk.get("/ops/exports?series=nightly")).text) == [
+        ("nightly", "3"), ("nightly", "2"), ("nightly", "1")
+    ]  # fmt: skip
+
+
+async def test_exports_and_rows_of_work_go_on_behind_their_last_row(small_desk: Desk) -> None:
+    """Each is on one page, and on one only, those that began at the same instant too."""
+    from tests.web.dashboard.filled import insert
+
+    async with small_desk.house.store.writing() as unit:
+        at = await unit.now()
+        made = {"target": "/x", "format": "csv", "started_at": at, "ended_at": at, "outcome": "done"}
+        await insert(unit, export, *({"name": f"n{one % 2}", "number": one, **made} for one in range(120)))
+        row = {"kind": "consent", "lfi": "sandbox", "due_at": at}
+        await insert(unit, work, *({"subject": f"more-{one}", **row} for one in range(120)))
+        await unit.commit()
+    for path, found, expected in (
+        ("/ops/exports", r"<bdi>(n\d</bdi> \d+)</th>", 120),
+        ("/ops/work?kind=consent", r'title="(more-\d+)"|<bdi class="id">(more-\d+)', 120),
+    ):
+        seen: list[Any] = []
+        while path:
+            page = (await small_desk.get(path)).text
+            seen += re.findall(found, page)
+            further = re.search(r'href="([^"]+)" rel="next"', page)
+            path = further[1].replace("&amp;", "&") if further else ""
+        assert len(seen) == len(set(seen)) == expected
+
+
+@pytest.mark.parametrize(
+    ("target", "shown"),
+    [
+        ("/srv/exports", "/srv/exports"),
+        ("s3://bucket/of/analysts", "s3://bucket/of/analysts"),
+        ("s3://key:secret@bucket/x?token=secret#secret", "s3://bucket/x"),
+        ("s3://[secret", "s3://…"),
+    ],
+)
+def test_of_a_target_that_is_a_url_scheme_host_and_path_are_shown(target: str, shown: str) -> None:
+    """A folder as it is; nothing that could be a key."""
+    assert place_of(target) == shown
+
+
+def test_a_call_is_named_by_its_account_only_where_the_run_reads_one() -> None:
+    """Accounts are read at the same time, so of several nothing says which one a call was for."""
+    steps = [
+        {"resource": "accounts"},
+        {"resource": "balances", "account_id": "100000004821"},
+        {"resource": "transactions", "account_id": "1"},
+        {"resource": "transactions", "account_id": "2"},
+    ]
+    assert listings_of(steps) == {
+        "GetAccounts": ("accounts", ""),
+        "GetAccountsAccountIdBalances": ("balances of …4821", "…4821"),
+        "GetAccountsAccountIdTransactions": ("transactions, one of 2 accounts", ""),
+    }

@@ -37,7 +37,7 @@ class Window(Chromium):
     def whole(self, path: Path) -> None:
         """A picture of the whole page."""
         height = int(self.value("document.documentElement.scrollHeight"))
-        width = int(self.value("window.innerWidth"))
+        width = int(self.value("document.documentElement.clientWidth"))
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=min(height, 6000), deviceScaleFactor=1,
                   mobile=width < 600)  # fmt: skip
         self.screenshot(path)

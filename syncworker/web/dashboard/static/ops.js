@@ -15,6 +15,11 @@ function move(step) {
   rows[at].scrollIntoView({ block: "nearest" });
 }
 
+function here() { // on a narrow screen the pages stand in a line that scrolls
+  const nav = one(".rail nav"), current = one(".rail [aria-current]");
+  if (nav && current) nav.scrollLeft = current.offsetLeft - (nav.clientWidth - current.offsetWidth) / 2;
+}
+
 function instants() { // ages to instants in UTC and back; the server writes both
   for (const time of all("time[data-at]")) {
     time.dataset.age ??= time.textContent;
@@ -82,5 +87,6 @@ document.addEventListener("click", (event) => {
   }
   if (event.target.closest("[data-live]")) pause();
 });
+here();
 setInterval(refresh, EVERY);
 setInterval(tell, 1000);
