@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.store, pytest.mark.timeout(300)]
 TABLES = chosen(
     ["account", "account_identifier", "balance", "balance_history", "transaction", "party", "connection", "consent"]
 )
-EXAMPLES, STEPS = 8, 40
+EXAMPLES, STEPS = 4, 30
 FEWER: Final = 2
 """Examples of the formats whose reader is all that differs."""
 Rows = dict[tuple[str, tuple[str | None, ...]], tuple[str | None, ...]]

@@ -12,7 +12,7 @@ from syncworker.cli.breaking import Door
 from tests.cli.house import Ended, House, approve, settings_toml
 from tests.ground.processes import Nursery, Spawned
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live, pytest.mark.long, pytest.mark.timeout(300)]
 
 PERMISSIONS = ("ReadAccountsBasic", "ReadBalances")
 OFTEN = "tick_seconds = 1\ncadence = { accounts = 3, balances = 3 }"

@@ -94,7 +94,7 @@ REFUSED = [
     pytest.param(consent(Permissions=[["ReadAccountsBasic"]]),                       "Permissions",                    id="nested permissions"),
     pytest.param(consent(Permissions=["ReadBalances"]),                              "Permissions",                    id="balances without accounts"),
     pytest.param(consent(ExpirationDateTime=ahead(366)),                             "ExpirationDateTime",             id="expiry beyond a year"),
-    pytest.param(consent(ExpirationDateTime=ahead(365.01)),                          "ExpirationDateTime",             id="expiry a year and minutes ahead"),
+    pytest.param(consent(ExpirationDateTime=ahead(365.05)),                          "ExpirationDateTime",             id="expiry a year and an hour ahead"),
     pytest.param(consent(ExpirationDateTime=ahead(-1)),                              "ExpirationDateTime",             id="expiry in the past"),
     pytest.param(consent(ExpirationDateTime="2027-01-01T00:00:00"),                  "ExpirationDateTime",             id="expiry without offset"),
     pytest.param(consent(FromDate="2026-01-01T00:00:00Z"),                           "FromDate must be a date",        id="FromDate with a time"),

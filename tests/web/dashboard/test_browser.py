@@ -3,7 +3,7 @@
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -34,6 +34,10 @@ def paths(place: Served) -> list[str]:
     return [path.format(**ids) for path in PATHS]
 
 
+LOOKS: Final = tuple(zip((WIDE, NARROW), SCHEMES, strict=True))
+"""Every page wide and light, and narrow and dark."""
+
+
 def looked_at(place: Served, folder: Path) -> dict[str, list[str]]:
     """Faults by page, colours and size; empty when there are none."""
     script, found = axe.script(), {}
@@ -41,18 +45,17 @@ def looked_at(place: Served, folder: Path) -> dict[str, list[str]]:
         window.send("Page.setBypassCSP", enabled=False)
         window.sign_in(place)
         for path in paths(place):
-            for scheme in SCHEMES:
-                for size in (WIDE, NARROW):
-                    window.events.clear()
-                    window.shape(size, scheme)
-                    window.open(place.url + path)
-                    wrong = window.faults(place.url)
-                    if window.value("document.documentElement.scrollWidth > document.documentElement.clientWidth + 1"):
-                        wrong.append("the page is wider than its window")
-                    if script is not None:
-                        wrong += _axe(window, script)
-                    if wrong:
-                        found[f"{path} {scheme} {size[0]}"] = wrong
+            for size, scheme in LOOKS:
+                window.events.clear()
+                window.shape(size, scheme)
+                window.open(place.url + path)
+                wrong = window.faults(place.url)
+                if window.value("document.documentElement.scrollWidth > document.documentElement.clientWidth + 1"):
+                    wrong.append("the page is wider than its window")
+                if script is not None:
+                    wrong += _axe(window, script)
+                if wrong:
+                    found[f"{path} {scheme} {size[0]}"] = wrong
     return found
 
 
@@ -65,7 +68,7 @@ def _axe(window: Window, script: str) -> list[str]:
 
 
 async def test_every_page_is_quiet_and_accessible(tmp_path: Path) -> None:
-    """In light and dark, wide and narrow; hostile text does nothing there."""
+    """Wide and light, narrow and dark; hostile text does nothing there."""
     if axe.script() is None:
         pytest.skip("no axe-core: npm is missing or reaches no registry")
     async with served(tmp_path / "served", customers=24) as place:
