@@ -226,7 +226,7 @@ async def _probed(store: Store) -> DatabaseFact:
     except StoreUnavailableError as error:
         found = database_fact(error)
         if found.state is not DatabaseState.AWAY:
-            return found  # whoever waits for a lock, or may not write this table, has still been answered
+            return found  # a wait for a lock, or a missing right to this table, is an answer all the same
     except StoreRefusedError as error:
         return DatabaseFact(said=str(error))
     return DatabaseFact(took_ms=(monotonic() - begun) * 1000)

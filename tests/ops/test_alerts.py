@@ -89,7 +89,7 @@ def test_a_counter_is_asked_for_its_rate_alone() -> None:
 
 
 def test_every_metric_but_a_few_is_on_the_dashboard_or_in_an_alert() -> None:
-    """A metric that nothing shows helps nobody; those few are for questions of the day."""
+    """Every metric is shown somewhere; those few are for questions of the day."""
     asked = {name for _, query in queries() for name in re.findall(r"\bsyncworker_\w+", query)}
     unasked = {name for name, one in BY_NAME.items() if not asked & set(one.series)}
 

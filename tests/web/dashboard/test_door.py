@@ -158,7 +158,7 @@ async def test_a_session_ends_by_time(small_desk: Desk, ages: dict[str, timedelt
 
 
 async def test_live_refresh_does_not_keep_a_session_alive(small_desk: Desk) -> None:
-    """A screen that nobody sits at signs itself out; a refresh is told so without a redirect."""
+    """A screen without a user signs itself out; a refresh is told so without a redirect."""
 
     async def seen() -> Any:
         async with small_desk.house.store.reading() as unit:
